@@ -1,0 +1,1 @@
+//! Paddock: fleets of ephemeral GitHub Actions runners, declared in Kubernetes.

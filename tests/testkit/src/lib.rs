@@ -1,0 +1,1 @@
+//! The proving ground: what the tests need that no real part can show.
