@@ -1,0 +1,132 @@
+//! Where runners run. One trait that every backend meets, and the four kinds of error that a plan tells apart.
+
+use std::any::Any;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::runner::{Instance, JitConfiguration};
+
+/// One backend of one scale set: a template and the hosts it may be started on. What it knows of instances and hosts
+/// it keeps by itself, from events and listings, and it wakes the scale set when that changes.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Its name in the scale set.
+    fn name(&self) -> &str;
+
+    /// `docker`, `tart` or `ecs`.
+    fn kind(&self) -> &'static str;
+
+    /// Hash of all that affects the runners it starts.
+    fn template_hash(&self) -> &str;
+
+    /// Its hosts, as last known. No IO.
+    fn hosts(&self) -> Vec<HostState>;
+
+    /// The scale set's instances by host, as last known. No IO.
+    fn instances(&self) -> Vec<Listing>;
+
+    /// Begins in the background what must be done on a host before a start (an image to be pulled), and wakes the
+    /// scale set when it ended. Asking again while it lasts changes nothing.
+    fn prepare(&self, host: &str);
+
+    /// Takes a slot on a host, if one is free. It returns when dropped, or turns into the instance's own at its start.
+    fn reserve(&self, host: &str) -> Option<Slot>;
+
+    /// Starts an instance for a runner and waits until it is up. After an error nothing of it is left.
+    async fn start(&self, slot: Slot, runner: &NewRunner<'_>) -> Result<Instance, Error>;
+
+    /// Removes an instance, running or not. [`Error::Gone`] when there is none.
+    async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error>;
+
+    /// The last lines that an instance printed, for the report of a failure.
+    async fn log_tail(&self, host: &str, instance_id: &str) -> Result<String, Error>;
+}
+
+/// A runner to be started.
+#[derive(Debug)]
+pub struct NewRunner<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it starts with: the encoded JIT configuration. A secret.
+    pub jit: &'a JitConfiguration,
+}
+
+/// A place on a host, held until dropped. What it holds is the backend's own affair.
+pub struct Slot {
+    /// The host's name in the backend.
+    pub host: String,
+    /// Keeps the place taken.
+    pub hold: Box<dyn Any + Send>,
+}
+
+/// The instances of one scale set on one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The host's name in the backend.
+    pub host: String,
+    /// When the host last answered a whole listing. None: never yet, so absence means nothing.
+    pub listed_at: Option<Timestamp>,
+    /// Whether what is shown is current: the event stream is up, or the last listing succeeded. When false, the
+    /// instances are what was last known and absence means nothing.
+    pub current: bool,
+    /// The instances, those that ended and are not removed yet among them.
+    pub instances: Vec<Instance>,
+}
+
+/// A host, as a plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostState {
+    /// Its name in the backend.
+    pub name: String,
+    /// Whether a runner can be started there.
+    pub availability: Availability,
+    /// Slots that are free for this scale set.
+    pub free_slots: u32,
+    /// Why it takes none, or what it is about, in words; empty when all is well.
+    pub message: String,
+}
+
+/// Whether a host can take a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Availability {
+    /// Yes.
+    Ready,
+    /// After [`Backend::prepare`].
+    Unprepared,
+    /// It is being prepared: an image is pulled.
+    Preparing,
+    /// The last preparation or start failed for want of something; it may be tried again at that time.
+    BackOff {
+        /// When.
+        until: Timestamp,
+        /// A condition reason, CamelCase.
+        reason: &'static str,
+    },
+    /// It refuses, and will until the spec (or the host) is changed.
+    Refused,
+    /// It does not answer; it is tried again in the background.
+    Unreachable,
+}
+
+/// What went wrong on a backend, by what is to be done about it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// No capacity now: back off, and let the next backend take it.
+    #[error("{message}")]
+    NoCapacity {
+        /// A condition reason, CamelCase.
+        reason: &'static str,
+        /// What happened, in words.
+        message: String,
+    },
+    /// It does not exist (any more).
+    #[error("it is gone")]
+    Gone,
+    /// It cannot work until something is changed.
+    #[error("{0}")]
+    Refused(String),
+    /// No answer: try again, and keep what was last known.
+    #[error("no answer: {0}")]
+    Unreachable(String),
+}

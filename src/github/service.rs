@@ -1,0 +1,208 @@
+//! The seam: one trait, its types and its errors. The client meets it over HTTP.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::runner::{JitConfiguration, JobEvent, Statistics};
+
+/// What the scale-set service can be asked. Every method ends within a deadline of its own, tries included.
+#[async_trait]
+pub trait ScaleSetService: Send + Sync {
+    /// Finds the scale set (by id when one is known, else by name in its group), or creates it; changes name, group
+    /// or labels in place where they differ, and answers what GitHub then holds.
+    async fn ensure_scale_set(
+        &self,
+        wanted: &WantedScaleSet,
+        known_id: Option<i64>,
+    ) -> Result<ScaleSet, Error>;
+
+    /// Deletes a scale set; one that is gone already is a success.
+    async fn delete_scale_set(&self, id: i64) -> Result<(), Error>;
+
+    /// Opens the message session, first deleting the one that `left_behind` names, if any.
+    async fn open_session(
+        &self,
+        scale_set_id: i64,
+        owner: &str,
+        left_behind: Option<&str>,
+    ) -> Result<Session, Error>;
+
+    /// Gives the session a new token, and reads its statistics.
+    async fn refresh(&self, session: &Session) -> Result<Session, Error>;
+
+    /// Waits for the next message after `last_message_id`; `None` after a quiet poll.
+    /// `capacity` is how many jobs the set can have in hand.
+    async fn poll(
+        &self,
+        session: &Session,
+        last_message_id: i64,
+        capacity: u32,
+    ) -> Result<Option<Message>, Error>;
+
+    /// Deletes a message that was recorded; one that is gone already is a success.
+    async fn acknowledge(&self, session: &Session, message_id: i64) -> Result<(), Error>;
+
+    /// Acquires offered jobs; answers the request ids that were granted.
+    async fn acquire(&self, session: &Session, request_ids: &[i64]) -> Result<Vec<i64>, Error>;
+
+    /// The jobs that are offered now.
+    async fn acquirable(&self, scale_set_id: i64) -> Result<Vec<AcquirableJob>, Error>;
+
+    /// Registers an ephemeral runner and answers the configuration that it starts with. A name that is taken by a
+    /// stale runner of the same scale set is freed first.
+    async fn mint_jit(&self, scale_set_id: i64, runner_name: &str) -> Result<JitRunner, Error>;
+
+    /// The registration of that name, if there is one.
+    async fn find_runner(&self, name: &str) -> Result<Option<RunnerReference>, Error>;
+
+    /// Removes a registration; one that is gone already is a success. [`Error::RunnerBusy`] when it has a job.
+    async fn remove_runner(&self, id: i64) -> Result<(), Error>;
+
+    /// Closes the session; one that is gone already is a success.
+    async fn close(&self, session: &Session) -> Result<(), Error>;
+}
+
+/// What a scale set should be at GitHub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedScaleSet {
+    /// Its name, which `runs-on:` names.
+    pub name: String,
+    /// The runner group's name.
+    pub runner_group: String,
+    /// All its labels, the name first.
+    pub labels: Vec<String>,
+}
+
+/// A scale set as GitHub holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScaleSet {
+    /// GitHub's id of it.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// The labels that GitHub accepted.
+    pub labels: Vec<String>,
+}
+
+/// An open message session.
+#[derive(Clone)]
+pub struct Session {
+    /// The session's id, a UUID.
+    pub id: String,
+    /// The scale set that it belongs to.
+    pub scale_set_id: i64,
+    /// Who opened it.
+    pub owner: String,
+    /// Where its messages are.
+    pub queue_url: String,
+    /// What opens the queue. A secret.
+    pub queue_token: String,
+    /// The statistics that came with it.
+    pub statistics: Option<Statistics>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One message of the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// What the acknowledgement names.
+    pub id: i64,
+    /// GitHub's counts at that moment.
+    pub statistics: Option<Statistics>,
+    /// What happened to jobs, in the order given.
+    pub events: Vec<JobEvent>,
+    /// Entries that could not be read: logged and counted by the client, and passed over.
+    pub unreadable: usize,
+}
+
+/// A job that may be acquired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcquirableJob {
+    /// What `acquire` is called with.
+    pub request_id: i64,
+    /// `owner/repository`.
+    pub repository: String,
+}
+
+/// A freshly registered runner.
+#[derive(Debug)]
+pub struct JitRunner {
+    /// GitHub's id of the registration.
+    pub id: i64,
+    /// What the runner starts with.
+    pub configuration: JitConfiguration,
+}
+
+/// A registration, as the service shows it. It does not tell whether the runner is busy: only removal does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerReference {
+    /// GitHub's id of the registration.
+    pub id: i64,
+    /// The runner's name.
+    pub name: String,
+    /// The scale set that it belongs to.
+    pub scale_set_id: i64,
+}
+
+/// What went wrong, by what a caller can do about it. No variant carries a credential.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// GitHub does not accept the credential: change the Secret.
+    #[error("GitHub rejected the credential: {0}")]
+    AuthRejected(String),
+    /// The credential is good and lacks a right: grant it.
+    #[error("GitHub forbids it: {0}")]
+    Forbidden(String),
+    /// There is no runner group of that name: create it or name another.
+    #[error("runner group `{0}` does not exist or is not visible to this credential")]
+    GroupNotFound(String),
+    /// Another scale set of the group has the name.
+    #[error("the scale set name is taken: {0}")]
+    NameTaken(String),
+    /// The scale set does not exist: register it again.
+    #[error("the scale set is gone from GitHub")]
+    ScaleSetGone,
+    /// The session is no longer valid: open a new one.
+    #[error("the message session is lost: {0}")]
+    SessionLost(String),
+    /// Another session is open: wait until it lapses.
+    #[error("another message session is open{}", .owner.as_ref().map(|o| format!(", owned by `{o}`")).unwrap_or_default())]
+    SessionConflict {
+        /// Who owns it, where GitHub says so.
+        owner: Option<String>,
+    },
+    /// A runner of that name exists and is not ours to free: take another name.
+    #[error("a runner of that name exists")]
+    RunnerExists,
+    /// There is no such runner.
+    #[error("the runner is not registered")]
+    RunnerGone,
+    /// A job runs on it: leave it alone. Answered for a scale set, too, that cannot be deleted for its jobs.
+    #[error("a job is still running")]
+    RunnerBusy,
+    /// Too many requests: ask again after the delay.
+    #[error("GitHub limits the rate: retry after {} s", .retry_after.as_secs())]
+    RateLimited {
+        /// How long GitHub wants to be left alone.
+        retry_after: Duration,
+    },
+    /// It may work in a moment: a network fault, a server error, a deadline.
+    #[error("GitHub cannot be reached: {0}")]
+    Transient(String),
+    /// The answer made no sense.
+    #[error("GitHub's answer could not be read: {0}")]
+    BadReply(String),
+    /// What we were told to use cannot work: URL, key, proxy or CA bundle.
+    #[error("{0}")]
+    Config(String),
+}

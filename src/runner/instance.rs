@@ -1,0 +1,60 @@
+//! What a backend runs for a runner: a container, a VM, a task.
+
+use jiff::Timestamp;
+
+/// An instance as its backend last showed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// The backend's own id of it.
+    pub id: String,
+    /// The runner that it was made for.
+    pub runner: String,
+    /// The scale set that it belongs to.
+    pub scale_set_uid: String,
+    /// The backend, by its name in the scale set.
+    pub backend: String,
+    /// The host, by its name in the backend.
+    pub host: String,
+    /// Hash of the template that it was made from.
+    pub template_hash: String,
+    /// When the backend made it.
+    pub created_at: Timestamp,
+    /// What it does.
+    pub state: InstanceState,
+}
+
+/// What an instance does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstanceState {
+    /// Made, and not running yet.
+    Starting,
+    /// Its process runs.
+    Running,
+    /// It ended; what is left of it waits to be removed.
+    Exited(Exit),
+}
+
+impl InstanceState {
+    /// Whether it ended.
+    pub fn ended(&self) -> bool {
+        matches!(self, InstanceState::Exited(_))
+    }
+}
+
+/// How an instance ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The process's exit code; absent when the backend does not know it.
+    pub code: Option<i64>,
+    /// Ended for want of memory.
+    pub out_of_memory: bool,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Exit {
+    /// Exit codes from 128 upwards name a signal: something else ended the process. 137 is SIGKILL, 143 SIGTERM.
+    pub fn killed(&self) -> bool {
+        !self.out_of_memory && matches!(self.code, Some(137 | 143))
+    }
+}

@@ -1,0 +1,14 @@
+//! What a runner is: its identity, its record, its phases, and the ledger of one scale set.
+//!
+//! Everything here is plain data. GitHub's service (`github`) and the backends (`backend`) speak of runners
+//! in these terms, and `plan` decides with them.
+
+mod identity;
+mod instance;
+mod jit;
+mod job;
+
+pub use identity::{Identity, runner_name};
+pub use instance::{Exit, Instance, InstanceState};
+pub use jit::JitConfiguration;
+pub use job::{Job, JobEvent, JobOutcome, Statistics};
