@@ -3,12 +3,21 @@
 //! Everything here is plain data. GitHub's service (`github`) and the backends (`backend`) speak of runners
 //! in these terms, and `plan` decides with them.
 
+mod demand;
+mod failure;
 mod identity;
 mod instance;
 mod jit;
 mod job;
+mod ledger;
+mod recent;
+mod record;
 
+pub use demand::Demand;
+pub use failure::{Failure, Failures};
 pub use identity::{Identity, runner_name};
 pub use instance::{Exit, Instance, InstanceState};
 pub use jit::JitConfiguration;
 pub use job::{Job, JobEvent, JobOutcome, Statistics};
+pub use ledger::{Ledger, Observation, Remembered};
+pub use record::{Operation, Phase, Registration, Runner};

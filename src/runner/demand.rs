@@ -1,0 +1,84 @@
+//! What GitHub asks for, corrected by what it does not know yet.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::failure::{Failure, Failures};
+use super::{Runner, Statistics};
+
+/// GitHub gives up on a runner after about 10 minutes of silence; until then it counts the dead runner's job as
+/// running, and no other runner can have it.
+const DEAD_RUNNER: Duration = Duration::from_secs(15 * 60);
+/// Within this, GitHub's messages about a runner that ended have come.
+const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
+
+/// The demand of one scale set.
+#[derive(Debug, Default)]
+pub struct Demand {
+    latest: Option<(Statistics, Timestamp)>,
+    /// Jobs whose runner ended and whose completion GitHub has not told yet, by job id: since when.
+    ended: BTreeMap<String, Timestamp>,
+    /// Runners that ended cleanly, and whose job, if there was one, is not known yet.
+    unexplained: BTreeMap<String, (Runner, Timestamp)>,
+}
+
+impl Demand {
+    /// The last counts, and when they were read.
+    pub fn latest(&self) -> Option<(Statistics, Timestamp)> {
+        self.latest
+    }
+
+    /// Jobs that want a runner: those assigned, less those whose runner has ended already.
+    pub fn assigned(&self) -> Option<u32> {
+        let gone = self.ended.len() + self.unexplained.len();
+        self.latest
+            .map(|(s, _)| s.assigned.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX)))
+    }
+
+    /// When the next correction runs out by itself.
+    pub fn settles_at(&self) -> Option<Timestamp> {
+        self.unexplained
+            .values()
+            .map(|(_, at)| *at + MESSAGES_ARRIVE)
+            .min()
+    }
+
+    pub(super) fn count(&mut self, statistics: Statistics, now: Timestamp) {
+        self.latest = Some((statistics, now));
+    }
+
+    pub(super) fn ended_with_job(&mut self, runner: &Runner, now: Timestamp) {
+        let Some(job) = &runner.job else { return };
+        self.ended.insert(job.id.clone(), now);
+    }
+
+    pub(super) fn ended_unexplained(&mut self, runner: &Runner, now: Timestamp) {
+        self.unexplained
+            .insert(runner.name.clone(), (runner.clone(), now));
+    }
+
+    pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
+        if self.unexplained.remove(runner).is_some() {
+            self.ended.insert(job_id.to_owned(), now);
+        }
+    }
+
+    pub(super) fn completed(&mut self, runner: &str, job_id: &str) {
+        self.ended.remove(job_id);
+        self.unexplained.remove(runner);
+    }
+
+    /// Gives up waiting for messages that should have come: a runner that ended cleanly without a job is a failure.
+    pub(super) fn settle(&mut self, now: Timestamp, failures: &mut Failures) {
+        self.ended.retain(|_, at| *at + DEAD_RUNNER > now);
+        let (late, waiting) = std::mem::take(&mut self.unexplained)
+            .into_iter()
+            .partition(|(_, (_, at))| *at + MESSAGES_ARRIVE <= now);
+        self.unexplained = waiting;
+        for (runner, _) in BTreeMap::into_values(late) {
+            failures.note(Failure::ended_without_job(&runner, now));
+        }
+    }
+}

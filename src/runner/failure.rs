@@ -1,0 +1,250 @@
+//! What failed, and how long starts are held back for it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Exit, Runner};
+
+/// How many failures status shows.
+const SHOWN: usize = 5;
+/// The first failure is answered at once; from the second in a row on, starts wait: this, doubled each time.
+const FIRST_DELAY: Duration = Duration::from_secs(5);
+/// No wait is longer.
+const LONGEST_DELAY: Duration = Duration::from_secs(300);
+/// A failure that is this old is no part of a row.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(1800);
+/// The exit code of a runner that GitHub refused as too old (`ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE`).
+const VERSION_REJECTED: i64 = 7;
+
+/// One failure, as status shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The runner.
+    pub runner: String,
+    /// The backend.
+    pub backend: String,
+    /// The host.
+    pub host: String,
+    /// A CamelCase word.
+    pub reason: &'static str,
+    /// What happened.
+    pub message: String,
+    /// The exit code, where there is one.
+    pub exit_code: Option<i64>,
+    /// When.
+    pub at: Timestamp,
+    /// Whether the next start waits for it.
+    holds_back: bool,
+    /// The template that failed.
+    template_hash: String,
+}
+
+impl Failure {
+    /// Reason: not up within `timeouts.start`.
+    pub const START_TIMEOUT: &str = "StartTimeout";
+    /// Reason: its instance ended while a job ran.
+    pub const JOB_LOST: &str = "JobLost";
+    /// Reason: it ended without a job.
+    pub const ENDED_WITHOUT_JOB: &str = "EndedWithoutJob";
+    /// Reason: something stopped it from outside before it had a job.
+    pub const KILLED: &str = "Killed";
+    /// Reason: it ran out of memory.
+    pub const OUT_OF_MEMORY: &str = "OutOfMemory";
+    /// Reason: its instance vanished.
+    pub const VANISHED: &str = "Vanished";
+    /// Reason: GitHub refuses this version of the runner.
+    pub const RUNNER_VERSION_REJECTED: &str = "RunnerVersionRejected";
+
+    fn new(runner: &Runner, reason: &'static str, message: String, at: Timestamp) -> Failure {
+        Failure {
+            runner: runner.name.clone(),
+            backend: runner.backend.clone(),
+            host: runner.host.clone(),
+            reason,
+            message,
+            exit_code: runner.exit.as_ref().and_then(|e| e.code),
+            at,
+            holds_back: true,
+            template_hash: runner.template_hash.clone(),
+        }
+    }
+
+    pub(super) fn start(runner: &Runner, reason: &'static str, message: &str, at: Timestamp) -> Failure {
+        Failure::new(runner, reason, message.to_owned(), at)
+    }
+
+    pub(super) fn job_lost(runner: &Runner, at: Timestamp) -> Failure {
+        let how = match &runner.exit {
+            Some(exit) => describe(exit),
+            None => "its instance is gone".to_owned(),
+        };
+        let job = runner.job.as_ref().map_or("its job", |j| j.display_name.as_str());
+        let message = format!("{how} while `{job}` was running");
+        Failure {
+            holds_back: false,
+            ..Failure::new(runner, Failure::JOB_LOST, message, at)
+        }
+    }
+
+    pub(super) fn ended_without_job(runner: &Runner, at: Timestamp) -> Failure {
+        let Some(exit) = &runner.exit else {
+            let message = "its instance is gone".to_owned();
+            return Failure {
+                holds_back: false,
+                ..Failure::new(runner, Failure::VANISHED, message, at)
+            };
+        };
+        let reason = match exit {
+            Exit {
+                out_of_memory: true, ..
+            } => Failure::OUT_OF_MEMORY,
+            Exit {
+                code: Some(VERSION_REJECTED),
+                ..
+            } => Failure::RUNNER_VERSION_REJECTED,
+            exit if exit.killed() => Failure::KILLED,
+            _ => Failure::ENDED_WITHOUT_JOB,
+        };
+        let message = format!("{} before it had a job", describe(exit));
+        // What was killed from outside says nothing against the template: it is replaced at once.
+        Failure {
+            holds_back: !exit.killed(),
+            ..Failure::new(runner, reason, message, at)
+        }
+    }
+}
+
+fn describe(exit: &Exit) -> String {
+    match exit {
+        Exit {
+            out_of_memory: true, ..
+        } => "it ran out of memory".to_owned(),
+        Exit { code: Some(code), .. } => format!("it ended with exit code {code}"),
+        Exit { code: None, .. } => "it ended".to_owned(),
+    }
+}
+
+/// The failures of one scale set.
+#[derive(Debug, Default)]
+pub struct Failures {
+    recent: VecDeque<Failure>,
+    in_a_row: u32,
+    last_at: Option<Timestamp>,
+    retry_at: Option<Timestamp>,
+    rejected_template: Option<String>,
+    noted: u64,
+}
+
+impl Failures {
+    /// The last few, newest first.
+    pub fn recent(&self) -> impl Iterator<Item = &Failure> {
+        self.recent.iter()
+    }
+
+    /// How many were noted in all: tells new ones from those reported already.
+    pub fn noted(&self) -> u64 {
+        self.noted
+    }
+
+    /// How many starts failed in a row.
+    pub fn in_a_row(&self) -> u32 {
+        self.in_a_row
+    }
+
+    /// Starts are held back until then.
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        self.retry_at
+    }
+
+    /// The template whose runner GitHub refused as too old.
+    pub fn rejected_template(&self) -> Option<&str> {
+        self.rejected_template.as_deref()
+    }
+
+    /// Starts over: the spec or what it refers to was changed.
+    pub fn forgive(&mut self) {
+        self.in_a_row = 0;
+        self.retry_at = None;
+        self.rejected_template = None;
+    }
+
+    pub(super) fn succeeded(&mut self) {
+        self.in_a_row = 0;
+        self.retry_at = None;
+    }
+
+    /// Starts that were made together and fail together count once.
+    fn hold_back(&mut self, at: Timestamp) {
+        if self.retry_at.is_some_and(|retry_at| at < retry_at) {
+            return;
+        }
+        if self.last_at.is_some_and(|last| last + FORGOTTEN_AFTER < at) {
+            self.in_a_row = 0;
+        }
+        self.last_at = Some(at);
+        self.in_a_row += 1;
+        self.retry_at = delay(self.in_a_row).map(|delay| at + delay);
+    }
+
+    pub(super) fn note(&mut self, failure: Failure) {
+        if failure.holds_back {
+            self.hold_back(failure.at);
+        }
+        if failure.reason == Failure::RUNNER_VERSION_REJECTED {
+            self.rejected_template = Some(failure.template_hash.clone());
+        }
+        self.noted += 1;
+        self.recent.push_front(failure);
+        self.recent.truncate(SHOWN);
+    }
+}
+
+/// How long starts wait after so many failures in a row.
+fn delay(in_a_row: u32) -> Option<Duration> {
+    let doublings = in_a_row.checked_sub(2)?;
+    Some(
+        FIRST_DELAY
+            .saturating_mul(2u32.saturating_pow(doublings))
+            .min(LONGEST_DELAY),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn start_failure(second: i64) -> Failure {
+        let runner = Runner::pending("r", "b", "h", "t", at(second));
+        Failure::start(&runner, "EngineError", "no", at(second))
+    }
+
+    #[test]
+    fn the_first_failure_is_free_and_each_further_one_waits_longer() {
+        let mut failures = Failures::default();
+        failures.note(start_failure(0));
+        assert_eq!(failures.retry_at(), None);
+        let mut now = 0;
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            failures.note(start_failure(now));
+            let retry_at = failures.retry_at().unwrap();
+            waits.push(retry_at.as_second() - now);
+            now = retry_at.as_second();
+        }
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+    }
+
+    #[test]
+    fn failures_of_one_wave_count_once() {
+        let mut failures = Failures::default();
+        (0..30).for_each(|_| failures.note(start_failure(0)));
+        assert_eq!(failures.retry_at(), Some(at(5)));
+        assert_eq!(failures.recent().count(), SHOWN);
+    }
+}

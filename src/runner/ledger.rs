@@ -1,0 +1,359 @@
+//! The ledger of one scale set: what each of its runners is doing, joined from what the backends show, what GitHub
+//! says and what became of the controller's own actions. In memory only: all of it can be read again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::demand::Demand;
+use super::failure::{Failure, Failures};
+use super::recent::Recent;
+use super::{Instance, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics};
+
+/// How long a runner that is gone is remembered, so that nothing is asked about it twice.
+const RETIRED_FOR: Duration = Duration::from_secs(3600);
+/// A listing that is this much younger than a removal and still shows the instance is believed.
+const RETIRED_SETTLES: Duration = Duration::from_secs(10);
+/// How many (job, kind of event) pairs are remembered to tell repeats.
+const EVENTS_REMEMBERED: usize = 20_000;
+/// After GitHub answered that a job still runs, the removal is not tried again before this: it is costly for the service.
+const BUSY_RETRY: Duration = Duration::from_secs(30);
+
+/// The instances of the scale set on one host of one backend.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// The backend.
+    pub backend: String,
+    /// The host.
+    pub host: String,
+    /// When the host last answered a whole listing; none when what is shown is not current, so that absence means nothing.
+    pub listed_at: Option<Timestamp>,
+    /// The instances.
+    pub instances: Vec<Instance>,
+}
+
+/// What an earlier controller wrote down of a runner.
+#[derive(Debug, Clone)]
+pub struct Remembered {
+    /// Its name.
+    pub name: String,
+    /// The backend.
+    pub backend: String,
+    /// The host.
+    pub host: String,
+    /// The phase it had.
+    pub phase: Phase,
+    /// Since when.
+    pub since: Timestamp,
+    /// The job it had.
+    pub job: Option<Job>,
+}
+
+/// The runners of one scale set and what is known of its demand.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    runners: BTreeMap<String, Runner>,
+    demand: Demand,
+    failures: Failures,
+    seen: Recent<(String, u8)>,
+    retired: HashMap<String, Timestamp>,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new() -> Ledger {
+        Ledger {
+            seen: Recent::new(EVENTS_REMEMBERED),
+            ..Ledger::default()
+        }
+    }
+
+    /// All runners, by name.
+    pub fn runners(&self) -> impl Iterator<Item = &Runner> {
+        self.runners.values()
+    }
+
+    /// One runner.
+    pub fn runner(&self, name: &str) -> Option<&Runner> {
+        self.runners.get(name)
+    }
+
+    /// What GitHub asks for.
+    pub fn demand(&self) -> &Demand {
+        &self.demand
+    }
+
+    /// What failed lately, and until when starts are held back.
+    pub fn failures(&self) -> &Failures {
+        &self.failures
+    }
+
+    /// The failures, to be cleared or added to.
+    pub fn failures_mut(&mut self) -> &mut Failures {
+        &mut self.failures
+    }
+
+    /// Takes over what the status of the object tells of runners, before anything else is known. They count until
+    /// their hosts have been listed without them.
+    pub fn restore(&mut self, remembered: impl IntoIterator<Item = Remembered>, now: Timestamp) {
+        for entry in remembered.into_iter().filter(|entry| entry.phase.occupies()) {
+            let mut runner = Runner::pending(&entry.name, &entry.backend, &entry.host, "", now);
+            runner.phase = entry.phase;
+            runner.since = entry.since;
+            runner.job = entry.job;
+            self.runners.entry(entry.name).or_insert(runner);
+        }
+    }
+
+    /// Takes over what the backends show now.
+    pub fn observe(&mut self, observations: &[Observation], now: Timestamp) {
+        self.forget_retired(now);
+        for observation in observations {
+            for instance in &observation.instances {
+                self.observe_instance(instance, observation.listed_at, now);
+            }
+        }
+        self.notice_missing(observations, now);
+        self.demand.settle(now, &mut self.failures);
+    }
+
+    fn observe_instance(&mut self, instance: &Instance, listed_at: Option<Timestamp>, now: Timestamp) {
+        if let Some(retired_at) = self.retired.get(&instance.runner) {
+            // An engine may show for a moment what was just removed.
+            if listed_at.is_none_or(|at| at < *retired_at + RETIRED_SETTLES) {
+                return;
+            }
+            self.retired.remove(&instance.runner);
+        }
+        let runner = self
+            .runners
+            .entry(instance.runner.clone())
+            .or_insert_with(|| Runner::adopted(instance));
+        if runner.template_hash.is_empty() {
+            runner.template_hash.clone_from(&instance.template_hash);
+            runner.created_at = instance.created_at;
+        }
+        runner.observe(instance, now);
+        if runner.exit.is_some() && runner.occupies() && runner.operation != Some(Operation::Starting) {
+            self.end(&instance.runner, now);
+        }
+    }
+
+    /// A runner whose host was listed twice without it is gone. Its start may still be under way: that is left to the start.
+    fn notice_missing(&mut self, observations: &[Observation], now: Timestamp) {
+        let mut gone = Vec::new();
+        for runner in self.runners.values_mut() {
+            if !runner.occupies() || runner.operation.is_some() {
+                continue;
+            }
+            let Some(listed_at) = observations
+                .iter()
+                .filter(|o| o.backend == runner.backend && o.host == runner.host)
+                .find(|o| o.instances.iter().all(|i| i.runner != runner.name))
+                .and_then(|o| o.listed_at)
+            else {
+                runner.missing_since = None;
+                continue;
+            };
+            match runner.missing_since {
+                None => runner.missing_since = Some(listed_at),
+                Some(first) if listed_at > first => gone.push(runner.name.clone()),
+                Some(_) => {}
+            }
+        }
+        for name in gone {
+            if let Some(runner) = self.runners.get_mut(&name) {
+                runner.instance_id = None;
+            }
+            self.end(&name, now);
+        }
+    }
+
+    /// A runner's instance is seen ended or gone: its slot is free, and what its end means is judged.
+    fn end(&mut self, name: &str, now: Timestamp) {
+        let Some(runner) = self.runners.get_mut(name) else {
+            return;
+        };
+        let exit = runner.exit.clone();
+        if runner.phase == Phase::Busy {
+            runner.enter(Phase::Done, now);
+            if runner.job_completed_at.is_none() {
+                self.demand.ended_with_job(runner, now);
+                if exit.as_ref().is_none_or(|e| e.out_of_memory || e.killed()) {
+                    self.failures.note(Failure::job_lost(runner, now));
+                }
+            } else {
+                self.failures.succeeded();
+            }
+        } else if runner.operation == Some(Operation::Removing) {
+            runner.enter(Phase::Done, now);
+        } else if exit.as_ref().is_some_and(|e| e.code == Some(0)) {
+            // It may have run a job whose messages are still on their way: judged when they should have come.
+            runner.enter(Phase::Done, now);
+            self.demand.ended_unexplained(runner, now);
+        } else {
+            runner.enter(Phase::Failed, now);
+            let failure = Failure::ended_without_job(runner, now);
+            self.failures.note(failure);
+        }
+    }
+
+    /// Takes over GitHub's counts.
+    pub fn count(&mut self, statistics: Statistics, now: Timestamp) {
+        self.demand.count(statistics, now);
+    }
+
+    /// Takes over what happened to a job. Answers whether it was news.
+    pub fn hear(&mut self, event: &JobEvent, now: Timestamp) -> bool {
+        let kind = match event {
+            JobEvent::Available { .. } => 0,
+            JobEvent::Assigned { .. } => 1,
+            JobEvent::Started { .. } => 2,
+            JobEvent::Completed { .. } => 3,
+        };
+        // A job that GitHub hands out anew keeps its id: what was said of the earlier try does not hold for it.
+        if kind == 1 {
+            self.seen.forget(&(event.job().id.clone(), 3));
+            self.seen.forget(&(event.job().id.clone(), 2));
+        } else if kind > 1 && !self.seen.insert((event.job().id.clone(), kind)) {
+            return false;
+        }
+        match event {
+            JobEvent::Available { .. } | JobEvent::Assigned { .. } => {}
+            JobEvent::Started {
+                job,
+                runner_name,
+                runner_id,
+            } => self.job_started(job, runner_name, *runner_id, now),
+            JobEvent::Completed { job, runner_name, .. } => self.job_completed(job, runner_name, now),
+        }
+        true
+    }
+
+    fn job_started(&mut self, job: &Job, runner_name: &str, runner_id: i64, now: Timestamp) {
+        self.failures.succeeded();
+        self.demand.started(runner_name, &job.id, now);
+        let over = self.seen.contains(&(job.id.clone(), 3));
+        let Some(runner) = self.runners.get_mut(runner_name) else {
+            return;
+        };
+        if runner_id > 0 && runner.registration == Registration::Unknown {
+            runner.registration = Registration::Present(runner_id);
+        }
+        runner.job = Some(job.clone());
+        if runner.enter(Phase::Busy, now) && over {
+            runner.job_completed_at = Some(now);
+        }
+    }
+
+    fn job_completed(&mut self, job: &Job, runner_name: &str, now: Timestamp) {
+        self.demand.completed(runner_name, &job.id);
+        let Some(runner) = self.runners.get_mut(runner_name) else {
+            return;
+        };
+        if runner.occupies() {
+            runner.job.get_or_insert_with(|| job.clone());
+            runner.enter(Phase::Busy, now);
+            runner.job_completed_at.get_or_insert(now);
+        }
+    }
+
+    /// A runner is asked for: from now on it takes a slot.
+    pub fn begin_start(&mut self, mut runner: Runner) {
+        runner.operation = Some(Operation::Starting);
+        self.runners.insert(runner.name.clone(), runner);
+    }
+
+    /// GitHub registered it.
+    pub fn registered(&mut self, name: &str, runner_id: i64) {
+        if let Some(runner) = self.runners.get_mut(name) {
+            runner.registration = Registration::Present(runner_id);
+        }
+    }
+
+    /// Its instance is up.
+    pub fn start_succeeded(&mut self, instance: &Instance, now: Timestamp) {
+        let Some(runner) = self.runners.get_mut(&instance.runner) else {
+            return;
+        };
+        runner.operation = None;
+        runner.observe(instance, now);
+        if runner.exit.is_some() && runner.occupies() {
+            self.end(&instance.runner, now);
+        }
+    }
+
+    /// Its start failed, for the reason given; nothing of it is left on the backend.
+    pub fn start_failed(&mut self, name: &str, reason: &'static str, message: &str, now: Timestamp) {
+        let Some(runner) = self.runners.get_mut(name) else {
+            return;
+        };
+        runner.operation = None;
+        runner.enter(Phase::Failed, now);
+        let failure = Failure::start(runner, reason, message, now);
+        self.failures.note(failure);
+    }
+
+    /// Its removal begins.
+    pub fn begin_removal(&mut self, name: &str) {
+        if let Some(runner) = self.runners.get_mut(name) {
+            runner.operation = Some(Operation::Removing);
+            runner.retry_at = None;
+        }
+    }
+
+    /// It was not up in time: a failed start, although something of it may be left to remove.
+    pub fn start_timed_out(&mut self, name: &str, message: &str, now: Timestamp) {
+        let Some(runner) = self.runners.get(name) else {
+            return;
+        };
+        let failure = Failure::start(runner, Failure::START_TIMEOUT, message, now);
+        self.failures.note(failure);
+    }
+
+    /// GitHub does not know it any more.
+    pub fn deregistered(&mut self, name: &str) {
+        if let Some(runner) = self.runners.get_mut(name) {
+            runner.registration = Registration::Absent;
+        }
+    }
+
+    /// GitHub answered that a job runs on it: it is busy, whatever else was believed.
+    pub fn found_busy(&mut self, name: &str, now: Timestamp) {
+        if let Some(runner) = self.runners.get_mut(name) {
+            runner.operation = None;
+            runner.retry_at = Some(now + BUSY_RETRY);
+            runner.enter(Phase::Busy, now);
+        }
+    }
+
+    /// Its removal did not work: it stays, and is tried again after a while.
+    pub fn removal_failed(&mut self, name: &str, retry_at: Timestamp) {
+        if let Some(runner) = self.runners.get_mut(name) {
+            runner.operation = None;
+            runner.retry_at = Some(retry_at);
+        }
+    }
+
+    /// Nothing of it is left: no instance, no registration.
+    pub fn retire(&mut self, name: &str, now: Timestamp) {
+        self.runners.remove(name);
+        self.retired.insert(name.to_owned(), now);
+    }
+
+    /// Marks the runners for which there is no demand, and unmarks all others.
+    pub fn mark_surplus(&mut self, names: &[String], now: Timestamp) {
+        for runner in self.runners.values_mut() {
+            if names.contains(&runner.name) {
+                runner.surplus_since.get_or_insert(now);
+            } else {
+                runner.surplus_since = None;
+            }
+        }
+    }
+
+    fn forget_retired(&mut self, now: Timestamp) {
+        self.retired.retain(|_, at| *at + RETIRED_FOR > now);
+    }
+}

@@ -1,0 +1,190 @@
+//! A runner's record, its phases and the transitions allowed.
+
+use jiff::Timestamp;
+
+use super::{Exit, Instance, InstanceState, Job};
+
+/// Where a runner is in its life. `Pending` → `Idle` → `Busy` → `Done`; `Failed` when it ended without a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Asked for, and not up yet.
+    Pending,
+    /// Up, and without a job as far as is known.
+    Idle,
+    /// It has a job.
+    Busy,
+    /// It ended after its job.
+    Done,
+    /// It ended, or never came up, without having done a job.
+    Failed,
+}
+
+impl Phase {
+    /// Whether a runner of this phase takes a slot.
+    pub fn occupies(self) -> bool {
+        matches!(self, Phase::Pending | Phase::Idle | Phase::Busy)
+    }
+
+    /// Whether a runner of this phase may become one of `next`. Nothing returns from an end, and nothing forgets a job.
+    pub fn may_become(self, next: Phase) -> bool {
+        match self {
+            Phase::Pending => true,
+            Phase::Idle => next != Phase::Pending,
+            Phase::Busy => next == Phase::Done,
+            Phase::Done | Phase::Failed => false,
+        }
+    }
+
+    /// As status shows it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Pending => "Pending",
+            Phase::Idle => "Idle",
+            Phase::Busy => "Busy",
+            Phase::Done => "Done",
+            Phase::Failed => "Failed",
+        }
+    }
+
+    /// The phase of that name.
+    pub fn parse(name: &str) -> Option<Phase> {
+        [
+            Phase::Pending,
+            Phase::Idle,
+            Phase::Busy,
+            Phase::Done,
+            Phase::Failed,
+        ]
+        .into_iter()
+        .find(|p| p.as_str() == name)
+    }
+}
+
+/// What is known of a runner's registration at GitHub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// There may be one: made by an earlier controller, or about to be made.
+    Unknown,
+    /// There is one, with this id.
+    Present(i64),
+    /// There is none (any more).
+    Absent,
+}
+
+/// What the controller is doing to a runner just now. One thing at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Being registered and started.
+    Starting,
+    /// Being deregistered and removed.
+    Removing,
+}
+
+/// One runner, as the ledger holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runner {
+    /// Its name, at GitHub and on its backend.
+    pub name: String,
+    /// The backend it runs on.
+    pub backend: String,
+    /// The host, in that backend.
+    pub host: String,
+    /// Hash of the template that it was made from.
+    pub template_hash: String,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// Its phase.
+    pub phase: Phase,
+    /// Since when it is in its phase.
+    pub since: Timestamp,
+    /// Its registration at GitHub.
+    pub registration: Registration,
+    /// The backend's id of its instance, once there is one.
+    pub instance_id: Option<String>,
+    /// How its instance ended, once it did.
+    pub exit: Option<Exit>,
+    /// Its job, once it has one.
+    pub job: Option<Job>,
+    /// When GitHub said that its job was over. The runner still takes its slot until its instance is seen gone.
+    pub job_completed_at: Option<Timestamp>,
+    /// What is being done to it.
+    pub operation: Option<Operation>,
+    /// Since when there is no demand for it.
+    pub surplus_since: Option<Timestamp>,
+    /// Its removal was refused or failed: not before this is it tried again.
+    pub retry_at: Option<Timestamp>,
+    /// Since when its host, listed as a whole, has not shown its instance: the time of that listing.
+    pub missing_since: Option<Timestamp>,
+}
+
+impl Runner {
+    /// A runner that is asked for.
+    pub fn pending(name: &str, backend: &str, host: &str, template_hash: &str, now: Timestamp) -> Runner {
+        Runner {
+            name: name.to_owned(),
+            backend: backend.to_owned(),
+            host: host.to_owned(),
+            template_hash: template_hash.to_owned(),
+            created_at: now,
+            phase: Phase::Pending,
+            since: now,
+            registration: Registration::Unknown,
+            instance_id: None,
+            exit: None,
+            job: None,
+            job_completed_at: None,
+            operation: None,
+            surplus_since: None,
+            retry_at: None,
+            missing_since: None,
+        }
+    }
+
+    /// A runner that is found on its backend.
+    pub fn adopted(instance: &Instance) -> Runner {
+        let mut runner = Runner::pending(
+            &instance.runner,
+            &instance.backend,
+            &instance.host,
+            &instance.template_hash,
+            instance.created_at,
+        );
+        runner.instance_id = Some(instance.id.clone());
+        runner
+    }
+
+    /// Whether it takes a slot.
+    pub fn occupies(&self) -> bool {
+        self.phase.occupies()
+    }
+
+    /// Whether it can be counted on for demand: it takes a slot, is not on its way out, and its job is not over.
+    pub fn serves(&self) -> bool {
+        self.occupies() && self.operation != Some(Operation::Removing) && self.job_completed_at.is_none()
+    }
+
+    /// Moves to a phase if that is allowed; says whether it moved.
+    pub fn enter(&mut self, phase: Phase, now: Timestamp) -> bool {
+        let moved = self.phase != phase && self.phase.may_become(phase);
+        if moved {
+            self.phase = phase;
+            self.since = now;
+            self.surplus_since = None;
+        }
+        moved
+    }
+
+    /// Takes over what its backend shows of its instance. An instance that ended is not judged here: that takes the
+    /// ledger's knowledge of jobs.
+    pub(super) fn observe(&mut self, instance: &Instance, now: Timestamp) {
+        self.instance_id = Some(instance.id.clone());
+        self.missing_since = None;
+        match &instance.state {
+            InstanceState::Starting => {}
+            InstanceState::Running => {
+                self.enter(Phase::Idle, now);
+            }
+            InstanceState::Exited(exit) => self.exit = Some(exit.clone()),
+        }
+    }
+}
