@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::runner::{Instance, JitConfiguration};
+pub use crate::runner::{Availability, HostState};
 
 /// One backend of one scale set: a template and the hosts it may be started on. What it knows of instances and hosts
 /// it keeps by itself, from events and listings, and it wakes the scale set when that changes.
@@ -72,41 +73,6 @@ pub struct Listing {
     pub current: bool,
     /// The instances, those that ended and are not removed yet among them.
     pub instances: Vec<Instance>,
-}
-
-/// A host, as a plan sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostState {
-    /// Its name in the backend.
-    pub name: String,
-    /// Whether a runner can be started there.
-    pub availability: Availability,
-    /// Slots that are free for this scale set.
-    pub free_slots: u32,
-    /// Why it takes none, or what it is about, in words; empty when all is well.
-    pub message: String,
-}
-
-/// Whether a host can take a start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Availability {
-    /// Yes.
-    Ready,
-    /// After [`Backend::prepare`].
-    Unprepared,
-    /// It is being prepared: an image is pulled.
-    Preparing,
-    /// The last preparation or start failed for want of something; it may be tried again at that time.
-    BackOff {
-        /// When.
-        until: Timestamp,
-        /// A condition reason, CamelCase.
-        reason: &'static str,
-    },
-    /// It refuses, and will until the spec (or the host) is changed.
-    Refused,
-    /// It does not answer; it is tried again in the background.
-    Unreachable,
 }
 
 /// What went wrong on a backend, by what is to be done about it.

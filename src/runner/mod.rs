@@ -5,6 +5,7 @@
 
 mod demand;
 mod failure;
+mod host;
 mod identity;
 mod instance;
 mod jit;
@@ -15,6 +16,7 @@ mod record;
 
 pub use demand::Demand;
 pub use failure::{Failure, Failures};
+pub use host::{Availability, HostState};
 pub use identity::{Identity, runner_name};
 pub use instance::{Exit, Instance, InstanceState};
 pub use jit::JitConfiguration;

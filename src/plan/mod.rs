@@ -1,0 +1,227 @@
+//! Decisions, and nothing else: what is to be done about one scale set now, and why not more. No IO, and no clock of
+//! its own.
+
+mod placement;
+mod policy;
+mod retreat;
+mod schedule;
+mod verdict;
+
+use jiff::Timestamp;
+
+use crate::runner::{HostState, Ledger, Runner};
+use placement::Placement;
+
+pub use policy::{Bounds, Invalid, Policy};
+pub use schedule::Schedule;
+pub use verdict::Verdict;
+
+/// All that a decision is made from.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// What the object asks for.
+    pub policy: &'a Policy,
+    /// What is known of runners and demand.
+    pub ledger: &'a Ledger,
+    /// The backends, in the order in which they are filled.
+    pub backends: &'a [BackendView],
+    /// Whether runners may be started: there is a registration to start them for, and all hosts have had the time to
+    /// show what runs on them already.
+    pub intake: Intake,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Whether runners may be started at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Intake {
+    /// Yes.
+    Open,
+    /// No, for this reason (CamelCase) and in these words.
+    Closed(&'static str, String),
+}
+
+/// A backend, as a decision sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendView {
+    /// Its name.
+    pub name: String,
+    /// Its own ceiling.
+    pub max_runners: Option<u32>,
+    /// Hash of its template.
+    pub template_hash: String,
+    /// Its hosts.
+    pub hosts: Vec<HostState>,
+}
+
+/// What is to be done, and why not more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// min(maxRunners, minRunners + assigned jobs), schedule applied.
+    pub desired: u32,
+    /// The bounds that hold now.
+    pub bounds: Bounds,
+    /// What to do.
+    pub actions: Vec<Action>,
+    /// Idle runners for which there is no demand.
+    pub surplus: Vec<String>,
+    /// How many jobs the set can have in hand: what each poll tells GitHub.
+    pub capacity: u32,
+    /// Whether each assigned job has a runner, or why not.
+    pub verdict: Verdict,
+    /// When time alone changes the decision.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make a host ready for starts.
+    Prepare {
+        /// The backend.
+        backend: String,
+        /// The host.
+        host: String,
+    },
+    /// Start a runner.
+    Start {
+        /// The backend.
+        backend: String,
+        /// The host.
+        host: String,
+    },
+    /// Deregister a runner, then stop it.
+    Remove {
+        /// The runner.
+        runner: String,
+        /// Why.
+        why: Removal,
+    },
+    /// Clear away what is left of a runner that ended.
+    Collect {
+        /// The runner.
+        runner: String,
+    },
+}
+
+/// Why a runner is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Removal {
+    /// There has been no demand for it for `scaleDown.delay`.
+    Surplus,
+    /// Its template is not the current one.
+    Outdated,
+    /// `timeouts.idle`
+    IdleTimeout,
+    /// `timeouts.lifetime`
+    Lifetime,
+    /// `timeouts.start`
+    StartTimeout,
+    /// `timeouts.job`: even though a job runs.
+    JobTimeout,
+    /// The set is suspended, or its maximum is 0.
+    Suspended,
+    /// The object is being deleted.
+    Deleted,
+    /// The object is being deleted and the drain is over: even though a job runs.
+    DrainExpired,
+}
+
+impl Removal {
+    /// Whether it takes a busy runner too, whatever GitHub says.
+    pub fn forced(self) -> bool {
+        matches!(self, Removal::JobTimeout | Removal::DrainExpired)
+    }
+
+    /// As events and metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Removal::Surplus => "Surplus",
+            Removal::Outdated => "Outdated",
+            Removal::IdleTimeout => "IdleTimeout",
+            Removal::Lifetime => "Lifetime",
+            Removal::StartTimeout => "StartTimeout",
+            Removal::JobTimeout => "JobTimeout",
+            Removal::Suspended => "Suspended",
+            Removal::Deleted => "Deleted",
+            Removal::DrainExpired => "DrainExpired",
+        }
+    }
+}
+
+/// Decides.
+pub fn plan(input: &Input<'_>) -> Plan {
+    let bounds = input.policy.bounds(input.now);
+    let counts = Counts::of(input.ledger);
+    let assigned = input.ledger.demand().assigned();
+    let desired = bounds.max.min(bounds.min.saturating_add(assigned.unwrap_or(0)));
+    let idle_wanted = desired.saturating_sub(counts.busy);
+
+    let retreat = retreat::retreat(input, &bounds, idle_wanted, assigned.is_some());
+    let wanted = desired.saturating_add(retreat.replacements);
+    let deficit = wanted.saturating_sub(counts.serving).min(bounds.max.saturating_sub(counts.occupying));
+    let placement = placement::place(input, if input.policy.stands_down() { 0 } else { deficit });
+    let verdict = verdict::judge(input, &bounds, assigned, &counts, &placement);
+
+    let capacity = capacity(input, &bounds, &counts, &placement);
+    let wake_at = [retreat.wake_at, placement.wake_at, bounds.until, input.ledger.demand().settles_at()];
+    let mut actions: Vec<Action> =
+        input.ledger.runners().filter(|r| to_collect(r, input.now)).map(collect).collect();
+    actions.extend(retreat.actions);
+    actions.extend(placement.actions);
+    Plan {
+        desired: if input.policy.stands_down() { 0 } else { desired },
+        bounds,
+        actions,
+        surplus: retreat.surplus,
+        capacity,
+        verdict,
+        wake_at: wake_at.into_iter().flatten().filter(|at| *at > input.now).min(),
+    }
+}
+
+/// Runners, counted the ways a decision needs.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Those that take a slot.
+    occupying: u32,
+    /// Those that can be counted on for demand.
+    serving: u32,
+    /// Of these, the ones with a job.
+    busy: u32,
+    /// Of these, the ones that are up.
+    up: u32,
+}
+
+impl Counts {
+    fn of(ledger: &Ledger) -> Counts {
+        use crate::runner::Phase;
+        let mut counts = Counts::default();
+        for runner in ledger.runners() {
+            counts.occupying += u32::from(runner.occupies());
+            counts.serving += u32::from(runner.serves());
+            counts.busy += u32::from(runner.serves() && runner.phase == Phase::Busy);
+            counts.up += u32::from(runner.serves() && runner.phase != Phase::Pending);
+        }
+        counts
+    }
+}
+
+fn to_collect(runner: &Runner, now: Timestamp) -> bool {
+    !runner.occupies() && runner.operation.is_none() && runner.retry_at.is_none_or(|at| at <= now)
+}
+
+fn collect(runner: &Runner) -> Action {
+    Action::Collect { runner: runner.name.clone() }
+}
+
+/// What has a slot, and what could still be given one.
+fn capacity(input: &Input<'_>, bounds: &Bounds, counts: &Counts, placement: &Placement) -> u32 {
+    if input.policy.stands_down() {
+        return counts.busy;
+    }
+    bounds.max.min(counts.occupying.saturating_add(placement.room))
+}
+
+#[cfg(test)]
+mod tests;

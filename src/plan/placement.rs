@@ -1,0 +1,119 @@
+//! Where the next runners go: backends in order, on each the host with the most free slots.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::{Action, BackendView, Input, Intake};
+use crate::runner::{Availability, HostState, Ledger};
+
+/// Where runners go, and what could not be placed.
+#[derive(Debug, Default)]
+pub(super) struct Placement {
+    /// Starts, and what must go before them.
+    pub actions: Vec<Action>,
+    /// How many starts.
+    pub placed: u32,
+    /// How many runners are wanted and have no place.
+    pub unplaced: u32,
+    /// How many runners the backends could take in all, those placed now among them.
+    pub room: u32,
+    /// When a host may be tried again.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Places `wanted` runners.
+pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
+    let mut placement = Placement::default();
+    let closed = input.intake != Intake::Open || held_back(input);
+    for backend in input.backends {
+        let mut room = Room::of(backend, input.ledger);
+        placement.room += room.total();
+        prepare(input, backend, &mut placement);
+        while !closed && placement.placed < wanted {
+            let Some(host) = room.take() else { break };
+            placement.actions.push(Action::Start { backend: backend.name.clone(), host });
+            placement.placed += 1;
+        }
+    }
+    placement.unplaced = wanted - placement.placed;
+    if let Some(retry_at) = input.ledger.failures().retry_at().filter(|at| *at > input.now) {
+        placement.wake_at = Some(placement.wake_at.map_or(retry_at, |at| at.min(retry_at)));
+    }
+    placement
+}
+
+/// Whether starts wait for a failure to be forgotten, or for the spec to change.
+fn held_back(input: &Input<'_>) -> bool {
+    let failures = input.ledger.failures();
+    failures.retry_at().is_some_and(|at| at > input.now) || version_rejected(input)
+}
+
+/// Whether GitHub refused a runner of a template that is still the one to be started.
+pub(super) fn version_rejected(input: &Input<'_>) -> bool {
+    let rejected = input.ledger.failures().rejected_template();
+    rejected.is_some_and(|hash| input.backends.iter().any(|b| b.template_hash == hash))
+}
+
+fn prepare(input: &Input<'_>, backend: &BackendView, placement: &mut Placement) {
+    if input.policy.stands_down() {
+        return;
+    }
+    for host in &backend.hosts {
+        match host.availability {
+            Availability::Unprepared => {}
+            Availability::BackOff { until, .. } if until > input.now => {
+                placement.wake_at = Some(placement.wake_at.map_or(until, |at| at.min(until)));
+                continue;
+            }
+            Availability::BackOff { .. } => {}
+            _ => continue,
+        }
+        placement.actions.push(Action::Prepare { backend: backend.name.clone(), host: host.name.clone() });
+    }
+}
+
+/// The free places of one backend.
+struct Room<'a> {
+    ceiling: u32,
+    /// Free slots on hosts that can take a start now.
+    ready: HashMap<&'a str, u32>,
+    /// Free slots on hosts that can take one soon.
+    soon: u32,
+}
+
+impl<'a> Room<'a> {
+    fn of(backend: &'a BackendView, ledger: &Ledger) -> Room<'a> {
+        let taken = ledger.runners().filter(|r| r.occupies() && r.backend == backend.name).count();
+        let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+        let free = |host: &'a HostState| (host.name.as_str(), host.free_slots);
+        let with = |wanted: fn(&Availability) -> bool| {
+            backend.hosts.iter().filter(move |h| wanted(&h.availability)).map(free)
+        };
+        Room {
+            ceiling: backend.max_runners.unwrap_or(u32::MAX).saturating_sub(taken),
+            ready: with(|a| *a == Availability::Ready).collect(),
+            soon: with(|a| matches!(a, Availability::Unprepared | Availability::Preparing))
+                .fold(0, |sum, (_, slots)| sum.saturating_add(slots)),
+        }
+    }
+
+    fn total(&self) -> u32 {
+        let ready = self.ready.values().fold(0u32, |sum, slots| sum.saturating_add(*slots));
+        self.ceiling.min(ready.saturating_add(self.soon))
+    }
+
+    /// Takes a place on the host with the most free slots; among equals the first by name.
+    fn take(&mut self) -> Option<String> {
+        if self.ceiling == 0 {
+            return None;
+        }
+        let (name, slots) =
+            self.ready.iter_mut().filter(|(_, slots)| **slots > 0).max_by_key(|(name, slots)| {
+                (**slots, std::cmp::Reverse(**name))
+            })?;
+        *slots -= 1;
+        self.ceiling -= 1;
+        Some((*name).to_owned())
+    }
+}

@@ -1,0 +1,111 @@
+//! What an object asks for, made strict: from here on nothing reads the raw spec again.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Schedule;
+use crate::api::{BackendType, MaxUnavailable, RunnerScaleSetSpec, condition::reason};
+
+/// What an object asks for.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    min: u32,
+    max: u32,
+    schedules: Vec<Schedule>,
+    start_timeouts: Vec<(String, Duration)>,
+    /// Take no new job, remove idle runners, let busy ones finish.
+    pub suspend: bool,
+    /// An idle runner older than this is recycled.
+    pub idle_timeout: Option<Duration>,
+    /// A job that runs longer than this is stopped.
+    pub job_timeout: Option<Duration>,
+    /// A runner older than this goes once it is not busy.
+    pub lifetime: Option<Duration>,
+    /// How long surplus idle runners are kept.
+    pub scale_down_delay: Duration,
+    /// How many idle runners may be missing while outdated ones are replaced.
+    pub max_unavailable: MaxUnavailable,
+    /// The object is being deleted: busy runners are waited for until then.
+    pub drain_until: Option<Timestamp>,
+}
+
+/// The bounds that hold at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// Idle spares on top of the jobs in hand.
+    pub min: u32,
+    /// The ceiling.
+    pub max: u32,
+    /// The window that sets them.
+    pub schedule: Option<String>,
+    /// When other bounds may hold.
+    pub until: Option<Timestamp>,
+}
+
+/// The spec is wrong in a way that the schema could not judge.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Invalid {
+    /// A condition reason.
+    pub reason: &'static str,
+    /// Which field, and what to do.
+    pub message: String,
+}
+
+impl Policy {
+    /// Reads the policy out of a spec.
+    pub fn from_spec(spec: &RunnerScaleSetSpec) -> Result<Policy, Invalid> {
+        let limit = |duration: &crate::api::Duration| Some(duration.get()).filter(|d| !d.is_zero());
+        let schedules = spec.schedules.iter().map(schedule).collect::<Result<_, _>>()?;
+        let start_timeout = |kind| spec.timeouts.start_timeout(kind);
+        Ok(Policy {
+            min: count(spec.min_runners),
+            max: count(spec.max_runners),
+            schedules,
+            start_timeouts: spec.backends.iter().map(|b| (b.name.clone(), start_timeout(b.backend_type()))).collect(),
+            suspend: spec.suspend,
+            idle_timeout: limit(&spec.timeouts.idle),
+            job_timeout: limit(&spec.timeouts.job),
+            lifetime: limit(&spec.timeouts.lifetime),
+            scale_down_delay: spec.scale_down.delay.get(),
+            max_unavailable: spec.disruption.max_unavailable,
+            drain_until: None,
+        })
+    }
+
+    /// The bounds that hold now: of the windows that are open the last wins.
+    pub fn bounds(&self, now: Timestamp) -> Bounds {
+        let open = self.schedules.iter().rev().find(|s| s.is_open(now));
+        Bounds {
+            min: open.and_then(|s| s.min_runners).unwrap_or(self.min),
+            max: open.and_then(|s| s.max_runners).unwrap_or(self.max),
+            schedule: open.map(|s| s.name.clone()),
+            until: self.schedules.iter().filter_map(|s| s.next_change(now)).min(),
+        }
+    }
+
+    /// Whether the set takes no new jobs and gives its runners up.
+    pub fn stands_down(&self) -> bool {
+        self.suspend || self.drain_until.is_some()
+    }
+
+    /// How long a runner of that backend may take to come up.
+    pub fn start_timeout(&self, backend: &str) -> Duration {
+        let known = self.start_timeouts.iter().find(|(name, _)| name == backend).map(|(_, timeout)| *timeout);
+        known.unwrap_or_else(|| crate::api::Timeouts::default().start_timeout(BackendType::Docker))
+    }
+}
+
+fn schedule(raw: &crate::api::Schedule) -> Result<Schedule, Invalid> {
+    let mut schedule = Schedule::new(&raw.name, &raw.start, &raw.end, &raw.time_zone)
+        .map_err(|message| Invalid { reason: reason::INVALID_SCHEDULE, message: format!("spec.schedules: {message}") })?;
+    schedule.min_runners = raw.min_runners.map(count);
+    schedule.max_runners = raw.max_runners.map(count);
+    Ok(schedule)
+}
+
+/// The schema admits no negative count.
+fn count(value: i32) -> u32 {
+    value.max(0).unsigned_abs()
+}

@@ -1,0 +1,155 @@
+//! Which runners go: those over a timeout, those without demand, those of an old template.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Action, Bounds, Input, Removal};
+use crate::runner::{Phase, Runner};
+
+/// Which runners go.
+#[derive(Debug, Default)]
+pub(super) struct Retreat {
+    /// Removals.
+    pub actions: Vec<Action>,
+    /// Idle runners without demand.
+    pub surplus: Vec<String>,
+    /// Runners to start beyond demand, so that an outdated one can go after its replacement is up.
+    pub replacements: u32,
+    /// When the next one is due.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl Retreat {
+    fn remove(&mut self, runner: &Runner, why: Removal) {
+        self.actions.push(Action::Remove { runner: runner.name.clone(), why });
+    }
+
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn goes(&self, runner: &Runner) -> bool {
+        self.actions.iter().any(|a| matches!(a, Action::Remove { runner: name, .. } if *name == runner.name))
+    }
+}
+
+/// Decides which runners go. `idle_wanted` is how many are to be there beside the busy ones.
+pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, demand_known: bool) -> Retreat {
+    let mut retreat = Retreat::default();
+    for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
+        match runner.retry_at {
+            Some(at) if at > input.now => retreat.wake(at),
+            _ => {
+                if let Some(why) = overdue(input, runner, &mut retreat) {
+                    retreat.remove(runner, why);
+                }
+            }
+        }
+    }
+    if input.policy.stands_down() {
+        stand_down(input, &mut retreat);
+    } else if demand_known || bounds.max == 0 {
+        shed_surplus(input, idle_wanted, &mut retreat);
+        replace_outdated(input, bounds, idle_wanted, &mut retreat);
+    }
+    retreat
+}
+
+/// The timeout that a runner is over, if any; else notes when it will be.
+fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<Removal> {
+    let policy = input.policy;
+    let since_job = runner.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
+    let limits: &[(Option<Duration>, Timestamp, Removal)] = match runner.phase {
+        Phase::Pending => &[(Some(policy.start_timeout(&runner.backend)), runner.since, Removal::StartTimeout)],
+        Phase::Idle => &[
+            (policy.idle_timeout, runner.since, Removal::IdleTimeout),
+            (policy.lifetime, runner.created_at, Removal::Lifetime),
+        ],
+        Phase::Busy => &[(policy.job_timeout, since_job, Removal::JobTimeout)],
+        Phase::Done | Phase::Failed => &[],
+    };
+    for (limit, since, why) in limits {
+        let Some(due) = limit.map(|limit| *since + limit) else { continue };
+        if due <= input.now {
+            return Some(*why);
+        }
+        retreat.wake(due);
+    }
+    None
+}
+
+/// Suspended or being deleted: idle runners go at once, busy ones when the drain is over.
+fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
+    let expired = input.policy.drain_until.is_some_and(|until| until <= input.now);
+    if let Some(until) = input.policy.drain_until.filter(|until| *until > input.now) {
+        retreat.wake(until);
+    }
+    let why = match (input.policy.drain_until, expired) {
+        (Some(_), true) => Removal::DrainExpired,
+        (Some(_), false) => Removal::Deleted,
+        (None, _) => Removal::Suspended,
+    };
+    for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
+        let ready = expired || runner.retry_at.is_none_or(|at| at <= input.now);
+        // While an object is deleted nobody listens any more: asking for the removal of a busy runner tells whether it still is.
+        let asked = runner.phase != Phase::Busy || input.policy.drain_until.is_some();
+        if ready && asked && !retreat.goes(runner) {
+            retreat.remove(runner, why);
+        }
+    }
+}
+
+/// Idle runners without demand go after the delay, oldest first.
+fn shed_surplus(input: &Input<'_>, idle_wanted: u32, retreat: &mut Retreat) {
+    let waiting: Vec<&Runner> =
+        input.ledger.runners().filter(|r| r.serves() && r.phase != Phase::Busy && !retreat.goes(r)).collect();
+    let surplus = waiting.len().saturating_sub(idle_wanted as usize);
+    let mut idle: Vec<&Runner> =
+        waiting.into_iter().filter(|r| r.phase == Phase::Idle && r.operation.is_none()).collect();
+    idle.sort_by_key(|r| (r.created_at, r.name.clone()));
+    for runner in idle.into_iter().take(surplus) {
+        retreat.surplus.push(runner.name.clone());
+        let due = runner.surplus_since.unwrap_or(input.now) + input.policy.scale_down_delay;
+        if due > input.now {
+            retreat.wake(due);
+        } else if runner.retry_at.is_none_or(|at| at <= input.now) {
+            retreat.remove(runner, Removal::Surplus);
+        }
+    }
+}
+
+/// Idle runners of an old template go as far as the budget and their replacements allow.
+fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retreat: &mut Retreat) {
+    let staying = |r: &&Runner, retreat: &Retreat| {
+        r.serves() && r.phase == Phase::Idle && !retreat.goes(r) && !retreat.surplus.contains(&r.name)
+    };
+    let idle: Vec<&Runner> = input.ledger.runners().filter(|r| staying(r, retreat)).collect();
+    let mut outdated: Vec<&Runner> =
+        idle.iter().copied().filter(|r| r.operation.is_none() && is_outdated(input, r)).collect();
+    if outdated.is_empty() {
+        return;
+    }
+    outdated.sort_by_key(|r| (r.created_at, r.name.clone()));
+    let budget = input.policy.max_unavailable.of(idle_wanted as usize);
+    let occupying = input.ledger.runners().filter(|r| r.occupies()).count();
+    let headroom = (bounds.max as usize).saturating_sub(occupying);
+    let pending = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Pending).count();
+
+    // Where the ceiling allows, the replacement comes first; where it does not, the budget is what may be missing.
+    let surge = budget.min(outdated.len());
+    let needed = (idle_wanted as usize).saturating_sub(if headroom + pending == 0 { budget } else { 0 });
+    let removable = idle.len().saturating_sub(needed).min(budget);
+    retreat.replacements = u32::try_from(surge).unwrap_or(u32::MAX);
+    for runner in outdated.into_iter().take(removable) {
+        if runner.retry_at.is_none_or(|at| at <= input.now) {
+            retreat.remove(runner, Removal::Outdated);
+        }
+    }
+}
+
+/// Whether a runner's template is not its backend's current one, or its backend is not in the spec any more.
+pub(super) fn is_outdated(input: &Input<'_>, runner: &Runner) -> bool {
+    !runner.template_hash.is_empty()
+        && input.backends.iter().all(|b| b.name != runner.backend || b.template_hash != runner.template_hash)
+}

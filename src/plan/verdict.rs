@@ -1,0 +1,93 @@
+//! Whether each assigned job has a runner, or why one waits.
+
+use super::placement::{Placement, version_rejected};
+use super::{Bounds, Counts, Input, Intake};
+use crate::runner::{Availability, HostState};
+
+/// The answer to "why does my job wait?".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether no assigned job waits for a runner that could not be placed; none when the demand is not known.
+    pub met: Option<bool>,
+    /// A CamelCase word.
+    pub reason: &'static str,
+    /// In plain words.
+    pub message: String,
+}
+
+pub(super) fn judge(
+    input: &Input<'_>,
+    bounds: &Bounds,
+    assigned: Option<u32>,
+    counts: &Counts,
+    placement: &Placement,
+) -> Verdict {
+    let Some(assigned) = assigned else {
+        let (reason, message) = match &input.intake {
+            Intake::Closed(reason, message) => (*reason, message.clone()),
+            Intake::Open => ("NoReading", "GitHub has not told the demand yet".to_owned()),
+        };
+        return Verdict { met: None, reason, message };
+    };
+    // While starts fail, a start that is under way is a hope and no runner.
+    let failing = input.ledger.failures().in_a_row() > 0;
+    let placed = if failing { counts.up } else { counts.serving + placement.placed };
+    let waiting = assigned.saturating_sub(placed);
+    if waiting == 0 {
+        return Verdict { met: Some(true), reason: "DemandMet", message: String::new() };
+    }
+    let (reason, message) = reason(input, bounds, counts, placement, failing);
+    Verdict { met: Some(false), reason, message: format!("{waiting} of {assigned} assigned jobs wait: {message}") }
+}
+
+fn reason(
+    input: &Input<'_>,
+    bounds: &Bounds,
+    counts: &Counts,
+    placement: &Placement,
+    failing: bool,
+) -> (&'static str, String) {
+    if input.policy.stands_down() {
+        return ("Suspended", "the set takes no new jobs".to_owned());
+    }
+    if let Intake::Closed(reason, message) = &input.intake {
+        return (reason, message.clone());
+    }
+    if version_rejected(input) {
+        let message = "GitHub refuses this version of the runner; no runner is started until the spec changes";
+        return ("RunnerVersionRejected", message.to_owned());
+    }
+    if failing {
+        return start_failures(input);
+    }
+    if counts.occupying + placement.placed >= bounds.max {
+        return ("AtMaxRunners", format!("maxRunners is {}", bounds.max));
+    }
+    if let Some(answer) = hosts(input) {
+        return answer;
+    }
+    ("NoCapacity", "no host has a free slot".to_owned())
+}
+
+fn start_failures(input: &Input<'_>) -> (&'static str, String) {
+    let failures = input.ledger.failures();
+    let last = failures.recent().next().map_or(String::new(), |f| format!(": {}: {}", f.reason, f.message));
+    let next = match failures.retry_at().filter(|at| *at > input.now) {
+        Some(at) => format!("the next try is at {at:.0}"),
+        None => "it is being tried again".to_owned(),
+    };
+    ("StartFailures", format!("{} starts in a row failed{last}; {next}", failures.in_a_row()))
+}
+
+/// What the hosts say for themselves: the first thing that passes by itself, else the first that needs a hand.
+fn hosts(input: &Input<'_>) -> Option<(&'static str, String)> {
+    let hosts = || input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b, h)));
+    let said = |reason, host: &HostState, backend: &str| (reason, format!("{backend}/{}: {}", host.name, host.message));
+    let find = |wanted: fn(&Availability) -> Option<&'static str>| {
+        hosts().find_map(|(b, h)| wanted(&h.availability).map(|reason| said(reason, h, &b.name)))
+    };
+    find(|a| matches!(a, Availability::Preparing | Availability::Unprepared).then_some("ImagePulling"))
+        .or_else(|| find(|a| if let Availability::BackOff { reason, .. } = a { Some(reason) } else { None }))
+        .or_else(|| find(|a| (*a == Availability::Unreachable).then_some("HostUnreachable")))
+        .or_else(|| find(|a| (*a == Availability::Refused).then_some("Refused")))
+}
