@@ -1,1 +1,3 @@
 //! Paddock: fleets of ephemeral GitHub Actions runners, declared in Kubernetes.
+
+pub mod api;
