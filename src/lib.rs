@@ -1,5 +1,7 @@
 //! Paddock: fleets of ephemeral GitHub Actions runners, declared in Kubernetes.
 
+pub mod api;
 pub mod backend;
 pub mod github;
+pub mod plan;
 pub mod runner;

@@ -5,8 +5,8 @@ use std::any::Any;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::runner::{Instance, JitConfiguration};
 pub use crate::runner::{Availability, HostState};
+use crate::runner::{Instance, JitConfiguration};
 
 /// One backend of one scale set: a template and the hosts it may be started on. What it knows of instances and hosts
 /// it keeps by itself, from events and listings, and it wakes the scale set when that changes.

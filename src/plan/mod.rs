@@ -159,14 +159,25 @@ pub fn plan(input: &Input<'_>) -> Plan {
 
     let retreat = retreat::retreat(input, &bounds, idle_wanted, assigned.is_some());
     let wanted = desired.saturating_add(retreat.replacements);
-    let deficit = wanted.saturating_sub(counts.serving).min(bounds.max.saturating_sub(counts.occupying));
+    let deficit = wanted
+        .saturating_sub(counts.serving)
+        .min(bounds.max.saturating_sub(counts.occupying));
     let placement = placement::place(input, if input.policy.stands_down() { 0 } else { deficit });
     let verdict = verdict::judge(input, &bounds, assigned, &counts, &placement);
 
     let capacity = capacity(input, &bounds, &counts, &placement);
-    let wake_at = [retreat.wake_at, placement.wake_at, bounds.until, input.ledger.demand().settles_at()];
-    let mut actions: Vec<Action> =
-        input.ledger.runners().filter(|r| to_collect(r, input.now)).map(collect).collect();
+    let wake_at = [
+        retreat.wake_at,
+        placement.wake_at,
+        bounds.until,
+        input.ledger.demand().settles_at(),
+    ];
+    let mut actions: Vec<Action> = input
+        .ledger
+        .runners()
+        .filter(|r| to_collect(r, input.now))
+        .map(collect)
+        .collect();
     actions.extend(retreat.actions);
     actions.extend(placement.actions);
     Plan {
@@ -212,7 +223,9 @@ fn to_collect(runner: &Runner, now: Timestamp) -> bool {
 }
 
 fn collect(runner: &Runner) -> Action {
-    Action::Collect { runner: runner.name.clone() }
+    Action::Collect {
+        runner: runner.name.clone(),
+    }
 }
 
 /// What has a slot, and what could still be given one.

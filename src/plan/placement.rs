@@ -32,7 +32,10 @@ pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
         prepare(input, backend, &mut placement);
         while !closed && placement.placed < wanted {
             let Some(host) = room.take() else { break };
-            placement.actions.push(Action::Start { backend: backend.name.clone(), host });
+            placement.actions.push(Action::Start {
+                backend: backend.name.clone(),
+                host,
+            });
             placement.placed += 1;
         }
     }
@@ -69,7 +72,10 @@ fn prepare(input: &Input<'_>, backend: &BackendView, placement: &mut Placement) 
             Availability::BackOff { .. } => {}
             _ => continue,
         }
-        placement.actions.push(Action::Prepare { backend: backend.name.clone(), host: host.name.clone() });
+        placement.actions.push(Action::Prepare {
+            backend: backend.name.clone(),
+            host: host.name.clone(),
+        });
     }
 }
 
@@ -84,11 +90,18 @@ struct Room<'a> {
 
 impl<'a> Room<'a> {
     fn of(backend: &'a BackendView, ledger: &Ledger) -> Room<'a> {
-        let taken = ledger.runners().filter(|r| r.occupies() && r.backend == backend.name).count();
+        let taken = ledger
+            .runners()
+            .filter(|r| r.occupies() && r.backend == backend.name)
+            .count();
         let taken = u32::try_from(taken).unwrap_or(u32::MAX);
         let free = |host: &'a HostState| (host.name.as_str(), host.free_slots);
         let with = |wanted: fn(&Availability) -> bool| {
-            backend.hosts.iter().filter(move |h| wanted(&h.availability)).map(free)
+            backend
+                .hosts
+                .iter()
+                .filter(move |h| wanted(&h.availability))
+                .map(free)
         };
         Room {
             ceiling: backend.max_runners.unwrap_or(u32::MAX).saturating_sub(taken),
@@ -99,7 +112,10 @@ impl<'a> Room<'a> {
     }
 
     fn total(&self) -> u32 {
-        let ready = self.ready.values().fold(0u32, |sum, slots| sum.saturating_add(*slots));
+        let ready = self
+            .ready
+            .values()
+            .fold(0u32, |sum, slots| sum.saturating_add(*slots));
         self.ceiling.min(ready.saturating_add(self.soon))
     }
 
@@ -108,10 +124,11 @@ impl<'a> Room<'a> {
         if self.ceiling == 0 {
             return None;
         }
-        let (name, slots) =
-            self.ready.iter_mut().filter(|(_, slots)| **slots > 0).max_by_key(|(name, slots)| {
-                (**slots, std::cmp::Reverse(**name))
-            })?;
+        let (name, slots) = self
+            .ready
+            .iter_mut()
+            .filter(|(_, slots)| **slots > 0)
+            .max_by_key(|(name, slots)| (**slots, std::cmp::Reverse(**name)))?;
         *slots -= 1;
         self.ceiling -= 1;
         Some((*name).to_owned())

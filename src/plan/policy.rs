@@ -58,12 +58,15 @@ impl Policy {
     pub fn from_spec(spec: &RunnerScaleSetSpec) -> Result<Policy, Invalid> {
         let limit = |duration: &crate::api::Duration| Some(duration.get()).filter(|d| !d.is_zero());
         let schedules = spec.schedules.iter().map(schedule).collect::<Result<_, _>>()?;
-        let start_timeout = |kind| spec.timeouts.start_timeout(kind);
         Ok(Policy {
             min: count(spec.min_runners),
             max: count(spec.max_runners),
             schedules,
-            start_timeouts: spec.backends.iter().map(|b| (b.name.clone(), start_timeout(b.backend_type()))).collect(),
+            start_timeouts: spec
+                .backends
+                .iter()
+                .filter_map(|b| Some((b.name.clone(), spec.timeouts.start_timeout(b.kind()?))))
+                .collect(),
             suspend: spec.suspend,
             idle_timeout: limit(&spec.timeouts.idle),
             job_timeout: limit(&spec.timeouts.job),
@@ -92,14 +95,21 @@ impl Policy {
 
     /// How long a runner of that backend may take to come up.
     pub fn start_timeout(&self, backend: &str) -> Duration {
-        let known = self.start_timeouts.iter().find(|(name, _)| name == backend).map(|(_, timeout)| *timeout);
+        let known = self
+            .start_timeouts
+            .iter()
+            .find(|(name, _)| name == backend)
+            .map(|(_, timeout)| *timeout);
         known.unwrap_or_else(|| crate::api::Timeouts::default().start_timeout(BackendType::Docker))
     }
 }
 
 fn schedule(raw: &crate::api::Schedule) -> Result<Schedule, Invalid> {
-    let mut schedule = Schedule::new(&raw.name, &raw.start, &raw.end, &raw.time_zone)
-        .map_err(|message| Invalid { reason: reason::INVALID_SCHEDULE, message: format!("spec.schedules: {message}") })?;
+    let mut schedule =
+        Schedule::new(&raw.name, &raw.start, &raw.end, &raw.time_zone).map_err(|message| Invalid {
+            reason: reason::INVALID_SCHEDULE,
+            message: format!("spec.schedules: {message}"),
+        })?;
     schedule.min_runners = raw.min_runners.map(count);
     schedule.max_runners = raw.max_runners.map(count);
     Ok(schedule)

@@ -24,12 +24,20 @@ impl Schedule {
     /// Reads a window; the error names the field and what is wrong with it.
     pub fn new(name: &str, start: &str, end: &str, time_zone: &str) -> Result<Schedule, String> {
         let cron = |field: &str, line: &str| {
-            Cron::from_str(line).map_err(|e| format!("schedule `{name}`: {field} `{line}` is not a cron line: {e}"))
+            Cron::from_str(line)
+                .map_err(|e| format!("schedule `{name}`: {field} `{line}` is not a cron line: {e}"))
         };
         let zone = TimeZone::get(time_zone)
             .map_err(|_| format!("schedule `{name}`: timeZone `{time_zone}` is not a known time zone"))?;
         let (start, end) = (cron("start", start)?, cron("end", end)?);
-        Ok(Schedule { name: name.to_owned(), start, end, zone, min_runners: None, max_runners: None })
+        Ok(Schedule {
+            name: name.to_owned(),
+            start,
+            end,
+            zone,
+            min_runners: None,
+            max_runners: None,
+        })
     }
 
     /// Whether it is open.
@@ -46,7 +54,11 @@ impl Schedule {
     /// When it next opens or closes.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let now = now.to_zoned(self.zone.clone());
-        let next = |cron: &Cron| cron.find_next_occurrence(&now, false).ok().map(|at: Zoned| at.timestamp());
+        let next = |cron: &Cron| {
+            cron.find_next_occurrence(&now, false)
+                .ok()
+                .map(|at: Zoned| at.timestamp())
+        };
         [next(&self.start), next(&self.end)].into_iter().flatten().min()
     }
 }

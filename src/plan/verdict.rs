@@ -27,17 +27,33 @@ pub(super) fn judge(
             Intake::Closed(reason, message) => (*reason, message.clone()),
             Intake::Open => ("NoReading", "GitHub has not told the demand yet".to_owned()),
         };
-        return Verdict { met: None, reason, message };
+        return Verdict {
+            met: None,
+            reason,
+            message,
+        };
     };
     // While starts fail, a start that is under way is a hope and no runner.
     let failing = input.ledger.failures().in_a_row() > 0;
-    let placed = if failing { counts.up } else { counts.serving + placement.placed };
+    let placed = if failing {
+        counts.up
+    } else {
+        counts.serving + placement.placed
+    };
     let waiting = assigned.saturating_sub(placed);
     if waiting == 0 {
-        return Verdict { met: Some(true), reason: "DemandMet", message: String::new() };
+        return Verdict {
+            met: Some(true),
+            reason: "DemandMet",
+            message: String::new(),
+        };
     }
     let (reason, message) = reason(input, bounds, counts, placement, failing);
-    Verdict { met: Some(false), reason, message: format!("{waiting} of {assigned} assigned jobs wait: {message}") }
+    Verdict {
+        met: Some(false),
+        reason,
+        message: format!("{waiting} of {assigned} assigned jobs wait: {message}"),
+    }
 }
 
 fn reason(
@@ -54,7 +70,8 @@ fn reason(
         return (reason, message.clone());
     }
     if version_rejected(input) {
-        let message = "GitHub refuses this version of the runner; no runner is started until the spec changes";
+        let message =
+            "GitHub refuses this version of the runner; no runner is started until the spec changes";
         return ("RunnerVersionRejected", message.to_owned());
     }
     if failing {
@@ -71,23 +88,44 @@ fn reason(
 
 fn start_failures(input: &Input<'_>) -> (&'static str, String) {
     let failures = input.ledger.failures();
-    let last = failures.recent().next().map_or(String::new(), |f| format!(": {}: {}", f.reason, f.message));
+    let last = failures
+        .recent()
+        .next()
+        .map_or(String::new(), |f| format!(": {}: {}", f.reason, f.message));
     let next = match failures.retry_at().filter(|at| *at > input.now) {
         Some(at) => format!("the next try is at {at:.0}"),
         None => "it is being tried again".to_owned(),
     };
-    ("StartFailures", format!("{} starts in a row failed{last}; {next}", failures.in_a_row()))
+    (
+        "StartFailures",
+        format!("{} starts in a row failed{last}; {next}", failures.in_a_row()),
+    )
 }
 
 /// What the hosts say for themselves: the first thing that passes by itself, else the first that needs a hand.
 fn hosts(input: &Input<'_>) -> Option<(&'static str, String)> {
-    let hosts = || input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b, h)));
-    let said = |reason, host: &HostState, backend: &str| (reason, format!("{backend}/{}: {}", host.name, host.message));
+    let hosts = || {
+        input
+            .backends
+            .iter()
+            .flat_map(|b| b.hosts.iter().map(move |h| (b, h)))
+    };
+    let said = |reason, host: &HostState, backend: &str| {
+        (reason, format!("{backend}/{}: {}", host.name, host.message))
+    };
     let find = |wanted: fn(&Availability) -> Option<&'static str>| {
         hosts().find_map(|(b, h)| wanted(&h.availability).map(|reason| said(reason, h, &b.name)))
     };
     find(|a| matches!(a, Availability::Preparing | Availability::Unprepared).then_some("ImagePulling"))
-        .or_else(|| find(|a| if let Availability::BackOff { reason, .. } = a { Some(reason) } else { None }))
+        .or_else(|| {
+            find(|a| {
+                if let Availability::BackOff { reason, .. } = a {
+                    Some(reason)
+                } else {
+                    None
+                }
+            })
+        })
         .or_else(|| find(|a| (*a == Availability::Unreachable).then_some("HostUnreachable")))
         .or_else(|| find(|a| (*a == Availability::Refused).then_some("Refused")))
 }

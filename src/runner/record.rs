@@ -3,21 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Exit, Instance, InstanceState, Job};
-
-/// Where a runner is in its life. `Pending` → `Idle` → `Busy` → `Done`; `Failed` when it ended without a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Phase {
-    /// Asked for, and not up yet.
-    Pending,
-    /// Up, and without a job as far as is known.
-    Idle,
-    /// It has a job.
-    Busy,
-    /// It ended after its job.
-    Done,
-    /// It ended, or never came up, without having done a job.
-    Failed,
-}
+pub use crate::api::RunnerPhase as Phase;
 
 impl Phase {
     /// Whether a runner of this phase takes a slot.
@@ -33,30 +19,6 @@ impl Phase {
             Phase::Busy => next == Phase::Done,
             Phase::Done | Phase::Failed => false,
         }
-    }
-
-    /// As status shows it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Phase::Pending => "Pending",
-            Phase::Idle => "Idle",
-            Phase::Busy => "Busy",
-            Phase::Done => "Done",
-            Phase::Failed => "Failed",
-        }
-    }
-
-    /// The phase of that name.
-    pub fn parse(name: &str) -> Option<Phase> {
-        [
-            Phase::Pending,
-            Phase::Idle,
-            Phase::Busy,
-            Phase::Done,
-            Phase::Failed,
-        ]
-        .into_iter()
-        .find(|p| p.as_str() == name)
     }
 }
 

@@ -1,0 +1,75 @@
+//! What the generated schema needs beyond the types: patterns, and the shape that Kubernetes' own schemas have.
+//!
+//! Rules are written on the types as `#[schemars(extend("x-kubernetes-validations" = [Rule::new(..)]))]`: unlike kube's
+//! `KubeSchema` derive this goes together with `#[serde(default)]` on a whole struct, which keeps every default in one place.
+//! Everything that a rule can see is bounded, since the API server prices a rule by the largest input it admits.
+
+use schemars::{Schema, transform::transform_subschemas};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A DNS label: what backends, hosts and schedules are called. At most 63 characters, checked beside it.
+pub(super) const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+/// An absolute path without characters that the engines give a meaning to.
+pub(super) const ABSOLUTE_PATH: &str = "^/[^:,\\s]*$";
+
+/// An Amazon resource name.
+pub(super) const ARN: &str = "^arn:[^\\s]+$";
+
+/// Anything without white space: image references, which the registries judge.
+pub(super) const NO_SPACE: &str = "^\\S+$";
+
+/// The most runners of anything: GitHub's limit for one runner group.
+/// <https://docs.github.com/en/actions/reference/limits#existing-system-limits>
+pub(super) const MOST_RUNNERS: i32 = 10_000;
+
+/// A number or a text, as the API server's `x-kubernetes-int-or-string` admits.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum IntOrText {
+    Int(i64),
+    Text(String),
+}
+
+/// Marks a list as keyed by `name`: a name given twice is refused, and server-side apply merges by it.
+pub(super) fn named_list(schema: &mut Schema) {
+    schema.insert("x-kubernetes-list-type".into(), "map".into());
+    schema.insert("x-kubernetes-list-map-keys".into(), Value::from(vec!["name"]));
+}
+
+/// Gives a schema and all below it the shape that Kubernetes' own types have: an optional field can be left out but is
+/// not nullable, so that the API server drops a `null` before defaults are filled in and rules run; and a
+/// description is one paragraph to a line.
+pub(super) fn kubernetes_style(schema: &mut Schema) {
+    transform_subschemas(&mut (kubernetes_style as fn(&mut Schema)), schema);
+    not_nullable(schema);
+    if let Some(Value::String(description)) = schema.get_mut("description") {
+        *description = description
+            .split("\n\n")
+            .map(|paragraph| paragraph.split('\n').collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+            .join("\n\n");
+    }
+}
+
+fn not_nullable(schema: &mut Schema) {
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema.insert("type".into(), only);
+        }
+    }
+    if let Some(Value::Array(values)) = schema.get_mut("enum") {
+        values.retain(|value| !value.is_null());
+    }
+    let wrapped = match schema.get("anyOf").and_then(Value::as_array).map(Vec::as_slice) {
+        Some([Value::Object(inner), null]) if null.get("type") == Some(&"null".into()) => inner.clone(),
+        _ => return,
+    };
+    schema.remove("anyOf");
+    for (key, value) in wrapped {
+        schema.ensure_object().entry(key).or_insert(value);
+    }
+}

@@ -1,0 +1,241 @@
+//! What the controller saw, and what it makes of it. The controller alone writes this, by server-side apply: what is absent is
+//! left out, since a null would claim the field.
+
+use super::{BackendType, schema::kubernetes_style};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How many runners `status.runners` lists at most; `runnersOmitted` counts the rest.
+pub const MAX_LISTED_RUNNERS: usize = 100;
+/// How many failures `status.recentFailures` keeps.
+pub const MAX_RECENT_FAILURES: usize = 5;
+
+/// What the controller saw.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+#[schemars(transform = kubernetes_style)]
+pub struct RunnerScaleSetStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// The scale set's id at GitHub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale_set_id: Option<i64>,
+
+    /// The scale set's name at GitHub: what runs-on names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale_set_name: Option<String>,
+
+    /// The scale set's labels as GitHub accepted them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+
+    /// How many runners there should be: the assigned jobs and minRunners, at most maxRunners, schedule applied.
+    pub desired_runners: i32,
+
+    /// How many runners there are: Pending, Idle and Busy together.
+    pub current_runners: i32,
+
+    /// Runners that have been asked for and are not up yet.
+    pub pending_runners: i32,
+
+    /// Runners that wait for a job.
+    pub idle_runners: i32,
+
+    /// Runners that have a job.
+    pub busy_runners: i32,
+
+    /// The window of spec.schedules whose bounds hold now; absent when none is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_schedule: Option<String>,
+
+    /// The message session at GitHub. Whoever takes over closes it first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+
+    /// What GitHub asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub demand: Option<Demand>,
+
+    /// How each backend does, in the order of the spec.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<BackendStatus>,
+
+    /// The runners, newest first; at most 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runners: Vec<RunnerStatus>,
+
+    /// How many runners are not listed in runners.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub runners_omitted: i32,
+
+    /// The last runners that failed, newest first; at most 5.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recent_failures: Vec<Failure>,
+
+    /// Ready, Reconciling, Stalled, Registered, Listening and DemandMet; reason and message say why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+fn is_zero(count: &i32) -> bool {
+    *count == 0
+}
+
+/// A message session at GitHub.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    /// The session's id.
+    pub id: String,
+    /// The controller that opened it.
+    pub owner: String,
+    /// When it was opened.
+    pub since: Time,
+}
+
+/// What GitHub asks for, by its own statistics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Demand {
+    /// Jobs that are assigned to this scale set, running ones among them.
+    pub assigned_jobs: i32,
+    /// Jobs that run on a runner of this scale set.
+    pub running_jobs: i32,
+    /// Jobs that this scale set could take and has not.
+    pub available_jobs: i32,
+    /// When GitHub said so.
+    pub observed_at: Time,
+}
+
+/// How a backend does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendStatus {
+    /// Name of the backend.
+    pub name: String,
+    /// docker, tart or ecs.
+    #[serde(rename = "type")]
+    pub kind: BackendType,
+    /// Runners of this set on it: Pending, Idle and Busy together.
+    pub current_runners: i32,
+    /// Virtual machines that are booted ahead of need (tart).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm: Option<i32>,
+    /// Why it takes no more runners, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Until when it is left alone after a failure that passes by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff_until: Option<Time>,
+    /// How each of its hosts does, in the order of the spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostStatus>,
+}
+
+/// How a host does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostStatus {
+    /// Name of the host.
+    pub name: String,
+    /// Whether it answers.
+    pub ready: bool,
+    /// Runners of this set on it: Pending, Idle and Busy together.
+    pub current_runners: i32,
+    /// How many more runners it takes, whichever set they are of; absent where it has no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_slots: Option<i32>,
+    /// Why it is not ready or takes no more runners, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// What a runner is doing. `Pending` → `Idle` → `Busy` → `Done`; `Failed` from any of the first two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum RunnerPhase {
+    /// Asked for, not up yet.
+    Pending,
+    /// Up, waits for a job.
+    Idle,
+    /// Has a job.
+    Busy,
+    /// Ended after its job.
+    Done,
+    /// Ended without having done a job.
+    Failed,
+}
+
+impl fmt::Display for RunnerPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A runner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunnerStatus {
+    /// Name of the runner, as GitHub shows it.
+    pub name: String,
+    /// Pending, Idle, Busy, Done or Failed.
+    pub phase: RunnerPhase,
+    /// Name of the backend that it runs on.
+    pub backend: String,
+    /// Name of the host that it runs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// What the backend calls it: a container's, virtual machine's or task's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<String>,
+    /// When it came into this phase.
+    pub since: Time,
+    /// Whether the template changed since it was made.
+    #[serde(default)]
+    pub outdated: bool,
+    /// The job that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
+}
+
+/// A job that a runner has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Job {
+    /// The repository, as owner/name.
+    pub repository: String,
+    /// The workflow file and the ref it is taken from.
+    pub workflow_ref: String,
+    /// The workflow run's id.
+    pub run_id: i64,
+    /// The job's name as GitHub shows it.
+    pub display_name: String,
+    /// The job's id.
+    pub id: String,
+}
+
+/// A runner that ended without having done a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Name of the runner.
+    pub runner: String,
+    /// Name of the backend that it was on.
+    pub backend: String,
+    /// Name of the host that it was on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Why, in one word, such as StartTimeout.
+    pub reason: String,
+    /// The exit code of the runner, if it had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why, in words.
+    pub message: String,
+    /// When.
+    pub time: Time,
+}

@@ -1,0 +1,787 @@
+//! What a plan must hold to, situation by situation, and for any situation.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+use super::*;
+use crate::api::{RunnerScaleSet, RunnerScaleSetSpec};
+use crate::runner::{
+    Availability, Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, Phase, Statistics,
+};
+
+const TEMPLATE: &str = "t1";
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + second)
+}
+
+/// One scale set with one host of 20 slots, whose world is moved by hand.
+struct World {
+    policy: Policy,
+    ledger: Ledger,
+    backends: Vec<BackendView>,
+    intake: Intake,
+    now: i64,
+    next_name: usize,
+}
+
+impl World {
+    fn new(spec: serde_json::Value) -> World {
+        let mut full = serde_json::json!({
+            "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
+            "backends": [{"name": "rack", "docker": {}}],
+        });
+        full.as_object_mut()
+            .unwrap()
+            .extend(spec.as_object().unwrap().clone());
+        let spec: RunnerScaleSetSpec = serde_json::from_value(full).unwrap();
+        World {
+            policy: Policy::from_spec(&RunnerScaleSet::new("linux", spec).spec).unwrap(),
+            ledger: Ledger::new(),
+            backends: vec![backend("rack", &[("rack-1", 20)])],
+            intake: Intake::Open,
+            now: 0,
+            next_name: 0,
+        }
+    }
+
+    fn assigned(&mut self, assigned: u32) {
+        self.ledger.count(
+            Statistics {
+                assigned,
+                ..Statistics::default()
+            },
+            at(self.now),
+        );
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&Input {
+            policy: &self.policy,
+            ledger: &self.ledger,
+            backends: &self.backends,
+            intake: self.intake.clone(),
+            now: at(self.now),
+        })
+    }
+
+    /// Plans, and begins what the plan says.
+    fn step(&mut self) -> Plan {
+        let plan = self.plan();
+        self.ledger.mark_surplus(&plan.surplus, at(self.now));
+        for action in &plan.actions {
+            match action {
+                Action::Start { backend, host } => {
+                    self.next_name += 1;
+                    let name = format!("linux-{:03}", self.next_name);
+                    let hash = &self
+                        .backends
+                        .iter()
+                        .find(|b| b.name == *backend)
+                        .unwrap()
+                        .template_hash;
+                    self.ledger
+                        .begin_start(Runner::pending(&name, backend, host, hash, at(self.now)));
+                    self.backend_host(backend, host).free_slots -= 1;
+                }
+                Action::Remove { runner, .. } => self.ledger.begin_removal(runner),
+                Action::Collect { runner } => self.ledger.retire(runner, at(self.now)),
+                Action::Prepare { .. } => {}
+            }
+        }
+        plan
+    }
+
+    fn backend_host(&mut self, backend: &str, host: &str) -> &mut HostState {
+        let backend = self.backends.iter_mut().find(|b| b.name == backend).unwrap();
+        backend.hosts.iter_mut().find(|h| h.name == host).unwrap()
+    }
+
+    fn names(&self, wanted: impl Fn(&Runner) -> bool) -> Vec<String> {
+        self.ledger
+            .runners()
+            .filter(|r| wanted(r))
+            .map(|r| r.name.clone())
+            .collect()
+    }
+
+    fn show(&mut self, name: &str, state: InstanceState) {
+        let runner = self.ledger.runner(name).unwrap();
+        let instance = Instance {
+            id: format!("id-{name}"),
+            runner: name.to_owned(),
+            scale_set_uid: "uid".to_owned(),
+            backend: runner.backend.clone(),
+            host: runner.host.clone(),
+            template_hash: runner.template_hash.clone(),
+            created_at: runner.created_at,
+            state,
+        };
+        if runner.operation == Some(Operation::Starting) {
+            self.ledger.start_succeeded(&instance, at(self.now));
+        } else {
+            let observation = Observation {
+                backend: instance.backend.clone(),
+                host: instance.host.clone(),
+                listed_at: None,
+                instances: vec![instance],
+            };
+            self.ledger.observe(&[observation], at(self.now));
+        }
+    }
+
+    /// All that are starting are up.
+    fn up(&mut self) {
+        for name in self.names(|r| r.phase == Phase::Pending) {
+            self.show(&name, InstanceState::Running);
+        }
+    }
+
+    fn job(&self, id: &str) -> Job {
+        Job {
+            id: id.to_owned(),
+            ..Job::default()
+        }
+    }
+
+    fn busy(&mut self, name: &str, job: &str) {
+        let event = JobEvent::Started {
+            job: self.job(job),
+            runner_name: name.to_owned(),
+            runner_id: 1,
+        };
+        assert!(self.ledger.hear(&event, at(self.now)));
+    }
+
+    fn completed(&mut self, name: &str, job: &str) {
+        let outcome = crate::runner::JobOutcome::Succeeded;
+        let event = JobEvent::Completed {
+            job: self.job(job),
+            runner_name: name.to_owned(),
+            outcome,
+        };
+        self.ledger.hear(&event, at(self.now));
+    }
+
+    fn exits(&mut self, name: &str, code: i64) {
+        let exit = Exit {
+            code: Some(code),
+            out_of_memory: false,
+            at: at(self.now),
+        };
+        self.show(name, InstanceState::Exited(exit));
+    }
+}
+
+fn backend(name: &str, hosts: &[(&str, u32)]) -> BackendView {
+    let host = |(name, free_slots): &(&str, u32)| HostState {
+        name: (*name).to_owned(),
+        availability: Availability::Ready,
+        free_slots: *free_slots,
+        message: String::new(),
+    };
+    BackendView {
+        name: name.to_owned(),
+        max_runners: None,
+        template_hash: TEMPLATE.to_owned(),
+        hosts: hosts.iter().map(host).collect(),
+    }
+}
+
+fn starts(plan: &Plan) -> usize {
+    plan.actions
+        .iter()
+        .filter(|a| matches!(a, Action::Start { .. }))
+        .count()
+}
+
+fn removals(plan: &Plan) -> Vec<(&str, Removal)> {
+    let removal = |a: &'_ Action| match a {
+        Action::Remove { why, .. } => Some(*why),
+        _ => None,
+    };
+    let names = plan.actions.iter().filter_map(|a| match a {
+        Action::Remove { runner, .. } => Some(runner.as_str()),
+        _ => None,
+    });
+    names.zip(plan.actions.iter().filter_map(removal)).collect()
+}
+
+#[test]
+fn wanted_is_the_smaller_of_max_and_min_plus_assigned() {
+    for (min, max, assigned, wanted) in [
+        (0, 10, 5, 5),
+        (2, 10, 0, 2),
+        (2, 10, 5, 7),
+        (2, 4, 5, 4),
+        (0, 0, 5, 0),
+    ] {
+        let mut world = World::new(serde_json::json!({"minRunners": min, "maxRunners": max}));
+        world.assigned(assigned);
+        let plan = world.step();
+        assert_eq!(
+            (plan.desired, starts(&plan)),
+            (wanted, wanted as usize),
+            "min {min} max {max} assigned {assigned}"
+        );
+        assert_eq!(starts(&world.step()), 0, "what is starting counts");
+        assert_eq!(plan.capacity, max.min(20));
+    }
+}
+
+#[test]
+fn two_scale_ups_add_only_the_difference() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 10}));
+    world.assigned(3);
+    world.step();
+    world.assigned(5);
+    assert_eq!(starts(&world.step()), 2);
+}
+
+#[test]
+fn a_job_takes_a_spare_and_a_spare_replaces_it() {
+    let mut world = World::new(serde_json::json!({"minRunners": 2}));
+    world.assigned(0);
+    world.step();
+    world.up();
+    world.assigned(1);
+    world.busy("linux-001", "job");
+    assert_eq!(starts(&world.step()), 1);
+    world.up();
+    world.completed("linux-001", "job");
+    world.assigned(0);
+    let plan = world.step();
+    assert_eq!(
+        (starts(&plan), plan.surplus.len()),
+        (0, 0),
+        "the one that finishes is no surplus"
+    );
+    world.exits("linux-001", 0);
+    let plan = world.step();
+    assert_eq!(
+        plan.actions,
+        [Action::Collect {
+            runner: "linux-001".into()
+        }]
+    );
+    assert_eq!(world.ledger.failures().noted(), 0);
+}
+
+#[test]
+fn an_exit_that_comes_before_its_message_starts_no_spare() {
+    let mut world = World::new(serde_json::json!({}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.busy("linux-001", "job");
+    world.exits("linux-001", 0);
+    assert_eq!(starts(&world.step()), 0, "GitHub still counts the job");
+    world.completed("linux-001", "job");
+    world.assigned(0);
+    assert_eq!(starts(&world.step()), 0);
+}
+
+#[test]
+fn a_job_over_before_it_was_heard_of_is_no_failure() {
+    let mut world = World::new(serde_json::json!({}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.exits("linux-001", 0);
+    assert_eq!(starts(&world.step()), 0);
+    world.busy("linux-001", "job");
+    world.completed("linux-001", "job");
+    world.assigned(0);
+    world.now = 30;
+    world.ledger.observe(&[], at(world.now));
+    assert_eq!((starts(&world.step()), world.ledger.failures().noted()), (0, 0));
+}
+
+#[test]
+fn a_clean_exit_without_a_job_is_a_failure_once_no_message_explains_it() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.exits("linux-001", 0);
+    world.now = 11;
+    world.ledger.observe(&[], at(world.now));
+    assert_eq!(
+        world.ledger.failures().recent().next().map(|f| f.reason),
+        Some("EndedWithoutJob")
+    );
+}
+
+#[test]
+fn a_spare_that_is_killed_is_replaced_at_once() {
+    let mut world = World::new(serde_json::json!({"minRunners": 2}));
+    world.assigned(0);
+    world.step();
+    world.up();
+    for round in 0..5 {
+        let victim = world.names(|r| r.phase == Phase::Idle)[0].clone();
+        world.exits(&victim, 137);
+        assert_eq!(starts(&world.step()), 1, "round {round}");
+        world.up();
+    }
+}
+
+#[test]
+fn surplus_idle_runners_are_kept_for_the_delay_and_go_oldest_first() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 10}));
+    world.assigned(2);
+    world.step();
+    world.now = 5;
+    world.assigned(3);
+    world.step();
+    world.up();
+    world.now = 10;
+    world.assigned(1);
+    let plan = world.step();
+    assert_eq!((removals(&plan), plan.wake_at), (vec![], Some(at(70))));
+    world.now = 69;
+    assert!(removals(&world.step()).is_empty());
+    world.now = 70;
+    assert_eq!(
+        removals(&world.step()),
+        [("linux-001", Removal::Surplus), ("linux-002", Removal::Surplus)]
+    );
+}
+
+#[test]
+fn one_false_reading_scales_nothing_down() {
+    let mut world = World::new(serde_json::json!({}));
+    world.assigned(3);
+    world.step();
+    world.up();
+    world.now = 1000;
+    world.assigned(0);
+    assert!(removals(&world.step()).is_empty());
+    world.now = 1001;
+    world.assigned(3);
+    assert!(world.step().surplus.is_empty());
+    world.now = 1059;
+    world.assigned(0);
+    assert!(removals(&world.step()).is_empty());
+}
+
+#[test]
+fn without_a_reading_nothing_is_surplus() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.step();
+    world.up();
+    world.policy = World::new(serde_json::json!({"minRunners": 0})).policy;
+    assert!(world.step().surplus.is_empty());
+}
+
+#[test]
+fn timeouts_take_whom_they_should() {
+    let spec = serde_json::json!({"minRunners": 2, "timeouts": {"idle": "10m", "job": "1h", "start": "2m"}});
+    let mut world = World::new(spec);
+    world.assigned(0);
+    world.step();
+    world.up();
+    world.busy("linux-001", "job");
+    world.now = 600;
+    assert_eq!(removals(&world.step()), [("linux-002", Removal::IdleTimeout)]);
+    world.now = 3600;
+    assert!(removals(&world.step()).contains(&("linux-001", Removal::JobTimeout)));
+}
+
+#[test]
+fn a_busy_runner_is_never_surplus_outdated_or_over_its_lifetime() {
+    let spec = serde_json::json!({"timeouts": {"lifetime": "1h", "job": "0s"}});
+    let mut world = World::new(spec);
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.busy("linux-001", "job");
+    world.assigned(0);
+    world.backends[0].template_hash = "t2".into();
+    world.now = 100_000;
+    assert!(removals(&world.step()).is_empty());
+}
+
+#[test]
+fn suspended_idle_runners_go_and_busy_ones_stay() {
+    let mut world = World::new(serde_json::json!({"minRunners": 2}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.busy("linux-001", "job");
+    world.policy.suspend = true;
+    let plan = world.step();
+    assert_eq!(
+        removals(&plan),
+        [
+            ("linux-002", Removal::Suspended),
+            ("linux-003", Removal::Suspended)
+        ]
+    );
+    assert_eq!(
+        (plan.capacity, plan.desired, plan.verdict.met),
+        (1, 0, Some(true))
+    );
+}
+
+#[test]
+fn a_deleted_set_waits_for_its_busy_runners_until_the_drain_is_over() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.busy("linux-001", "job");
+    world.policy.drain_until = Some(at(100));
+    let plan = world.step();
+    assert!(
+        plan.actions
+            .iter()
+            .all(|a| !matches!(a, Action::Remove { why, .. } if why.forced()))
+    );
+    world.ledger.found_busy("linux-001", at(0));
+    world.now = 10;
+    assert!(
+        removals(&world.step()).is_empty(),
+        "a refused removal is not asked for again at once"
+    );
+    world.now = 100;
+    assert!(removals(&world.step()).contains(&("linux-001", Removal::DrainExpired)));
+}
+
+#[test]
+fn a_changed_template_replaces_idle_runners_within_the_budget() {
+    let mut world = World::new(serde_json::json!({"minRunners": 4, "maxRunners": 10}));
+    world.assigned(0);
+    world.step();
+    world.up();
+    world.backends[0].template_hash = "t2".into();
+    for _ in 0..40 {
+        let ready = |world: &World| world.names(|r| r.serves()).len();
+        world.step();
+        assert!(ready(&world) >= 3, "never fewer than 3 idle or starting");
+        world.up();
+        for name in world.names(|r| r.operation == Some(Operation::Removing)) {
+            world.ledger.retire(&name, at(world.now));
+        }
+        world.now += 1;
+    }
+    assert_eq!(world.names(|r| r.template_hash == "t2").len(), 4);
+    assert_eq!(world.names(|r| r.template_hash == TEMPLATE).len(), 0);
+}
+
+#[test]
+fn a_changed_template_is_rolled_out_at_the_ceiling_too() {
+    let mut world = World::new(serde_json::json!({"minRunners": 4, "maxRunners": 4}));
+    world.assigned(0);
+    world.step();
+    world.up();
+    world.backends[0].template_hash = "t2".into();
+    for _ in 0..40 {
+        world.step();
+        assert!(world.names(|r| r.serves()).len() >= 3);
+        assert!(world.names(|r| r.occupies()).len() <= 4);
+        world.up();
+        for name in world.names(|r| r.operation == Some(Operation::Removing)) {
+            world.ledger.retire(&name, at(world.now));
+        }
+        world.now += 1;
+    }
+    assert_eq!(world.names(|r| r.template_hash == "t2").len(), 4);
+}
+
+#[test]
+fn backends_are_filled_in_order_and_hosts_evenly() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 20}));
+    world.backends = vec![
+        backend("rack", &[("a", 2), ("b", 3)]),
+        backend("cloud", &[("c", 100)]),
+    ];
+    world.backends[0].max_runners = Some(4);
+    world.assigned(6);
+    let plan = world.step();
+    let mut places = BTreeMap::new();
+    for action in &plan.actions {
+        if let Action::Start { host, .. } = action {
+            *places.entry(host.as_str()).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(places, BTreeMap::from([("a", 2), ("b", 2), ("c", 2)]));
+}
+
+#[test]
+fn each_refusal_has_its_reason() {
+    type Change = fn(&mut World);
+    let cases: [(Change, &str); 8] = [
+        (|w| w.policy.suspend = true, "Suspended"),
+        (
+            |w| w.intake = Intake::Closed("AuthRejected", "no".into()),
+            "AuthRejected",
+        ),
+        (|w| w.backends[0].hosts[0].free_slots = 0, "NoCapacity"),
+        (
+            |w| w.backends[0].hosts[0].availability = Availability::Preparing,
+            "ImagePulling",
+        ),
+        (
+            |w| w.backends[0].hosts[0].availability = Availability::Unreachable,
+            "HostUnreachable",
+        ),
+        (
+            |w| w.backends[0].hosts[0].availability = Availability::Refused,
+            "Refused",
+        ),
+        (
+            |w| {
+                w.backends[0].hosts[0].availability = Availability::BackOff {
+                    until: at(60),
+                    reason: "ImageMissing",
+                }
+            },
+            "ImageMissing",
+        ),
+        (|w| w.assigned(30), "AtMaxRunners"),
+    ];
+    for (change, reason) in cases {
+        let mut world = World::new(serde_json::json!({}));
+        world.assigned(3);
+        change(&mut world);
+        let verdict = world.step().verdict;
+        assert_eq!(
+            (verdict.met, verdict.reason),
+            (Some(false), reason),
+            "{}",
+            verdict.message
+        );
+    }
+}
+
+#[test]
+fn failing_starts_are_retried_ever_more_slowly_and_said_so() {
+    let mut world = World::new(serde_json::json!({}));
+    world.assigned(1);
+    let mut tries = 0;
+    for second in 0..600 {
+        world.now = second;
+        let plan = world.step();
+        tries += starts(&plan);
+        for name in world.names(|r| r.operation == Some(Operation::Starting)) {
+            world
+                .ledger
+                .start_failed(&name, "EngineError", "no space left", at(second));
+            world.backend_host("rack", "rack-1").free_slots += 1;
+        }
+        if second > 2 {
+            let verdict = world.plan().verdict;
+            assert_eq!(verdict.reason, "StartFailures");
+            assert!(verdict.message.contains("no space left"), "{}", verdict.message);
+        }
+    }
+    assert!((5..=10).contains(&tries), "{tries} tries in 10 minutes");
+}
+
+#[test]
+fn a_rejected_runner_version_stops_starts_until_the_template_changes() {
+    let mut world = World::new(serde_json::json!({}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.exits("linux-001", 7);
+    world.now = 10_000;
+    let plan = world.step();
+    assert_eq!((starts(&plan), plan.verdict.reason), (0, "RunnerVersionRejected"));
+    world.backends[0].template_hash = "t2".into();
+    assert_eq!(starts(&world.step()), 1);
+}
+
+#[test]
+fn the_last_open_window_wins() {
+    let spec = serde_json::json!({"minRunners": 1, "maxRunners": 10, "schedules": [
+        {"name": "always", "start": "0 0 * * *", "end": "59 23 31 12 *", "minRunners": 3},
+        {"name": "epoch-noon", "start": "0 12 * * *", "end": "0 18 * * *", "timeZone": "UTC", "minRunners": 5, "maxRunners": 6},
+    ]});
+    let policy = World::new(spec).policy;
+    let noon = |hour: i8| {
+        jiff::civil::date(2026, 3, 2)
+            .at(hour, 30, 0, 0)
+            .in_tz("UTC")
+            .unwrap()
+            .timestamp()
+    };
+    let bounds = |hour| {
+        let bounds = policy.bounds(noon(hour));
+        (bounds.min, bounds.max, bounds.schedule.unwrap())
+    };
+    assert_eq!(bounds(11), (3, 10, "always".to_owned()));
+    assert_eq!(bounds(12), (5, 6, "epoch-noon".to_owned()));
+    assert_eq!(bounds(18), (3, 10, "always".to_owned()));
+}
+
+#[test]
+fn windows_keep_to_the_wall_clock_across_a_change_of_the_clocks() {
+    let spec = serde_json::json!({"schedules": [
+        {"name": "office", "start": "0 8 * * *", "end": "0 19 * * *", "timeZone": "Europe/Zurich", "minRunners": 5},
+    ]});
+    let policy = World::new(spec).policy;
+    // 29 March 2026 is the day on which Zurich goes from UTC+1 to UTC+2; 25 October it goes back.
+    for (day, utc_hour, open) in [
+        ((3, 28), 7, true),
+        ((3, 28), 6, false),
+        ((3, 29), 6, true),
+        ((3, 29), 5, false),
+        ((10, 25), 7, true),
+        ((10, 25), 6, false),
+    ] {
+        let time = jiff::civil::date(2026, day.0, day.1)
+            .at(utc_hour, 30, 0, 0)
+            .in_tz("UTC")
+            .unwrap();
+        assert_eq!(policy.bounds(time.timestamp()).schedule.is_some(), open, "{time}");
+    }
+}
+
+#[test]
+fn a_wrong_cron_line_or_time_zone_is_named() {
+    for (start, zone, named) in [
+        ("0 8 * *", "UTC", "start"),
+        ("0 8 * * *", "Mars/Olympus", "timeZone"),
+    ] {
+        let spec = serde_json::json!({
+            "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
+            "backends": [{"name": "rack", "docker": {}}],
+            "schedules": [{"name": "office", "start": start, "end": "0 19 * * *", "timeZone": zone}],
+        });
+        let invalid = Policy::from_spec(&serde_json::from_value(spec).unwrap()).unwrap_err();
+        assert!(
+            invalid.message.contains("office") && invalid.message.contains(named),
+            "{invalid}"
+        );
+    }
+}
+
+/// What may happen to a scale set.
+#[derive(Debug, Clone)]
+enum Move {
+    Demand(u32),
+    Up,
+    JobStarts(usize),
+    JobEnds(usize),
+    Exits(usize, bool),
+    StartFails,
+    Removed,
+    FoundBusy,
+    Wait(i64),
+    Template(bool),
+    Suspend(bool),
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        4 => (0u32..12).prop_map(Move::Demand),
+        4 => Just(Move::Up),
+        3 => (0usize..8).prop_map(Move::JobStarts),
+        3 => (0usize..8).prop_map(Move::JobEnds),
+        3 => (0usize..8, any::<bool>()).prop_map(|(n, clean)| Move::Exits(n, clean)),
+        1 => Just(Move::StartFails),
+        3 => Just(Move::Removed),
+        1 => Just(Move::FoundBusy),
+        3 => (0i64..120).prop_map(Move::Wait),
+        1 => any::<bool>().prop_map(Move::Template),
+        1 => any::<bool>().prop_map(Move::Suspend),
+    ]
+}
+
+impl World {
+    fn make(&mut self, a_move: &Move, job: usize) {
+        let now = at(self.now);
+        match a_move {
+            Move::Demand(assigned) => self.assigned(*assigned),
+            Move::Up => self.up(),
+            Move::JobStarts(n) => {
+                if let Some(name) = self.names(|r| r.phase == Phase::Idle).get(*n) {
+                    self.busy(name, &format!("job-{job}"));
+                }
+            }
+            Move::JobEnds(n) => {
+                let busy: Vec<(String, String)> = self
+                    .ledger
+                    .runners()
+                    .filter(|r| r.phase == Phase::Busy)
+                    .filter_map(|r| Some((r.name.clone(), r.job.as_ref()?.id.clone())))
+                    .collect();
+                if let Some((name, job)) = busy.get(*n) {
+                    self.completed(name, job);
+                }
+            }
+            Move::Exits(n, clean) => {
+                if let Some(name) = self.names(|r| r.occupies() && r.phase != Phase::Pending).get(*n) {
+                    self.exits(name, if *clean { 0 } else { 1 });
+                }
+            }
+            Move::StartFails => {
+                for name in self.names(|r| r.operation == Some(Operation::Starting)) {
+                    self.ledger.start_failed(&name, "EngineError", "no", now);
+                }
+            }
+            Move::Removed => {
+                for name in self.names(|r| r.operation == Some(Operation::Removing)) {
+                    self.ledger.retire(&name, now);
+                }
+            }
+            Move::FoundBusy => {
+                for name in self.names(|r| r.operation == Some(Operation::Removing)) {
+                    self.ledger.found_busy(&name, now);
+                }
+            }
+            Move::Wait(seconds) => self.now += seconds,
+            Move::Template(new) => self.backends[0].template_hash = if *new { "t2" } else { TEMPLATE }.into(),
+            Move::Suspend(suspend) => self.policy.suspend = *suspend,
+        }
+        let taken = self.names(|r| r.occupies()).len();
+        self.backends[0].hosts[0].free_slots = 20u32.saturating_sub(u32::try_from(taken).unwrap());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_rules_hold(
+        history in proptest::collection::vec(moves(), 1..120),
+        min in 0i32..4,
+        max in 0i32..8,
+    ) {
+        let mut world = World::new(serde_json::json!({
+            "minRunners": min.min(max), "maxRunners": max, "timeouts": {"idle": "5m", "job": "0s"},
+        }));
+        for (job, a_move) in history.iter().enumerate() {
+            world.make(a_move, job);
+            let before: BTreeMap<String, Phase> =
+                world.ledger.runners().map(|r| (r.name.clone(), r.phase)).collect();
+            let plan = world.step();
+            let occupying = world.names(|r| r.occupies()).len();
+            prop_assert!(occupying <= max as usize, "{occupying} runners, maxRunners {max}");
+            for (name, why) in removals(&plan) {
+                prop_assert!(before[name] != Phase::Busy, "{name} is busy and goes: {why:?}");
+            }
+            prop_assert!(plan.capacity <= max as u32);
+        }
+        // After quiet: demand met, and nobody idle without need.
+        world.policy.suspend = false;
+        world.assigned(u32::try_from(world.names(|r| r.phase == Phase::Busy && r.job_completed_at.is_none()).len()).unwrap());
+        for _ in 0..40 {
+            world.now += 400;
+            world.make(&Move::Removed, 0);
+            world.ledger.observe(&[], at(world.now));
+            world.step();
+            world.make(&Move::Up, 0);
+        }
+        world.make(&Move::Removed, 0);
+        world.step();
+        let serving = world.names(|r| r.serves()).len();
+        let desired = world.plan().desired as usize;
+        let finishing = world.names(|r| r.occupies() && !r.serves()).len();
+        prop_assert!(serving >= desired.min((max as usize).saturating_sub(finishing)), "{serving} of {desired}");
+    }
+}
