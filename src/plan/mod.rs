@@ -187,7 +187,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         surplus: retreat.surplus,
         capacity,
         verdict,
-        wake_at: wake_at.into_iter().flatten().filter(|at| *at > input.now).min(),
+        wake_at: wake_at.into_iter().filter(|at| *at > input.now).min(),
     }
 }
 
@@ -226,6 +226,12 @@ fn collect(runner: &Runner) -> Action {
     Action::Collect {
         runner: runner.name.clone(),
     }
+}
+
+/// Whether a runner's template is not its backend's current one, or its backend is not in the spec any more.
+pub fn is_outdated(runner: &Runner, backends: &[BackendView]) -> bool {
+    !runner.template_hash.is_empty()
+        && backends.iter().all(|b| b.name != runner.backend || b.template_hash != runner.template_hash)
 }
 
 /// What has a slot, and what could still be given one.

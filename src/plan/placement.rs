@@ -19,7 +19,7 @@ pub(super) struct Placement {
     /// How many runners the backends could take in all, those placed now among them.
     pub room: u32,
     /// When a host may be tried again.
-    pub wake_at: Option<Timestamp>,
+    pub wake_at: Vec<Timestamp>,
 }
 
 /// Places `wanted` runners.
@@ -40,9 +40,7 @@ pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
         }
     }
     placement.unplaced = wanted - placement.placed;
-    if let Some(retry_at) = input.ledger.failures().retry_at().filter(|at| *at > input.now) {
-        placement.wake_at = Some(placement.wake_at.map_or(retry_at, |at| at.min(retry_at)));
-    }
+    placement.wake_at.extend(input.ledger.failures().retry_at());
     placement
 }
 
@@ -66,7 +64,7 @@ fn prepare(input: &Input<'_>, backend: &BackendView, placement: &mut Placement) 
         match host.availability {
             Availability::Unprepared => {}
             Availability::BackOff { until, .. } if until > input.now => {
-                placement.wake_at = Some(placement.wake_at.map_or(until, |at| at.min(until)));
+                placement.wake_at.push(until);
                 continue;
             }
             Availability::BackOff { .. } => {}

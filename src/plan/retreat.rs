@@ -16,8 +16,8 @@ pub(super) struct Retreat {
     pub surplus: Vec<String>,
     /// Runners to start beyond demand, so that an outdated one can go after its replacement is up.
     pub replacements: u32,
-    /// When the next one is due.
-    pub wake_at: Option<Timestamp>,
+    /// When further ones are due, or may be tried again.
+    pub wake_at: Vec<Timestamp>,
 }
 
 impl Retreat {
@@ -29,7 +29,7 @@ impl Retreat {
     }
 
     fn wake(&mut self, at: Timestamp) {
-        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+        self.wake_at.push(at);
     }
 
     fn goes(&self, runner: &Runner) -> bool {
@@ -42,6 +42,7 @@ impl Retreat {
 /// Decides which runners go. `idle_wanted` is how many are to be there beside the busy ones.
 pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, demand_known: bool) -> Retreat {
     let mut retreat = Retreat::default();
+    input.ledger.runners().filter(|r| !r.occupies()).filter_map(|r| r.retry_at).for_each(|at| retreat.wake(at));
     for runner in input
         .ledger
         .runners()
@@ -157,7 +158,7 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retrea
     let mut outdated: Vec<&Runner> = idle
         .iter()
         .copied()
-        .filter(|r| r.operation.is_none() && is_outdated(input, r))
+        .filter(|r| r.operation.is_none() && super::is_outdated(r, input.backends))
         .collect();
     if outdated.is_empty() {
         return;
@@ -182,13 +183,4 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retrea
             retreat.remove(runner, Removal::Outdated);
         }
     }
-}
-
-/// Whether a runner's template is not its backend's current one, or its backend is not in the spec any more.
-pub(super) fn is_outdated(input: &Input<'_>, runner: &Runner) -> bool {
-    !runner.template_hash.is_empty()
-        && input
-            .backends
-            .iter()
-            .all(|b| b.name != runner.backend || b.template_hash != runner.template_hash)
 }

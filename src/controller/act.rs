@@ -1,0 +1,235 @@
+//! What takes time: starting a runner, and removing one. Each runs as a task of its own and tells the ledger how it went.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::time::timeout;
+use tracing::{Instrument, info, info_span, warn};
+
+use super::context::Context;
+use super::set::Set;
+use crate::backend::{self, Backend, NewRunner, Slot};
+use crate::github::{self, ScaleSetService};
+use crate::plan::Removal;
+use crate::runner::{Failure, Registration, Runner};
+
+/// A removal that did not work is tried again after this.
+const REMOVAL_RETRY: Duration = Duration::from_secs(10);
+/// The registration of a runner that is gone is asked for again only this often: GitHub may hold on to it for a while.
+const DEREGISTRATION_RETRY: Duration = Duration::from_secs(30);
+/// How long GitHub's messages about a runner that ended may take; only then is its registration looked for.
+const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
+/// Before a removal that happens whatever GitHub says, GitHub is asked for no longer than this.
+const LAST_WORD: Duration = Duration::from_secs(10);
+/// The registration of a runner that ended is given up to GitHub's own housekeeping after this.
+const GIVEN_UP: Duration = Duration::from_secs(15 * 60);
+
+/// Something to be done.
+pub(super) enum Work {
+    /// Register and start a runner that the ledger has as starting.
+    Start {
+        name: String,
+        slot: Slot,
+        backend: Arc<dyn Backend>,
+        service: Arc<dyn ScaleSetService>,
+        scale_set_id: i64,
+        deadline: Duration,
+    },
+    /// Deregister and remove a runner that the ledger has as being removed; `why` is none for one that has ended.
+    Remove {
+        runner: Box<Runner>,
+        why: Option<Removal>,
+        unexplained: bool,
+        backend: Arc<dyn Backend>,
+        service: Option<Arc<dyn ScaleSetService>>,
+    },
+}
+
+impl Work {
+    /// Does it, and wakes the set.
+    pub async fn perform(self, set: &Set, ctx: &Context) {
+        match self {
+            Work::Start { name, slot, backend, service, scale_set_id, deadline } => {
+                let span = info_span!("start", scale_set = set.identity.scale_set, runner = name);
+                let began = Instant::now();
+                let start = start(set, &name, slot, &*backend, &*service, scale_set_id, deadline);
+                let outcome = start.instrument(span).await;
+                ctx.metrics.runner_start(backend.kind(), outcome, began.elapsed());
+                if outcome == "started" {
+                    ctx.metrics.start_latency("placed_to_started", began.elapsed());
+                }
+            }
+            Work::Remove { runner, why, unexplained, backend, service } => {
+                let span = info_span!("remove", scale_set = set.identity.scale_set, runner = runner.name);
+                let removal = Remover { set, ctx, runner: &runner, why, backend: &*backend, service: service.as_deref() };
+                removal.run(unexplained).instrument(span).await;
+            }
+        }
+        ctx.sets.wake(&set.uid);
+    }
+}
+
+/// Registers a runner and starts it; answers how it went, for the metrics.
+async fn start(
+    set: &Set,
+    name: &str,
+    slot: Slot,
+    backend: &dyn Backend,
+    service: &dyn ScaleSetService,
+    scale_set_id: i64,
+    deadline: Duration,
+) -> &'static str {
+    // The permit is kept until the runner is up, so that no configuration is minted long before it is needed.
+    let Ok(_permit) = set.minting.acquire().await else { return "cancelled" };
+    let fail = |reason, message: &str| {
+        warn!(reason, message, "the runner could not be started");
+        set.state().ledger.start_failed(name, reason, message, Timestamp::now());
+        reason
+    };
+    let minted = match service.mint_jit(scale_set_id, name).await {
+        Ok(minted) => minted,
+        Err(github::Error::RunnerExists) => return fail("RunnerExists", "the name is taken at GitHub"),
+        Err(error) => return fail(super::registrar::reason_of(&error), &error.to_string()),
+    };
+    set.state().ledger.registered(name, minted.id);
+    let host = slot.host.clone();
+    let runner = NewRunner { name, jit: &minted.configuration };
+    match timeout(deadline, backend.start(slot, &runner)).await {
+        Ok(Ok(instance)) => {
+            info!(host, instance = instance.id, "runner started");
+            set.state().ledger.start_succeeded(&instance, Timestamp::now());
+            "started"
+        }
+        Ok(Err(error)) => fail(reason_of(&error), &error.to_string()),
+        Err(_) => fail(Failure::START_TIMEOUT, "it was not up within timeouts.start"),
+    }
+}
+
+fn reason_of(error: &backend::Error) -> &'static str {
+    match error {
+        backend::Error::NoCapacity { reason, .. } => reason,
+        backend::Error::Gone => "Gone",
+        backend::Error::Refused(_) => "Refused",
+        backend::Error::Unreachable(_) => "HostUnreachable",
+    }
+}
+
+/// One removal.
+struct Remover<'a> {
+    set: &'a Set,
+    ctx: &'a Context,
+    runner: &'a Runner,
+    why: Option<Removal>,
+    backend: &'a dyn Backend,
+    service: Option<&'a dyn ScaleSetService>,
+}
+
+impl Remover<'_> {
+    async fn run(self, unexplained: bool) {
+        match self.why {
+            Some(why) => self.stop(why).await,
+            None => self.collect(unexplained).await,
+        }
+    }
+
+    /// Stops a runner: its registration first, and if a job runs on it, not at all.
+    async fn stop(&self, why: Removal) {
+        let asked = timeout(if why.forced() { LAST_WORD } else { Duration::MAX }, self.deregister()).await;
+        match asked.unwrap_or_else(|_| Err(github::Error::Transient("no answer".into()))) {
+            Ok(()) => {}
+            Err(error) if why.forced() => warn!(%error, "the runner is removed although GitHub did not agree"),
+            Err(github::Error::RunnerBusy) => {
+                info!(why = why.as_str(), "the runner has a job and stays");
+                self.set.state().ledger.found_busy(&self.runner.name, Timestamp::now());
+                return;
+            }
+            Err(error) => {
+                warn!(%error, "the runner's registration could not be removed: it stays");
+                return self.retry_after(REMOVAL_RETRY);
+            }
+        }
+        if !self.remove_instance().await {
+            return self.retry_after(REMOVAL_RETRY);
+        }
+        info!(why = why.as_str(), "runner removed");
+        self.ctx.metrics.removal(why.as_str());
+        if why.forced() {
+            // With its instance gone, GitHub may let go of it; if not, it cleans up after a runner that is silent.
+            let _ = timeout(LAST_WORD, self.deregister()).await;
+        }
+        self.retire();
+    }
+
+    /// Clears away what is left of a runner that ended: the instance at once, then the registration unless the runner
+    /// took it along.
+    async fn collect(&self, unexplained: bool) {
+        if !self.remove_instance().await {
+            return self.retry_after(REMOVAL_RETRY);
+        }
+        let clean = self.runner.exit.as_ref().is_some_and(|exit| exit.code == Some(0));
+        if clean && self.runner.job.is_some() {
+            return self.retire();
+        }
+        let now = Timestamp::now();
+        if unexplained && now < self.runner.since + MESSAGES_ARRIVE {
+            return self.retry_after(MESSAGES_ARRIVE);
+        }
+        match self.deregister().await {
+            Ok(()) => self.retire(),
+            Err(error) if now > self.runner.since + GIVEN_UP => {
+                warn!(%error, "the registration of a runner that is gone is left to GitHub");
+                self.retire();
+            }
+            Err(error) => {
+                info!(%error, "the registration of a runner that is gone cannot be removed yet");
+                self.retry_after(DEREGISTRATION_RETRY);
+            }
+        }
+    }
+
+    async fn deregister(&self) -> Result<(), github::Error> {
+        // What was registered may have become known since the decision.
+        let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
+        let id = match known.unwrap_or(self.runner.registration) {
+            Registration::Absent => return Ok(()),
+            Registration::Present(id) => Some(id),
+            Registration::Unknown => match self.service()?.find_runner(&self.runner.name).await? {
+                Some(found) => Some(found.id),
+                None => None,
+            },
+        };
+        if let Some(id) = id {
+            match self.service()?.remove_runner(id).await {
+                Ok(()) | Err(github::Error::RunnerGone) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.set.state().ledger.deregistered(&self.runner.name);
+        Ok(())
+    }
+
+    fn service(&self) -> Result<&dyn ScaleSetService, github::Error> {
+        self.service.ok_or_else(|| github::Error::Config("there are no credentials for GitHub".into()))
+    }
+
+    /// Whether nothing of the instance is left.
+    async fn remove_instance(&self) -> bool {
+        let Some(id) = &self.runner.instance_id else { return true };
+        match self.backend.remove(&self.runner.host, id).await {
+            Ok(()) | Err(backend::Error::Gone) => true,
+            Err(error) => {
+                warn!(%error, host = self.runner.host, "the instance could not be removed");
+                false
+            }
+        }
+    }
+
+    fn retry_after(&self, pause: Duration) {
+        self.set.state().ledger.removal_failed(&self.runner.name, Timestamp::now() + pause);
+    }
+
+    fn retire(&self) {
+        self.set.state().ledger.retire(&self.runner.name, Timestamp::now());
+    }
+}

@@ -1,0 +1,117 @@
+//! What the listen loop tells, taken into the ledger of its scale set.
+
+use std::mem::discriminant;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use super::context::Context;
+use super::set::Set;
+use super::step;
+use crate::github::{Audience, ListenState, Message, SessionRecord};
+use crate::runner::{Job, JobEvent, Phase, Statistics};
+
+/// One scale set, listening.
+pub(super) struct SetAudience {
+    pub set: Arc<Set>,
+    pub ctx: Arc<Context>,
+}
+
+#[async_trait]
+impl Audience for SetAudience {
+    async fn session_opened(&self, session: &SessionRecord) {
+        self.set.state().session = Some(session.clone());
+        let status = step::status(&self.set, Timestamp::now());
+        if let Err(error) = self.set.writer.write_now(status).await {
+            warn!(%error, "the session's id could not be written down before its first poll");
+        }
+    }
+
+    async fn session_closed(&self) {
+        self.set.state().session = None;
+        self.wake();
+    }
+
+    fn statistics(&self, statistics: Statistics) {
+        self.set.state().ledger.count(statistics, Timestamp::now());
+        self.ctx.metrics.statistics(&self.set.labels, &statistics);
+        self.wake();
+    }
+
+    fn message(&self, message: &Message) {
+        let now = Timestamp::now();
+        let mut state = self.set.state();
+        for event in &message.events {
+            let idle_since = match event {
+                JobEvent::Started { runner_name, .. } => {
+                    state.ledger.runner(runner_name).filter(|r| r.phase == Phase::Idle).map(|r| r.since)
+                }
+                _ => None,
+            };
+            let news = state.ledger.hear(event, now);
+            debug!(job = event.job().id, news, ?event, "heard from GitHub");
+            if news {
+                self.measure(event, idle_since, now);
+            }
+        }
+        if let Some(statistics) = message.statistics {
+            state.ledger.count(statistics, now);
+            self.ctx.metrics.statistics(&self.set.labels, &statistics);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    fn state(&self, listening: ListenState) {
+        self.ctx.health.beat(&self.set.uid);
+        if let ListenState::PollCompleted { .. } = listening {
+            self.ctx.metrics.poll_completed(&self.set.namespace, &self.set.name);
+        }
+        let before = self.set.state().listening.replace(listening.clone());
+        if before.map(|b| discriminant(&b)) != Some(discriminant(&listening)) {
+            self.wake();
+        }
+    }
+
+    fn capacity(&self) -> watch::Receiver<u32> {
+        self.set.capacity.subscribe()
+    }
+}
+
+impl SetAudience {
+    fn wake(&self) {
+        self.ctx.sets.wake(&self.set.uid);
+    }
+
+    fn measure(&self, event: &JobEvent, idle_since: Option<Timestamp>, now: Timestamp) {
+        let metrics = &self.ctx.metrics;
+        match event {
+            JobEvent::Started { job, .. } => {
+                metrics.job_started(&self.set.labels, between(job, |j| j.scale_set_assigned_at, |j| j.runner_assigned_at));
+                if let Some(since) = idle_since {
+                    metrics.start_latency("started_to_job", elapsed(since, now));
+                }
+            }
+            JobEvent::Completed { job, outcome, .. } => {
+                let execution = between(job, |j| j.runner_assigned_at, |j| j.finished_at);
+                metrics.job_completed(&self.set.labels, *outcome, execution);
+            }
+            JobEvent::Available { .. } | JobEvent::Assigned { .. } => {}
+        }
+    }
+}
+
+type Moment = fn(&Job) -> Option<Timestamp>;
+
+fn between(job: &Job, from: Moment, to: Moment) -> Option<Duration> {
+    Some(elapsed(from(job)?, to(job)?))
+}
+
+/// The time between two moments; none where the second is the earlier one, as clocks differ.
+pub(super) fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}

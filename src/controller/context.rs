@@ -1,0 +1,106 @@
+//! What all scale sets share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::channel::mpsc::UnboundedSender;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+use super::events::Events;
+use super::set::Set;
+use crate::api::RunnerScaleSet;
+use crate::backend::docker::Engines;
+use crate::github::Clients;
+use crate::telemetry::{Health, Metrics};
+
+/// What the watch of scale sets yields: an object that cannot be read stops nothing but itself.
+pub(super) type Guarded = DeserializeGuard<RunnerScaleSet>;
+
+/// What all scale sets share.
+pub(super) struct Context {
+    /// The API server.
+    pub client: Client,
+    /// The cluster's id: what is ours on every backend.
+    pub cluster: String,
+    /// Who owns the message sessions.
+    pub owner: String,
+    /// Clients of GitHub.
+    pub clients: Clients,
+    /// Docker engines.
+    pub engines: Engines,
+    /// Kubernetes events.
+    pub events: Events,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Health.
+    pub health: Health,
+    /// The scale sets.
+    pub sets: Arc<Sets>,
+    /// The process is stopping.
+    pub stopping: CancellationToken,
+}
+
+impl Context {
+    /// The API of one namespace.
+    pub fn scale_sets(&self, namespace: &str) -> Api<RunnerScaleSet> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+/// The scale sets that are known, by UID, and how to wake each.
+#[derive(Default)]
+pub(super) struct Sets {
+    known: Mutex<HashMap<String, Arc<Set>>>,
+    wakes: Mutex<Vec<(Option<String>, UnboundedSender<ObjectRef<Guarded>>)>>,
+}
+
+impl Sets {
+    /// Registers where scale sets of a namespace (or of all) are woken.
+    pub fn wake_through(&self, namespace: Option<String>, sender: UnboundedSender<ObjectRef<Guarded>>) {
+        self.wakes.lock().unwrap_or_else(PoisonError::into_inner).push((namespace, sender));
+    }
+
+    /// The state kept for an object, made by `make` when there is none.
+    pub fn of(&self, object: &RunnerScaleSet, make: impl FnOnce(&str) -> Arc<Set>) -> Arc<Set> {
+        let uid = object.uid().unwrap_or_default();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(uid.clone()).or_insert_with(|| make(&uid)).clone()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Set>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Forgets an object that is gone, and ends its tasks.
+    pub fn forget(&self, uid: &str) -> Option<Arc<Set>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
+    }
+
+    /// Has an object reconciled.
+    pub fn wake(&self, uid: &str) {
+        let Some(set) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned() else { return };
+        let reference = ObjectRef::new(&set.name).within(&set.namespace);
+        for (namespace, sender) in self.wakes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if namespace.as_ref().is_none_or(|n| *n == set.namespace) {
+                // A closed channel means that the controller is stopping.
+                let _ = sender.unbounded_send(reference.clone());
+            }
+        }
+    }
+
+    /// The scale sets that refer to a Secret or ConfigMap, marked to read it again.
+    pub fn referring_to<K: Resource>(&self, object: &K) -> Vec<ObjectRef<Guarded>> {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let refers = |set: &Arc<Set>| set.namespace == namespace && set.inputs_refer_to(&name);
+        let sets = self.all().into_iter().filter(refers);
+        sets.map(|set| {
+            set.read_inputs_again();
+            ObjectRef::new(&set.name).within(&set.namespace)
+        })
+        .collect()
+    }
+}

@@ -1,0 +1,139 @@
+//! Deletion: the finalizer, the drain, and the end at GitHub. It ends whatever happens, and says what it left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::context::Context;
+use super::set::Set;
+use crate::api::RunnerScaleSet;
+
+/// Keeps the object until nothing of it is left elsewhere.
+const FINALIZER: &str = "paddock.dev/finalizer";
+/// How long one try to delete the scale set may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Between two tries.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// What is left of a set's runners.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// Hosts were not looked at yet.
+    pub unseen: bool,
+    /// Runners with an instance.
+    pub running: usize,
+    /// Runners without one, whose registration may remain.
+    pub registered: usize,
+}
+
+/// Whether the object is kept by us.
+pub(super) fn is_held(object: &RunnerScaleSet) -> bool {
+    object.finalizers().iter().any(|f| f == FINALIZER)
+}
+
+/// Until when a deleted object's busy runners are waited for.
+pub(super) fn drain_until(object: &RunnerScaleSet) -> Option<Timestamp> {
+    let since = object.metadata.deletion_timestamp.as_ref()?.0;
+    Some(since.checked_add(object.spec.timeouts.drain.get()).unwrap_or(Timestamp::MAX))
+}
+
+/// Keeps the object from now on.
+pub(super) async fn hold(object: &RunnerScaleSet, ctx: &Context) -> Result<(), kube::Error> {
+    let mut finalizers = object.finalizers().to_vec();
+    finalizers.push(FINALIZER.to_owned());
+    set_finalizers(object, ctx, finalizers).await
+}
+
+async fn release(object: &RunnerScaleSet, ctx: &Context) -> Result<(), kube::Error> {
+    let others = object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
+    match set_finalizers(object, ctx, others).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        answer => answer,
+    }
+}
+
+/// The resource version makes sure that nobody else's finalizer is lost.
+async fn set_finalizers(
+    object: &RunnerScaleSet,
+    ctx: &Context,
+    finalizers: Vec<String>,
+) -> Result<(), kube::Error> {
+    let patch = json!({"metadata": {
+        "finalizers": finalizers, "resourceVersion": object.meta().resource_version,
+    }});
+    let api = ctx.scale_sets(&object.namespace().unwrap_or_default());
+    api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+    Ok(())
+}
+
+/// Ends the set at GitHub and lets the object go, once its runners are gone or were waited for long enough. None while
+/// it is too early.
+pub(super) async fn advance(
+    object: &RunnerScaleSet,
+    set: &Arc<Set>,
+    ctx: &Context,
+    left: Left,
+    now: Timestamp,
+) -> Result<Option<Action>, kube::Error> {
+    let expired = drain_until(object).is_some_and(|until| until <= now);
+    if left.unseen || left.running > 0 || (left.registered > 0 && !expired) {
+        return Ok(None);
+    }
+    let (id, service) = {
+        let state = set.state();
+        (state.registration.id, state.service.clone())
+    };
+    let mut remains = Vec::new();
+    if let Some(id) = id {
+        let answer = match service {
+            Some(service) => match timeout(DEADLINE, service.delete_scale_set(id)).await {
+                Ok(answer) => answer.map_err(|e| e.to_string()),
+                Err(_) => Err("no answer within the deadline".to_owned()),
+            },
+            None => Err("there are no credentials for GitHub".to_owned()),
+        };
+        match answer {
+            Ok(()) => set.state().registration = Default::default(),
+            Err(error) if expired => remains.push(format!("scale set {id} at GitHub ({error})")),
+            Err(error) => {
+                warn!(error, "the scale set cannot be deleted at GitHub yet");
+                return Ok(Some(Action::requeue(RETRY)));
+            }
+        }
+    }
+    if left.registered > 0 {
+        remains.push(format!("the registrations of {} runners at GitHub", left.registered));
+    }
+    finish(object, set, ctx, &remains).await?;
+    Ok(Some(Action::await_change()))
+}
+
+async fn finish(
+    object: &RunnerScaleSet,
+    set: &Arc<Set>,
+    ctx: &Context,
+    remains: &[String],
+) -> Result<(), kube::Error> {
+    if remains.is_empty() {
+        let note = "all runners, their registrations and the scale set are gone".to_owned();
+        ctx.events.normal(&set.reference, "Deleted", "Delete", note);
+    } else {
+        let note = format!("the drain is over; this was left behind: {}", remains.join("; "));
+        warn!(note, "deleted, not wholly");
+        ctx.events.warning(&set.reference, "LeftBehind", "Delete", note);
+    }
+    release(object, ctx).await?;
+    info!("scale set gone");
+    ctx.sets.forget(&set.uid);
+    set.ended.cancel();
+    ctx.health.forget(&set.uid);
+    ctx.metrics.forget_set(&set.labels);
+    Ok(())
+}

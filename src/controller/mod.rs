@@ -1,0 +1,19 @@
+//! The controller: it watches `RunnerScaleSet`s, brings what they ask for together with what is there, and writes down
+//! what it saw.
+
+mod act;
+mod audience;
+mod conditions;
+mod context;
+mod events;
+mod finalize;
+mod inputs;
+mod reconcile;
+mod registrar;
+mod run;
+mod set;
+mod status;
+mod step;
+mod writer;
+
+pub use run::{Options, StartError, run};

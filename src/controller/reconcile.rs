@@ -1,0 +1,153 @@
+//! Reconciles one object: observe, decide, act, report. It is short: what takes time runs in tasks that wake it again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use tracing::{Instrument, info, warn};
+
+use super::audience::elapsed;
+use super::context::{Context, Guarded};
+use super::set::Set;
+use super::{finalize, inputs, registrar, step};
+use crate::api::RunnerScaleSet;
+use crate::plan::Invalid;
+
+/// Without any other reason, a set is looked at this often.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// What a reconcile could not do.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The API server did not answer as it should.
+    #[error("the API server: {0}")]
+    Kube(#[from] kube::Error),
+    /// What the spec refers to could not be read.
+    #[error(transparent)]
+    Inputs(#[from] inputs::Error),
+}
+
+impl Error {
+    /// For metrics.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Error::Kube(_) => "kube",
+            Error::Inputs(_) => "inputs",
+        }
+    }
+}
+
+/// Reconciles one object, timed.
+pub(super) async fn reconcile(object: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let object = match &object.0 {
+        Ok(object) => object,
+        Err(error) => {
+            warn!(%error, "a RunnerScaleSet cannot be read; it is left alone until it changes");
+            return Ok(Action::await_change());
+        }
+    };
+    let span = tracing::info_span!("reconcile", scale_set = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()));
+    let began = Instant::now();
+    let result = reconcile_one(object, &ctx).instrument(span).await;
+    ctx.metrics.reconcile(began.elapsed(), result.as_ref().err().map(Error::category));
+    result
+}
+
+async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Action, Error> {
+    let deleting = object.metadata.deletion_timestamp.is_some();
+    if deleting && !finalize::is_held(object) {
+        return Ok(Action::await_change());
+    }
+    if !deleting && !finalize::is_held(object) {
+        finalize::hold(object, ctx).await?;
+    }
+    let set = ctx.sets.of(object, |uid| take_up(object, uid, ctx));
+    take_over(object, &set, ctx).await?;
+
+    let now = Timestamp::now();
+    let Some(step) = step::step(&set, ctx, now) else {
+        set.writer.write(step::status(&set, now));
+        return Ok(Action::requeue(QUIET));
+    };
+    step::perform(&set, ctx, step.work);
+    set.capacity.send_if_modified(|capacity| std::mem::replace(capacity, step.plan.capacity) != step.plan.capacity);
+    set.writer.write(step.status);
+    if deleting && let Some(action) = finalize::advance(object, &set, ctx, step.left, now).await? {
+        return Ok(action);
+    }
+    let wake_in = step.plan.wake_at.map_or(QUIET, |at| elapsed(now, at).min(QUIET));
+    Ok(Action::requeue(wake_in + Duration::from_millis(1)))
+}
+
+/// Begins to know a set: its tasks start.
+fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<Set> {
+    let set = Arc::new(Set::take_up(object, uid, ctx));
+    info!("scale set taken up");
+    ctx.health.register(uid, &set.identity.scale_set);
+    let span = tracing::info_span!("scale_set", scale_set = set.identity.scale_set);
+    set.tasks.spawn(registrar::run(set.clone(), ctx.clone()).instrument(span));
+    let writer = set.clone();
+    set.tasks.spawn(async move { writer.writer.run(writer.ended.clone()).await });
+    set
+}
+
+/// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
+async fn take_over(object: &RunnerScaleSet, set: &Arc<Set>, ctx: &Arc<Context>) -> Result<(), Error> {
+    let drain_until = finalize::drain_until(object);
+    let due = {
+        let mut state = set.state();
+        let changed = state.object_generation != object.metadata.generation;
+        state.object_generation = object.metadata.generation;
+        state.drain_until = drain_until;
+        changed || std::mem::take(&mut state.inputs_changed)
+    };
+    if drain_until.is_some() {
+        set.target.send_if_modified(|target| target.take().is_some());
+    }
+    if due {
+        let mut referred = Default::default();
+        let inputs = inputs::read(&ctx.client, object, &mut referred).await;
+        let mut state = set.state();
+        state.referred = referred;
+        match inputs {
+            Ok(inputs) => {
+                if let Err(error) = state.adopt(inputs, set, ctx) {
+                    let invalid = Invalid { reason: registrar::reason_of(&error), message: error.to_string() };
+                    stall(&mut state, object, set, ctx, invalid);
+                }
+            }
+            Err(inputs::Error::Unusable(invalid)) => stall(&mut state, object, set, ctx, invalid),
+            Err(error) => {
+                state.inputs_changed = true;
+                return Err(error.into());
+            }
+        }
+    }
+    if let Some(policy) = &mut set.state().policy {
+        policy.drain_until = drain_until;
+    }
+    Ok(())
+}
+
+/// It cannot go on without a change. What runs is still looked at, on the hosts that the spec names itself.
+fn stall(state: &mut super::set::State, object: &RunnerScaleSet, set: &Set, ctx: &Context, invalid: Invalid) {
+    warn!(reason = invalid.reason, message = invalid.message, "stalled");
+    if state.stalled.as_ref() != Some(&invalid) {
+        ctx.events.warning(&set.reference, invalid.reason, "Reconcile", invalid.message.clone());
+    }
+    state.stalled = Some(invalid);
+    state.generation = state.object_generation;
+    if state.backends.is_empty() {
+        let (policy, backends) = inputs::bare(object);
+        state.policy = policy;
+        state.place(backends, set, ctx);
+    }
+}
+
+/// When to try again after an error.
+pub(super) fn after_error(_: Arc<Guarded>, error: &Error, _: Arc<Context>) -> Action {
+    warn!(%error, "a reconcile failed");
+    Action::requeue(Duration::from_secs(5))
+}

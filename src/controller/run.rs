@@ -1,0 +1,151 @@
+//! The controller's life: what it needs to start, what it watches, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::mpsc;
+use futures::{StreamExt, future};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use kube::api::{ListParams, PartialObjectMeta};
+use kube::runtime::{Controller, watcher};
+use kube::{Api, Client, Resource};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::context::{Context, Guarded, Sets};
+use super::events::Events;
+use super::reconcile::{after_error, reconcile};
+use crate::api::RunnerScaleSet;
+use crate::backend::Waker;
+use crate::backend::docker::Engines;
+use crate::github::Clients;
+use crate::telemetry::{Health, Metrics, serve};
+
+/// On a stop, sessions are closed and starts that are under way are waited for, no longer than this.
+const FAREWELL: Duration = Duration::from_secs(8);
+
+/// How the controller runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The namespaces it watches; none: all.
+    pub namespaces: Vec<String>,
+    /// The cluster's id; none: the UID of the `kube-system` namespace.
+    pub cluster_id: Option<String>,
+    /// Who owns the message sessions: stable over restarts.
+    pub owner: String,
+}
+
+/// Why the controller cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The CRD is not there.
+    #[error("the RunnerScaleSet CRD is not installed: kubectl apply -f crds/ ({0})")]
+    NoCrd(kube::Error),
+    /// The cluster's id cannot be read.
+    #[error("cannot read the kube-system namespace for the cluster's id: allow it or give --cluster-id ({0})")]
+    NoClusterId(kube::Error),
+    /// The web server ended.
+    #[error("the web server: {0}")]
+    Serve(#[from] std::io::Error),
+}
+
+/// Runs until `stopping` is cancelled. Runners are left running.
+pub async fn run(
+    client: Client,
+    listener: TcpListener,
+    options: Options,
+    stopping: CancellationToken,
+) -> Result<(), StartError> {
+    let ctx = Arc::new(context(client, &options, stopping.clone()).await?);
+    let server = serve(listener, ctx.metrics.clone(), ctx.health.clone(), stopping.clone());
+    let scopes: Vec<Option<String>> = match options.namespaces.as_slice() {
+        [] => vec![None],
+        namespaces => namespaces.iter().cloned().map(Some).collect(),
+    };
+    info!(cluster = ctx.cluster, owner = ctx.owner, "controller started");
+    let controllers = future::join_all(scopes.into_iter().map(|scope| control(ctx.clone(), scope)));
+    let (served, _) = future::join(server, controllers).await;
+    let tasks = ctx.sets.all();
+    tasks.iter().for_each(|set| {
+        set.tasks.close();
+    });
+    let farewell = future::join_all(tasks.iter().map(|set| set.tasks.wait()));
+    // What is not done by then is taken up by the next controller.
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    info!("controller stopped; runners are left running");
+    Ok(served?)
+}
+
+async fn context(client: Client, options: &Options, stopping: CancellationToken) -> Result<Context, StartError> {
+    let scope = options.namespaces.first().map(String::as_str);
+    let scale_sets: Api<RunnerScaleSet> = api(&client, scope);
+    scale_sets.list(&ListParams::default().limit(1)).await.map_err(StartError::NoCrd)?;
+    let cluster = match &options.cluster_id {
+        Some(id) => id.clone(),
+        None => cluster_id(&client).await.map_err(StartError::NoClusterId)?,
+    };
+    let sets = Arc::new(Sets::default());
+    let wake = sets.clone();
+    Ok(Context {
+        engines: Engines::new(cluster.clone(), Waker::new(move |uid| wake.wake(uid))),
+        events: Events::new(client.clone(), options.owner.clone()),
+        clients: Clients::default(),
+        metrics: Metrics::new(),
+        health: Health::new(),
+        owner: options.owner.clone(),
+        client,
+        cluster,
+        sets,
+        stopping,
+    })
+}
+
+async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    Ok(namespaces.get("kube-system").await?.metadata.uid.unwrap_or_default())
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Watches one namespace, or all.
+async fn control(ctx: Arc<Context>, namespace: Option<String>) {
+    let scope = namespace.as_deref();
+    let (wake, woken) = mpsc::unbounded();
+    ctx.sets.wake_through(namespace.clone(), wake);
+    let (secrets, maps) = (ctx.sets.clone(), ctx.sets.clone());
+    let controller = Controller::new(api::<Guarded>(&ctx.client, scope), watcher::Config::default())
+        .watches(
+            api::<PartialObjectMeta<Secret>>(&ctx.client, scope),
+            watcher::Config::default(),
+            move |secret| secrets.referring_to(&secret),
+        )
+        .watches(
+            api::<PartialObjectMeta<ConfigMap>>(&ctx.client, scope),
+            watcher::Config::default(),
+            move |map| maps.referring_to(&map),
+        )
+        .reconcile_on(woken)
+        .graceful_shutdown_on(ctx.stopping.clone().cancelled_owned());
+    let store = controller.store();
+    let health = ctx.health.clone();
+    let ready = async move {
+        if store.wait_until_ready().await.is_ok() {
+            health.ready();
+        }
+    };
+    let reconciling = controller.run(reconcile, after_error, ctx).for_each(|result| async move {
+        if let Err(error) = result {
+            debug!(%error, "controller");
+        }
+    });
+    future::join(ready, reconciling).await;
+}

@@ -1,0 +1,295 @@
+//! What the controller keeps in memory of one scale set. All of it can be read again: from the object, the backends and
+//! GitHub.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{Resource, ResourceExt};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::context::Context;
+use super::inputs::{BackendInput, Inputs};
+use super::registrar::{Registration, Target};
+use super::writer::Writer;
+use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
+use crate::backend::Backend;
+use crate::backend::docker::DockerBackend;
+use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
+use crate::plan::{BackendView, Invalid, Policy};
+use crate::runner::{Failure, Identity, Job, Ledger, Observation, Remembered};
+use crate::telemetry::{Measured, SetLabels};
+
+/// How many runners of a set are registered and not started yet at a time: enough to keep the hosts busy, few enough
+/// that no configuration waits for long.
+const MINTED_AHEAD: usize = 16;
+
+/// What was told is not told again within this.
+const TOLD_FOR: Duration = Duration::from_secs(60);
+
+/// One scale set.
+pub(super) struct Set {
+    /// The object's UID.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What its instances carry.
+    pub identity: Identity,
+    /// What events are about.
+    pub reference: ObjectReference,
+    /// What metrics carry.
+    pub labels: SetLabels,
+    /// Since when this process knows it.
+    pub since: Timestamp,
+    /// What every poll tells GitHub.
+    pub capacity: watch::Sender<u32>,
+    /// What is to be registered and listened to.
+    pub target: watch::Sender<Option<Target>>,
+    /// Writes its status.
+    pub writer: Writer,
+    /// Bounds the registrations that wait for their start.
+    pub minting: Arc<Semaphore>,
+    /// Everything that runs for it.
+    pub tasks: TaskTracker,
+    /// It is forgotten, or the process stops.
+    pub ended: CancellationToken,
+    state: Mutex<State>,
+}
+
+/// What changes.
+pub(super) struct State {
+    /// The object's generation.
+    pub object_generation: Option<i64>,
+    /// The generation whose inputs are in use.
+    pub generation: Option<i64>,
+    /// The object is being deleted: busy runners are waited for until then.
+    pub drain_until: Option<Timestamp>,
+    /// A Secret or ConfigMap that it refers to changed.
+    pub inputs_changed: bool,
+    /// The names of Secrets and ConfigMaps that it refers to.
+    pub referred: BTreeSet<String>,
+    /// Why it cannot go on without a change.
+    pub stalled: Option<Invalid>,
+    /// The rules for its size, once they could be read.
+    pub policy: Option<Policy>,
+    /// What should be registered.
+    pub wanted: Option<WantedScaleSet>,
+    /// Its backends, in order.
+    pub backends: Vec<Placed>,
+    /// How GitHub is reached.
+    pub service: Option<Arc<dyn ScaleSetService>>,
+    /// What is known of the scale set at GitHub.
+    pub registration: Registration,
+    /// How the message session does; none before it was first tried.
+    pub listening: Option<ListenState>,
+    /// The message session that is open, or was left behind.
+    pub session: Option<SessionRecord>,
+    /// Its runners.
+    pub ledger: Ledger,
+    /// What was told of lately, and when: nothing is told twice in a row.
+    pub told: HashMap<&'static str, Timestamp>,
+    /// Failures that were reported already.
+    pub failures_reported: u64,
+    /// The conditions as last shown, for their times.
+    pub conditions: Vec<Condition>,
+}
+
+/// A backend and its ceiling.
+pub(super) struct Placed {
+    /// The backend.
+    pub backend: Arc<dyn Backend>,
+    /// The most runners it may have.
+    pub max_runners: Option<u32>,
+}
+
+impl Set {
+    /// Takes up an object, with what its status tells of the time before this process.
+    pub fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Context) -> Set {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let status = object.status.clone().unwrap_or_default();
+        let now = Timestamp::now();
+        let writer = Writer::new(ctx.scale_sets(&namespace), &name, &status, ctx.metrics.clone());
+        Set {
+            identity: Identity {
+                cluster: ctx.cluster.clone(),
+                scale_set_uid: uid.to_owned(),
+                scale_set: format!("{namespace}/{name}"),
+            },
+            labels: SetLabels::new(&namespace, object.scale_set_name(), &object.spec.github.url),
+            reference: object.object_ref(&()),
+            uid: uid.to_owned(),
+            since: now,
+            capacity: watch::Sender::new(0),
+            target: watch::Sender::new(None),
+            writer,
+            minting: Arc::new(Semaphore::new(MINTED_AHEAD)),
+            tasks: TaskTracker::new(),
+            ended: ctx.stopping.child_token(),
+            state: Mutex::new(State::restored(status, now)),
+            namespace,
+            name,
+        }
+    }
+
+    /// Its state. Never held over an await.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its inputs come from a Secret or ConfigMap of that name.
+    pub fn inputs_refer_to(&self, name: &str) -> bool {
+        self.state().referred.contains(name)
+    }
+
+    /// Has its inputs read again at the next reconcile.
+    pub fn read_inputs_again(&self) {
+        self.state().inputs_changed = true;
+    }
+}
+
+impl State {
+    fn restored(status: RunnerScaleSetStatus, now: Timestamp) -> State {
+        let mut ledger = Ledger::new();
+        ledger.restore(status.runners.into_iter().map(remembered), now);
+        State {
+            object_generation: None,
+            generation: None,
+            drain_until: None,
+            inputs_changed: false,
+            referred: BTreeSet::new(),
+            stalled: None,
+            policy: None,
+            wanted: None,
+            backends: Vec::new(),
+            service: None,
+            registration: Registration::known(status.scale_set_id),
+            listening: None,
+            session: status.session.map(|s| SessionRecord { id: s.id, owner: s.owner, since: s.since.0 }),
+            ledger,
+            told: HashMap::new(),
+            failures_reported: 0,
+            conditions: status.conditions,
+        }
+    }
+
+    /// Takes over what was read of the spec and all that it refers to.
+    pub fn adopt(&mut self, inputs: Inputs, set: &Set, ctx: &Context) -> Result<(), crate::github::Error> {
+        let changed = self.place(inputs.backends, set, ctx);
+        let unchanged = set.target.borrow().as_ref().is_some_and(|t| t.client == inputs.client);
+        let service = match (&self.service, unchanged) {
+            (Some(service), true) => service.clone(),
+            _ => Arc::new(Measured::new(ctx.clients.get(&inputs.client)?, ctx.metrics.clone())),
+        };
+        self.service = Some(service.clone());
+        self.policy = Some(inputs.policy);
+        self.wanted = Some(inputs.scale_set.clone());
+        self.stalled = None;
+        self.generation = self.object_generation;
+        if changed {
+            self.ledger.failures_mut().forgive();
+        }
+        if self.drain_until.is_some() {
+            return Ok(());
+        }
+        let target = Target { client: inputs.client, scale_set: inputs.scale_set, service };
+        set.target.send_if_modified(|current| {
+            let differs = current.as_ref() != Some(&target);
+            *current = Some(target);
+            differs
+        });
+        Ok(())
+    }
+
+    /// Makes the backends; answers whether a template changed.
+    pub fn place(&mut self, inputs: Vec<BackendInput>, set: &Set, ctx: &Context) -> bool {
+        let hashes = |backends: &[Placed]| -> Vec<String> {
+            backends.iter().map(|b| b.backend.template_hash().to_owned()).collect()
+        };
+        let before = hashes(&self.backends);
+        self.backends = inputs
+            .into_iter()
+            .map(|input| {
+                let identity = set.identity.clone();
+                let backend = DockerBackend::new(&ctx.engines, identity, &input.name, input.template);
+                Placed { backend: Arc::new(backend), max_runners: input.max_runners }
+            })
+            .collect();
+        before != hashes(&self.backends)
+    }
+
+    /// The backend of that name, or any one that has the host: a runner may have been started under another name.
+    pub fn backend(&self, name: &str) -> Option<Arc<dyn Backend>> {
+        let found = self.backends.iter().find(|b| b.backend.name() == name);
+        found.or(self.backends.first()).map(|b| b.backend.clone())
+    }
+
+    /// The backends, as a decision sees them.
+    pub fn views(&self) -> Vec<BackendView> {
+        let view = |placed: &Placed| BackendView {
+            name: placed.backend.name().to_owned(),
+            max_runners: placed.max_runners,
+            template_hash: placed.backend.template_hash().to_owned(),
+            hosts: placed.backend.hosts(),
+        };
+        self.backends.iter().map(view).collect()
+    }
+
+    /// What the backends show.
+    pub fn observations(&self) -> Vec<Observation> {
+        let of = |placed: &Placed| {
+            let backend = placed.backend.name().to_owned();
+            placed.backend.instances().into_iter().map(move |listing| Observation {
+                backend: backend.clone(),
+                host: listing.host,
+                listed_at: listing.listed_at.filter(|_| listing.current),
+                instances: listing.instances,
+            })
+        };
+        self.backends.iter().flat_map(of).collect()
+    }
+
+    /// Whether it is time to tell of something; if so, it is told now.
+    pub fn tell(&mut self, what: &'static str, now: Timestamp) -> bool {
+        let due = self.told.get(what).is_none_or(|at| *at + TOLD_FOR <= now);
+        if due {
+            self.told.insert(what, now);
+        }
+        due
+    }
+
+    /// Failures that nobody was told of yet, oldest first.
+    pub fn unreported_failures(&mut self) -> Vec<Failure> {
+        let failures = self.ledger.failures();
+        let fresh = usize::try_from(failures.noted() - self.failures_reported).unwrap_or(usize::MAX);
+        let mut fresh: Vec<Failure> = failures.recent().take(fresh).cloned().collect();
+        fresh.reverse();
+        self.failures_reported = failures.noted();
+        fresh
+    }
+}
+
+fn remembered(runner: crate::api::status::RunnerStatus) -> Remembered {
+    let job = runner.job.map(|job| Job {
+        id: job.id,
+        repository: job.repository,
+        workflow_ref: job.workflow_ref,
+        run_id: job.run_id,
+        display_name: job.display_name,
+        ..Job::default()
+    });
+    Remembered {
+        name: runner.name,
+        backend: runner.backend,
+        host: runner.host.unwrap_or_default(),
+        phase: runner.phase,
+        since: runner.since.0,
+        job,
+    }
+}

@@ -1,0 +1,152 @@
+//! The status, from what is known.
+
+use jiff::Timestamp;
+
+use super::conditions::{Facts, conditions, whole_seconds};
+use super::set::{Placed, State};
+use crate::api::RunnerScaleSetStatus;
+use crate::api::status::{
+    BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, RunnerStatus, Session,
+};
+use crate::api::BackendType;
+use crate::plan::{BackendView, Plan};
+use crate::runner::{self, Availability, HostState, Phase, Runner};
+use crate::telemetry::SetGauges;
+
+/// Builds the status, and keeps its conditions for the next.
+pub(super) fn status(
+    state: &mut State,
+    decision: Option<(&Plan, &[BackendView])>,
+    now: Timestamp,
+) -> RunnerScaleSetStatus {
+    let plan = decision.map(|(plan, _)| plan);
+    let views = decision.map_or(&[][..], |(_, views)| views);
+    let mut runners: Vec<RunnerStatus> = newest_first(state).map(|r| runner_status(r, views)).collect();
+    let omitted = runners.len().saturating_sub(MAX_LISTED_RUNNERS);
+    let outdated = runners.iter().filter(|r| r.outdated && r.phase == Phase::Idle).count();
+    runners.truncate(MAX_LISTED_RUNNERS);
+    let in_phase = |phase| count(state.ledger.runners().filter(|r| r.phase == phase).count());
+    let (pending, idle, busy) = (in_phase(Phase::Pending), in_phase(Phase::Idle), in_phase(Phase::Busy));
+    let facts = Facts {
+        wanted: state.wanted.as_ref(),
+        generation: state.object_generation,
+        deleting: state.drain_until.is_some(),
+        outdated,
+        plan,
+        now,
+        state,
+    };
+    let conditions = conditions(&facts);
+    let held = state.registration.held.as_ref().map(|(held, _)| held);
+    let status = RunnerScaleSetStatus {
+        observed_generation: state.object_generation,
+        scale_set_id: state.registration.id,
+        scale_set_name: held.map(|h| h.name.clone()),
+        labels: held.map(|h| h.labels.clone()).unwrap_or_default(),
+        desired_runners: plan.map_or(0, |p| count(p.desired as usize)),
+        current_runners: pending + idle + busy,
+        pending_runners: pending,
+        idle_runners: idle,
+        busy_runners: busy,
+        active_schedule: plan.and_then(|p| p.bounds.schedule.clone()),
+        session: state.session.as_ref().map(|s| Session {
+            id: s.id.clone(),
+            owner: s.owner.clone(),
+            since: whole_seconds(s.since),
+        }),
+        demand: state.ledger.demand().latest().map(|(s, at)| Demand {
+            assigned_jobs: count(s.assigned as usize),
+            running_jobs: count(s.running as usize),
+            available_jobs: count(s.available as usize),
+            observed_at: whole_seconds(at),
+        }),
+        backends: views.iter().zip(&state.backends).map(|(view, placed)| backend(state, view, placed)).collect(),
+        runners,
+        runners_omitted: count(omitted),
+        recent_failures: state.ledger.failures().recent().map(failure).collect(),
+        conditions,
+    };
+    state.conditions.clone_from(&status.conditions);
+    status
+}
+
+fn newest_first(state: &State) -> impl Iterator<Item = &Runner> {
+    let mut runners: Vec<&Runner> = state.ledger.runners().collect();
+    runners.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.name.cmp(&b.name)));
+    runners.into_iter()
+}
+
+fn runner_status(runner: &Runner, views: &[BackendView]) -> RunnerStatus {
+    RunnerStatus {
+        name: runner.name.clone(),
+        phase: runner.phase,
+        backend: runner.backend.clone(),
+        host: Some(runner.host.clone()).filter(|h| !h.is_empty()),
+        instance_id: runner.instance_id.clone(),
+        since: whole_seconds(runner.since),
+        outdated: crate::plan::is_outdated(runner, views),
+        job: runner.job.as_ref().map(|job| Job {
+            repository: job.repository.clone(),
+            workflow_ref: job.workflow_ref.clone(),
+            run_id: job.run_id,
+            display_name: job.display_name.clone(),
+            id: job.id.clone(),
+        }),
+    }
+}
+
+fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus {
+    let on = |host: Option<&str>| {
+        let here = |r: &&Runner| {
+            r.occupies() && r.backend == view.name && host.is_none_or(|host| r.host == host)
+        };
+        count(state.ledger.runners().filter(here).count())
+    };
+    let host = |h: &HostState| HostStatus {
+        name: h.name.clone(),
+        ready: h.availability == Availability::Ready,
+        current_runners: on(Some(&h.name)),
+        free_slots: (h.free_slots < u32::MAX).then(|| count(h.free_slots as usize)),
+        message: h.message.clone(),
+    };
+    let until = |h: &HostState| match h.availability {
+        Availability::BackOff { until, .. } => Some(whole_seconds(until)),
+        _ => None,
+    };
+    let messages: Vec<&str> = view.hosts.iter().map(|h| h.message.as_str()).filter(|m| !m.is_empty()).collect();
+    BackendStatus {
+        name: view.name.clone(),
+        kind: match placed.backend.kind() {
+            "tart" => BackendType::Tart,
+            "ecs" => BackendType::Ecs,
+            _ => BackendType::Docker,
+        },
+        current_runners: on(None),
+        warm: None,
+        message: messages.join("; "),
+        backoff_until: view.hosts.iter().filter_map(until).max_by_key(|t| t.0),
+        hosts: view.hosts.iter().map(host).collect(),
+    }
+}
+
+fn failure(failure: &runner::Failure) -> Failure {
+    Failure {
+        runner: failure.runner.clone(),
+        backend: failure.backend.clone(),
+        host: Some(failure.host.clone()).filter(|h| !h.is_empty()),
+        reason: failure.reason.to_owned(),
+        exit_code: failure.exit_code.and_then(|code| i32::try_from(code).ok()),
+        message: failure.message.clone(),
+        time: whole_seconds(failure.at),
+    }
+}
+
+/// What metrics show of a set beside GitHub's own counts.
+pub(super) fn gauges(state: &State, plan: &Plan) -> SetGauges {
+    let statistics = state.ledger.demand().latest().map(|(statistics, _)| statistics).unwrap_or_default();
+    SetGauges { min: plan.bounds.min, max: plan.bounds.max, desired: plan.desired, statistics }
+}
+
+fn count(value: usize) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,175 @@
+//! One look at a scale set: observe, decide, and begin what was decided. No IO: what takes time is handed back as work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::info;
+
+use super::act::Work;
+use super::context::Context;
+use super::finalize::Left;
+use super::set::{Set, State};
+use super::status;
+use crate::api::RunnerScaleSetStatus;
+use crate::api::condition::reason;
+use crate::plan::{self, Action, BackendView, Input, Intake, Plan, Removal};
+use crate::runner::{Failure, Phase, Runner, runner_name};
+
+/// For so long after a set was taken up, hosts may show what runs on them before anything is started.
+const HOSTS_ANSWER: Duration = Duration::from_secs(10);
+
+/// What a look came to.
+pub(super) struct Step {
+    /// What was decided.
+    pub plan: Plan,
+    /// What is to be done.
+    pub work: Vec<Work>,
+    /// What is to be shown.
+    pub status: RunnerScaleSetStatus,
+    /// What is left of the set's runners.
+    pub left: Left,
+}
+
+/// Looks, decides and begins.
+pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
+    let mut state = set.state();
+    let observations = state.observations();
+    state.ledger.observe(&observations, now);
+    let (plan, views) = decide(&state, set, now)?;
+    state.ledger.mark_surplus(&plan.surplus, now);
+    let work = begin(&mut state, set, &plan, now);
+    report(&mut state, set, ctx, &plan, &work, now);
+    let status = status::status(&mut state, Some((&plan, &views)), now);
+    let running = state.ledger.runners().filter(|r| r.occupies()).count();
+    let registered = state.ledger.runners().count() - running;
+    let left = Left { unseen: !observed(&state, set, now), running, registered };
+    Some(Step { plan, work, status, left })
+}
+
+/// The status as it is, nothing begun.
+pub(super) fn status(set: &Set, now: Timestamp) -> RunnerScaleSetStatus {
+    let mut state = set.state();
+    let decision = decide(&state, set, now);
+    status::status(&mut state, decision.as_ref().map(|(plan, views)| (plan, views.as_slice())), now)
+}
+
+fn decide(state: &State, set: &Set, now: Timestamp) -> Option<(Plan, Vec<BackendView>)> {
+    let policy = state.policy.as_ref()?;
+    let views = state.views();
+    let intake = intake(state, set, now);
+    let input = Input { policy, ledger: &state.ledger, backends: &views, intake, now };
+    let plan = plan::plan(&input);
+    Some((plan, views))
+}
+
+/// Whether runners may be started.
+fn intake(state: &State, set: &Set, now: Timestamp) -> Intake {
+    if let Some(invalid) = &state.stalled {
+        return Intake::Closed(invalid.reason, invalid.message.clone());
+    }
+    if state.registration.held.is_none() {
+        let error = state.registration.error.clone();
+        let (reason, message) =
+            error.unwrap_or((reason::NOT_REGISTERED, "the set is not registered at GitHub yet".to_owned()));
+        return Intake::Closed(reason, message);
+    }
+    if !observed(state, set, now) {
+        return Intake::Closed(reason::STARTING, "the hosts have not shown yet what runs on them".to_owned());
+    }
+    Intake::Open
+}
+
+/// Whether every host was listed, or had the time to be.
+fn observed(state: &State, set: &Set, now: Timestamp) -> bool {
+    let listed = state.backends.iter().all(|b| b.backend.instances().iter().all(|l| l.listed_at.is_some()));
+    listed || set.since + HOSTS_ANSWER <= now
+}
+
+/// Notes in the ledger what is about to be done, so that the next look counts with it.
+fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work> {
+    let mut work = Vec::new();
+    let frozen = state.stalled.is_some() && state.drain_until.is_none();
+    for action in &plan.actions {
+        match action {
+            Action::Collect { runner } => work.extend(begin_removal(state, runner, None)),
+            _ if frozen => {}
+            Action::Prepare { backend, host } => {
+                if let Some(backend) = state.backend(backend) {
+                    backend.prepare(host);
+                }
+            }
+            Action::Start { backend, host } => work.extend(begin_start(state, set, backend, host, now)),
+            Action::Remove { runner, why } => {
+                if *why == Removal::StartTimeout {
+                    state.ledger.start_timed_out(runner, "it was not up within timeouts.start", now);
+                }
+                work.extend(begin_removal(state, runner, Some(*why)));
+            }
+        }
+    }
+    work
+}
+
+fn begin_start(state: &mut State, set: &Set, backend: &str, host: &str, now: Timestamp) -> Option<Work> {
+    let backend = state.backend(backend)?;
+    let service = state.service.clone()?;
+    let (scale_set, _) = state.registration.held.as_ref()?;
+    // Another set may have taken the last slot since the hosts were looked at: the host wakes us when one is free.
+    let slot = backend.reserve(host)?;
+    let name = runner_name(&scale_set.name);
+    let scale_set_id = scale_set.id;
+    let deadline = state.policy.as_ref()?.start_timeout(backend.name());
+    state.ledger.begin_start(Runner::pending(&name, backend.name(), host, backend.template_hash(), now));
+    info!(scale_set = set.identity.scale_set, runner = name, backend = backend.name(), host, "runner placed");
+    Some(Work::Start { name, slot, backend, service, scale_set_id, deadline })
+}
+
+fn begin_removal(state: &mut State, name: &str, why: Option<Removal>) -> Option<Work> {
+    let runner = state.ledger.runner(name)?.clone();
+    let backend = state.backend(&runner.backend)?;
+    let unexplained = runner.phase == Phase::Done && runner.job.is_none();
+    state.ledger.begin_removal(name);
+    Some(Work::Remove { runner: Box::new(runner), why, unexplained, backend, service: state.service.clone() })
+}
+
+/// Events and metrics for what was decided.
+fn report(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, work: &[Work], now: Timestamp) {
+    let starts = work.iter().filter(|w| matches!(w, Work::Start { .. })).count();
+    if starts > 0 && state.tell("ScaledUp", now) {
+        let note = format!("{starts} runners are being started; {} are wanted", plan.desired);
+        ctx.events.normal(&set.reference, "ScaledUp", "Scale", note);
+    }
+    let verdict = &plan.verdict;
+    if verdict.met == Some(false) && state.tell(verdict.reason, now) {
+        ctx.events.warning(&set.reference, verdict.reason, "Scale", verdict.message.clone());
+    }
+    for failure in state.unreported_failures() {
+        let reason = if failure.exit_code.is_some() { "RunnerFailed" } else { "StartFailed" };
+        tracing::warn!(
+            scale_set = set.identity.scale_set,
+            runner = failure.runner,
+            host = failure.host,
+            reason = failure.reason,
+            message = failure.message,
+            "runner failed"
+        );
+        if state.tell(failure.reason, now) {
+            ctx.events.warning(&set.reference, reason, "Start", describe(&failure));
+        }
+    }
+    ctx.metrics.set(&set.labels, &status::gauges(state, plan));
+}
+
+fn describe(failure: &Failure) -> String {
+    let Failure { runner, backend, host, reason, message, .. } = failure;
+    format!("runner {runner} on {backend}/{host}: {reason}: {message}")
+}
+
+/// Hands work to tasks of the set.
+pub(super) fn perform(set: &Arc<Set>, ctx: &Arc<Context>, work: Vec<Work>) {
+    for item in work {
+        let (set, ctx) = (set.clone(), ctx.clone());
+        set.tasks.clone().spawn(async move { item.perform(&set, &ctx).await });
+    }
+}

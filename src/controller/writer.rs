@@ -1,0 +1,138 @@
+//! Writes the status of one scale set: by server-side apply, when it changed, and at most once a second.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
+use crate::telemetry::Metrics;
+
+/// Who owns the status, for server-side apply.
+pub(super) const FIELD_MANAGER: &str = "paddock";
+/// Changes that come together are written together.
+const GATHER: Duration = Duration::from_millis(400);
+/// Never two writes within this.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// While changes go on, writes become rarer, down to one in this.
+const BUSY_INTERVAL: Duration = Duration::from_secs(2);
+/// So many writes in a row are at the shorter interval.
+const QUICK_WRITES: u32 = 3;
+/// The deadline of one write.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// After a write that failed.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// Writes the status of one scale set.
+pub(super) struct Writer {
+    api: Api<RunnerScaleSet>,
+    name: String,
+    wanted: watch::Sender<Option<RunnerScaleSetStatus>>,
+    written: Mutex<Written>,
+    metrics: Metrics,
+}
+
+struct Written {
+    status: RunnerScaleSetStatus,
+    at: Instant,
+    in_a_row: u32,
+}
+
+impl Writer {
+    pub fn new(
+        api: Api<RunnerScaleSet>,
+        name: &str,
+        current: &RunnerScaleSetStatus,
+        metrics: Metrics,
+    ) -> Writer {
+        let written = Written { status: current.clone(), at: Instant::now() - INTERVAL, in_a_row: 0 };
+        let wanted = watch::Sender::new(None);
+        Writer { api, name: name.to_owned(), wanted, written: Mutex::new(written), metrics }
+    }
+
+    /// Has a status written soon.
+    pub fn write(&self, status: RunnerScaleSetStatus) {
+        self.wanted.send_replace(Some(status));
+    }
+
+    /// Writes a status now.
+    pub async fn write_now(&self, status: RunnerScaleSetStatus) -> Result<(), kube::Error> {
+        self.apply(&mut *self.written.lock().await, status).await
+    }
+
+    /// Writes what is wanted until the set ends.
+    pub async fn run(&self, ended: CancellationToken) {
+        let mut wanted = self.wanted.subscribe();
+        loop {
+            tokio::select! {
+                changed = wanted.changed() => if changed.is_err() { return },
+                () = ended.cancelled() => return,
+            }
+            sleep(GATHER).await;
+            let mut written = self.written.lock().await;
+            sleep_until(written.next()).await;
+            let Some(status) = wanted.borrow_and_update().clone() else { continue };
+            if let Err(error) = self.apply(&mut written, status).await {
+                warn!(%error, "the status could not be written");
+                drop(written);
+                wanted.mark_changed();
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    async fn apply(&self, written: &mut Written, status: RunnerScaleSetStatus) -> Result<(), kube::Error> {
+        if same(&written.status, &status) {
+            return Ok(());
+        }
+        let patch = serde_json::json!({
+            "apiVersion": "paddock.dev/v1alpha1", "kind": "RunnerScaleSet", "status": &status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(&patch);
+        let answer = match timeout(DEADLINE, self.api.patch_status(&self.name, &params, &patch)).await {
+            Ok(answer) => answer.map(drop),
+            Err(_) => Err(kube::Error::Service("no answer within the deadline".into())),
+        };
+        match answer {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => debug!("the object is gone, its status with it"),
+            Err(error) => return Err(error),
+        }
+        self.metrics.status_written();
+        written.note(status);
+        Ok(())
+    }
+}
+
+impl Written {
+    /// When the next write may be.
+    fn next(&self) -> Instant {
+        self.at + if self.in_a_row < QUICK_WRITES { INTERVAL } else { BUSY_INTERVAL }
+    }
+
+    fn note(&mut self, status: RunnerScaleSetStatus) {
+        let now = Instant::now();
+        self.in_a_row = if now < self.at + 2 * BUSY_INTERVAL { self.in_a_row + 1 } else { 0 };
+        self.status = status;
+        self.at = now;
+    }
+}
+
+/// Whether two statuses tell the same. That GitHub said the same again is no news.
+fn same(a: &RunnerScaleSetStatus, b: &RunnerScaleSetStatus) -> bool {
+    let timeless = |status: &RunnerScaleSetStatus| {
+        let mut status = status.clone();
+        if let Some(demand) = &mut status.demand {
+            demand.observed_at = Time(Timestamp::UNIX_EPOCH);
+        }
+        status
+    };
+    timeless(a) == timeless(b)
+}
