@@ -3,3 +3,4 @@
 pub mod backend;
 pub mod github;
 pub mod runner;
+pub mod telemetry;
