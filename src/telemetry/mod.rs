@@ -1,6 +1,7 @@
 //! What can be seen of the controller from outside: metrics, health and logs, and the server that shows the first two.
 
 mod health;
+mod logs;
 mod measured;
 mod metrics;
 mod server;
@@ -8,6 +9,7 @@ mod server;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use health::{Health, Stalled};
+pub use logs::{LogError, LogFormat, init};
 pub use measured::Measured;
 pub use metrics::{Metrics, SetGauges, SetLabels, StartPhase};
 pub use server::serve;
