@@ -5,3 +5,4 @@ pub mod backend;
 pub mod github;
 pub mod plan;
 pub mod runner;
+pub mod telemetry;

@@ -1,0 +1,515 @@
+//! What is measured, and how Prometheus gets to see it.
+//!
+//! The names that begin with `gha_` are those of GitHub's Actions Runner Controller, with its meaning, so that its
+//! dashboards work. No label has a value per job or per runner, and the series of a scale set go when it goes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
+use tokio::time::Instant;
+
+use super::lock;
+use crate::runner::{JobOutcome, Statistics};
+
+/// What identifies a scale set in the metrics that ARC has, too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SetLabels {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The repository that it serves; empty for an organization's or an enterprise's.
+    pub repository: String,
+    /// The organization, or the repository's owner; empty for an enterprise's.
+    pub organization: String,
+    /// The enterprise; empty for the others.
+    pub enterprise: String,
+}
+
+/// The sizes of a scale set.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetGauges {
+    /// GitHub's last counts. None: there are none yet, and what is shown stays.
+    pub statistics: Option<Statistics>,
+    /// The spares asked for, schedule applied.
+    pub min_runners: u32,
+    /// The ceiling, schedule applied.
+    pub max_runners: u32,
+    /// The size that the last decision wants.
+    pub desired_runners: u32,
+}
+
+/// A stretch of the way from a job that waits to a job that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartPhase {
+    /// From the demand being seen to a runner being placed on a host for it.
+    DemandToPlaced,
+    /// From there to its instance running.
+    PlacedToStarted,
+    /// From there to its job.
+    StartedToJob,
+}
+
+/// All metrics of one controller. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Families>);
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+/// Bounds for what a job waits or takes, in seconds; ARC's have the same span in 45 steps.
+const JOB: [f64; 12] = [
+    1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0,
+];
+/// Bounds for a stretch of a start, in seconds.
+const START: [f64; 11] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+/// Bounds for a reconcile, in seconds.
+const RECONCILE: [f64; 8] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+/// Bounds for a request to GitHub, in seconds. A quiet poll takes 50.
+const REQUEST: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+
+type Word = (&'static str, &'static str);
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+type SizeOf = fn(&SetGauges) -> Option<u32>;
+type Seconds = Family<[(&'static str, String); 2], Gauge<f64, AtomicU64>>;
+
+/// Namespace and name.
+type SetName = (String, String);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobLabels {
+    #[prometheus(flatten)]
+    set: SetLabels,
+    job_result: &'static str,
+}
+
+#[rustfmt::skip]
+const SIZES: [(&str, &str, SizeOf); 8] = [
+    ("gha_assigned_jobs", "Jobs assigned to the scale set", |s| s.statistics.map(|s| s.assigned)),
+    ("gha_running_jobs", "Jobs running, or about to", |s| s.statistics.map(|s| s.running)),
+    ("gha_registered_runners", "Runners registered at GitHub", |s| s.statistics.map(|s| s.registered_runners)),
+    ("gha_busy_runners", "Registered runners with a job", |s| s.statistics.map(|s| s.busy_runners)),
+    ("gha_idle_runners", "Registered runners without a job", |s| s.statistics.map(|s| s.idle_runners)),
+    ("gha_min_runners", "Idle runners kept on top of the jobs in hand", |s| Some(s.min_runners)),
+    ("gha_max_runners", "Ceiling of the scale set", |s| Some(s.max_runners)),
+    ("gha_desired_runners", "Runners wanted by the last decision", |s| Some(s.desired_runners)),
+];
+
+#[derive(Debug)]
+struct Families {
+    registry: Registry,
+    /// In the order of [`SIZES`].
+    sizes: [Family<SetLabels, Gauge>; 8],
+    started_jobs: Family<SetLabels, Counter>,
+    completed_jobs: Family<JobLabels, Counter>,
+    job_startup: Histograms<SetLabels>,
+    job_execution: Histograms<JobLabels>,
+    reconcile: Histogram,
+    reconcile_errors: Family<[Word; 1], Counter>,
+    github_requests: Family<[Word; 2], Counter>,
+    github_latency: Histograms<[Word; 1]>,
+    unreadable: Counter,
+    starts: Family<[Word; 2], Counter>,
+    start_latency: Histograms<[Word; 1]>,
+    removals: Family<[Word; 1], Counter>,
+    host_slots: Family<[(&'static str, String); 2], Gauge>,
+    status_writes: Counter,
+    /// When the last poll of each scale set came back.
+    polls: Mutex<BTreeMap<SetName, Instant>>,
+    /// Since when, and for how long, the starts of each scale set are held back.
+    backoffs: Mutex<BTreeMap<SetName, (Instant, Duration)>>,
+}
+
+fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Seconds {
+    add(registry, name, help, Family::default())
+}
+
+fn histograms<L>(registry: &mut Registry, name: &str, help: &str, new: fn() -> Histogram) -> Histograms<L>
+where
+    L: Clone + std::hash::Hash + Eq + EncodeLabelSet + fmt::Debug + Send + Sync + 'static,
+{
+    add(registry, name, help, Family::new_with_constructor(new))
+}
+
+impl Families {
+    /// Counters are registered without `_total`: the encoder appends it.
+    #[rustfmt::skip]
+    fn new() -> Families {
+        let mut registry = Registry::default();
+        let r = &mut registry;
+        Families {
+            sizes: SIZES.map(|(name, help, _)| add(r, name, help, Family::default())),
+            started_jobs: add(r, "gha_started_jobs", "Jobs that a runner took", Family::default()),
+            completed_jobs: add(r, "gha_completed_jobs", "Jobs that are over", Family::default()),
+            job_startup: histograms(r, "gha_job_startup_duration_seconds",
+                "From a job's assignment to the scale set to a runner taking it", || Histogram::new(JOB)),
+            job_execution: histograms(r, "gha_job_execution_duration_seconds",
+                "From a runner taking a job to its end", || Histogram::new(JOB)),
+            reconcile: add(r, "paddock_reconcile_duration_seconds",
+                "Time to reconcile a scale set", Histogram::new(RECONCILE)),
+            reconcile_errors: add(r, "paddock_reconcile_errors", "Reconciles that failed", Family::default()),
+            github_requests: add(r, "paddock_github_requests", "Calls of GitHub's scale-set service", Family::default()),
+            github_latency: histograms(r, "paddock_github_request_duration_seconds",
+                "Time of a call of GitHub's scale-set service, tries included", || Histogram::new(REQUEST)),
+            unreadable: add(r, "paddock_unreadable_messages",
+                "Entries of GitHub's messages that could not be read", Counter::default()),
+            starts: add(r, "paddock_runner_starts", "Starts of runners", Family::default()),
+            start_latency: histograms(r, "paddock_start_latency_seconds",
+                "Stretches of the way from demand to a running job", || Histogram::new(START)),
+            removals: add(r, "paddock_runner_removals", "Runners removed", Family::default()),
+            host_slots: add(r, "paddock_host_slots", "Slots of a host", Family::default()),
+            status_writes: add(r, "paddock_status_writes", "Writes of a scale set's status", Counter::default()),
+            polls: Mutex::default(),
+            backoffs: Mutex::default(),
+            registry,
+        }
+    }
+
+    /// The metrics whose values change with time alone, as they are now.
+    fn moving(&self, now: Instant) -> Registry {
+        let mut registry = Registry::default();
+        let ages = gauge(
+            &mut registry,
+            "paddock_poll_age_seconds",
+            "Time since the last poll came back",
+        );
+        for (set, at) in lock(&self.polls).iter() {
+            let age = now.saturating_duration_since(*at);
+            ages.get_or_create(&set_labels(set)).set(age.as_secs_f64());
+        }
+        let waits = gauge(
+            &mut registry,
+            "paddock_backoff_seconds",
+            "How long starts are still held back",
+        );
+        for (set, (at, wait)) in lock(&self.backoffs).iter() {
+            let remaining = wait.saturating_sub(now.saturating_duration_since(*at));
+            waits.get_or_create(&set_labels(set)).set(remaining.as_secs_f64());
+        }
+        registry
+    }
+}
+
+impl Metrics {
+    /// The content type of [`Metrics::render`].
+    pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// All metrics, with nothing measured yet.
+    pub fn new() -> Metrics {
+        Metrics(Arc::new(Families::new()))
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// A value that the format cannot express.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        self.render_at(Instant::now())
+    }
+
+    fn render_at(&self, now: Instant) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode_registry(&mut text, &self.0.registry)?;
+        encode_registry(&mut text, &self.0.moving(now))?;
+        encode_eof(&mut text)?;
+        Ok(text)
+    }
+
+    /// The sizes of a scale set.
+    pub fn set(&self, set: &SetLabels, sizes: &SetGauges) {
+        for ((_, _, size_of), family) in SIZES.iter().zip(&self.0.sizes) {
+            if let Some(size) = size_of(sizes) {
+                family.get_or_create(set).set(size.into());
+            }
+        }
+    }
+
+    /// A runner took a job; `startup` is the time since the job's assignment to the scale set.
+    pub fn job_started(&self, set: &SetLabels, startup: Option<Duration>) {
+        self.0.started_jobs.get_or_create(set).inc();
+        if let Some(startup) = startup {
+            let histogram = self.0.job_startup.get_or_create(set);
+            histogram.observe(startup.as_secs_f64());
+        }
+    }
+
+    /// A job is over; `execution` is the time since a runner took it, none when no runner did.
+    pub fn job_completed(&self, set: &SetLabels, outcome: JobOutcome, execution: Option<Duration>) {
+        let labels = JobLabels {
+            set: set.clone(),
+            job_result: job_result(outcome),
+        };
+        self.0.completed_jobs.get_or_create(&labels).inc();
+        if let Some(execution) = execution {
+            let histogram = self.0.job_execution.get_or_create(&labels);
+            histogram.observe(execution.as_secs_f64());
+        }
+    }
+
+    /// A reconcile ended; `error` is the category of its error, if it failed.
+    pub fn reconcile(&self, took: Duration, error: Option<&'static str>) {
+        self.0.reconcile.observe(took.as_secs_f64());
+        if let Some(category) = error {
+            let labels = [("category", category)];
+            self.0.reconcile_errors.get_or_create(&labels).inc();
+        }
+    }
+
+    /// A poll of a scale set came back: the age of its polls is 0.
+    pub fn poll_completed(&self, namespace: &str, name: &str) {
+        self.poll_completed_at(namespace, name, Instant::now());
+    }
+
+    fn poll_completed_at(&self, namespace: &str, name: &str, now: Instant) {
+        lock(&self.0.polls).insert((namespace.to_owned(), name.to_owned()), now);
+    }
+
+    /// The starts of a scale set are held back for so long from now on; zero: no longer.
+    pub fn backoff(&self, namespace: &str, name: &str, remaining: Duration) {
+        self.backoff_at(namespace, name, remaining, Instant::now());
+    }
+
+    fn backoff_at(&self, namespace: &str, name: &str, remaining: Duration, now: Instant) {
+        let set = (namespace.to_owned(), name.to_owned());
+        lock(&self.0.backoffs).insert(set, (now, remaining));
+    }
+
+    /// A call of GitHub's scale-set service ended.
+    pub fn github_request(&self, call: &'static str, outcome: &'static str, took: Duration) {
+        let requests = &self.0.github_requests;
+        requests
+            .get_or_create(&[("call", call), ("outcome", outcome)])
+            .inc();
+        let latency = self.0.github_latency.get_or_create(&[("call", call)]);
+        latency.observe(took.as_secs_f64());
+    }
+
+    /// So many entries of a message could not be read.
+    pub fn unreadable_messages(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.0.unreadable.inc_by(count);
+    }
+
+    /// The start of a runner ended: `started`, or a word for what failed.
+    pub fn runner_start(&self, backend: &'static str, outcome: &'static str) {
+        let labels = [("backend", backend), ("outcome", outcome)];
+        self.0.starts.get_or_create(&labels).inc();
+    }
+
+    /// A stretch of the way from demand to a running job is done.
+    pub fn start_latency(&self, phase: StartPhase, took: Duration) {
+        let phase = match phase {
+            StartPhase::DemandToPlaced => "demand_to_placed",
+            StartPhase::PlacedToStarted => "placed_to_started",
+            StartPhase::StartedToJob => "started_to_job",
+        };
+        let histogram = self.0.start_latency.get_or_create(&[("phase", phase)]);
+        histogram.observe(took.as_secs_f64());
+    }
+
+    /// A runner was removed, and why in a word.
+    pub fn removal(&self, reason: &'static str) {
+        self.0.removals.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// The slots of a host; `host` is what tells it from all others.
+    pub fn host_slots(&self, host: &str, used: u32, free: u32) {
+        for (labels, slots) in slot_labels(host).iter().zip([used, free]) {
+            self.0.host_slots.get_or_create(labels).set(slots.into());
+        }
+    }
+
+    /// A scale set's status was written.
+    pub fn status_write(&self) {
+        self.0.status_writes.inc();
+    }
+
+    /// A host is named by no scale set any more: its series go.
+    pub fn forget_host(&self, host: &str) {
+        for labels in slot_labels(host) {
+            self.0.host_slots.remove(&labels);
+        }
+    }
+
+    /// A scale set is deleted, and what works for it has ended: its series go.
+    pub fn forget_set(&self, set: &SetLabels) {
+        for family in &self.0.sizes {
+            family.remove(set);
+        }
+        self.0.started_jobs.remove(set);
+        self.0.job_startup.remove(set);
+        for job_result in OUTCOMES.map(job_result) {
+            let labels = JobLabels {
+                set: set.clone(),
+                job_result,
+            };
+            self.0.completed_jobs.remove(&labels);
+            self.0.job_execution.remove(&labels);
+        }
+        let name = (set.namespace.clone(), set.name.clone());
+        lock(&self.0.polls).remove(&name);
+        lock(&self.0.backoffs).remove(&name);
+    }
+}
+
+const OUTCOMES: [JobOutcome; 4] = [
+    JobOutcome::Succeeded,
+    JobOutcome::Failed,
+    JobOutcome::Canceled,
+    JobOutcome::Other,
+];
+
+fn job_result(outcome: JobOutcome) -> &'static str {
+    match outcome {
+        JobOutcome::Succeeded => "succeeded",
+        JobOutcome::Failed => "failed",
+        JobOutcome::Canceled => "canceled",
+        JobOutcome::Other => "other",
+    }
+}
+
+fn set_labels((namespace, name): &SetName) -> [(&'static str, String); 2] {
+    [("namespace", namespace.clone()), ("name", name.clone())]
+}
+
+fn slot_labels(host: &str) -> [[(&'static str, String); 2]; 2] {
+    ["used", "free"].map(|state| [("host", host.to_owned()), ("state", state.to_owned())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linux() -> SetLabels {
+        SetLabels {
+            name: "linux".to_owned(),
+            namespace: "ci".to_owned(),
+            organization: "acme".to_owned(),
+            ..SetLabels::default()
+        }
+    }
+
+    /// Metrics in which everything was measured once.
+    fn everything(start: Instant) -> Metrics {
+        let metrics = Metrics::new();
+        let second = Duration::from_secs(1);
+        let statistics = Statistics {
+            assigned: 5,
+            ..Statistics::default()
+        };
+        let sizes = SetGauges {
+            statistics: Some(statistics),
+            min_runners: 2,
+            max_runners: 9,
+            desired_runners: 7,
+        };
+        metrics.set(&linux(), &sizes);
+        metrics.job_started(&linux(), Some(second));
+        metrics.job_completed(&linux(), JobOutcome::Failed, Some(second));
+        metrics.reconcile(second, Some("github"));
+        metrics.poll_completed_at("ci", "linux", start);
+        metrics.backoff_at("ci", "linux", Duration::from_secs(20), start);
+        metrics.github_request("poll", "ok", second);
+        metrics.unreadable_messages(3);
+        metrics.runner_start("docker", "started");
+        metrics.start_latency(StartPhase::PlacedToStarted, second);
+        metrics.removal("surplus");
+        metrics.host_slots("unix:///var/run/docker.sock", 1, 15);
+        metrics.status_write();
+        metrics
+    }
+
+    #[test]
+    fn every_metric_has_its_name_and_labels() {
+        let start = Instant::now();
+        let text = everything(start)
+            .render_at(start + Duration::from_secs(8))
+            .unwrap();
+        let set = r#"name="linux",namespace="ci",repository="",organization="acme",enterprise="""#;
+        let expected = [
+            format!("gha_assigned_jobs{{{set}}} 5"),
+            format!("gha_running_jobs{{{set}}} 0"),
+            format!("gha_registered_runners{{{set}}} 0"),
+            format!("gha_busy_runners{{{set}}} 0"),
+            format!("gha_idle_runners{{{set}}} 0"),
+            format!("gha_min_runners{{{set}}} 2"),
+            format!("gha_max_runners{{{set}}} 9"),
+            format!("gha_desired_runners{{{set}}} 7"),
+            format!("gha_started_jobs_total{{{set}}} 1"),
+            format!(r#"gha_completed_jobs_total{{{set},job_result="failed"}} 1"#),
+            format!("gha_job_startup_duration_seconds_count{{{set}}} 1"),
+            format!(r#"gha_job_execution_duration_seconds_count{{{set},job_result="failed"}} 1"#),
+            "paddock_reconcile_duration_seconds_count 1".to_owned(),
+            r#"paddock_reconcile_errors_total{category="github"} 1"#.to_owned(),
+            r#"paddock_poll_age_seconds{namespace="ci",name="linux"} 8.0"#.to_owned(),
+            r#"paddock_backoff_seconds{namespace="ci",name="linux"} 12.0"#.to_owned(),
+            r#"paddock_github_requests_total{call="poll",outcome="ok"} 1"#.to_owned(),
+            r#"paddock_github_request_duration_seconds_count{call="poll"} 1"#.to_owned(),
+            "paddock_unreadable_messages_total 3".to_owned(),
+            r#"paddock_runner_starts_total{backend="docker",outcome="started"} 1"#.to_owned(),
+            r#"paddock_start_latency_seconds_count{phase="placed_to_started"} 1"#.to_owned(),
+            r#"paddock_runner_removals_total{reason="surplus"} 1"#.to_owned(),
+            r#"paddock_host_slots{host="unix:///var/run/docker.sock",state="used"} 1"#.to_owned(),
+            r#"paddock_host_slots{host="unix:///var/run/docker.sock",state="free"} 15"#.to_owned(),
+            "paddock_status_writes_total 1".to_owned(),
+        ];
+        for line in expected {
+            assert!(text.lines().any(|l| l == line), "no `{line}` in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_deleted_set_leaves_no_series() {
+        let start = Instant::now();
+        let metrics = everything(start);
+        let other = SetLabels {
+            name: "mac".to_owned(),
+            ..linux()
+        };
+        metrics.job_completed(&other, JobOutcome::Succeeded, None);
+        metrics.forget_set(&linux());
+        metrics.forget_host("unix:///var/run/docker.sock");
+        let text = metrics.render_at(start).unwrap();
+        assert!(!text.contains("linux") && !text.contains("docker.sock"), "{text}");
+        assert!(text.contains("mac"), "{text}");
+    }
+
+    #[test]
+    fn a_poll_makes_the_age_young_and_a_backoff_runs_out() {
+        let start = Instant::now();
+        let metrics = everything(start);
+        let later = start + Duration::from_secs(60);
+        metrics.poll_completed_at("ci", "linux", later);
+        let text = metrics.render_at(later).unwrap();
+        assert!(text.contains(r#"paddock_poll_age_seconds{namespace="ci",name="linux"} 0.0"#));
+        assert!(text.contains(r#"paddock_backoff_seconds{namespace="ci",name="linux"} 0.0"#));
+    }
+
+    #[test]
+    fn counts_that_are_not_known_are_not_shown_as_zero() {
+        let metrics = Metrics::new();
+        metrics.set(&linux(), &SetGauges::default());
+        let text = metrics.render().unwrap();
+        assert!(!text.contains("gha_assigned_jobs{"), "{text}");
+        assert!(text.contains("gha_max_runners{"), "{text}");
+    }
+}
