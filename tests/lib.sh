@@ -75,7 +75,8 @@ debian_file() {
     mkdir -p "$cache/debian"
     (
       cd "$cache/debian"
-      apt-get download "$package" >&2 || { apt-get update >&2 && apt-get download "$package" >&2; }
+      download=(apt-get -qq -o APT::Sandbox::User=root download "$package")
+      "${download[@]}" >&2 || { apt-get -qq update >&2 && "${download[@]}" >&2; }
       dpkg -x "$package"_*.deb "$dir"
       rm "$package"_*.deb
     ) || die "$package: apt-get cannot download it"
