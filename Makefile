@@ -1,0 +1,80 @@
+# All that a person or a machine runs here. Whatever is not cargo's own work is a script under tests/.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export RUSTDOCFLAGS := -D warnings
+
+.PHONY: help build check test demo bench soak crd cluster docker image up down clean run-tests
+.PHONY: check-fmt check-clippy check-crd check-deny check-doc check-shell
+
+help: ## List what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## The release binary, target/release/paddock
+	cargo build --release
+
+check: check-fmt check-clippy check-crd check-deny check-doc check-shell ## Format, lints, CRD drift, dependencies, docs, scripts
+
+test: ## The checks and every test, with the real parts brought up before and ended after
+	@tests/step 'make test' $(MAKE) check run-tests
+
+demo: ## Paddock at work on a simulated GitHub, with real runners in Docker (CLUSTER=current: on your own cluster)
+	@tests/demo/run
+
+bench: ## Figures: reconciles, polls and starts at scale
+	@tests/bench/run
+
+soak: ## Hours of work under faults, watching for leaks
+	@tests/soak/run
+
+crd: ## Write crds/runnerscaleset.yaml from the types
+	@mkdir -p crds target
+	@cargo run --quiet -- crd >target/crd.yaml
+	@mv target/crd.yaml crds/runnerscaleset.yaml
+
+cluster: ## etcd, kube-apiserver and kubectl in .cache/bin: found, or built (8 minutes, once)
+	@tests/cluster/build
+
+docker: ## A Docker engine: the one that answers, else one started here
+	@tests/docker/up
+
+image: docker ## The tests' runner image, paddock.test/runner:1
+	@tests/docker/image
+
+up: docker image ## Docker and an API server to work with; prints what to export for `cargo test`
+	@kubeconfig=$$(tests/cluster/up .cache/run/dev) && echo "export PADDOCK_TEST_KUBECONFIG=$$kubeconfig"
+
+down: ## End what `make up` and `make docker` started
+	@tests/cluster/down .cache/run/dev
+	@tests/docker/down
+
+clean: down ## Remove all that was built and cached
+	rm -rf .cache target
+
+check-fmt:
+	@tests/step 'cargo fmt' cargo fmt --all --check
+
+check-clippy:
+	@tests/step 'cargo clippy' cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+
+check-crd:
+	@tests/step 'CRD as committed' bash -c 'set -o pipefail; cargo run --quiet -- crd | diff crds/runnerscaleset.yaml -' || \
+	  { echo 'crds/runnerscaleset.yaml is not what the types say: run `make crd`'; exit 1; }
+
+check-deny:
+	@tests/tool cargo-deny
+	@tests/step 'cargo deny' .cache/bin/cargo-deny --log-level warn check bans licenses sources
+
+check-doc:
+	@tests/step 'cargo doc' cargo doc --quiet --no-deps --workspace
+
+check-shell:
+	@tests/tool shellcheck
+	@tests/step shellcheck .cache/bin/shellcheck --external-sources --source-path=SCRIPTDIR \
+	  $$(grep -rlI --exclude-dir=target --exclude-dir=node_modules '^#!/usr/bin/env bash' tests .ci) tests/lib.sh
+
+# The tests are compiled before the parts come up, so that those do not idle.
+run-tests:
+	@tests/step 'build the tests' cargo test --quiet --workspace --no-run
+	@tests/with-parts tests/step 'run the tests' cargo test --workspace
