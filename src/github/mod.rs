@@ -1,7 +1,25 @@
 //! GitHub's runner scale set service: what Paddock asks of it, and the errors that a caller can act on.
+//!
+//! [`ScaleSetService`] is the seam. [`Client`] meets it over HTTP, [`Clients`] shares clients between fleets, and
+//! [`listen`] keeps the message session of one fleet open and hands over what it hears.
 
+mod auth;
+mod classify;
+mod client;
+mod clients;
+mod credentials;
+mod listen;
+mod network;
 mod service;
+mod transport;
+mod url;
+mod wire;
 
+pub use client::{Client, ClientConfig, Deadlines};
+pub use clients::Clients;
+pub use credentials::Credentials;
+pub use listen::{Audience, ListenEnd, ListenState, ListenTarget, SessionRecord, listen};
+pub use network::{Network, Proxy};
 pub use service::{
     AcquirableJob, Error, JitRunner, Message, RunnerReference, ScaleSet, ScaleSetService, Session,
     WantedScaleSet,

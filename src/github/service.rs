@@ -172,6 +172,9 @@ pub enum Error {
     /// The scale set does not exist: register it again.
     #[error("the scale set is gone from GitHub")]
     ScaleSetGone,
+    /// The queue's token has expired: refresh the session.
+    #[error("the message queue's token has expired")]
+    TokenExpired,
     /// The session is no longer valid: open a new one.
     #[error("the message session is lost: {0}")]
     SessionLost(String),

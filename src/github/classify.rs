@@ -1,0 +1,382 @@
+//! From a reply to the error that it means. In this order: rate limit, redirect, the exception's name, the hop, the status.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+use reqwest::StatusCode;
+use reqwest::header::{LOCATION, RETRY_AFTER};
+
+use super::Error;
+use super::transport::Reply;
+use super::wire::{self, Fault};
+
+/// How long to leave GitHub alone when it does not say. GitHub's documentation on rate limits: "wait for at least one
+/// minute before retrying".
+const UNSAID_DELAY: Duration = Duration::from_secs(60);
+/// The longest piece of a body that an error text carries.
+const EXCERPT: usize = 200;
+
+/// What was asked for: the same status means another thing at each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hop {
+    /// The REST calls that lead to an admin token. A 404 here says nothing about a set or a runner.
+    Auth,
+    /// A scale set, or what is below one.
+    ScaleSet,
+    /// The removal of a scale set.
+    DeleteScaleSet,
+    /// Runner groups.
+    Group,
+    /// A new session.
+    OpenSession,
+    /// A session that exists.
+    Session,
+    /// The message queue.
+    Queue,
+    /// A new registration.
+    Mint,
+    /// A registration that exists.
+    Runner,
+}
+
+impl Reply {
+    /// Itself when the status is 2xx, else what it means.
+    pub fn success(self, hop: Hop) -> Result<Self, Error> {
+        if self.status.is_success() {
+            Ok(self)
+        } else {
+            Err(self.error(hop))
+        }
+    }
+
+    /// What an unsuccessful reply means.
+    pub fn error(&self, hop: Hop) -> Error {
+        let fault = wire::fault(&self.body);
+        if let Some(retry_after) = self.rate_limit(&fault) {
+            return Error::RateLimited { retry_after };
+        }
+        if self.status.is_redirection() {
+            return self.moved();
+        }
+        let text = self.text(&fault);
+        by_name(self.status, &fault, hop, &text).unwrap_or_else(|| by_status(self.status, hop, text))
+    }
+
+    fn rate_limit(&self, fault: &Fault) -> Option<Duration> {
+        let spent = self
+            .header("x-ratelimit-remaining")
+            .is_some_and(|left| left == "0");
+        let asked_to_wait = self.header(RETRY_AFTER.as_str());
+        let limited = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => true,
+            StatusCode::FORBIDDEN => {
+                spent || asked_to_wait.is_some() || fault.message.to_lowercase().contains("secondary rate")
+            }
+            _ => false,
+        };
+        let reset = || {
+            self.header("x-ratelimit-reset")
+                .filter(|_| spent)
+                .and_then(until_epoch)
+        };
+        limited.then(|| {
+            asked_to_wait
+                .and_then(delay)
+                .or_else(reset)
+                .unwrap_or(UNSAID_DELAY)
+        })
+    }
+
+    fn moved(&self) -> Error {
+        let target = self
+            .header(LOCATION.as_str())
+            .unwrap_or("a place that it does not name");
+        let target = target.split('?').next().unwrap_or_default();
+        Error::Config(format!(
+            "{} has moved to {target} (HTTP {}): GitHub was asked at an old name; give the new one",
+            self.asked,
+            self.status.as_u16()
+        ))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .map(str::trim)
+            .filter(|v| !v.is_empty())
+    }
+
+    /// What a person needs to look into it, and no credential.
+    fn text(&self, fault: &Fault) -> String {
+        let mut text = format!("{} answered HTTP {}", self.asked, self.status.as_u16());
+        if !fault.message.is_empty() {
+            text = format!("{} ({text}", excerpt(&fault.message));
+        } else {
+            text.push_str(" (no message");
+        }
+        for name in ["ActivityId", "X-GitHub-Request-Id"] {
+            if let Some(id) = self.header(name) {
+                text.push_str(&format!("; {name} {id}"));
+            }
+        }
+        text.push(')');
+        if self.secret.is_empty() {
+            text
+        } else {
+            text.replace(&self.secret, "…")
+        }
+    }
+}
+
+/// One line, and short.
+fn excerpt(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(EXCERPT) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+/// `Retry-After`: seconds, or a date.
+fn delay(value: &str) -> Option<Duration> {
+    match value.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => until(DateTimeParser::new().parse_timestamp(value).ok()?),
+    }
+}
+
+fn until_epoch(value: &str) -> Option<Duration> {
+    until(Timestamp::from_second(value.parse().ok()?).ok()?)
+}
+
+fn until(moment: Timestamp) -> Option<Duration> {
+    Some(Duration::try_from(moment.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO))
+}
+
+fn by_name(status: StatusCode, fault: &Fault, hop: Hop, text: &str) -> Option<Error> {
+    // A 401 is about the token, whatever the exception says ("TokenExpired", for one, does not mean the session).
+    if hop == Hop::Auth || status == StatusCode::UNAUTHORIZED {
+        return None;
+    }
+    let lost = || fault.name.contains("Expired") || fault.name.contains("NotFound");
+    match fault.name.as_str() {
+        "AgentExistsException" => Some(Error::RunnerExists),
+        "AgentNotFoundException" => Some(Error::RunnerGone),
+        "JobStillRunningException" => Some(Error::RunnerBusy),
+        "RunnerScaleSetExistsException" => Some(Error::NameTaken(text.to_owned())),
+        "RunnerScaleSetNotFoundException" => Some(Error::ScaleSetGone),
+        name if name.ends_with("SessionConflictException") => Some(conflict(fault)),
+        _ if matches!(hop, Hop::Session | Hop::Queue) && lost() => Some(Error::SessionLost(text.to_owned())),
+        _ => None,
+    }
+}
+
+fn by_status(status: StatusCode, hop: Hop, text: String) -> Error {
+    match (hop, status.as_u16()) {
+        (_, 408 | 500..) => Error::Transient(text),
+        (Hop::Queue, 401) => Error::TokenExpired,
+        (_, 401) => Error::AuthRejected(text),
+        (_, 403) => Error::Forbidden(text),
+        (Hop::Auth, _) => Error::AuthRejected(text),
+        (Hop::ScaleSet | Hop::DeleteScaleSet | Hop::OpenSession | Hop::Mint, 404) => Error::ScaleSetGone,
+        (Hop::ScaleSet, 409) => Error::NameTaken(text),
+        (Hop::DeleteScaleSet, 400 | 409) => Error::RunnerBusy,
+        (Hop::OpenSession, 409) => Error::SessionConflict { owner: None },
+        (Hop::Session | Hop::Queue, _) => Error::SessionLost(text),
+        (Hop::Mint, 409) => Error::RunnerExists,
+        (Hop::Runner, 404) => Error::RunnerGone,
+        (Hop::ScaleSet, _) => Error::Config(format!("GitHub refuses the scale set: {text}")),
+        _ => Error::BadReply(text),
+    }
+}
+
+/// The service says "… already has an active session for owner NAME." (actions-runner-controller, issue 3351)
+fn conflict(fault: &Fault) -> Error {
+    let owner = fault
+        .message
+        .split_once("for owner ")
+        .map(|(_, rest)| rest.trim());
+    let owner = owner.map(|o| o.trim_end_matches('.').trim_matches(['\'', '"', '`']).to_owned());
+    Error::SessionConflict {
+        owner: owner.filter(|o| !o.is_empty()).map(|o| excerpt(&o)),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
+        let headers = headers
+            .iter()
+            .map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()))
+            .collect();
+        Reply {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: body.into(),
+            asked: "GET /x".into(),
+            secret: "planted".into(),
+        }
+    }
+
+    fn exception(status: u16, name: &str, hop: Hop) -> Error {
+        let body = format!(r#"{{"typeName": "GitHub.X.{name}, GitHub.X", "message": "no"}}"#);
+        reply(status, &[], &body).error(hop)
+    }
+
+    #[test]
+    fn a_rate_limit_comes_before_everything() {
+        let seconds = |status, headers: &[(&str, &str)], body: &str| match reply(status, headers, body)
+            .error(Hop::Auth)
+        {
+            Error::RateLimited { retry_after } => Some(retry_after.as_secs()),
+            _ => None,
+        };
+        assert_eq!(seconds(429, &[("retry-after", "7")], ""), Some(7));
+        assert_eq!(seconds(429, &[], ""), Some(60));
+        assert_eq!(seconds(403, &[("retry-after", "7")], ""), Some(7));
+        assert_eq!(
+            seconds(
+                403,
+                &[],
+                r#"{"message": "You have exceeded a Secondary Rate limit"}"#
+            ),
+            Some(60)
+        );
+        let soon = (Timestamp::now() + Duration::from_secs(90))
+            .as_second()
+            .to_string();
+        let left = seconds(
+            403,
+            &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &soon)],
+            "",
+        )
+        .unwrap();
+        assert!((80..=90).contains(&left), "{left}");
+        assert_eq!(
+            seconds(429, &[("retry-after", "Tue, 15 Nov 1994 08:12:31 GMT")], ""),
+            Some(0)
+        );
+        assert_eq!(
+            seconds(403, &[], r#"{"message": "Resource not accessible"}"#),
+            None
+        );
+        let named = r#"{"typeName": "AgentNotFoundException", "message": "x"}"#;
+        assert!(matches!(
+            reply(429, &[], named).error(Hop::Runner),
+            Error::RateLimited { .. }
+        ));
+    }
+
+    #[test]
+    fn an_exceptions_name_comes_before_the_status() {
+        assert!(matches!(
+            exception(400, "AgentExistsException", Hop::Mint),
+            Error::RunnerExists
+        ));
+        assert!(matches!(
+            exception(400, "AgentNotFoundException", Hop::Runner),
+            Error::RunnerGone
+        ));
+        assert!(matches!(
+            exception(400, "JobStillRunningException", Hop::Runner),
+            Error::RunnerBusy
+        ));
+        assert!(matches!(
+            exception(400, "RunnerScaleSetExistsException", Hop::ScaleSet),
+            Error::NameTaken(_)
+        ));
+        assert!(matches!(
+            exception(400, "RunnerScaleSetNotFoundException", Hop::Session),
+            Error::ScaleSetGone
+        ));
+        assert!(matches!(
+            exception(400, "RunnerScaleSetSessionExpiredException", Hop::Queue),
+            Error::SessionLost(_)
+        ));
+        let conflict = exception(409, "TaskAgentSessionConflictException", Hop::OpenSession);
+        assert!(matches!(conflict, Error::SessionConflict { owner: None }));
+    }
+
+    #[test]
+    fn a_conflict_names_the_owner() {
+        let body = r#"{"typeName": "X.RunnerScaleSetSessionConflictException",
+            "message": "The runner scale set linux already has an active session for owner arc-listener-0."}"#;
+        let error = reply(409, &[], body).error(Hop::OpenSession);
+        assert!(matches!(error, Error::SessionConflict { owner: Some(o) } if o == "arc-listener-0"));
+    }
+
+    #[test]
+    fn h3_not_found_means_what_was_asked_for() {
+        let not_found = |hop| reply(404, &[], r#"{"message": "Not Found"}"#).error(hop);
+        assert!(matches!(not_found(Hop::Auth), Error::AuthRejected(_)));
+        assert!(matches!(not_found(Hop::ScaleSet), Error::ScaleSetGone));
+        assert!(matches!(not_found(Hop::OpenSession), Error::ScaleSetGone));
+        assert!(matches!(not_found(Hop::Session), Error::SessionLost(_)));
+        assert!(matches!(not_found(Hop::Queue), Error::SessionLost(_)));
+        assert!(matches!(not_found(Hop::Runner), Error::RunnerGone));
+        assert!(matches!(not_found(Hop::Group), Error::BadReply(_)));
+    }
+
+    #[test]
+    fn a_401_is_about_the_token_at_the_queue_and_the_credential_elsewhere() {
+        assert!(matches!(
+            exception(401, "TokenExpiredException", Hop::Queue),
+            Error::TokenExpired
+        ));
+        assert!(matches!(
+            exception(401, "TokenExpiredException", Hop::Session),
+            Error::AuthRejected(_)
+        ));
+        assert!(matches!(
+            reply(403, &[], "").error(Hop::Auth),
+            Error::Forbidden(_)
+        ));
+        assert!(matches!(
+            reply(502, &[], "").error(Hop::Auth),
+            Error::Transient(_)
+        ));
+    }
+
+    #[test]
+    fn a_redirect_names_the_new_place() {
+        let error = reply(
+            301,
+            &[("location", "https://api.github.com/orgs/new?t=planted")],
+            "",
+        )
+        .error(Hop::Auth);
+        assert!(
+            matches!(&error, Error::Config(t) if t.contains("orgs/new") && !t.contains("planted")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_text_helps_and_carries_no_credential() {
+        let headers = [("ActivityId", "act-1"), ("X-GitHub-Request-Id", "req-1")];
+        let text = reply(
+            500,
+            &headers,
+            &format!("<p>who is\n planted {}</p>", "x".repeat(900)),
+        )
+        .error(Hop::Runner);
+        let text = text.to_string();
+        assert!(
+            text.contains("act-1") && text.contains("req-1") && text.contains("<p>who is … x"),
+            "{text}"
+        );
+        assert!(!text.contains("planted") && text.len() < 400, "{text}");
+        // What looks like data is not quoted at all: it may hold a token that is not ours yet.
+        assert!(
+            !reply(500, &[], r#"{"token": "fresh""#)
+                .error(Hop::Auth)
+                .to_string()
+                .contains("fresh")
+        );
+    }
+}

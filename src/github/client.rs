@@ -1,0 +1,599 @@
+//! The thin client: [`ScaleSetService`] over HTTP.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backon::{ExponentialBuilder, Retryable};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Request, StatusCode, Url};
+use serde_json::{Value, json};
+
+use super::auth::{AdminToken, Auth};
+use super::classify::Hop;
+use super::network::Pools;
+use super::transport::{self, Reply};
+use super::url::{ConfigUrl, below};
+use super::wire::{self, Group, Jit, List, WireJob, WireRunner, WireScaleSet, WireSession};
+use super::{
+    AcquirableJob, Credentials, Error, JitRunner, Message, Network, RunnerReference, ScaleSet,
+    ScaleSetService, Session, WantedScaleSet,
+};
+use crate::runner::JitConfiguration;
+
+/// The version of the service's API that GitHub's own client asks for.
+const API_VERSION: &str = "6.0-preview";
+/// What a new session's id is in the request; the service gives the real one.
+const NO_SESSION: &str = "00000000-0000-0000-0000-000000000000";
+/// The group that every organisation has.
+const DEFAULT_GROUP: (i64, &str) = (1, "default");
+/// The runner's work folder, below its home: GitHub's default.
+const WORK_FOLDER: &str = "_work";
+/// A larger JIT configuration does not fit into an ECS task override (8,192 characters in all). About 4.5 KiB is usual.
+const MAX_JIT: usize = 8192;
+/// A transient fault gets this many further tries, if the call's deadline leaves the time.
+const RETRIES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(500))
+    .with_max_delay(Duration::from_secs(5))
+    .with_max_times(2)
+    .with_jitter();
+
+/// How long a call may take, all tries included.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// Everything but a poll: 30 s. One try of a call that is repeated gets a third of it.
+    pub control: Duration,
+    /// A long poll: 2 min. GitHub holds a quiet one for about 50 s.
+    pub poll: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Deadlines {
+            control: Duration::from_secs(30),
+            poll: Duration::from_secs(120),
+        }
+    }
+}
+
+/// All that a client is made of; two sets for which it is equal share one client.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientConfig {
+    /// The organisation, repository or enterprise: `https://github.com/acme`.
+    pub url: String,
+    /// Permits `http://`, though never for github.com or GHE.com.
+    pub allow_insecure: bool,
+    /// What is shown to GitHub.
+    pub credentials: Credentials,
+    /// How GitHub is reached.
+    pub network: Network,
+}
+
+/// A client of the scale-set service at one URL with one credential. Cheap to share, made to be shared.
+pub struct Client {
+    config: ConfigUrl,
+    pools: Pools,
+    auth: Auth,
+    deadlines: Deadlines,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("url", &self.config.as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Builds it; no request is made yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a URL, key, proxy or CA bundle that cannot be used.
+    pub fn new(config: &ClientConfig, deadlines: Deadlines) -> Result<Self, Error> {
+        let url = ConfigUrl::parse(&config.url, config.allow_insecure)?;
+        let pools = Pools::new(&config.network)?;
+        let attempt = deadlines.control / 3;
+        let auth = Auth::new(
+            pools.control.clone(),
+            url.clone(),
+            config.credentials.clone(),
+            attempt,
+        )?;
+        Ok(Client {
+            config: url,
+            pools,
+            auth,
+            deadlines,
+        })
+    }
+
+    /// A call with the admin token that may be repeated: transient faults get further tries.
+    async fn call(&self, call: Call<'_>) -> Result<Reply, Error> {
+        let attempt = || async {
+            let token = self.auth.admin().await?;
+            self.call_with(token, &call, self.deadlines.control / 3).await
+        };
+        attempt
+            .retry(RETRIES)
+            .when(|e| matches!(e, Error::Transient(_)))
+            .await
+    }
+
+    /// A call that must not happen twice when its answer is lost: one try.
+    async fn call_once(&self, call: Call<'_>) -> Result<Reply, Error> {
+        let token = self.auth.admin().await?;
+        self.call_with(token, &call, self.deadlines.control).await
+    }
+
+    /// A refused token is renewed once. (A call that was refused did not happen, so this is no repetition.)
+    async fn call_with(
+        &self,
+        token: Arc<AdminToken>,
+        call: &Call<'_>,
+        timeout: Duration,
+    ) -> Result<Reply, Error> {
+        let reply = self.send(&token.service, &token.token, call, timeout).await?;
+        if reply.status != StatusCode::UNAUTHORIZED {
+            return reply.success(call.hop);
+        }
+        let token = self.auth.renew(&token).await?;
+        self.send(&token.service, &token.token, call, timeout)
+            .await?
+            .success(call.hop)
+    }
+
+    async fn send(
+        &self,
+        service: &Url,
+        token: &str,
+        call: &Call<'_>,
+        timeout: Duration,
+    ) -> Result<Reply, Error> {
+        let mut url = below(service, &call.path.iter().map(String::as_str).collect::<Vec<_>>());
+        url.query_pairs_mut()
+            .extend_pairs(call.query)
+            .append_pair("api-version", API_VERSION);
+        let asked = format!("{} {}", call.method, url.path());
+        let who = ("controller", call.scale_set_id);
+        let mut request = transport::request(call.method.clone(), url, ("Bearer", token), who)?;
+        request
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(body) = &call.body {
+            transport::with_json(&mut request, body);
+        }
+        transport::send(&self.pools.control, request, asked, timeout).await
+    }
+
+    /// A request to the message queue, with the queue's own token.
+    fn queue_request(&self, method: Method, session: &Session, url: Url) -> Result<Request, Error> {
+        let authorization = ("Bearer", session.queue_token.as_str());
+        transport::request(method, url, authorization, ("listener", session.scale_set_id))
+    }
+
+    async fn group_id(&self, name: &str) -> Result<i64, Error> {
+        if self.config.is_repository() || name.eq_ignore_ascii_case(DEFAULT_GROUP.1) {
+            return Ok(DEFAULT_GROUP.0);
+        }
+        let query = [("groupName", name)];
+        let reply = self
+            .call(Call::get(Hop::Group, &["runtime", "runnergroups", ""]).query(&query))
+            .await?;
+        let groups: List<Group> = wire::decode(&reply.body, "the list of runner groups")?;
+        let group = groups
+            .value
+            .into_iter()
+            .find(|g| g.name.eq_ignore_ascii_case(name) && g.id > 0);
+        group
+            .map(|g| g.id)
+            .ok_or_else(|| Error::GroupNotFound(name.to_owned()))
+    }
+
+    /// The scale set of that id, if it still exists.
+    async fn scale_set(&self, id: i64) -> Result<Option<WireScaleSet>, Error> {
+        match self.call(Call::of_set(Method::GET, Hop::ScaleSet, id, &[])).await {
+            Ok(reply) => wire::decode(&reply.body, "the scale set").map(Some),
+            Err(Error::ScaleSetGone) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn scale_set_named(&self, name: &str, group: i64) -> Result<Option<WireScaleSet>, Error> {
+        let group = group.to_string();
+        let query = [("runnerGroupId", group.as_str()), ("name", name)];
+        let reply = self
+            .call(Call::get(Hop::ScaleSet, &["runtime", "runnerscalesets"]).query(&query))
+            .await?;
+        let sets: List<WireScaleSet> = wire::decode(&reply.body, "the list of scale sets")?;
+        Ok(sets.value.into_iter().find(|s| s.name.eq_ignore_ascii_case(name)))
+    }
+
+    /// Creates it. A name that is taken is looked up once more: the answer to an earlier try may have been lost.
+    async fn create(&self, wanted: &WantedScaleSet, group: i64) -> Result<WireScaleSet, Error> {
+        let body = json!({
+            "name": wanted.name,
+            "runnerGroupId": group,
+            "labels": wire::labels(&wanted.labels),
+            "RunnerSetting": wire::runner_setting(),
+        });
+        let call = Call::get(Hop::ScaleSet, &["runtime", "runnerscalesets"]);
+        match self
+            .call(Call {
+                method: Method::POST,
+                body: Some(body),
+                ..call
+            })
+            .await
+        {
+            Ok(reply) => wire::decode(&reply.body, "the new scale set"),
+            Err(Error::NameTaken(text)) => self
+                .scale_set_named(&wanted.name, group)
+                .await?
+                .ok_or(Error::NameTaken(text)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Deletes a session by its id, which needs no more than that: whoever knows it can.
+    async fn delete_session(&self, scale_set_id: i64, session: &str) -> Result<(), Error> {
+        let call = Call::of_set(Method::DELETE, Hop::Session, scale_set_id, &["sessions", session]);
+        match self.call_once(call).await {
+            Ok(_) | Err(Error::SessionLost(_) | Error::ScaleSetGone) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn session(&self, reply: &Reply, scale_set_id: i64, owner: &str) -> Result<Session, Error> {
+        let wire: WireSession = wire::decode(&reply.body, "the session")?;
+        let queue_url = wire::required(wire.queue_url, "the session's queue URL")?;
+        self.config.trusts(&queue_url)?;
+        Ok(Session {
+            id: wire::required(wire.id, "the session's id")?,
+            scale_set_id,
+            owner: owner.to_owned(),
+            queue_url,
+            queue_token: wire::required(wire.queue_token, "the session's queue token")?,
+            statistics: wire.statistics.map(Into::into),
+        })
+    }
+
+    async fn mint(&self, scale_set_id: i64, runner_name: &str) -> Result<JitRunner, Error> {
+        let call = Call::of_set(Method::POST, Hop::Mint, scale_set_id, &["generatejitconfig"]);
+        let body = json!({"name": runner_name, "workFolder": WORK_FOLDER});
+        let reply = self
+            .call_once(Call {
+                body: Some(body),
+                ..call
+            })
+            .await?;
+        let jit: Jit = wire::decode(&reply.body, "the JIT configuration")?;
+        let encoded = wire::required(jit.encoded, "the JIT configuration")?;
+        if encoded.len() > MAX_JIT {
+            let length = encoded.len();
+            return Err(Error::BadReply(format!(
+                "the JIT configuration is {length} bytes long; a runner's environment carries at most {MAX_JIT}"
+            )));
+        }
+        if jit.runner.id <= 0 {
+            return Err(Error::BadReply("the JIT configuration names no runner".into()));
+        }
+        Ok(JitRunner {
+            id: jit.runner.id,
+            configuration: JitConfiguration::new(encoded),
+        })
+    }
+
+    /// Frees a runner name that a stale registration of the same scale set holds.
+    async fn free_name(&self, scale_set_id: i64, runner_name: &str) -> Result<(), Error> {
+        match self.find(runner_name).await? {
+            None => Ok(()),
+            Some(stale) if stale.scale_set_id == scale_set_id => match self.remove(stale.id).await {
+                Err(Error::RunnerBusy) => Err(Error::RunnerExists),
+                done => done,
+            },
+            Some(_) => Err(Error::RunnerExists),
+        }
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<RunnerReference>, Error> {
+        let query = [("agentName", name)];
+        let call = Call::get(Hop::Runner, &["distributedtask", "pools", "0", "agents"]).query(&query);
+        let runners: List<WireRunner> = match self.call(call).await {
+            Ok(reply) => wire::decode(&reply.body, "the list of runners")?,
+            Err(Error::RunnerGone) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        Ok(runners
+            .value
+            .into_iter()
+            .find(|r| r.name.eq_ignore_ascii_case(name))
+            .map(Into::into))
+    }
+
+    async fn remove(&self, id: i64) -> Result<(), Error> {
+        let path = ["distributedtask", "pools", "0", "agents", &id.to_string()];
+        let call = Call {
+            method: Method::DELETE,
+            ..Call::get(Hop::Runner, &path)
+        };
+        match self.call(call).await {
+            Ok(_) | Err(Error::RunnerGone) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// A call to the service.
+struct Call<'a> {
+    method: Method,
+    hop: Hop,
+    path: Vec<String>,
+    query: &'a [(&'a str, &'a str)],
+    body: Option<Value>,
+    /// For the user agent.
+    scale_set_id: i64,
+}
+
+impl<'a> Call<'a> {
+    fn get(hop: Hop, path: &[&str]) -> Self {
+        let path = std::iter::once("_apis")
+            .chain(path.iter().copied())
+            .map(str::to_owned)
+            .collect();
+        Call {
+            method: Method::GET,
+            hop,
+            path,
+            query: &[],
+            body: None,
+            scale_set_id: 0,
+        }
+    }
+
+    /// A call to a scale set, or to what `rest` names below it.
+    fn of_set(method: Method, hop: Hop, id: i64, rest: &[&str]) -> Self {
+        let id_text = id.to_string();
+        let path = [&["runtime", "runnerscalesets", &id_text], rest].concat();
+        Call {
+            method,
+            scale_set_id: id,
+            ..Call::get(hop, &path)
+        }
+    }
+
+    fn query(self, query: &'a [(&'a str, &'a str)]) -> Self {
+        Call { query, ..self }
+    }
+}
+
+/// What a PATCH has to say so that `found` becomes `wanted`; `None` when it is so already. `group` is `None` where there
+/// are no groups.
+fn changes(found: &WireScaleSet, wanted: &WantedScaleSet, group: Option<i64>) -> Option<Value> {
+    let mut patch = serde_json::Map::new();
+    if found.name != wanted.name {
+        patch.insert("name".into(), json!(wanted.name));
+    }
+    if group.is_some_and(|group| found.group > 0 && found.group != group) {
+        patch.insert("runnerGroupId".into(), json!(group));
+    }
+    if !same_labels(&found.labels(), &wanted.labels) {
+        patch.insert("labels".into(), wire::labels(&wanted.labels));
+    }
+    if found.setting.disable_update == Some(false) {
+        patch.insert("RunnerSetting".into(), wire::runner_setting());
+    }
+    (!patch.is_empty()).then(|| patch.into())
+}
+
+/// Labels are a set, and GitHub matches them without regard to case.
+fn same_labels(a: &[String], b: &[String]) -> bool {
+    let sorted = |labels: &[String]| {
+        let mut labels: Vec<_> = labels.iter().map(|l| l.to_lowercase()).collect();
+        labels.sort();
+        labels.dedup();
+        labels
+    };
+    sorted(a) == sorted(b)
+}
+
+/// Ends a call at its deadline.
+async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Transient(format!(
+            "no answer within {} s",
+            deadline.as_secs_f32()
+        ))),
+    }
+}
+
+#[async_trait]
+impl ScaleSetService for Client {
+    async fn ensure_scale_set(
+        &self,
+        wanted: &WantedScaleSet,
+        known_id: Option<i64>,
+    ) -> Result<ScaleSet, Error> {
+        within(self.deadlines.control, async {
+            let group = self.group_id(&wanted.runner_group).await?;
+            let mut found = match known_id {
+                Some(id) => self.scale_set(id).await?,
+                None => None,
+            };
+            if found.is_none() {
+                found = self.scale_set_named(&wanted.name, group).await?;
+            }
+            let found = match found {
+                Some(found) => found,
+                None => self.create(wanted, group).await?,
+            };
+            let group = (!self.config.is_repository()).then_some(group);
+            let Some(patch) = changes(&found, wanted, group) else {
+                return found.try_into();
+            };
+            let call = Call::of_set(Method::PATCH, Hop::ScaleSet, found.id, &[]);
+            self.call(Call {
+                body: Some(patch),
+                ..call
+            })
+            .await?;
+            self.scale_set(found.id)
+                .await?
+                .ok_or(Error::ScaleSetGone)?
+                .try_into()
+        })
+        .await
+    }
+
+    async fn delete_scale_set(&self, id: i64) -> Result<(), Error> {
+        let call = Call::of_set(Method::DELETE, Hop::DeleteScaleSet, id, &[]);
+        match within(self.deadlines.control, self.call(call)).await {
+            Ok(_) | Err(Error::ScaleSetGone) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn open_session(
+        &self,
+        scale_set_id: i64,
+        owner: &str,
+        left_behind: Option<&str>,
+    ) -> Result<Session, Error> {
+        within(self.deadlines.control, async {
+            if let Some(id) = left_behind {
+                // Bounded by itself, and no reason to stop: if the session still stands, opening says so.
+                let cleared = within(self.deadlines.control / 3, self.delete_session(scale_set_id, id)).await;
+                if let Err(error) = cleared {
+                    tracing::warn!(scale_set_id, session = id, %error, "the session left behind could not be deleted");
+                }
+            }
+            let call = Call::of_set(Method::POST, Hop::OpenSession, scale_set_id, &["sessions"]);
+            let body = json!({"sessionId": NO_SESSION, "ownerName": owner});
+            let reply = self.call_once(Call { body: Some(body), ..call }).await?;
+            self.session(&reply, scale_set_id, owner)
+        })
+        .await
+    }
+
+    async fn refresh(&self, session: &Session) -> Result<Session, Error> {
+        let path = ["sessions", &session.id];
+        let call = Call::of_set(Method::PATCH, Hop::Session, session.scale_set_id, &path);
+        let reply = within(self.deadlines.control, self.call(call)).await?;
+        self.session(&reply, session.scale_set_id, &session.owner)
+    }
+
+    async fn poll(
+        &self,
+        session: &Session,
+        last_message_id: i64,
+        capacity: u32,
+    ) -> Result<Option<Message>, Error> {
+        let mut url = self.config.trusts(&session.queue_url)?;
+        if last_message_id > 0 {
+            url.query_pairs_mut()
+                .append_pair("lastMessageId", &last_message_id.to_string());
+        }
+        let mut request = self.queue_request(Method::GET, session, url)?;
+        let accept = HeaderValue::from_static("application/json; api-version=6.0-preview");
+        request.headers_mut().insert(ACCEPT, accept);
+        request
+            .headers_mut()
+            .insert("X-ScaleSetMaxCapacity", HeaderValue::from(capacity));
+        let asked = "GET of the message queue".to_owned();
+        let reply = transport::send(&self.pools.polls, request, asked, self.deadlines.poll).await?;
+        let reply = reply.success(Hop::Queue)?;
+        match reply.status {
+            StatusCode::ACCEPTED | StatusCode::NO_CONTENT => Ok(None),
+            _ => wire::message(&reply.body).map(Some),
+        }
+    }
+
+    async fn acknowledge(&self, session: &Session, message_id: i64) -> Result<(), Error> {
+        let url = below(
+            &self.config.trusts(&session.queue_url)?,
+            &[&message_id.to_string()],
+        );
+        let attempt = || async {
+            let request = self.queue_request(Method::DELETE, session, url.clone())?;
+            let asked = "DELETE of a message".to_owned();
+            let reply =
+                transport::send(&self.pools.control, request, asked, self.deadlines.control / 3).await?;
+            match reply.status {
+                StatusCode::NOT_FOUND => Ok(()),
+                _ => reply.success(Hop::Queue).map(drop),
+            }
+        };
+        let tries = attempt.retry(RETRIES).when(|e| matches!(e, Error::Transient(_)));
+        within(self.deadlines.control, tries).await
+    }
+
+    async fn acquire(&self, session: &Session, request_ids: &[i64]) -> Result<Vec<i64>, Error> {
+        let call = Call::of_set(Method::POST, Hop::Queue, session.scale_set_id, &["acquirejobs"]);
+        let call = Call {
+            body: Some(json!(request_ids)),
+            ..call
+        };
+        let attempt = || async {
+            let service = &self.auth.admin().await?.service;
+            let reply = self
+                .send(service, &session.queue_token, &call, self.deadlines.control / 3)
+                .await?;
+            match reply.status {
+                // The broker of github.com assigns jobs by itself and has no such route.
+                StatusCode::NOT_FOUND => Ok(Vec::new()),
+                _ => {
+                    let reply = reply.success(call.hop)?;
+                    Ok(wire::decode::<List<i64>>(&reply.body, "the list of acquired jobs")?.value)
+                }
+            }
+        };
+        let tries = attempt.retry(RETRIES).when(|e| matches!(e, Error::Transient(_)));
+        within(self.deadlines.control, tries).await
+    }
+
+    async fn acquirable(&self, scale_set_id: i64) -> Result<Vec<AcquirableJob>, Error> {
+        let call = Call::of_set(Method::GET, Hop::ScaleSet, scale_set_id, &["acquirablejobs"]);
+        match within(self.deadlines.control, self.call(call)).await {
+            Ok(reply) if reply.status == StatusCode::NO_CONTENT => Ok(Vec::new()),
+            Ok(reply) => {
+                let jobs: List<WireJob> = wire::decode(&reply.body, "the list of offered jobs")?;
+                Ok(jobs.value.into_iter().map(Into::into).collect())
+            }
+            // No such route, as with `acquire`; whether the set is gone shows elsewhere.
+            Err(Error::ScaleSetGone) => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn mint_jit(&self, scale_set_id: i64, runner_name: &str) -> Result<JitRunner, Error> {
+        within(self.deadlines.control, async {
+            match self.mint(scale_set_id, runner_name).await {
+                Err(Error::RunnerExists) => {
+                    self.free_name(scale_set_id, runner_name).await?;
+                    self.mint(scale_set_id, runner_name).await
+                }
+                minted => minted,
+            }
+        })
+        .await
+    }
+
+    async fn find_runner(&self, name: &str) -> Result<Option<RunnerReference>, Error> {
+        within(self.deadlines.control, self.find(name)).await
+    }
+
+    async fn remove_runner(&self, id: i64) -> Result<(), Error> {
+        within(self.deadlines.control, self.remove(id)).await
+    }
+
+    async fn close(&self, session: &Session) -> Result<(), Error> {
+        within(
+            self.deadlines.control,
+            self.delete_session(session.scale_set_id, &session.id),
+        )
+        .await
+    }
+}

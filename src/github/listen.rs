@@ -1,0 +1,603 @@
+//! The listen loop: one task per scale set that owns its message session. Nothing in it is fatal but what only a
+//! change elsewhere can mend, and that it reports to whoever started it.
+//!
+//! The order that loses nothing: a message goes to the audience (the ledger), then its offered jobs are acquired, then
+//! it is acknowledged. A crash in between brings it back, and the ledger knows what it has seen. What could not be
+//! acquired or acknowledged is tried again before each poll and never holds the next message up.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Message, ScaleSetService, Session};
+use crate::runner::{JobEvent, Statistics};
+
+/// A back-off starts here and doubles up to the cap, plus up to half of itself by chance.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A rate limit is waited out, but never for longer than this without another look.
+const LONGEST_RATE_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// A conflict with a session that is probably our own clears fast, if it clears: this often, this soon.
+const OWN_CONFLICT_TRIES: u32 = 5;
+const OWN_CONFLICT_WAIT: Duration = Duration::from_secs(1);
+/// A foreign session is waited out; plus up to as much again by chance.
+const CONFLICT_WAIT: Duration = Duration::from_secs(15);
+/// A poll that fails this often in a row ends the session; a new one is opened in its place.
+const POLL_TRIES: u32 = 2;
+/// So many refusals in a row are believed: there are single ones while GitHub has an outage.
+const REFUSALS: u32 = 3;
+/// Statistics that are older are asked for: a quiet poll brings none.
+const STALE_STATISTICS: Duration = Duration::from_secs(3 * 60);
+/// A session whose polls are dropped for rising capacity again and again is refreshed this often, to show that it lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2 * 60);
+/// An answer that comes sooner and brings nothing new is not a long poll; the next one waits.
+const HASTY: Duration = Duration::from_millis(100);
+/// How long acquiring, and acknowledging, may hold up the next poll.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How long the audience may take to write the session down.
+const PERSIST: Duration = Duration::from_secs(5);
+/// How long the end waits for the session to be closed.
+const CLOSE: Duration = Duration::from_secs(4);
+/// Acknowledgements that are owed at most. Older ones are given up: a later session brings their messages back.
+const MOST_OWED: usize = 100;
+
+/// Who hears what is heard: the ledger and the controller behind it.
+#[async_trait]
+pub trait Audience: Send + Sync {
+    /// Writes the session's id down, before its first poll, so that whoever comes next can clear it. Polling goes on
+    /// without it after a few seconds.
+    async fn session_opened(&self, session: &SessionRecord);
+
+    /// The session was closed by us: nothing is left behind.
+    async fn session_closed(&self);
+
+    /// Current statistics: of a new session before its first poll, and of a refreshed one.
+    fn statistics(&self, statistics: Statistics);
+
+    /// A message for the ledger, before it is acknowledged. May come more than once.
+    fn message(&self, message: &Message);
+
+    /// How listening goes.
+    fn state(&self, state: ListenState);
+
+    /// How many jobs the set can have in hand, live. Every poll tells GitHub.
+    fn capacity(&self) -> watch::Receiver<u32>;
+}
+
+/// Which set to listen to, and as whom.
+#[derive(Debug, Clone)]
+pub struct ListenTarget {
+    /// The scale set's id.
+    pub scale_set_id: i64,
+    /// Who GitHub says owns the session. Keep it the same over restarts.
+    pub owner: String,
+    /// A session that an earlier controller wrote down: it is deleted first.
+    pub left_behind: Option<String>,
+}
+
+/// An open session, as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// The session's id.
+    pub id: String,
+    /// Its owner.
+    pub owner: String,
+    /// When it was opened.
+    pub since: Timestamp,
+}
+
+/// How listening goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenState {
+    /// A session is open: newly, or a refresh has just shown it. A sign of life, as `PollCompleted` is.
+    Polling {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A poll came back, with or without a message.
+    PollCompleted {
+        /// When.
+        at: Timestamp,
+    },
+    /// Another session is open; it is waited out.
+    Conflict {
+        /// Whose it is, where GitHub says so.
+        owner: Option<String>,
+        /// When it was first met.
+        since: Timestamp,
+    },
+    /// GitHub wants to be left alone.
+    RateLimited {
+        /// Until when.
+        until: Timestamp,
+    },
+    /// It does not work, and may in a moment.
+    Unreachable {
+        /// What happened last.
+        message: String,
+        /// When it began.
+        since: Timestamp,
+    },
+    /// GitHub refused the credential, or a right that it lacks. After a few tries the loop ends.
+    Refused {
+        /// What GitHub said.
+        message: String,
+    },
+}
+
+/// Why the loop ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenEnd {
+    /// It was told to.
+    Cancelled,
+    /// The scale set does not exist, on a second look either: register it again.
+    ScaleSetGone,
+    /// The credential is not accepted.
+    AuthRejected(String),
+    /// The credential lacks a right.
+    Forbidden(String),
+}
+
+/// Listens until told to stop, or until only a change elsewhere can help.
+pub async fn listen(
+    service: Arc<dyn ScaleSetService>,
+    set: ListenTarget,
+    audience: Arc<dyn Audience>,
+    cancel: CancellationToken,
+) -> ListenEnd {
+    let mut listener = Listener {
+        service,
+        set,
+        audience,
+        cancel,
+        last: None,
+        trouble: Trouble::default(),
+    };
+    let Err(end) = listener.run().await;
+    if end == ListenEnd::Cancelled {
+        listener.close().await;
+    }
+    end
+}
+
+struct Listener {
+    service: Arc<dyn ScaleSetService>,
+    set: ListenTarget,
+    audience: Arc<dyn Audience>,
+    cancel: CancellationToken,
+    /// The session that was opened last: cleared before the next is opened, closed at the end.
+    last: Option<Session>,
+    trouble: Trouble,
+}
+
+/// What has gone wrong since the last poll that succeeded.
+#[derive(Default)]
+struct Trouble {
+    since: Option<Timestamp>,
+    failures: u32,
+    refusals: u32,
+    conflicts: u32,
+    /// The scale set was not there on a first look.
+    gone: bool,
+}
+
+/// How far a session has been read, and what it still owes GitHub.
+struct Reading {
+    session: Session,
+    last_message_id: i64,
+    /// Offered jobs that are to be acquired.
+    offered: BTreeSet<i64>,
+    /// Recorded messages that are to be acknowledged.
+    recorded: BTreeSet<i64>,
+    /// When statistics last came.
+    counted: Instant,
+    /// When the session last showed that it lives.
+    alive: Instant,
+    /// Answers in a row that came at once and brought nothing.
+    hasty: u32,
+}
+
+/// What becomes of the session after an answer.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Poll,
+    Reopen,
+}
+
+impl Listener {
+    async fn run(&mut self) -> Result<Infallible, ListenEnd> {
+        loop {
+            let mut reading = Reading::new(self.open().await?);
+            if reading.session.statistics.is_some_and(|s| s.available > 0) {
+                self.look_for_offers(&mut reading).await?;
+            }
+            self.serve(reading).await?;
+        }
+    }
+
+    /// Opens a session, however long it takes.
+    async fn open(&mut self) -> Result<Session, ListenEnd> {
+        loop {
+            match self.try_open().await? {
+                Ok(session) => {
+                    self.opened(&session).await?;
+                    return Ok(session);
+                }
+                Err(error) => self.endure(error, true).await?,
+            }
+        }
+    }
+
+    async fn try_open(&mut self) -> Result<Result<Session, Error>, ListenEnd> {
+        let service = Arc::clone(&self.service);
+        let (id, owner, left_behind) = (self.set.scale_set_id, self.set.owner.clone(), self.left_behind());
+        let mut opening =
+            Box::pin(async move { service.open_session(id, &owner, left_behind.as_deref()).await });
+        tokio::select! {
+            opened = &mut opening => Ok(opened),
+            () = self.cancel.cancelled() => {
+                // GitHub may have opened it already: dropped now, it would stand in the way of the next one.
+                if let Ok(Ok(session)) = timeout(CLOSE, opening).await {
+                    self.last = Some(session);
+                }
+                Err(ListenEnd::Cancelled)
+            }
+        }
+    }
+
+    /// The session to clear before the next is opened: our own last one, or an earlier controller's.
+    fn left_behind(&self) -> Option<String> {
+        self.last
+            .as_ref()
+            .map(|session| session.id.clone())
+            .or_else(|| self.set.left_behind.clone())
+    }
+
+    /// Has the session written down and tells what it brought, before the first poll.
+    async fn opened(&mut self, session: &Session) -> Result<(), ListenEnd> {
+        tracing::info!(
+            scale_set_id = session.scale_set_id,
+            session = session.id,
+            "message session opened"
+        );
+        self.last = Some(session.clone());
+        self.trouble.conflicts = 0;
+        self.trouble.gone = false;
+        let since = Timestamp::now();
+        let record = SessionRecord {
+            id: session.id.clone(),
+            owner: session.owner.clone(),
+            since,
+        };
+        let audience = Arc::clone(&self.audience);
+        let written = self
+            .unless_cancelled(timeout(PERSIST, audience.session_opened(&record)))
+            .await?;
+        if written.is_err() {
+            tracing::warn!(
+                session = session.id,
+                "the session could not be written down in time; polling without"
+            );
+        }
+        self.audience.state(ListenState::Polling { since });
+        if let Some(statistics) = session.statistics {
+            self.audience.statistics(statistics);
+        }
+        Ok(())
+    }
+
+    /// Polls until the session is lost.
+    async fn serve(&mut self, mut reading: Reading) -> Result<(), ListenEnd> {
+        let mut capacity = self.audience.capacity();
+        let mut next = Next::Poll;
+        while next == Next::Poll {
+            self.settle(&mut reading).await?;
+            let advertised = *capacity.borrow_and_update();
+            let begun = Instant::now();
+            let answer = tokio::select! {
+                answer = self.service.poll(&reading.session, reading.last_message_id, advertised) => answer,
+                // A dropped poll loses nothing: what it would have brought is not acknowledged.
+                () = rises_above(&mut capacity, advertised) => {
+                    if reading.alive.elapsed() >= SIGN_OF_LIFE {
+                        next = self.renew(&mut reading).await?;
+                    }
+                    continue;
+                }
+                () = self.cancel.cancelled() => return Err(ListenEnd::Cancelled),
+            };
+            next = match answer {
+                Ok(message) => self.heard(&mut reading, message, begun).await?,
+                Err(Error::TokenExpired) if self.trouble.failures < POLL_TRIES => {
+                    self.token_expired(&mut reading).await?
+                }
+                Err(error) => self.poll_failed(error).await?,
+            };
+        }
+        Ok(())
+    }
+
+    /// A poll came back.
+    async fn heard(
+        &mut self,
+        reading: &mut Reading,
+        message: Option<Message>,
+        begun: Instant,
+    ) -> Result<Next, ListenEnd> {
+        self.trouble = Trouble::default();
+        reading.alive = Instant::now();
+        self.audience
+            .state(ListenState::PollCompleted { at: Timestamp::now() });
+        let new = message.as_ref().is_some_and(|m| m.id > reading.last_message_id);
+        if let Some(message) = message {
+            self.audience.message(&message);
+            reading.take(&message);
+        }
+        if new || begun.elapsed() >= HASTY {
+            reading.hasty = 0;
+        } else {
+            reading.hasty += 1;
+            self.pause(back_off(reading.hasty)).await?;
+        }
+        if reading.counted.elapsed() >= STALE_STATISTICS {
+            return self.renew(reading).await;
+        }
+        Ok(Next::Poll)
+    }
+
+    /// The usual end of a token's life. But a fresh token that is refused again is a failure like another.
+    async fn token_expired(&mut self, reading: &mut Reading) -> Result<Next, ListenEnd> {
+        if self.trouble.failures > 0 {
+            self.pause(back_off(self.trouble.failures)).await?;
+        }
+        self.trouble.failures += 1;
+        self.renew(reading).await
+    }
+
+    /// A new token for the same session, and current statistics with it.
+    async fn renew(&mut self, reading: &mut Reading) -> Result<Next, ListenEnd> {
+        let service = Arc::clone(&self.service);
+        match self.unless_cancelled(service.refresh(&reading.session)).await? {
+            Ok(session) if session.id == reading.session.id => {
+                tracing::debug!(session = session.id, "message session refreshed");
+                self.last = Some(session.clone());
+                self.audience.state(ListenState::Polling {
+                    since: Timestamp::now(),
+                });
+                if let Some(statistics) = session.statistics {
+                    self.audience.statistics(statistics);
+                }
+                reading.renewed(session);
+                Ok(Next::Poll)
+            }
+            Ok(session) => {
+                self.opened(&session).await?;
+                reading.renewed(session);
+                Ok(Next::Poll)
+            }
+            Err(error) => self.poll_failed(error).await,
+        }
+    }
+
+    /// A poll or a refresh failed.
+    async fn poll_failed(&mut self, error: Error) -> Result<Next, ListenEnd> {
+        let lost = matches!(
+            error,
+            Error::SessionLost(_) | Error::ScaleSetGone | Error::SessionConflict { .. }
+        );
+        if lost && self.trouble.failures == 0 {
+            tracing::info!(scale_set_id = self.set.scale_set_id, %error, "message session lost; opening another");
+            self.trouble.failures += 1;
+            self.trouble.gone = matches!(error, Error::ScaleSetGone);
+            return Ok(Next::Reopen);
+        }
+        // One fault that may pass is not worth a word.
+        let passing = matches!(error, Error::Transient(_) | Error::BadReply(_)) && self.trouble.failures == 0;
+        self.endure(error, !passing).await?;
+        Ok(if lost || self.trouble.failures >= POLL_TRIES {
+            Next::Reopen
+        } else {
+            Next::Poll
+        })
+    }
+
+    /// Takes a failure: tells it, and waits as long as it asks for. An error when waiting would not help.
+    async fn endure(&mut self, error: Error, told: bool) -> Result<(), ListenEnd> {
+        tracing::warn!(scale_set_id = self.set.scale_set_id, %error, "listening fails");
+        let now = Timestamp::now();
+        let since = *self.trouble.since.get_or_insert(now);
+        let was_gone = std::mem::replace(&mut self.trouble.gone, matches!(error, Error::ScaleSetGone));
+        let (state, wait) = match error {
+            Error::ScaleSetGone if was_gone => return Err(ListenEnd::ScaleSetGone),
+            Error::AuthRejected(message) if self.trouble.refused() => {
+                return Err(ListenEnd::AuthRejected(message));
+            }
+            Error::Forbidden(message) if self.trouble.refused() => return Err(ListenEnd::Forbidden(message)),
+            Error::AuthRejected(message) | Error::Forbidden(message) => {
+                (ListenState::Refused { message }, self.trouble.failed())
+            }
+            Error::SessionConflict { owner } => {
+                let wait = self.conflict_wait(owner.as_deref());
+                (ListenState::Conflict { owner, since }, wait)
+            }
+            Error::RateLimited { retry_after } => {
+                let wait = jitter(retry_after.clamp(FIRST_WAIT, LONGEST_RATE_LIMIT), 0.1);
+                (ListenState::RateLimited { until: now + wait }, wait)
+            }
+            error => (
+                ListenState::Unreachable {
+                    message: error.to_string(),
+                    since,
+                },
+                self.trouble.failed(),
+            ),
+        };
+        if told {
+            self.audience.state(state);
+        }
+        self.pause(wait).await
+    }
+
+    /// A session that we know of, or that has our name, goes as soon as GitHub has understood that we deleted it.
+    fn conflict_wait(&mut self, owner: Option<&str>) -> Duration {
+        self.trouble.conflicts += 1;
+        let ours = owner == Some(&self.set.owner) || self.left_behind().is_some();
+        if ours && self.trouble.conflicts <= OWN_CONFLICT_TRIES {
+            OWN_CONFLICT_WAIT
+        } else {
+            jitter(CONFLICT_WAIT, 1.0)
+        }
+    }
+
+    /// Acquires and acknowledges what is owed, as far as it goes now.
+    async fn settle(&self, reading: &mut Reading) -> Result<(), ListenEnd> {
+        let service = self.service.as_ref();
+        if !reading.offered.is_empty() {
+            let acquired = self
+                .unless_cancelled(timeout(SETTLE, reading.acquire(service)))
+                .await?;
+            log_owed("offered jobs could not be acquired", acquired);
+        }
+        if !reading.recorded.is_empty() {
+            let acknowledged = self
+                .unless_cancelled(timeout(SETTLE, reading.acknowledge(service)))
+                .await?;
+            log_owed("a message could not be acknowledged", acknowledged);
+        }
+        Ok(())
+    }
+
+    /// Jobs that are offered already: their message may have been acknowledged by one who did not acquire them.
+    async fn look_for_offers(&self, reading: &mut Reading) -> Result<(), ListenEnd> {
+        match self
+            .unless_cancelled(self.service.acquirable(self.set.scale_set_id))
+            .await?
+        {
+            Ok(jobs) => reading
+                .offered
+                .extend(jobs.iter().map(|j| j.request_id).filter(|id| *id > 0)),
+            Err(error) => tracing::warn!(%error, "the offered jobs could not be listed"),
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, wait: Duration) -> Result<(), ListenEnd> {
+        self.unless_cancelled(sleep(wait)).await
+    }
+
+    async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, ListenEnd> {
+        self.cancel
+            .run_until_cancelled(work)
+            .await
+            .ok_or(ListenEnd::Cancelled)
+    }
+
+    async fn close(&self) {
+        let Some(session) = &self.last else { return };
+        match timeout(CLOSE, self.service.close(session)).await {
+            Ok(Ok(())) => drop(timeout(CLOSE, self.audience.session_closed()).await),
+            Ok(Err(error)) => tracing::warn!(session = session.id, %error, "the session could not be closed"),
+            Err(_) => tracing::warn!(session = session.id, "the session could not be closed in time"),
+        }
+    }
+}
+
+fn log_owed(what: &'static str, outcome: Result<Result<(), Error>, Elapsed>) {
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "{what}; it is tried again"),
+        Err(_) => tracing::warn!("{what} in time; it is tried again"),
+    }
+}
+
+impl Trouble {
+    /// Counts a failure; answers how long to wait after it.
+    fn failed(&mut self) -> Duration {
+        self.failures += 1;
+        back_off(self.failures)
+    }
+
+    /// Counts a refusal; true when it is to be believed.
+    fn refused(&mut self) -> bool {
+        self.refusals += 1;
+        self.refusals >= REFUSALS
+    }
+}
+
+impl Reading {
+    fn new(session: Session) -> Self {
+        Reading {
+            session,
+            last_message_id: 0,
+            offered: BTreeSet::new(),
+            recorded: BTreeSet::new(),
+            counted: Instant::now(),
+            alive: Instant::now(),
+            hasty: 0,
+        }
+    }
+
+    fn renewed(&mut self, session: Session) {
+        self.session = session;
+        self.counted = Instant::now();
+        self.alive = Instant::now();
+    }
+
+    /// Notes what a recorded message leaves to do.
+    fn take(&mut self, message: &Message) {
+        self.last_message_id = self.last_message_id.max(message.id);
+        self.recorded.insert(message.id);
+        if self.recorded.len() > MOST_OWED {
+            self.recorded.pop_first();
+        }
+        if message.statistics.is_some() {
+            self.counted = Instant::now();
+        }
+        self.offered
+            .extend(message.events.iter().filter_map(|event| match event {
+                JobEvent::Available { request_id, .. } if *request_id > 0 => Some(*request_id),
+                _ => None,
+            }));
+    }
+
+    async fn acquire(&mut self, service: &dyn ScaleSetService) -> Result<(), Error> {
+        let ids: Vec<i64> = self.offered.iter().copied().collect();
+        let granted = service.acquire(&self.session, &ids).await?;
+        tracing::debug!(offered = ids.len(), granted = granted.len(), "jobs acquired");
+        // What was not granted is another's by now.
+        self.offered.clear();
+        Ok(())
+    }
+
+    async fn acknowledge(&mut self, service: &dyn ScaleSetService) -> Result<(), Error> {
+        while let Some(id) = self.recorded.first().copied() {
+            service.acknowledge(&self.session, id).await?;
+            self.recorded.remove(&id);
+        }
+        Ok(())
+    }
+}
+
+async fn rises_above(capacity: &mut watch::Receiver<u32>, advertised: u32) {
+    // Whoever sets the capacity may be gone before the loop is told to stop: then it stays as it is.
+    if capacity.wait_for(|now| *now > advertised).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn back_off(failures: u32) -> Duration {
+    let doubled = FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    jitter(doubled.min(LONGEST_WAIT), 0.5).min(LONGEST_WAIT)
+}
+
+/// `wait` plus up to `share` of itself, by chance.
+fn jitter(wait: Duration, share: f64) -> Duration {
+    wait.mul_f64(1.0 + share * rand::random::<f64>())
+}

@@ -1,0 +1,248 @@
+//! Tokens: personal, App, registration, admin. Each is really checked.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use axum::http::StatusCode;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::builder::Config;
+use super::route::Scope;
+use super::wire::Refusal;
+
+/// Life of installation and registration tokens, as GitHub documents it.
+const HOUR: Duration = Duration::from_hours(1);
+/// The longest that GitHub lets an App JWT live, with a minute for clocks that disagree.
+const APP_JWT_MAX_SECONDS: i64 = 660;
+
+/// A private RSA key in PEM form (PKCS#8), made once per process, for tests of GitHub App credentials.
+///
+/// # Panics
+///
+/// When the system has no randomness.
+pub fn app_private_key() -> &'static str {
+    static KEY: OnceLock<String> = OnceLock::new();
+    KEY.get_or_init(|| {
+        // Both fail only when the system's random source does.
+        #[allow(clippy::expect_used)]
+        let der: Pkcs8V1Der<'_> = KeyPair::generate(KeySize::Rsa2048)
+            .and_then(|key| key.as_der())
+            .expect("an RSA key");
+        let text = STANDARD.encode(der.as_ref());
+        let lines: Vec<&str> = (0..text.len())
+            .step_by(64)
+            .map(|i| &text[i..text.len().min(i + 64)])
+            .collect();
+        format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            lines.join("\n")
+        )
+    })
+}
+
+/// The key of a GitHub App is not one.
+#[derive(Debug, thiserror::Error)]
+#[error("not an RSA key in PEM form")]
+pub struct KeyError(#[from] jsonwebtoken::errors::Error);
+
+/// A GitHub App and its one installation.
+#[derive(Clone)]
+pub(super) struct App {
+    issuer: String,
+    installation_id: i64,
+    key: DecodingKey,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App")
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl App {
+    pub fn new(issuer: String, installation_id: i64, key_pem: &str) -> Result<Self, KeyError> {
+        let key = if key_pem.contains("PRIVATE KEY") {
+            let private = EncodingKey::from_rsa_pem(key_pem.as_bytes())?;
+            DecodingKey::from_jwk(&Jwk::from_encoding_key(&private, Algorithm::RS256)?)?
+        } else {
+            DecodingKey::from_rsa_pem(key_pem.as_bytes())?
+        };
+        Ok(Self {
+            issuer,
+            installation_id,
+            key,
+        })
+    }
+
+    /// The rules that GitHub documents: RS256, the right issuer, issued in the past, at most ten minutes of life.
+    fn accepts(&self, jwt: &str) -> Result<(), String> {
+        #[derive(Deserialize)]
+        struct Claims {
+            iss: Value,
+            iat: i64,
+            exp: i64,
+        }
+        let mut rules = Validation::new(Algorithm::RS256);
+        rules.leeway = 0;
+        let claims = jsonwebtoken::decode::<Claims>(jwt, &self.key, &rules)
+            .map_err(|e| e.to_string())?
+            .claims;
+        let issuer = claims
+            .iss
+            .as_str()
+            .map_or_else(|| claims.iss.to_string(), str::to_owned);
+        let now = Timestamp::now().as_second();
+        if issuer != self.issuer {
+            return Err("'Issuer' claim ('iss') must be the App's id".to_owned());
+        }
+        if claims.iat > now {
+            return Err("'Issued at' claim ('iat') must be in the past".to_owned());
+        }
+        if claims.exp - claims.iat > APP_JWT_MAX_SECONDS {
+            return Err("'Expiration time' claim ('exp') is too far in the future".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// What an admin token says.
+#[derive(Serialize, Deserialize)]
+struct AdminClaims {
+    iat: i64,
+    exp: i64,
+    jti: String,
+    scope: Scope,
+    generation: u64,
+}
+
+/// Every token that is out, and the means to check it.
+pub(super) struct Tokens {
+    personal: BTreeSet<String>,
+    apps: Vec<App>,
+    installation: HashMap<String, Instant>,
+    registration: HashMap<String, (Scope, Instant)>,
+    admin_secret: String,
+    admin_ttl: Duration,
+    generation: u64,
+}
+
+impl Tokens {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            personal: config.tokens.iter().cloned().collect(),
+            apps: config.apps.clone(),
+            installation: HashMap::new(),
+            registration: HashMap::new(),
+            admin_secret: random("secret_"),
+            admin_ttl: config.admin_ttl,
+            generation: 0,
+        }
+    }
+
+    /// From now on these personal access tokens are accepted, and no other.
+    pub fn replace_personal(&mut self, tokens: Vec<String>) {
+        self.personal = tokens.into_iter().collect();
+    }
+
+    /// Voids every installation token; the next App exchange gives a fresh one.
+    pub fn expire_installation(&mut self) {
+        self.installation.clear();
+    }
+
+    pub fn expire_admin(&mut self) {
+        self.generation += 1;
+    }
+
+    pub fn open_installation(&mut self, installation_id: i64, jwt: Option<&str>) -> Result<String, Refusal> {
+        let jwt = jwt.ok_or_else(|| bad_credentials("A JSON web token could not be decoded"))?;
+        let app = self
+            .apps
+            .iter()
+            .find(|app| app.installation_id == installation_id)
+            .ok_or_else(|| Refusal::rest(StatusCode::NOT_FOUND, "Not Found"))?;
+        app.accepts(jwt).map_err(bad_credentials)?;
+        let token = random("ghs_");
+        self.installation.insert(token.clone(), Instant::now() + HOUR);
+        Ok(token)
+    }
+
+    /// Checks the bearer of a REST call: a personal access token or an installation token.
+    pub fn check_rest(&self, bearer: Option<&str>) -> Result<(), Refusal> {
+        let token = bearer.ok_or_else(|| bad_credentials("Requires authentication"))?;
+        let installed = self
+            .installation
+            .get(token)
+            .is_some_and(|end| *end > Instant::now());
+        if installed || self.personal.contains(token) {
+            Ok(())
+        } else {
+            Err(bad_credentials("Bad credentials"))
+        }
+    }
+
+    pub fn open_registration(&mut self, bearer: Option<&str>, scope: &Scope) -> Result<String, Refusal> {
+        self.check_rest(bearer)?;
+        let token = random("A");
+        self.registration
+            .insert(token.clone(), (scope.clone(), Instant::now() + HOUR));
+        Ok(token)
+    }
+
+    pub fn open_admin(&self, registration: Option<&str>, scope: &Scope) -> Result<String, Refusal> {
+        let known = registration.and_then(|token| self.registration.get(token));
+        match known {
+            Some((granted, end)) if granted == scope && *end > Instant::now() => self.admin_token(scope),
+            Some((granted, _)) if granted != scope => Err(Refusal::rest(StatusCode::NOT_FOUND, "Not Found")),
+            _ => Err(bad_credentials("Bad credentials")),
+        }
+    }
+
+    fn admin_token(&self, scope: &Scope) -> Result<String, Refusal> {
+        let now = Timestamp::now().as_second();
+        let claims = AdminClaims {
+            iat: now,
+            exp: now + i64::try_from(self.admin_ttl.as_secs()).unwrap_or(i64::MAX / 2),
+            jti: Uuid::new_v4().to_string(),
+            scope: scope.clone(),
+            generation: self.generation,
+        };
+        let key = EncodingKey::from_secret(self.admin_secret.as_bytes());
+        jsonwebtoken::encode(&Header::default(), &claims, &key)
+            .map_err(|e| Refusal::rest(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+    }
+
+    /// Checks the bearer of a service call; gives the scope that it may touch.
+    pub fn check_admin(&self, bearer: Option<&str>) -> Result<Scope, Refusal> {
+        let mut rules = Validation::new(Algorithm::HS256);
+        rules.leeway = 0;
+        let key = DecodingKey::from_secret(self.admin_secret.as_bytes());
+        bearer
+            .and_then(|token| jsonwebtoken::decode::<AdminClaims>(token, &key, &rules).ok())
+            .map(|data| data.claims)
+            .filter(|claims| claims.generation == self.generation)
+            .map(|claims| claims.scope)
+            .ok_or_else(Refusal::unauthorized)
+    }
+}
+
+/// A secret that says what it is by its beginning, as GitHub's tokens do.
+pub(super) fn random(prefix: &str) -> String {
+    format!("{prefix}{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+}
+
+fn bad_credentials(message: impl Into<String>) -> Refusal {
+    Refusal::rest(StatusCode::UNAUTHORIZED, message)
+}
