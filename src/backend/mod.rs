@@ -1,6 +1,12 @@
 //! Where runners run. One trait that every backend meets, and the four kinds of error that a plan tells apart.
 
+pub mod docker;
+
+mod backoff;
+
 use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -60,6 +66,29 @@ pub struct Slot {
     pub hold: Box<dyn Any + Send>,
 }
 
+/// How a backend says that something changed: called with the UID of the scale set that should look again. It must
+/// return at once, and may be called more often than something changed.
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Waker {
+    /// Wakes by calling `wake`.
+    pub fn new(wake: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Waker(Arc::new(wake))
+    }
+
+    /// Wakes a scale set, by its UID.
+    pub fn wake(&self, scale_set_uid: &str) {
+        (self.0)(scale_set_uid);
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
 /// The instances of one scale set on one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
@@ -81,7 +110,7 @@ pub struct HostState {
     pub name: String,
     /// Whether a runner can be started there.
     pub availability: Availability,
-    /// Slots that are free for this scale set.
+    /// Slots that are free for this scale set; `u32::MAX` where nothing limits them.
     pub free_slots: u32,
     /// Why it takes none, or what it is about, in words; empty when all is well.
     pub message: String,
