@@ -1,6 +1,12 @@
 //! Where runners run. One trait that every backend meets, and the four kinds of error that a plan tells apart.
 
+pub mod docker;
+
+mod backoff;
+
 use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -59,6 +65,29 @@ pub struct Slot {
     pub host: String,
     /// Keeps the place taken.
     pub hold: Box<dyn Any + Send>,
+}
+
+/// How a backend says that something changed: called with the UID of the scale set that should look again. It must
+/// return at once, and may be called more often than something changed.
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Waker {
+    /// Wakes by calling `wake`.
+    pub fn new(wake: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Waker(Arc::new(wake))
+    }
+
+    /// Wakes a scale set, by its UID.
+    pub fn wake(&self, scale_set_uid: &str) {
+        (self.0)(scale_set_uid);
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
 }
 
 /// The instances of one scale set on one host.

@@ -9,7 +9,7 @@ pub struct HostState {
     pub name: String,
     /// Whether a runner can be started there.
     pub availability: Availability,
-    /// Slots that are free for this scale set.
+    /// Slots that are free for this scale set; `u32::MAX` where nothing limits them.
     pub free_slots: u32,
     /// Why it takes none, or what it is about, in words; empty when all is well.
     pub message: String,

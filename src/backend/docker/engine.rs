@@ -1,0 +1,190 @@
+//! One Docker engine as all scale sets share it: what is known of it, its slots, and whom a change concerns.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bollard::Docker;
+use jiff::Timestamp;
+use tokio::sync::{Notify, Semaphore};
+
+use super::endpoint::Endpoint;
+use super::image::{Image, Wanted};
+use super::index::Index;
+use super::slots::Slots;
+use crate::backend::{Error, Waker};
+
+/// Containers created and started at once, by all scale sets together: an engine works on few at a time, and more of
+/// them only wait inside it.
+const PARALLEL_STARTS: usize = 8;
+
+/// One Docker engine.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) endpoint: Endpoint,
+    /// Whose containers are ours.
+    pub(super) cluster: String,
+    /// Bounds the starts.
+    pub(super) starts: Semaphore,
+    /// Asks for a listing now.
+    pub(super) suspicion: Notify,
+    waker: Waker,
+    state: Mutex<State>,
+}
+
+/// Everything that is known of an engine.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) index: Index,
+    pub(super) slots: Slots,
+    pub(super) link: Link,
+    /// When it last answered a whole listing.
+    pub(super) listed_at: Option<Timestamp>,
+    /// Connections so far: what an engine refused is tried again when it comes back, maybe changed.
+    pub(super) connections: u64,
+    images: HashMap<Wanted, Weak<Image>>,
+}
+
+/// The connection to an engine.
+#[derive(Debug, Clone)]
+pub(super) enum Link {
+    /// Its events flow and it was listed.
+    Up(Client),
+    /// Why not.
+    Down(String),
+}
+
+/// What is needed to talk to an engine.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub(super) docker: Docker,
+    /// Whether it can put an init process into containers, which reaps what jobs leave behind and passes signals on.
+    pub(super) init: bool,
+}
+
+impl Engine {
+    pub(super) fn new(endpoint: Endpoint, cluster: String, waker: Waker) -> Self {
+        Engine {
+            endpoint,
+            cluster,
+            starts: Semaphore::new(PARALLEL_STARTS),
+            suspicion: Notify::new(),
+            waker,
+            state: Mutex::new(State {
+                index: Index::default(),
+                slots: Slots::default(),
+                link: Link::Down("not connected yet".to_owned()),
+                listed_at: None,
+                connections: 0,
+                images: HashMap::new(),
+            }),
+        }
+    }
+
+    /// What is known. Held for moments only, never over an await.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known, and wakes whom it concerns: the scale sets that `change` returns and, if a slot came
+    /// free where there was none, everyone who may wait for it.
+    pub(super) fn update(&self, change: impl FnOnce(&mut State) -> BTreeSet<String>) {
+        let affected = {
+            let mut state = self.state();
+            let was_full = state.slots.free(&state.index) == 0;
+            let mut affected = change(&mut state);
+            if was_full && state.slots.free(&state.index) > 0 {
+                affected.extend(state.slots.users());
+            }
+            affected
+        };
+        affected.iter().for_each(|uid| self.waker.wake(uid));
+    }
+
+    /// Wakes all scale sets that use the engine.
+    pub(super) fn wake_all(&self) {
+        self.update(|state| state.slots.users());
+    }
+
+    /// Something did not answer: looks at once whether the engine still does.
+    pub(super) fn suspect(&self) {
+        self.suspicion.notify_one();
+    }
+
+    /// The client, while the engine answers.
+    pub(super) fn client(&self) -> Result<Client, Error> {
+        match &self.state().link {
+            Link::Up(client) => Ok(client.clone()),
+            Link::Down(why) => Err(Error::Unreachable(why.clone())),
+        }
+    }
+
+    /// The image that all share who want the same.
+    pub(super) fn image(&self, wanted: Wanted) -> Arc<Image> {
+        let mut state = self.state();
+        state.images.retain(|_, image| image.strong_count() > 0);
+        if let Some(image) = state.images.get(&wanted).and_then(Weak::upgrade) {
+            return image;
+        }
+        let image = Arc::new(Image::new(wanted.clone()));
+        state.images.insert(wanted, Arc::downgrade(&image));
+        image
+    }
+
+    /// Takes a slot. None while there is none, or while the engine is not seen, as then nobody knows.
+    pub(super) fn reserve(self: &Arc<Self>) -> Option<Reservation> {
+        let mut state = self.state();
+        let seen = matches!(state.link, Link::Up(_));
+        (seen && state.slots.free(&state.index) > 0).then(|| Reservation {
+            number: state.slots.reserve(),
+            engine: Arc::clone(self),
+        })
+    }
+
+    /// Counts a backend among the engine's users.
+    pub(super) fn join(self: &Arc<Self>, scale_set_uid: &str, max_runners: Option<u32>) -> Membership {
+        let number = self.state().slots.join(scale_set_uid, max_runners);
+        Membership {
+            engine: Arc::clone(self),
+            number,
+        }
+    }
+}
+
+/// A slot that is held until this is dropped, or until its runner is seen.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    engine: Arc<Engine>,
+    number: u64,
+}
+
+impl Reservation {
+    /// Says for which runner it is.
+    pub(super) fn bind(&self, runner: &str) {
+        self.engine.state().slots.bind(self.number, runner);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.engine.update(|state| {
+            state.slots.release(self.number);
+            BTreeSet::new()
+        });
+    }
+}
+
+/// A backend's use of an engine, with what it states of the engine's slots, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Membership {
+    engine: Arc<Engine>,
+    number: u64,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.engine.update(|state| {
+            state.slots.leave(self.number);
+            BTreeSet::new()
+        });
+    }
+}

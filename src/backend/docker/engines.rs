@@ -1,0 +1,126 @@
+//! All Docker engines that one process knows.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use jiff::Timestamp;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::container;
+use super::endpoint::Endpoint;
+use super::engine::{Engine, Link};
+use super::follow::follow;
+use crate::backend::{Error, Waker};
+use crate::runner::Instance;
+
+/// All Docker engines of one process, one for each endpoint however many scale sets name it. An engine is followed
+/// for as long as some backend uses it.
+#[derive(Debug)]
+pub struct Engines {
+    cluster: String,
+    waker: Waker,
+    followed: Mutex<HashMap<Endpoint, Weak<Followed>>>,
+}
+
+/// An engine and the task that follows it.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) engine: Arc<Engine>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// All containers of this cluster on one engine, of whatever scale set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineListing {
+    /// Where the engine is reached.
+    pub endpoint: String,
+    /// When it last answered a whole listing. None: never yet, so absence means nothing.
+    pub listed_at: Option<Timestamp>,
+    /// Whether this is current; if not, it is what was last known and absence means nothing.
+    pub current: bool,
+    /// What is there.
+    pub found: Vec<Found>,
+}
+
+/// A container of this cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The instance; its host is the endpoint.
+    pub instance: Instance,
+    /// `namespace/name` of its scale set, as its labels say.
+    pub scale_set: String,
+}
+
+impl Engines {
+    /// Knows no engine yet. `cluster` is the cluster's id; `waker` is told which scale sets should look again.
+    pub fn new(cluster: impl Into<String>, waker: Waker) -> Self {
+        Engines {
+            cluster: cluster.into(),
+            waker,
+            followed: Mutex::default(),
+        }
+    }
+
+    /// The engine of an endpoint, followed from now on at the latest. Must be called within a Tokio runtime.
+    pub(super) fn engine(&self, endpoint: Endpoint) -> Arc<Followed> {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.retain(|_, engine| engine.strong_count() > 0);
+        if let Some(engine) = followed.get(&endpoint).and_then(Weak::upgrade) {
+            return engine;
+        }
+        let engine = Arc::new(Engine::new(
+            endpoint.clone(),
+            self.cluster.clone(),
+            self.waker.clone(),
+        ));
+        let task = AbortOnDropHandle::new(tokio::spawn(follow(Arc::clone(&engine))));
+        let engine = Arc::new(Followed { engine, _task: task });
+        followed.insert(endpoint, Arc::downgrade(&engine));
+        engine
+    }
+
+    /// All containers of this cluster on all engines, those whose scale set nobody knows among them. No IO.
+    pub fn all_instances(&self) -> Vec<EngineListing> {
+        self.engines()
+            .iter()
+            .map(|followed| listing(&followed.engine))
+            .collect()
+    }
+
+    /// Removes a container of this cluster that no backend speaks for. [`Error::Gone`] when there is none.
+    pub async fn remove(&self, endpoint: &str, instance_id: &str) -> Result<(), Error> {
+        let endpoint = Endpoint::parse(endpoint).map_err(Error::Refused)?;
+        let followed = self
+            .engines()
+            .into_iter()
+            .find(|followed| followed.engine.endpoint == endpoint);
+        let followed = followed.ok_or_else(|| Error::Unreachable(format!("{endpoint} is not followed")))?;
+        container::remove(&followed.engine, instance_id).await
+    }
+
+    fn engines(&self) -> Vec<Arc<Followed>> {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+fn listing(engine: &Engine) -> EngineListing {
+    let state = engine.state();
+    let ours = state
+        .index
+        .containers()
+        .filter(|known| known.cluster == engine.cluster);
+    let found = ours.map(|known| Found {
+        instance: Instance {
+            host: engine.endpoint.to_string(),
+            ..known.instance.clone()
+        },
+        scale_set: known.scale_set.clone(),
+    });
+    EngineListing {
+        endpoint: engine.endpoint.to_string(),
+        listed_at: state.listed_at,
+        current: matches!(state.link, Link::Up(_)),
+        found: found.collect(),
+    }
+}

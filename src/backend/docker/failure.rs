@@ -1,0 +1,94 @@
+//! What an engine's errors mean, and the deadline of each call.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::time::Duration;
+
+use bollard::errors::Error as EngineError;
+
+use crate::backend::Error;
+
+/// The image is not on the host and may not be pulled, or vanished from it.
+pub(super) const IMAGE_MISSING: &str = "ImageMissing";
+/// The image cannot be pulled.
+pub(super) const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
+/// The Docker network does not exist on the host.
+pub(super) const NETWORK_MISSING: &str = "NetworkMissing";
+/// The engine failed: its disk is full, for one.
+pub(super) const ENGINE_ERROR: &str = "EngineError";
+
+/// Waits for a call of the engine no longer than `deadline`, and says what its error means.
+pub(super) async fn call<T>(
+    what: &str,
+    deadline: Duration,
+    call: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, Error> {
+    within(deadline, call).await.map_err(|error| match error {
+        EngineError::RequestTimeoutError => {
+            Error::Unreachable(format!("{what} took longer than {} s", deadline.as_secs()))
+        }
+        error => meaning(&error),
+    })
+}
+
+/// Waits for a call of the engine no longer than `deadline`.
+pub(super) async fn within<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    tokio::time::timeout(deadline, call)
+        .await
+        .unwrap_or(Err(EngineError::RequestTimeoutError))
+}
+
+/// Which of the four kinds an engine's error is.
+pub(super) fn meaning(error: &EngineError) -> Error {
+    match error {
+        EngineError::DockerResponseServerError { status_code, message } => refusal(*status_code, message),
+        EngineError::DockerStreamError { error } => no_capacity(ENGINE_ERROR, error),
+        EngineError::JsonDataError { .. }
+        | EngineError::JsonSerdeError { .. }
+        | EngineError::APIVersionParseError {} => no_capacity(
+            ENGINE_ERROR,
+            &format!("the engine's answer is not understood: {error}"),
+        ),
+        _ => Error::Unreachable(with_causes(error)),
+    }
+}
+
+/// By status, and by the engine's words where one status stands for several things.
+fn refusal(status: u16, message: &str) -> Error {
+    let has = |words: &str| message.to_ascii_lowercase().contains(words);
+    match status {
+        404 if has("no such container") => Error::Gone,
+        404 if has("image") => no_capacity(IMAGE_MISSING, message),
+        404 if has("network") => no_capacity(NETWORK_MISSING, message),
+        _ if has("unable to find user") || has("no matching entries in passwd file") => {
+            Error::Refused(message.to_owned())
+        }
+        400..=499 => Error::Refused(message.to_owned()),
+        _ if has("network") && has("not found") => no_capacity(NETWORK_MISSING, message),
+        _ => no_capacity(ENGINE_ERROR, message),
+    }
+}
+
+pub(super) fn no_capacity(reason: &'static str, message: &str) -> Error {
+    Error::NoCapacity {
+        reason,
+        message: message.to_owned(),
+    }
+}
+
+/// The HTTP client keeps the reason, such as a refused connection, in the error below the error.
+fn with_causes(error: &EngineError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

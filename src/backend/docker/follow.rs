@@ -1,0 +1,271 @@
+//! The task that follows one engine: its events as they come, a listing as the truth behind them, and connecting
+//! again when it went away.
+
+use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage};
+use bollard::query_parameters::{
+    EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use rand::RngExt;
+use tracing::{debug, info, warn};
+
+use super::engine::{Client, Engine, Link};
+use super::failure::{call, meaning};
+use super::index::{Change, Container};
+use crate::backend::Error;
+use crate::backend::backoff::Backoff;
+use crate::runner::{Exit, Identity, InstanceState};
+
+/// The longest that the engine may take to begin any answer. Calls have closer deadlines of their own.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(300);
+/// For an answer that needs no work.
+const ANSWER: Duration = Duration::from_secs(15);
+/// For a whole listing of a busy engine.
+const LISTING: Duration = Duration::from_secs(30);
+/// How often the events are checked against a listing.
+const RELIST: Duration = Duration::from_secs(30);
+/// How long to wait before connecting again.
+const RECONNECT: Backoff = Backoff {
+    first: Duration::from_millis(250),
+    last: Duration::from_secs(15),
+};
+/// Inspections at once, when a listing shows containers that ended unseen.
+const INSPECTIONS: usize = 4;
+/// The events that matter.
+const EVENTS: [&str; 5] = ["create", "start", "oom", "die", "destroy"];
+
+/// What the task waits for.
+enum Input {
+    Event(EventMessage),
+    /// A listing, and the version of the index when it was asked for.
+    Listing(u64, Vec<Container>),
+}
+
+/// Follows the engine for ever, through all its absences.
+pub(super) async fn follow(engine: Arc<Engine>) {
+    let mut failures = 0;
+    loop {
+        let Err(error) = session(&engine, &mut failures).await;
+        failures += 1;
+        disconnected(&engine, &error);
+        tokio::time::sleep(RECONNECT.after(failures)).await;
+    }
+}
+
+/// One connection, until it breaks. The events are asked for from a moment before the first listing, so that nothing
+/// falls between the two; the index knows what to do with those that it sees twice.
+async fn session(engine: &Engine, failures: &mut u32) -> Result<Infallible, Error> {
+    let (client, since) = connect(engine).await?;
+    let lost =
+        stream::once(async { Err(Error::Unreachable("the engine ended its event stream".to_owned())) });
+    let events = events(&client.docker, since).map_ok(Input::Event).chain(lost);
+    let mut inputs = std::pin::pin!(stream::select(events, listings(engine, &client.docker)));
+    while let Some(input) = inputs.next().await {
+        match input? {
+            Input::Event(event) => apply(engine, &event),
+            Input::Listing(asked_at, listing) => {
+                listed(engine, &client, asked_at, listing);
+                *failures = 0;
+            }
+        }
+    }
+    Err(Error::Unreachable("nothing is heard of the engine".to_owned()))
+}
+
+async fn connect(engine: &Engine) -> Result<(Client, Timestamp), Error> {
+    let docker = Docker::connect_with_unix(
+        engine.endpoint.path(),
+        CLIENT_TIMEOUT.as_secs(),
+        API_DEFAULT_VERSION,
+    )
+    .map_err(|error| meaning(&error))?
+    .with_request_modifier(with_url_safe_login);
+    let docker = call(
+        "asking for the engine's version",
+        ANSWER,
+        docker.negotiate_version(),
+    )
+    .await?;
+    let about = call("asking for the engine's description", ANSWER, docker.info()).await?;
+    let now = about
+        .system_time
+        .and_then(|time| time.parse().ok())
+        .unwrap_or_else(Timestamp::now);
+    // "N/A" is the engine's word for an init program that it cannot run.
+    let init = about
+        .init_commit
+        .and_then(|commit| commit.id)
+        .is_some_and(|id| id != "N/A");
+    let version = about.server_version.unwrap_or_default();
+    debug!(endpoint = %engine.endpoint, version, api = %docker.client_version(), init, "Docker engine answers");
+    Ok((Client { docker, init }, now))
+}
+
+/// The engine reads logins as URL-safe base64 and silently goes without what it cannot read; bollard 0.21 writes the
+/// plain alphabet, so a password with the wrong characters in the wrong place would be lost.
+fn with_url_safe_login(mut request: BollardRequest) -> BollardRequest {
+    if let Some(login) = request.headers_mut().get_mut("x-registry-auth")
+        && let Some(safe) = login
+            .to_str()
+            .ok()
+            .and_then(|text| text.replace('+', "-").replace('/', "_").parse().ok())
+    {
+        *login = safe;
+        login.set_sensitive(true);
+    }
+    request
+}
+
+fn events(docker: &Docker, since: Timestamp) -> impl Stream<Item = Result<EventMessage, Error>> + use<> {
+    let filters = HashMap::from([
+        ("type", vec!["container"]),
+        ("label", vec![Identity::CLUSTER]),
+        ("event", EVENTS.into()),
+    ]);
+    let options = EventsOptionsBuilder::new()
+        .since(&since.as_second().to_string())
+        .filters(&filters)
+        .build();
+    docker.events(Some(options)).map_err(|error| meaning(&error))
+}
+
+/// A listing now, and then again and again.
+fn listings<'a>(engine: &'a Engine, docker: &'a Docker) -> impl Stream<Item = Result<Input, Error>> + 'a {
+    stream::unfold(false, move |again| async move {
+        if again {
+            let pause = RELIST.mul_f64(rand::rng().random_range(0.8..=1.2));
+            // Either is a reason to look.
+            let _ = tokio::time::timeout(pause, engine.suspicion.notified()).await;
+        }
+        let asked_at = engine.state().index.version();
+        let listing = list(engine, docker).await;
+        Some((listing.map(|listing| Input::Listing(asked_at, listing)), true))
+    })
+}
+
+async fn list(engine: &Engine, docker: &Docker) -> Result<Vec<Container>, Error> {
+    let filters = HashMap::from([("label", vec![Identity::CLUSTER])]);
+    let options = ListContainersOptionsBuilder::new()
+        .all(true)
+        .filters(&filters)
+        .build();
+    let summaries = call("a listing", LISTING, docker.list_containers(Some(options))).await?;
+    let containers = stream::iter(summaries).map(|summary| describe(engine, docker, summary));
+    let containers: Vec<Option<Container>> = containers.buffered(INSPECTIONS).try_collect().await?;
+    Ok(containers.into_iter().flatten().collect())
+}
+
+/// A container out of a listing. None: it vanished meanwhile.
+async fn describe(
+    engine: &Engine,
+    docker: &Docker,
+    summary: ContainerSummary,
+) -> Result<Option<Container>, Error> {
+    use ContainerSummaryStateEnum::{CREATED, DEAD, EXITED, REMOVING};
+    let id = summary.id.unwrap_or_default();
+    let created_at = summary
+        .created
+        .and_then(|second| Timestamp::from_second(second).ok())
+        .unwrap_or_default();
+    let state = match summary.state {
+        Some(CREATED) => InstanceState::Starting,
+        _ => InstanceState::Running,
+    };
+    let container = Container::from_labels(&id, &summary.labels.unwrap_or_default(), created_at, state);
+    match (container, summary.state) {
+        (Some(container), Some(EXITED | DEAD | REMOVING)) => ended(engine, docker, container).await,
+        (container, _) => Ok(container),
+    }
+}
+
+/// How a container ended is not in a listing: it is asked for, unless it is known already.
+async fn ended(
+    engine: &Engine,
+    docker: &Docker,
+    mut container: Container,
+) -> Result<Option<Container>, Error> {
+    let known = engine.state().index.get(&container.instance.id).cloned();
+    if let Some(known) = known.filter(|known| known.instance.state.ended()) {
+        return Ok(Some(known));
+    }
+    let inspection = docker.inspect_container(&container.instance.id, None::<InspectContainerOptions>);
+    let inspected = match call("an inspection", ANSWER, inspection).await {
+        Err(Error::Gone) => return Ok(None),
+        inspected => inspected?.state.unwrap_or_default(),
+    };
+    let finished_at = inspected
+        .finished_at
+        .and_then(|at| at.parse::<Timestamp>().ok())
+        .unwrap_or_default();
+    container.out_of_memory = inspected.oom_killed.unwrap_or_default();
+    container.instance.state = InstanceState::Exited(Exit {
+        code: inspected.exit_code,
+        out_of_memory: container.out_of_memory && inspected.exit_code != Some(0),
+        // The engine says year 1 of what never ran.
+        at: finished_at.max(container.instance.created_at),
+    });
+    Ok(Some(container))
+}
+
+fn listed(engine: &Engine, client: &Client, asked_at: u64, listing: Vec<Container>) {
+    engine.update(|state| {
+        let mut affected = state.index.replace(asked_at, listing);
+        state.listed_at = Some(Timestamp::now());
+        if matches!(state.link, Link::Down(_)) {
+            state.link = Link::Up(client.clone());
+            state.connections += 1;
+            affected.extend(state.slots.users());
+            let ours = state
+                .index
+                .containers()
+                .filter(|known| known.cluster == engine.cluster)
+                .count();
+            info!(endpoint = %engine.endpoint, containers = ours, "Docker engine connected");
+        }
+        affected
+    });
+}
+
+fn disconnected(engine: &Engine, error: &Error) {
+    engine.update(|state| {
+        let was_up = matches!(state.link, Link::Up(_));
+        let why = error.to_string();
+        let news = was_up || matches!(&state.link, Link::Down(before) if *before != why);
+        if news {
+            warn!(endpoint = %engine.endpoint, %error, "Docker engine does not answer; its containers stay as last known");
+        }
+        state.link = Link::Down(why);
+        if news { state.slots.users() } else { BTreeSet::new() }
+    });
+}
+
+fn apply(engine: &Engine, event: &EventMessage) {
+    let Some((described, change, at)) = read(event) else {
+        return;
+    };
+    engine.update(|state| state.index.apply(described, change, at).into_iter().collect());
+}
+
+/// What an event says, of a container as its labels describe it. Docker puts them among the event's attributes.
+fn read(event: &EventMessage) -> Option<(Container, Change, Timestamp)> {
+    let actor = event.actor.as_ref()?;
+    let attributes = actor.attributes.as_ref()?;
+    let at = Timestamp::from_nanosecond(event.time_nano?.into()).ok()?;
+    let change = match event.action.as_deref()? {
+        "create" => Change::Created,
+        "start" => Change::Started,
+        "oom" => Change::OutOfMemory,
+        "die" => Change::Died(attributes.get("exitCode").and_then(|code| code.parse().ok())),
+        "destroy" => Change::Destroyed,
+        _ => return None,
+    };
+    let container = Container::from_labels(actor.id.as_ref()?, attributes, at, InstanceState::Starting)?;
+    Some((container, change, at))
+}

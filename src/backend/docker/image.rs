@@ -1,0 +1,416 @@
+//! Images on a host: pulled by policy, once for all who wait for the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::models::{CreateImageInfo, ImageInspect};
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use futures::StreamExt;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::credentials::Login;
+use super::engine::Engine;
+use super::failure::{IMAGE_MISSING, IMAGE_PULL_FAILED, call, meaning};
+use super::template::PullPolicy;
+use crate::backend::Error;
+use crate::backend::backoff::Backoff;
+
+/// How long to wait before an image that could not be had is tried again.
+pub(super) const RETRY: Backoff = Backoff {
+    first: Duration::from_secs(5),
+    last: Duration::from_secs(300),
+};
+/// For an image's description.
+const INSPECTION: Duration = Duration::from_secs(15);
+/// A pull that says nothing for so long is stuck.
+const STALLED: Duration = Duration::from_secs(120);
+/// How often the progress of a pull is reported.
+const REPORT: Duration = Duration::from_secs(5);
+
+/// What is wanted of an image. Who want the same share its pulls and its back-off.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Wanted {
+    pub(super) reference: String,
+    pub(super) platform: Option<String>,
+    pub(super) policy: PullPolicy,
+    pub(super) login: Option<Login>,
+}
+
+/// An image on one engine.
+#[derive(Debug)]
+pub(super) struct Image {
+    wanted: Wanted,
+    state: watch::Sender<State>,
+    /// Failures since a runner was last started from it.
+    failures: AtomicU32,
+}
+
+/// Whether a runner can be started from an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nobody looked yet.
+    Unknown,
+    /// It is looked for or pulled; how far that is, in words.
+    Preparing(String),
+    /// It is there.
+    Ready,
+    /// It could not be had.
+    Failed {
+        until: Timestamp,
+        reason: &'static str,
+        message: String,
+    },
+}
+
+impl State {
+    /// Whether looking for it may begin.
+    fn may_begin(&self) -> bool {
+        match self {
+            State::Unknown => true,
+            State::Failed { until, .. } => *until <= Timestamp::now(),
+            State::Preparing(_) | State::Ready => false,
+        }
+    }
+}
+
+impl Image {
+    pub(super) fn new(wanted: Wanted) -> Self {
+        Image {
+            wanted,
+            state: watch::Sender::new(State::Unknown),
+            failures: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Begins to make it ready, unless that goes on, is done, or failed too recently.
+    pub(super) fn prepare(self: &Arc<Self>, engine: &Arc<Engine>) {
+        self.begin(engine, State::may_begin);
+    }
+
+    /// Makes sure before a start that a moved tag is seen, where the policy asks for that. Who comes while a pull is
+    /// under way waits for that one.
+    pub(super) async fn refresh(self: &Arc<Self>, engine: &Arc<Engine>) -> Result<(), Error> {
+        if self.wanted.policy != PullPolicy::Always {
+            return Ok(());
+        }
+        let mut state = self.state.subscribe();
+        self.begin(engine, |state| *state == State::Ready || state.may_begin());
+        let settled = state
+            .wait_for(|state| !matches!(state, State::Preparing(_)))
+            .await;
+        match settled.map(|state| state.clone()) {
+            Ok(State::Failed { reason, message, .. }) => Err(Error::NoCapacity { reason, message }),
+            Ok(State::Unknown) | Err(_) => {
+                Err(Error::Unreachable("the engine left during the pull".to_owned()))
+            }
+            Ok(State::Ready | State::Preparing(_)) => Ok(()),
+        }
+    }
+
+    /// A runner was started from it.
+    pub(super) fn started(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// A start found that it is not there any more. If that happens again at once, looking for it does not help.
+    pub(super) fn missing(&self, message: &str) {
+        self.state.send_if_modified(|state| {
+            let found = *state == State::Ready;
+            if found {
+                *state = match self.failures.load(Ordering::Relaxed) {
+                    0 => State::Unknown,
+                    _ => self.failed(IMAGE_MISSING, message.to_owned()),
+                };
+                self.failures.fetch_max(1, Ordering::Relaxed);
+            }
+            found
+        });
+    }
+
+    fn begin(self: &Arc<Self>, engine: &Arc<Engine>, may: impl Fn(&State) -> bool) {
+        let reference = &self.wanted.reference;
+        let begun = self.state.send_if_modified(|state| {
+            let begin = may(state);
+            if begin {
+                *state = State::Preparing(format!("looking for image {reference}"));
+            }
+            begin
+        });
+        if begun {
+            let (image, engine) = (Arc::clone(self), Arc::clone(engine));
+            tokio::spawn(async move {
+                let result = image.ensure(&engine).await;
+                image.settle(result);
+                engine.wake_all();
+            });
+        }
+    }
+
+    fn settle(&self, result: Result<(), Error>) {
+        self.state.send_replace(match result {
+            Ok(()) => State::Ready,
+            Err(Error::NoCapacity { reason, message }) => {
+                warn!(
+                    image = self.wanted.reference,
+                    reason, message, "image cannot be used"
+                );
+                self.failed(reason, message)
+            }
+            // The engine went away: it is asked again when it is back.
+            Err(error) => {
+                debug!(image = self.wanted.reference, %error, "image is not known to be there");
+                State::Unknown
+            }
+        });
+    }
+
+    fn failed(&self, reason: &'static str, message: String) -> State {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        State::Failed {
+            until: Timestamp::now() + RETRY.after(failures),
+            reason,
+            message,
+        }
+    }
+
+    async fn ensure(&self, engine: &Engine) -> Result<(), Error> {
+        let docker = engine.client()?.docker;
+        let Wanted {
+            reference, policy, ..
+        } = &self.wanted;
+        match policy {
+            PullPolicy::Always => self.pull(engine, &docker).await,
+            PullPolicy::IfNotPresent if self.present(&docker).await? => Ok(()),
+            PullPolicy::IfNotPresent => self.pull(engine, &docker).await,
+            PullPolicy::Never if self.present(&docker).await? => Ok(()),
+            PullPolicy::Never => Err(Error::NoCapacity {
+                reason: IMAGE_MISSING,
+                message: format!("image {reference} is not on the host, and pullPolicy is Never"),
+            }),
+        }
+    }
+
+    async fn present(&self, docker: &Docker) -> Result<bool, Error> {
+        match call(
+            "an image's description",
+            INSPECTION,
+            docker.inspect_image(&self.wanted.reference),
+        )
+        .await
+        {
+            Ok(image) => Ok(self
+                .wanted
+                .platform
+                .as_deref()
+                .is_none_or(|platform| is_for(&image, platform))),
+            Err(Error::NoCapacity {
+                reason: IMAGE_MISSING,
+                ..
+            }) => Ok(false),
+            Err(Error::Unreachable(why)) => Err(Error::Unreachable(why)),
+            Err(error) => Err(Error::NoCapacity {
+                reason: IMAGE_MISSING,
+                message: format!("image {}: {error}", self.wanted.reference),
+            }),
+        }
+    }
+
+    async fn pull(&self, engine: &Engine, docker: &Docker) -> Result<(), Error> {
+        let Wanted {
+            reference,
+            platform,
+            login,
+            ..
+        } = &self.wanted;
+        info!(image = reference, endpoint = %engine.endpoint, "pulling image");
+        let begun = Instant::now();
+        self.pull_through(
+            engine,
+            docker,
+            &pull_options(reference, platform.as_deref()),
+            login.as_ref(),
+        )
+        .await
+        .map_err(|error| match error {
+            Error::Unreachable(why) => Error::Unreachable(why),
+            error => Error::NoCapacity {
+                reason: IMAGE_PULL_FAILED,
+                message: format!("image {reference} cannot be pulled: {error}"),
+            },
+        })?;
+        let seconds = begun.elapsed().as_secs_f64();
+        info!(image = reference, endpoint = %engine.endpoint, seconds, "image pulled");
+        Ok(())
+    }
+
+    async fn pull_through(
+        &self,
+        engine: &Engine,
+        docker: &Docker,
+        options: &bollard::query_parameters::CreateImageOptions,
+        login: Option<&Login>,
+    ) -> Result<(), Error> {
+        let login = login.map(Login::credentials);
+        let mut lines = std::pin::pin!(docker.create_image(Some(options.clone()), None, login));
+        let (mut progress, mut reported) = (Progress::default(), Instant::now());
+        while let Some(line) = tokio::time::timeout(STALLED, lines.next())
+            .await
+            .map_err(|_| stalled())?
+        {
+            progress.add(line.map_err(|error| meaning(&error))?);
+            let message = format!("pulling image {}{progress}", self.wanted.reference);
+            self.state.send_replace(State::Preparing(message.clone()));
+            if reported.elapsed() >= REPORT {
+                reported = Instant::now();
+                debug!(endpoint = %engine.endpoint, message);
+                engine.wake_all();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stalled() -> Error {
+    Error::NoCapacity {
+        reason: IMAGE_PULL_FAILED,
+        message: format!("nothing was heard of the pull for {} s", STALLED.as_secs()),
+    }
+}
+
+/// A name without a tag stands for `latest`, as in `docker run`; older engines would fetch all tags of it.
+fn pull_options(reference: &str, platform: Option<&str>) -> bollard::query_parameters::CreateImageOptions {
+    let name = reference.rsplit('/').next().unwrap_or(reference);
+    let named = if name.contains([':', '@']) {
+        reference.to_owned()
+    } else {
+        format!("{reference}:latest")
+    };
+    let options = CreateImageOptionsBuilder::new().from_image(&named);
+    platform
+        .into_iter()
+        .fold(options, |options, platform| options.platform(platform))
+        .build()
+}
+
+/// Whether an image is for a platform, `os/architecture[/variant]`.
+fn is_for(image: &ImageInspect, platform: &str) -> bool {
+    let mut parts = platform.split('/');
+    let is =
+        |part: Option<&str>, field: &Option<String>| part.is_none_or(|part| field.as_deref() == Some(part));
+    is(parts.next(), &image.os) && is(parts.next(), &image.architecture) && is(parts.next(), &image.variant)
+}
+
+/// How far a pull is, over the layers that the engine named so far.
+#[derive(Debug, Default)]
+struct Progress(HashMap<String, (i64, i64)>);
+
+impl Progress {
+    fn add(&mut self, line: CreateImageInfo) {
+        let Some(layer) = line.id else { return };
+        let detail = line.progress_detail.unwrap_or_default();
+        match (line.status.as_deref(), detail.current, detail.total) {
+            (Some("Downloading"), Some(current), Some(total)) => {
+                self.0.insert(layer, (current, total));
+            }
+            (Some("Download complete" | "Pull complete"), ..) => {
+                self.0
+                    .entry(layer)
+                    .and_modify(|(current, total)| *current = *total);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let current: i64 = self.0.values().map(|(current, _)| current).sum();
+        let total: i64 = self.0.values().map(|(_, total)| total).sum();
+        if total <= 0 {
+            return Ok(());
+        }
+        let megabytes = |bytes: i64| bytes / 1_000_000;
+        write!(
+            f,
+            ": {} %, {} of {} MB",
+            current * 100 / total,
+            megabytes(current),
+            megabytes(total)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard::models::ProgressDetail;
+
+    #[test]
+    fn progress_is_over_all_layers() {
+        let mut progress = Progress::default();
+        let mut line = |layer: &str, status: &str, current: Option<i64>, total: Option<i64>| {
+            let progress_detail = Some(ProgressDetail { current, total });
+            let (id, status) = (Some(layer.to_owned()), Some(status.to_owned()));
+            progress.add(CreateImageInfo {
+                id,
+                status,
+                progress_detail,
+                ..CreateImageInfo::default()
+            });
+            progress.to_string()
+        };
+        assert_eq!(line("a", "Pulling fs layer", None, None), "");
+        assert_eq!(
+            line("a", "Downloading", Some(50_000_000), Some(200_000_000)),
+            ": 25 %, 50 of 200 MB"
+        );
+        assert_eq!(
+            line("b", "Downloading", Some(100_000_000), Some(100_000_000)),
+            ": 50 %, 150 of 300 MB"
+        );
+        assert_eq!(
+            line("a", "Download complete", None, None),
+            ": 100 %, 300 of 300 MB"
+        );
+    }
+
+    #[test]
+    fn a_name_without_a_tag_stands_for_latest() {
+        for (reference, pulled) in [
+            ("runner", "runner:latest"),
+            ("127.0.0.1:5000/runner", "127.0.0.1:5000/runner:latest"),
+            ("runner:1", "runner:1"),
+            ("ghcr.io/acme/runner@sha256:00", "ghcr.io/acme/runner@sha256:00"),
+        ] {
+            assert_eq!(pull_options(reference, None).from_image.as_deref(), Some(pulled));
+        }
+    }
+
+    #[test]
+    fn a_platform_names_as_much_as_it_names() {
+        let text = |text: &str| Some(text.to_owned());
+        let image = ImageInspect {
+            os: text("linux"),
+            architecture: text("arm64"),
+            variant: text("v8"),
+            ..ImageInspect::default()
+        };
+        for (platform, expected) in [
+            ("linux", true),
+            ("linux/arm64", true),
+            ("linux/arm64/v8", true),
+            ("linux/amd64", false),
+        ] {
+            assert_eq!(is_for(&image, platform), expected, "{platform}");
+        }
+    }
+}

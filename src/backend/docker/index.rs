@@ -1,0 +1,377 @@
+//! The containers of one engine as its events and listings tell of them. No IO, no clock.
+
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::Timestamp;
+
+use crate::runner::{Exit, Identity, Instance, InstanceState};
+
+/// A runner's container of any cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Container {
+    /// The instance; its host is empty, as that is a backend's name for the engine.
+    pub(super) instance: Instance,
+    /// Its cluster.
+    pub(super) cluster: String,
+    /// `namespace/name` of its scale set.
+    pub(super) scale_set: String,
+    /// Whether something in it was ended for want of memory.
+    pub(super) out_of_memory: bool,
+}
+
+impl Container {
+    /// A container as its labels describe it. None: it is no runner's.
+    pub(super) fn from_labels(
+        id: &str,
+        labels: &HashMap<String, String>,
+        created_at: Timestamp,
+        state: InstanceState,
+    ) -> Option<Self> {
+        let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
+        Some(Container {
+            cluster: labels.get(Identity::CLUSTER)?.clone(),
+            scale_set: label(Identity::SCALE_SET),
+            out_of_memory: false,
+            instance: Instance {
+                id: id.to_owned(),
+                runner: label(Identity::RUNNER),
+                scale_set_uid: label(Identity::SCALE_SET_UID),
+                backend: label(Identity::BACKEND),
+                host: String::new(),
+                template_hash: label(Identity::TEMPLATE_HASH),
+                created_at,
+                state,
+            },
+        })
+    }
+
+    fn apply(&mut self, change: Change, at: Timestamp) {
+        let ended_at = match &self.instance.state {
+            InstanceState::Exited(exit) => Some(exit.at),
+            _ => None,
+        };
+        match change {
+            Change::Created | Change::Destroyed => {}
+            // Events from before a listing may arrive after it: a start older than the exit is no news.
+            Change::Started if ended_at.is_none_or(|end| end < at) => {
+                self.instance.state = InstanceState::Running;
+            }
+            Change::Started => {}
+            Change::OutOfMemory => self.out_of_memory = true,
+            Change::Died(code) if ended_at.is_none() => {
+                self.instance.state = InstanceState::Exited(Exit {
+                    code,
+                    out_of_memory: false,
+                    at,
+                });
+            }
+            Change::Died(_) => {}
+        }
+        // The two events come in either order. What ended well did so despite it.
+        if let InstanceState::Exited(exit) = &mut self.instance.state {
+            exit.out_of_memory |= self.out_of_memory && exit.code != Some(0);
+        }
+    }
+}
+
+/// What an event says of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Created,
+    Started,
+    OutOfMemory,
+    /// Its process ended, with that exit code.
+    Died(Option<i64>),
+    Destroyed,
+}
+
+/// All runners' containers of one engine. A listing and the events come over different connections, so each entry
+/// knows when it last changed, in counts of this index: what changed after a listing was asked for outlives it.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    containers: HashMap<String, (u64, Container)>,
+    /// What was destroyed since the last listing was asked for.
+    destroyed: HashMap<String, u64>,
+    version: u64,
+}
+
+impl Index {
+    /// The moment, to be handed to [`Index::replace`] with a listing that is asked for after it.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What is known of the containers.
+    pub(super) fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.containers.values().map(|(_, container)| container)
+    }
+
+    /// What is known of one.
+    pub(super) fn get(&self, id: &str) -> Option<&Container> {
+        self.containers.get(id).map(|(_, container)| container)
+    }
+
+    /// Applies an event. `described` is the container as the event's labels describe it, for one that is not known
+    /// yet. Returns the UID of its scale set if anything changed.
+    pub(super) fn apply(&mut self, described: Container, change: Change, at: Timestamp) -> Option<String> {
+        let id = described.instance.id.clone();
+        if change == Change::Destroyed {
+            return self.forget(&id);
+        }
+        if self.destroyed.contains_key(&id) {
+            return None;
+        }
+        let before = self.get(&id).cloned();
+        let mut container = before.clone().unwrap_or(described);
+        container.apply(change, at);
+        (before.as_ref() != Some(&container)).then(|| self.put(container))
+    }
+
+    /// A container of which it is known first hand that it was started. Returns it as it is known now: its end may
+    /// have been seen already.
+    pub(super) fn started(&mut self, described: Container) -> Instance {
+        let mut container = self.get(&described.instance.id).cloned().unwrap_or(described);
+        if container.instance.state == InstanceState::Starting {
+            container.instance.state = InstanceState::Running;
+            if !self.destroyed.contains_key(&container.instance.id) {
+                self.put(container.clone());
+            }
+        }
+        container.instance
+    }
+
+    /// A container that is no more. Returns the UID of its scale set if it was known.
+    pub(super) fn forget(&mut self, id: &str) -> Option<String> {
+        self.version += 1;
+        self.destroyed.insert(id.to_owned(), self.version);
+        let (_, container) = self.containers.remove(id)?;
+        Some(container.instance.scale_set_uid)
+    }
+
+    /// Takes a whole listing for the truth, except for what changed since it was asked for. Returns the UIDs of the
+    /// scale sets for which anything changed.
+    pub(super) fn replace(&mut self, asked_at: u64, listing: Vec<Container>) -> BTreeSet<String> {
+        let mut affected = BTreeSet::new();
+        let mut listed = BTreeSet::new();
+        for mut container in listing {
+            let id = &container.instance.id;
+            listed.insert(id.clone());
+            if self.destroyed.contains_key(id) {
+                continue;
+            }
+            match self.containers.get(id) {
+                Some((changed_at, _)) if *changed_at > asked_at => continue,
+                Some((_, known)) => {
+                    container.out_of_memory |= known.out_of_memory;
+                    if *known == container {
+                        continue;
+                    }
+                }
+                None => {}
+            }
+            affected.insert(self.put(container));
+        }
+        self.containers.retain(|id, (changed_at, container)| {
+            let keep = *changed_at > asked_at || listed.contains(id);
+            if !keep {
+                affected.insert(container.instance.scale_set_uid.clone());
+            }
+            keep
+        });
+        self.destroyed.retain(|_, destroyed_at| *destroyed_at > asked_at);
+        affected
+    }
+
+    fn put(&mut self, container: Container) -> String {
+        self.version += 1;
+        let uid = container.instance.scale_set_uid.clone();
+        self.containers
+            .insert(container.instance.id.clone(), (self.version, container));
+        uid
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn container(id: &str, state: InstanceState) -> Container {
+        let labels = [
+            (Identity::CLUSTER, "cluster"),
+            (Identity::SCALE_SET_UID, "uid"),
+            (Identity::SCALE_SET, "ns/set"),
+            (Identity::RUNNER, id),
+            (Identity::BACKEND, "rack"),
+            (Identity::TEMPLATE_HASH, "hash"),
+        ];
+        let labels = labels
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        Container::from_labels(id, &labels, at(0), state).unwrap()
+    }
+
+    fn exited(code: i64, second: i64) -> InstanceState {
+        InstanceState::Exited(Exit {
+            code: Some(code),
+            out_of_memory: false,
+            at: at(second),
+        })
+    }
+
+    fn event(index: &mut Index, id: &str, change: Change, second: i64) -> Option<String> {
+        index.apply(container(id, InstanceState::Starting), change, at(second))
+    }
+
+    fn state(index: &Index, id: &str) -> Option<InstanceState> {
+        index.get(id).map(|container| container.instance.state.clone())
+    }
+
+    #[test]
+    fn one_life() {
+        let mut index = Index::default();
+        assert!(event(&mut index, "a", Change::Created, 1).is_some());
+        assert_eq!(state(&index, "a"), Some(InstanceState::Starting));
+        assert_eq!(event(&mut index, "a", Change::Started, 2).as_deref(), Some("uid"));
+        assert_eq!(event(&mut index, "a", Change::Started, 2), None);
+        assert!(event(&mut index, "a", Change::Died(Some(7)), 3).is_some());
+        assert_eq!(state(&index, "a"), Some(exited(7, 3)));
+        assert!(event(&mut index, "a", Change::Destroyed, 4).is_some());
+        assert_eq!(state(&index, "a"), None);
+    }
+
+    #[test]
+    fn want_of_memory_is_seen_on_either_side_of_the_death() {
+        for changes in [
+            [Change::OutOfMemory, Change::Died(Some(137))],
+            [Change::Died(Some(137)), Change::OutOfMemory],
+        ] {
+            let mut index = Index::default();
+            event(&mut index, "a", Change::Started, 1);
+            for change in changes {
+                assert!(event(&mut index, "a", change, 2).is_some());
+            }
+            let Some(InstanceState::Exited(exit)) = state(&index, "a") else {
+                panic!()
+            };
+            assert!(exit.out_of_memory && !exit.killed());
+        }
+        let mut index = Index::default();
+        event(&mut index, "a", Change::OutOfMemory, 1);
+        event(&mut index, "a", Change::Died(Some(0)), 2);
+        assert_eq!(state(&index, "a"), Some(exited(0, 2)));
+    }
+
+    #[test]
+    fn what_happens_while_a_listing_is_under_way_outlives_it() {
+        let mut index = Index::default();
+        for id in ["gone", "dies", "stays", "vanished"] {
+            event(&mut index, id, Change::Started, 1);
+        }
+        let asked_at = index.version();
+        let listing = ["gone", "dies", "stays"]
+            .map(|id| container(id, InstanceState::Running))
+            .into();
+        event(&mut index, "gone", Change::Destroyed, 2);
+        event(&mut index, "dies", Change::Died(Some(0)), 2);
+        event(&mut index, "new", Change::Created, 2);
+        assert_eq!(index.replace(asked_at, listing).len(), 1);
+        assert_eq!(state(&index, "gone"), None);
+        assert_eq!(state(&index, "dies"), Some(exited(0, 2)));
+        assert_eq!(state(&index, "new"), Some(InstanceState::Starting));
+        assert_eq!(state(&index, "vanished"), None);
+        assert_eq!(state(&index, "stays"), Some(InstanceState::Running));
+    }
+
+    #[test]
+    fn a_start_from_before_the_exit_that_a_listing_showed_is_no_news() {
+        let mut index = Index::default();
+        index.replace(0, vec![container("a", exited(0, 5))]);
+        assert_eq!(event(&mut index, "a", Change::Started, 4), None);
+        assert_eq!(event(&mut index, "a", Change::Died(Some(0)), 5), None);
+        assert_eq!(state(&index, "a"), Some(exited(0, 5)));
+        event(&mut index, "a", Change::Started, 6);
+        assert_eq!(
+            state(&index, "a"),
+            Some(InstanceState::Running),
+            "someone started it again"
+        );
+    }
+
+    #[test]
+    fn a_container_that_is_gone_does_not_return_with_its_start() {
+        let mut index = Index::default();
+        event(&mut index, "a", Change::Created, 1);
+        event(&mut index, "a", Change::Destroyed, 2);
+        index.started(container("a", InstanceState::Starting));
+        assert_eq!(state(&index, "a"), None);
+        event(&mut index, "b", Change::Died(Some(1)), 1);
+        index.started(container("b", InstanceState::Starting));
+        assert_eq!(state(&index, "b"), Some(exited(1, 1)));
+    }
+
+    /// The life of a container, as the engine goes through it.
+    const LIFE: [Change; 4] = [
+        Change::Created,
+        Change::Started,
+        Change::Died(Some(3)),
+        Change::Destroyed,
+    ];
+
+    fn shown(steps: usize) -> Option<InstanceState> {
+        match steps {
+            1 => Some(InstanceState::Starting),
+            2 => Some(InstanceState::Running),
+            3 => Some(exited(3, 3)),
+            _ => None,
+        }
+    }
+
+    proptest! {
+        /// Whenever listings are asked for and answered between the events of five lives, and however late the events
+        /// arrive, in the end the index shows what the engine has.
+        #[test]
+        fn events_and_listings_agree_in_the_end(steps in proptest::collection::vec((0usize..5, 0u8..4), 1..80)) {
+            let (mut index, mut engine, mut late) = (Index::default(), [0usize; 5], Vec::new());
+            let mut asked = None;
+            let name = |n: usize| format!("c{n}");
+            for (n, step) in steps {
+                match step {
+                    0 if engine[n] < LIFE.len() => {
+                        late.push((n, LIFE[engine[n]], engine[n] as i64 + 1));
+                        engine[n] += 1;
+                    }
+                    1 if !late.is_empty() => {
+                        let (n, change, second) = late.remove(0);
+                        event(&mut index, &name(n), change, second);
+                    }
+                    2 if asked.is_none() => {
+                        let version = index.version();
+                        let listing: Vec<_> =
+                            (0..5).filter_map(|n| Some(container(&name(n), shown(engine[n])?))).collect();
+                        asked = Some((version, listing));
+                    }
+                    _ => {
+                        if let Some((version, listing)) = asked.take() {
+                            index.replace(version, listing);
+                        }
+                    }
+                }
+            }
+            for (n, change, second) in late {
+                event(&mut index, &name(n), change, second);
+            }
+            let version = index.version();
+            if let Some((version, listing)) = asked.take() {
+                index.replace(version, listing);
+            }
+            for (n, steps) in engine.into_iter().enumerate() {
+                prop_assert_eq!(state(&index, &name(n)), shown(steps), "{} at {}", n, version);
+            }
+        }
+    }
+}

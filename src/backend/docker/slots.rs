@@ -1,0 +1,97 @@
+//! The slots of one engine: who uses it, how many runners it takes, and the places held for runners to come. No IO.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::index::Index;
+
+/// The users of an engine and the places that they hold.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    users: HashMap<u64, User>,
+    /// By number; with the name of the runner, once there is one.
+    reservations: HashMap<u64, Option<String>>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct User {
+    scale_set_uid: String,
+    max_runners: Option<u32>,
+}
+
+impl Slots {
+    /// A backend of a scale set uses the engine from now on. What it states of the host's slots counts until it
+    /// leaves. Returns its number.
+    pub(super) fn join(&mut self, scale_set_uid: &str, max_runners: Option<u32>) -> u64 {
+        let number = self.number();
+        self.users.insert(
+            number,
+            User {
+                scale_set_uid: scale_set_uid.to_owned(),
+                max_runners,
+            },
+        );
+        number
+    }
+
+    /// It uses it no more.
+    pub(super) fn leave(&mut self, number: u64) {
+        self.users.remove(&number);
+    }
+
+    /// The UIDs of the scale sets that use it.
+    pub(super) fn users(&self) -> BTreeSet<String> {
+        self.users
+            .values()
+            .map(|user| user.scale_set_uid.clone())
+            .collect()
+    }
+
+    /// Holds a place. Returns its number.
+    pub(super) fn reserve(&mut self) -> u64 {
+        let number = self.number();
+        self.reservations.insert(number, None);
+        number
+    }
+
+    /// The place is for that runner: it counts once, held or seen.
+    pub(super) fn bind(&mut self, number: u64, runner: &str) {
+        self.reservations.insert(number, Some(runner.to_owned()));
+    }
+
+    /// The place is held no more.
+    pub(super) fn release(&mut self, number: u64) {
+        self.reservations.remove(&number);
+    }
+
+    /// How many runners the engine takes: the smallest number that any user states. None: no limit.
+    pub(super) fn limit(&self) -> Option<u32> {
+        self.users.values().filter_map(|user| user.max_runners).min()
+    }
+
+    /// Places taken: containers that have not ended, of whatever cluster, and those held for runners not seen yet.
+    pub(super) fn taken(&self, index: &Index) -> u32 {
+        let seen: HashSet<&str> = index
+            .containers()
+            .map(|known| known.instance.runner.as_str())
+            .collect();
+        let live = index
+            .containers()
+            .filter(|known| !known.instance.state.ended())
+            .count();
+        let unseen = |runner: &&Option<String>| runner.as_deref().is_none_or(|runner| !seen.contains(runner));
+        let held = self.reservations.values().filter(unseen).count();
+        u32::try_from(live + held).unwrap_or(u32::MAX)
+    }
+
+    /// Places free; `u32::MAX` where there is no limit.
+    pub(super) fn free(&self, index: &Index) -> u32 {
+        self.limit()
+            .map_or(u32::MAX, |limit| limit.saturating_sub(self.taken(index)))
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}

@@ -1,0 +1,244 @@
+//! What a Docker backend runs, and where.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::credentials::RegistryCredentials;
+
+/// Characters of a template's hash that are kept: 64 bits tell the templates of a scale set apart.
+const HASH_LENGTH: usize = 16;
+
+/// Names in the environment that the controller alone sets.
+pub(super) const JIT_CONFIGURATION: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
+/// Makes the runner exit with 7 when GitHub refuses its version; without it, that looks like success.
+pub(super) const RETURN_VERSION_DEPRECATED: &str = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE";
+
+/// What a Docker backend runs, and where: the spec's `docker` section with everything that it refers to resolved.
+#[derive(Clone)]
+pub struct DockerTemplate {
+    /// The image, as `docker run` takes it.
+    pub image: String,
+    /// When the image is pulled.
+    pub pull_policy: PullPolicy,
+    /// Logins for private registries.
+    pub pull_credentials: Option<RegistryCredentials>,
+    /// `os/architecture[/variant]`. None: the host's own.
+    pub platform: Option<String>,
+    /// What is run, in place of the image's own entrypoint and command.
+    pub command: Vec<String>,
+    /// The user it runs as. None: the image's.
+    pub user: Option<String>,
+    /// Further environment, values of Secrets among it. Of one name twice, the last counts.
+    pub env: Vec<(String, String)>,
+    /// CPU limit in thousandths of a CPU. None: unlimited.
+    pub cpu_millis: Option<u64>,
+    /// Memory limit in bytes, swap included. None: unlimited.
+    pub memory_bytes: Option<u64>,
+    /// The Docker network. None: the engine's default.
+    pub network: Option<String>,
+    /// What the runner sees of Docker.
+    pub docker_access: DockerAccess,
+    /// The hosts it may run on.
+    pub hosts: Vec<HostSpec>,
+}
+
+/// When an image is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PullPolicy {
+    /// Before every start, so that a moved tag is seen by the next runner.
+    Always,
+    /// When the host does not have it.
+    IfNotPresent,
+    /// Never: it must be there.
+    Never,
+}
+
+/// What a runner sees of Docker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum DockerAccess {
+    /// Nothing.
+    None,
+    /// The host's own engine, by its socket: full control of the host.
+    HostSocket,
+}
+
+/// A Docker host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSpec {
+    /// Its name, unique in the backend.
+    pub name: String,
+    /// `unix://…`
+    pub endpoint: String,
+    /// Its slots, for all scale sets together. None: no limit.
+    pub max_runners: Option<u32>,
+}
+
+impl DockerTemplate {
+    /// The environment that the user asked for, without the names that are the controller's own.
+    pub(super) fn user_env(&self) -> BTreeMap<&str, &str> {
+        let pairs = self
+            .env
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        pairs
+            .filter(|(name, _)| ![JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED].contains(name))
+            .collect()
+    }
+
+    /// Why no engine could run it. Judged here and not by the engine, whose answer would show the value.
+    pub(super) fn refusal(&self) -> Option<String> {
+        if self.image.is_empty() {
+            return Some("no image is named".to_owned());
+        }
+        let malformed = |name: &str| name.is_empty() || name.contains(['=', '\0']);
+        let (name, _) = self
+            .env
+            .iter()
+            .find(|(name, value)| malformed(name) || value.contains('\0'))?;
+        Some(match malformed(name) {
+            true => format!("{name:?} cannot be the name of an environment variable"),
+            false => format!("the value of environment variable {name} contains a NUL character"),
+        })
+    }
+
+    /// Hash of all that affects the runners: not when and how the image is fetched, nor where they run. It is the same
+    /// for as long as those fields are the same, over restarts and over versions that add optional fields.
+    pub fn hash(&self) -> String {
+        #[derive(Serialize)]
+        struct Runner<'a> {
+            image: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            platform: Option<&'a str>,
+            command: &'a [String],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            user: Option<&'a str>,
+            env: BTreeMap<&'a str, &'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            cpu_millis: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            memory_bytes: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            network: Option<&'a str>,
+            docker_access: DockerAccess,
+        }
+        let runner = Runner {
+            image: &self.image,
+            platform: self.platform.as_deref(),
+            command: &self.command,
+            user: self.user.as_deref(),
+            env: self.user_env(),
+            cpu_millis: self.cpu_millis,
+            memory_bytes: self.memory_bytes,
+            network: self.network.as_deref(),
+            docker_access: self.docker_access,
+        };
+        // Strings, numbers and a map keyed by strings always have a JSON form.
+        #[allow(clippy::expect_used)]
+        let canonical = serde_json::to_vec(&runner).expect("plain data has a JSON form");
+        let digest = Sha256::digest(canonical);
+        let mut hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        hex.truncate(HASH_LENGTH);
+        hex
+    }
+}
+
+/// Without the values of the environment, which may be secrets.
+impl fmt::Debug for DockerTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DockerTemplate")
+            .field("image", &self.image)
+            .field("pull_policy", &self.pull_policy)
+            .field("pull_credentials", &self.pull_credentials)
+            .field("platform", &self.platform)
+            .field("command", &self.command)
+            .field("user", &self.user)
+            .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("cpu_millis", &self.cpu_millis)
+            .field("memory_bytes", &self.memory_bytes)
+            .field("network", &self.network)
+            .field("docker_access", &self.docker_access)
+            .field("hosts", &self.hosts)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template() -> DockerTemplate {
+        DockerTemplate {
+            image: "runner:1".into(),
+            pull_policy: PullPolicy::IfNotPresent,
+            pull_credentials: None,
+            platform: None,
+            command: vec!["/run.sh".into()],
+            user: None,
+            env: vec![("A".into(), "planted-secret".into()), ("B".into(), "2".into())],
+            cpu_millis: None,
+            memory_bytes: None,
+            network: None,
+            docker_access: DockerAccess::None,
+            hosts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_hash_is_the_same_in_every_version() {
+        assert_eq!(template().hash(), "c441385289275a88");
+    }
+
+    #[test]
+    fn the_hash_follows_what_affects_the_runner_and_nothing_else() {
+        let changed = |change: fn(&mut DockerTemplate)| {
+            let mut template = template();
+            change(&mut template);
+            template.hash()
+        };
+        let same = template().hash();
+        assert_eq!(changed(|t| t.pull_policy = PullPolicy::Always), same);
+        assert_eq!(changed(|t| t.env.reverse()), same);
+        assert_eq!(
+            changed(|t| t.env.push((JIT_CONFIGURATION.into(), "x".into()))),
+            same
+        );
+        let host = HostSpec {
+            name: "h".into(),
+            endpoint: "unix:///x".into(),
+            max_runners: Some(1),
+        };
+        let mut elsewhere = template();
+        elsewhere.hosts.push(host);
+        assert_eq!(elsewhere.hash(), same);
+
+        let changes: [fn(&mut DockerTemplate); 9] = [
+            |t| t.image = "runner:2".into(),
+            |t| t.platform = Some("linux/arm64".into()),
+            |t| t.command.push("x".into()),
+            |t| t.user = Some("root".into()),
+            |t| t.env[0].1 = "other".into(),
+            |t| t.cpu_millis = Some(1),
+            |t| t.memory_bytes = Some(1),
+            |t| t.network = Some("none".into()),
+            |t| t.docker_access = DockerAccess::HostSocket,
+        ];
+        let mut hashes: Vec<_> = changes.into_iter().map(changed).collect();
+        hashes.push(same);
+        hashes.sort();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 10);
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let mut bad = template();
+        assert!(!format!("{bad:?}").contains("planted-secret"));
+        bad.env = vec![("".into(), "planted-secret".into())];
+        assert!(!bad.refusal().unwrap().contains("planted-secret"));
+        bad.env = vec![("A".into(), "planted-secret\0".into())];
+        assert!(!bad.refusal().unwrap().contains("planted-secret"));
+    }
+}
