@@ -311,11 +311,20 @@ async fn fills_in_what_a_given_object_leaves_out() {
 #[tokio::test]
 async fn takes_null_for_absent() {
     let mut nulls = manifest(json!({}));
-    nulls["spec"]["maxRunners"] = Value::Null;
-    nulls["spec"]["scaleSetName"] = Value::Null;
+    for (path, null) in [
+        ("/spec", "maxRunners"),
+        ("/spec", "scaleSetName"),
+        ("/spec/github", "proxy"),
+        ("/spec/backends/0", "tart"),
+        ("/spec/backends/0", "maxRunners"),
+        ("/spec/backends/0/docker", "image"),
+        ("/spec/backends/0/docker", "user"),
+    ] {
+        nulls.pointer_mut(path).unwrap()[null] = Value::Null;
+    }
     nulls["spec"]["timeouts"] = json!({"start": null, "job": null});
-    nulls["spec"]["backends"][0]["tart"] = Value::Null;
-    nulls["spec"]["backends"][0]["maxRunners"] = Value::Null;
+    nulls["spec"]["disruption"] = json!({"maxUnavailable": null});
+    nulls["spec"]["backends"][0]["docker"]["resources"] = json!({"cpu": null});
     assert_eq!(
         stored(&nulls).await["spec"],
         stored(&manifest(json!({}))).await["spec"]

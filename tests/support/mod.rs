@@ -11,12 +11,15 @@ use paddock::api::RunnerScaleSet;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::{env, fmt::Debug, panic::AssertUnwindSafe, time::Duration};
+use tokio::sync::OnceCell;
 
 /// How long anything that the API server does by itself may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A client of the test API server, as its administrator, with the definition of `RunnerScaleSet` installed. Every test calls
-/// this: the tests run in parallel on one server, and installing what is there changes nothing.
+/// Installs the definition once in a process. Several may do it on one server: what is there already is not changed.
+static CRD: OnceCell<()> = OnceCell::const_new();
+
+/// A client of the test API server, as its administrator, with the definition of `RunnerScaleSet` installed.
 pub async fn client() -> Client {
     let path = env::var("PADDOCK_TEST_KUBECONFIG").expect("run `make test`");
     // Fails when another test of this process came first.
@@ -26,7 +29,7 @@ pub async fn client() -> Client {
         .await
         .unwrap();
     let client = Client::try_from(config).unwrap();
-    install_crd(&client).await;
+    CRD.get_or_init(|| install_crd(&client)).await;
     client
 }
 
