@@ -1,4 +1,6 @@
 //! What the tests against a real API server share: a client, the installed definition, and a namespace for each test.
+// Every test binary compiles this and uses its part.
+#![allow(dead_code)]
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
