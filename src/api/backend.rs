@@ -2,7 +2,7 @@
 
 use super::{
     Docker, Ecs, Tart,
-    schema::{LABEL, MOST_RUNNERS},
+    schema::{LABEL, MOST_RUNNERS, one_owner},
 };
 use kube::core::Rule;
 use schemars::JsonSchema;
@@ -31,14 +31,17 @@ pub struct Backend {
 
     /// Runners in containers on Docker hosts. Exactly one of docker, tart and ecs is given.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = one_owner)]
     pub docker: Option<Docker>,
 
     /// Runners in macOS or Linux virtual machines on Macs, by Tart. Exactly one of docker, tart and ecs is given.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = one_owner)]
     pub tart: Option<Tart>,
 
     /// Runners in tasks on Amazon ECS. Exactly one of docker, tart and ecs is given.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = one_owner)]
     pub ecs: Option<Ecs>,
 }
 

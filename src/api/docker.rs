@@ -3,7 +3,7 @@
 use super::{
     Duration, EnvVar, PullPolicy, Quantity, SecretRef,
     backend::runner_image,
-    schema::{ABSOLUTE_PATH, LABEL, MOST_RUNNERS, NO_SPACE, named_list},
+    schema::{ABSOLUTE_PATH, LABEL, MOST_RUNNERS, NO_SPACE, host_rules, named_list},
 };
 use kube::core::Rule;
 use schemars::JsonSchema;
@@ -70,10 +70,7 @@ pub struct Docker {
     #[schemars(
         length(min = 1, max = 64),
         transform = named_list,
-        extend("x-kubernetes-validations" = [
-            Rule::new("self.all(host, self.exists_one(other, other.endpoint == host.endpoint))")
-                .message("docker.hosts: two hosts have the same endpoint"),
-        ])
+        extend("x-kubernetes-validations" = host_rules())
     )]
     pub hosts: Vec<DockerHost>,
 

@@ -249,7 +249,8 @@ fn one() -> i32 {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ManagedTaskDefinition {
-    /// The family that revisions are registered in. Default: <namespace>-<name>-<backend>.
+    /// The family that revisions are registered in. Default: namespace, name of the set and name of the backend, joined by
+    /// hyphens.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = "^[A-Za-z0-9_-]+$"))]
     pub family: Option<String>,

@@ -22,8 +22,8 @@ const PROXY_URL: &str = "^https?://([A-Za-z0-9._-]+|[[][0-9A-Fa-f:.]+[]])(:[0-9]
         .field_path(".url"),
 ]))]
 pub struct GitHub {
-    /// The enterprise, organisation or repository that the runners serve: https://github.com/enterprises/acme,
-    /// https://github.com/acme, https://github.com/acme/app, or the same on GHE.com or a GitHub Enterprise Server. It
+    /// The enterprise, organisation or repository that the runners serve: `https://github.com/enterprises/acme`,
+    /// `https://github.com/acme`, `https://github.com/acme/app`, or the same on GHE.com or a GitHub Enterprise Server. It
     /// cannot be changed: a set at another place is another set.
     #[schemars(
         length(min = 1, max = 255),
@@ -54,7 +54,7 @@ pub struct GitHub {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<CaBundleRef>,
 
-    /// The proxy through which GitHub is reached. Default: none; the controller's own proxy variables are not used.
+    /// The proxy through which GitHub is reached. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
 }
@@ -67,7 +67,7 @@ fn default_group() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Proxy {
-    /// The proxy, like http://proxy:3128. A login belongs into credentialsSecretRef.
+    /// The proxy, like `http://proxy:3128`. A login belongs into credentialsSecretRef.
     #[schemars(length(min = 1, max = 255), regex(pattern = PROXY_URL))]
     pub url: String,
 

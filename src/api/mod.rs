@@ -181,3 +181,46 @@ impl RunnerScaleSet {
 pub fn crd_yaml() -> Result<String, serde_saphyr::ser::Error> {
     serde_saphyr::to_string(&RunnerScaleSet::crd())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::cel::{validate_cel, validate_cel_update};
+
+    fn full() -> RunnerScaleSet {
+        serde_saphyr::from_str(include_str!("../../tests/support/full.yaml")).unwrap()
+    }
+
+    #[test]
+    fn the_name_is_the_objects_own_unless_given() {
+        let mut set = full();
+        set.metadata.name = Some("other".into());
+        assert_eq!(set.scale_set_name(), "linux");
+        set.spec.scale_set_name = None;
+        assert_eq!(set.scale_set_name(), "other");
+    }
+
+    #[test]
+    fn the_name_is_the_first_label_and_none_comes_twice() {
+        let mut set = full();
+        set.spec.labels = ["x64", "LINUX", "X64", "gpu", "gpu"].map(String::from).to_vec();
+        assert_eq!(set.scale_set_labels(), ["linux", "x64", "gpu"]);
+    }
+
+    #[test]
+    fn the_rules_can_be_checked_without_an_api_server() {
+        let set = full();
+        validate_cel(&set).unwrap();
+        let mut wrong = set.clone();
+        wrong.spec.min_runners = 11;
+        let errors = validate_cel(&wrong).unwrap_err().to_string();
+        assert!(
+            errors.contains("spec.minRunners must not be greater than spec.maxRunners"),
+            "{errors}"
+        );
+        let mut moved = set.clone();
+        moved.spec.github.url = "https://github.com/other".into();
+        let errors = validate_cel_update(&moved, &set).unwrap_err().to_string();
+        assert!(errors.contains("spec.github.url cannot be changed"), "{errors}");
+    }
+}

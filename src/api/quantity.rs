@@ -109,13 +109,11 @@ impl JsonSchema for Quantity {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "x-kubernetes-int-or-string": true,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "nullable": false, // or else kube makes it true
             "pattern": PATTERN,
             "x-kubernetes-validations": [
-                Rule::new(
-                    "type(self) == int ? self > 0 : isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))"
-                )
-                .message("must be a quantity above zero, like 2, 500m or 4Gi"),
+                Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))")
+                    .message("must be a quantity above zero, like 2, 500m or 4Gi"),
             ],
         })
     }

@@ -4,6 +4,7 @@
 //! `KubeSchema` derive this goes together with `#[serde(default)]` on a whole struct, which keeps every default in one place.
 //! Everything that a rule can see is bounded, since the API server prices a rule by the largest input it admits.
 
+use kube::core::Rule;
 use schemars::{Schema, transform::transform_subschemas};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,6 +37,20 @@ pub(super) enum IntOrText {
 pub(super) fn named_list(schema: &mut Schema) {
     schema.insert("x-kubernetes-list-type".into(), "map".into());
     schema.insert("x-kubernetes-list-map-keys".into(), Value::from(vec!["name"]));
+}
+
+/// Gives an object one owner as a whole. Two defects of server-side apply need it, as nobody owns what a default filled in: an
+/// empty `docker: {}` vanishes when it is applied again, and a default list is merged into one that is given later.
+pub(super) fn one_owner(schema: &mut Schema) {
+    schema.insert("x-kubernetes-map-type".into(), "atomic".into());
+}
+
+/// What holds between the hosts of a backend.
+pub(super) fn host_rules() -> [Rule; 1] {
+    [
+        Rule::new("self.all(host, self.exists_one(other, other.endpoint == host.endpoint))")
+            .message("hosts: two of them have the same endpoint"),
+    ]
 }
 
 /// Gives a schema and all below it the shape that Kubernetes' own types have: an optional field can be left out but is

@@ -155,7 +155,7 @@ pub struct HostStatus {
     pub message: String,
 }
 
-/// What a runner is doing. `Pending` → `Idle` → `Busy` → `Done`; `Failed` from any of the first two.
+/// What a runner is doing. `Pending` → `Idle` → `Busy` → `Done`; `Failed` when it ended without having done a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum RunnerPhase {
     /// Asked for, not up yet.

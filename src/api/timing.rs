@@ -163,7 +163,7 @@ impl JsonSchema for MaxUnavailable {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "x-kubernetes-int-or-string": true,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "nullable": false, // or else kube makes it true
             "pattern": PERCENT,
             "minimum": 0,
             "maximum": super::schema::MOST_RUNNERS,
