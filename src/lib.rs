@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod controller;
 pub mod github;
 pub mod plan;
 pub mod runner;

@@ -1,7 +1,19 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
-use std::{error::Error, io::Write};
+use std::error::Error;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use paddock::controller::{self, Options};
+use paddock::telemetry::{self, LogFormat};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Fleets of ephemeral GitHub Actions runners, declared in Kubernetes.
 #[derive(Parser)]
@@ -13,13 +25,114 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the controller.
+    Run(Box<Run>),
     /// Print the CustomResourceDefinition of RunnerScaleSet as YAML.
     Crd,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    match Cli::parse().command {
-        Command::Crd => std::io::stdout().write_all(paddock::api::crd_yaml()?.as_bytes())?,
+#[derive(Args)]
+struct Run {
+    /// Watch this namespace only; may be given several times. Default: all.
+    #[arg(
+        long,
+        env = "PADDOCK_WATCH_NAMESPACE",
+        value_name = "NAMESPACE",
+        value_delimiter = ','
+    )]
+    watch_namespace: Vec<String>,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(
+        long,
+        env = "PADDOCK_LISTEN",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS"
+    )]
+    listen: SocketAddr,
+    /// The id that marks what is ours on every backend. Default: the UID of the kube-system namespace.
+    #[arg(long, env = "PADDOCK_CLUSTER_ID", value_name = "ID")]
+    cluster_id: Option<String>,
+    /// How log lines look.
+    #[arg(long, env = "PADDOCK_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// What is logged: a level, or a filter directive.
+    #[arg(long, env = "PADDOCK_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    log_level: String,
+    /// The kubeconfig file. Default: in-cluster, else KUBECONFIG, else ~/.kube/config.
+    #[arg(long, env = "PADDOCK_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig.
+    #[arg(long, env = "PADDOCK_CONTEXT", value_name = "NAME")]
+    context: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(options) => run(*options),
+        Command::Crd => print_crd(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("paddock: {error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn print_crd() -> Result<(), Box<dyn Error>> {
+    Ok(std::io::stdout().write_all(paddock::api::crd_yaml()?.as_bytes())?)
+}
+
+fn run(options: Run) -> Result<(), Box<dyn Error>> {
+    // Two libraries bring TLS, and neither may choose for the other.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    telemetry::init(options.log_format, &options.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(serve(options));
+    // What still runs is waited for no longer: the next controller takes it up.
+    runtime.shutdown_background();
+    done
+}
+
+async fn serve(options: Run) -> Result<(), Box<dyn Error>> {
+    let stopping = CancellationToken::new();
+    stop_on_signal(stopping.clone())?;
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .map_err(|e| format!("--listen {}: {e}", options.listen))?;
+    let client = Client::try_from(kube_config(&options).await?)?;
+    let owner = std::env::var("HOSTNAME").unwrap_or_else(|_| "paddock".to_owned());
+    let settings = Options {
+        namespaces: options.watch_namespace,
+        cluster_id: options.cluster_id,
+        owner,
+    };
+    Ok(controller::run(client, listener, settings, stopping).await?)
+}
+
+fn stop_on_signal(stopping: CancellationToken) -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stopping.cancel();
+    });
     Ok(())
+}
+
+async fn kube_config(options: &Run) -> Result<Config, Box<dyn Error>> {
+    let choice = KubeConfigOptions {
+        context: options.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    if let Some(path) = &options.kubeconfig {
+        return Ok(Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &choice).await?);
+    }
+    if options.context.is_some() {
+        return Ok(Config::from_kubeconfig(&choice).await?);
+    }
+    Ok(Config::infer().await?)
 }

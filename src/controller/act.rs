@@ -13,6 +13,7 @@ use crate::backend::{self, Backend, NewRunner, Slot};
 use crate::github::{self, ScaleSetService};
 use crate::plan::Removal;
 use crate::runner::{Failure, Registration, Runner};
+use crate::telemetry::StartPhase;
 
 /// A removal that did not work is tried again after this.
 const REMOVAL_RETRY: Duration = Duration::from_secs(10);
@@ -50,19 +51,40 @@ impl Work {
     /// Does it, and wakes the set.
     pub async fn perform(self, set: &Set, ctx: &Context) {
         match self {
-            Work::Start { name, slot, backend, service, scale_set_id, deadline } => {
+            Work::Start {
+                name,
+                slot,
+                backend,
+                service,
+                scale_set_id,
+                deadline,
+            } => {
                 let span = info_span!("start", scale_set = set.identity.scale_set, runner = name);
                 let began = Instant::now();
                 let start = start(set, &name, slot, &*backend, &*service, scale_set_id, deadline);
                 let outcome = start.instrument(span).await;
-                ctx.metrics.runner_start(backend.kind(), outcome, began.elapsed());
+                ctx.metrics.runner_start(backend.kind(), outcome);
                 if outcome == "started" {
-                    ctx.metrics.start_latency("placed_to_started", began.elapsed());
+                    ctx.metrics
+                        .start_latency(StartPhase::PlacedToStarted, began.elapsed());
                 }
             }
-            Work::Remove { runner, why, unexplained, backend, service } => {
+            Work::Remove {
+                runner,
+                why,
+                unexplained,
+                backend,
+                service,
+            } => {
                 let span = info_span!("remove", scale_set = set.identity.scale_set, runner = runner.name);
-                let removal = Remover { set, ctx, runner: &runner, why, backend: &*backend, service: service.as_deref() };
+                let removal = Remover {
+                    set,
+                    ctx,
+                    runner: &runner,
+                    why,
+                    backend: &*backend,
+                    service: service.as_deref(),
+                };
                 removal.run(unexplained).instrument(span).await;
             }
         }
@@ -81,10 +103,14 @@ async fn start(
     deadline: Duration,
 ) -> &'static str {
     // The permit is kept until the runner is up, so that no configuration is minted long before it is needed.
-    let Ok(_permit) = set.minting.acquire().await else { return "cancelled" };
+    let Ok(_permit) = set.minting.acquire().await else {
+        return "cancelled";
+    };
     let fail = |reason, message: &str| {
         warn!(reason, message, "the runner could not be started");
-        set.state().ledger.start_failed(name, reason, message, Timestamp::now());
+        set.state()
+            .ledger
+            .start_failed(name, reason, message, Timestamp::now());
         reason
     };
     let minted = match service.mint_jit(scale_set_id, name).await {
@@ -94,7 +120,10 @@ async fn start(
     };
     set.state().ledger.registered(name, minted.id);
     let host = slot.host.clone();
-    let runner = NewRunner { name, jit: &minted.configuration };
+    let runner = NewRunner {
+        name,
+        jit: &minted.configuration,
+    };
     match timeout(deadline, backend.start(slot, &runner)).await {
         Ok(Ok(instance)) => {
             info!(host, instance = instance.id, "runner started");
@@ -135,13 +164,22 @@ impl Remover<'_> {
 
     /// Stops a runner: its registration first, and if a job runs on it, not at all.
     async fn stop(&self, why: Removal) {
-        let asked = timeout(if why.forced() { LAST_WORD } else { Duration::MAX }, self.deregister()).await;
+        let asked = timeout(
+            if why.forced() { LAST_WORD } else { Duration::MAX },
+            self.deregister(),
+        )
+        .await;
         match asked.unwrap_or_else(|_| Err(github::Error::Transient("no answer".into()))) {
             Ok(()) => {}
-            Err(error) if why.forced() => warn!(%error, "the runner is removed although GitHub did not agree"),
+            Err(error) if why.forced() => {
+                warn!(%error, "the runner is removed although GitHub did not agree")
+            }
             Err(github::Error::RunnerBusy) => {
                 info!(why = why.as_str(), "the runner has a job and stays");
-                self.set.state().ledger.found_busy(&self.runner.name, Timestamp::now());
+                self.set
+                    .state()
+                    .ledger
+                    .found_busy(&self.runner.name, Timestamp::now());
                 return;
             }
             Err(error) => {
@@ -190,7 +228,12 @@ impl Remover<'_> {
 
     async fn deregister(&self) -> Result<(), github::Error> {
         // What was registered may have become known since the decision.
-        let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
+        let known = self
+            .set
+            .state()
+            .ledger
+            .runner(&self.runner.name)
+            .map(|r| r.registration);
         let id = match known.unwrap_or(self.runner.registration) {
             Registration::Absent => return Ok(()),
             Registration::Present(id) => Some(id),
@@ -210,12 +253,15 @@ impl Remover<'_> {
     }
 
     fn service(&self) -> Result<&dyn ScaleSetService, github::Error> {
-        self.service.ok_or_else(|| github::Error::Config("there are no credentials for GitHub".into()))
+        self.service
+            .ok_or_else(|| github::Error::Config("there are no credentials for GitHub".into()))
     }
 
     /// Whether nothing of the instance is left.
     async fn remove_instance(&self) -> bool {
-        let Some(id) = &self.runner.instance_id else { return true };
+        let Some(id) = &self.runner.instance_id else {
+            return true;
+        };
         match self.backend.remove(&self.runner.host, id).await {
             Ok(()) | Err(backend::Error::Gone) => true,
             Err(error) => {
@@ -226,10 +272,16 @@ impl Remover<'_> {
     }
 
     fn retry_after(&self, pause: Duration) {
-        self.set.state().ledger.removal_failed(&self.runner.name, Timestamp::now() + pause);
+        self.set
+            .state()
+            .ledger
+            .removal_failed(&self.runner.name, Timestamp::now() + pause);
     }
 
     fn retire(&self) {
-        self.set.state().ledger.retire(&self.runner.name, Timestamp::now());
+        self.set
+            .state()
+            .ledger
+            .retire(&self.runner.name, Timestamp::now());
     }
 }

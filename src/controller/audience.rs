@@ -14,6 +14,7 @@ use super::set::Set;
 use super::step;
 use crate::github::{Audience, ListenState, Message, SessionRecord};
 use crate::runner::{Job, JobEvent, Phase, Statistics};
+use crate::telemetry::StartPhase;
 
 /// One scale set, listening.
 pub(super) struct SetAudience {
@@ -38,7 +39,6 @@ impl Audience for SetAudience {
 
     fn statistics(&self, statistics: Statistics) {
         self.set.state().ledger.count(statistics, Timestamp::now());
-        self.ctx.metrics.statistics(&self.set.labels, &statistics);
         self.wake();
     }
 
@@ -47,9 +47,11 @@ impl Audience for SetAudience {
         let mut state = self.set.state();
         for event in &message.events {
             let idle_since = match event {
-                JobEvent::Started { runner_name, .. } => {
-                    state.ledger.runner(runner_name).filter(|r| r.phase == Phase::Idle).map(|r| r.since)
-                }
+                JobEvent::Started { runner_name, .. } => state
+                    .ledger
+                    .runner(runner_name)
+                    .filter(|r| r.phase == Phase::Idle)
+                    .map(|r| r.since),
                 _ => None,
             };
             let news = state.ledger.hear(event, now);
@@ -60,7 +62,6 @@ impl Audience for SetAudience {
         }
         if let Some(statistics) = message.statistics {
             state.ledger.count(statistics, now);
-            self.ctx.metrics.statistics(&self.set.labels, &statistics);
         }
         drop(state);
         self.wake();
@@ -69,7 +70,9 @@ impl Audience for SetAudience {
     fn state(&self, listening: ListenState) {
         self.ctx.health.beat(&self.set.uid);
         if let ListenState::PollCompleted { .. } = listening {
-            self.ctx.metrics.poll_completed(&self.set.namespace, &self.set.name);
+            self.ctx
+                .metrics
+                .poll_completed(&self.set.namespace, &self.set.name);
         }
         let before = self.set.state().listening.replace(listening.clone());
         if before.map(|b| discriminant(&b)) != Some(discriminant(&listening)) {
@@ -91,9 +94,12 @@ impl SetAudience {
         let metrics = &self.ctx.metrics;
         match event {
             JobEvent::Started { job, .. } => {
-                metrics.job_started(&self.set.labels, between(job, |j| j.scale_set_assigned_at, |j| j.runner_assigned_at));
+                metrics.job_started(
+                    &self.set.labels,
+                    between(job, |j| j.scale_set_assigned_at, |j| j.runner_assigned_at),
+                );
                 if let Some(since) = idle_since {
-                    metrics.start_latency("started_to_job", elapsed(since, now));
+                    metrics.start_latency(StartPhase::StartedToJob, elapsed(since, now));
                 }
             }
             JobEvent::Completed { job, outcome, .. } => {

@@ -33,7 +33,11 @@ struct Finding {
 
 impl Finding {
     fn new(holds: bool, reason: &'static str, message: impl Into<String>) -> Finding {
-        Finding { holds: Some(holds), reason, message: message.into() }
+        Finding {
+            holds: Some(holds),
+            reason,
+            message: message.into(),
+        }
     }
 
     fn well() -> Finding {
@@ -69,7 +73,11 @@ fn stamp(facts: &Facts<'_>, type_: &str, finding: Finding) -> Condition {
         Some(false) => "False",
         None => "Unknown",
     };
-    let before = facts.state.conditions.iter().find(|c| c.type_ == type_ && c.status == status);
+    let before = facts
+        .state
+        .conditions
+        .iter()
+        .find(|c| c.type_ == type_ && c.status == status);
     let since = before.map_or_else(|| whole_seconds(facts.now), |c| c.last_transition_time.clone());
     Condition {
         type_: type_.to_owned(),
@@ -92,7 +100,12 @@ fn registered(registration: &Registration, wanted: Option<&WantedScaleSet>) -> F
         return Finding::new(false, reason::PROGRESSING, "the change is not at GitHub yet");
     }
     let kept = |label: &&String| held.labels.iter().any(|l| l.eq_ignore_ascii_case(label));
-    let dropped: Vec<&str> = asked.labels.iter().filter(|l| !kept(l)).map(String::as_str).collect();
+    let dropped: Vec<&str> = asked
+        .labels
+        .iter()
+        .filter(|l| !kept(l))
+        .map(String::as_str)
+        .collect();
     if dropped.is_empty() {
         return Finding::well();
     }
@@ -105,12 +118,15 @@ fn listening(state: Option<&ListenState>) -> Finding {
         Some(ListenState::Polling { .. } | ListenState::PollCompleted { .. }) => Finding::well(),
         Some(ListenState::Conflict { owner, since }) => {
             let owner = owner.as_deref().unwrap_or("someone");
-            let message = format!("a session of {owner} is open since {since:.0} or before; it is waited out");
+            let message =
+                format!("a session of {owner} is open since {since:.0} or before; it is waited out");
             Finding::new(false, reason::SESSION_CONFLICT, message)
         }
-        Some(ListenState::RateLimited { until }) => {
-            Finding::new(false, reason::RATE_LIMITED, format!("GitHub limits the rate until {until:.0}"))
-        }
+        Some(ListenState::RateLimited { until }) => Finding::new(
+            false,
+            reason::RATE_LIMITED,
+            format!("GitHub limits the rate until {until:.0}"),
+        ),
         Some(ListenState::Unreachable { message, since }) => {
             Finding::new(false, reason::UNREACHABLE, format!("since {since:.0}: {message}"))
         }
@@ -127,8 +143,14 @@ fn stalled(facts: &Facts<'_>) -> Finding {
     }
     // What only a person can change. GitHub is asked again all the same, now and then.
     if let Some((reason, message)) = &facts.state.registration.error
-        && [reason::AUTH_REJECTED, reason::FORBIDDEN, reason::GROUP_NOT_FOUND, reason::NAME_TAKEN, reason::INVALID_SPEC]
-            .contains(reason)
+        && [
+            reason::AUTH_REJECTED,
+            reason::FORBIDDEN,
+            reason::GROUP_NOT_FOUND,
+            reason::NAME_TAKEN,
+            reason::INVALID_SPEC,
+        ]
+        .contains(reason)
     {
         return Finding::new(true, reason, message.as_str());
     }
@@ -142,7 +164,11 @@ fn stalled(facts: &Facts<'_>) -> Finding {
 
 fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
     if facts.deleting {
-        return Finding::new(true, reason::DRAINING, "the set is being deleted; busy runners finish first");
+        return Finding::new(
+            true,
+            reason::DRAINING,
+            "the set is being deleted; busy runners finish first",
+        );
     }
     if facts.state.generation != facts.generation {
         return Finding::new(true, reason::PROGRESSING, "the latest spec is being applied");
@@ -151,7 +177,10 @@ fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
         return Finding::new(true, reason::PROGRESSING, "the set is being registered at GitHub");
     }
     if facts.outdated > 0 {
-        let message = format!("{} idle runners of an earlier template are being replaced", facts.outdated);
+        let message = format!(
+            "{} idle runners of an earlier template are being replaced",
+            facts.outdated
+        );
         return Finding::new(true, reason::PROGRESSING, message);
     }
     Finding::new(false, reason::AS_EXPECTED, "")
@@ -179,12 +208,18 @@ fn ready(facts: &Facts<'_>, registered: &Finding, listening: &Finding, stalled: 
 fn demand(verdict: Option<&Verdict>) -> Finding {
     match verdict {
         Some(Verdict { met: Some(true), .. }) => Finding::well(),
-        Some(verdict) => {
-            Finding { holds: verdict.met, reason: verdict.reason, message: verdict.message.clone() }
-        }
+        Some(verdict) => Finding {
+            holds: verdict.met,
+            reason: verdict.reason,
+            message: verdict.message.clone(),
+        },
         None => {
             let message = "the demand is not known yet".to_owned();
-            Finding { holds: None, reason: reason::NOT_LISTENING, message }
+            Finding {
+                holds: None,
+                reason: reason::NOT_LISTENING,
+                message,
+            }
         }
     }
 }

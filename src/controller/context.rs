@@ -54,13 +54,19 @@ impl Context {
 #[derive(Default)]
 pub(super) struct Sets {
     known: Mutex<HashMap<String, Arc<Set>>>,
-    wakes: Mutex<Vec<(Option<String>, UnboundedSender<ObjectRef<Guarded>>)>>,
+    wakes: Mutex<Vec<Wake>>,
 }
+
+/// Where objects of a namespace, or of all, are woken.
+type Wake = (Option<String>, UnboundedSender<ObjectRef<Guarded>>);
 
 impl Sets {
     /// Registers where scale sets of a namespace (or of all) are woken.
     pub fn wake_through(&self, namespace: Option<String>, sender: UnboundedSender<ObjectRef<Guarded>>) {
-        self.wakes.lock().unwrap_or_else(PoisonError::into_inner).push((namespace, sender));
+        self.wakes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((namespace, sender));
     }
 
     /// The state kept for an object, made by `make` when there is none.
@@ -72,17 +78,33 @@ impl Sets {
 
     /// All of them.
     pub fn all(&self) -> Vec<Arc<Set>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Forgets an object that is gone, and ends its tasks.
     pub fn forget(&self, uid: &str) -> Option<Arc<Set>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid)
     }
 
     /// Has an object reconciled.
     pub fn wake(&self, uid: &str) {
-        let Some(set) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned() else { return };
+        let Some(set) = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(uid)
+            .cloned()
+        else {
+            return;
+        };
         let reference = ObjectRef::new(&set.name).within(&set.namespace);
         for (namespace, sender) in self.wakes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if namespace.as_ref().is_none_or(|n| *n == set.namespace) {

@@ -16,8 +16,13 @@ pub(super) struct Events {
 
 impl Events {
     pub fn new(client: Client, instance: String) -> Events {
-        let reporter = Reporter { controller: "paddock.dev/controller".to_owned(), instance: Some(instance) };
-        Events { recorder: Recorder::new(client, reporter) }
+        let reporter = Reporter {
+            controller: "paddock.dev/controller".to_owned(),
+            instance: Some(instance),
+        };
+        Events {
+            recorder: Recorder::new(client, reporter),
+        }
     }
 
     /// Something that is as it should be.
@@ -30,9 +35,19 @@ impl Events {
         self.publish(EventType::Warning, about, reason, action, note);
     }
 
-    fn publish(&self, type_: EventType, about: &ObjectReference, reason: &str, action: &str, mut note: String) {
+    fn publish(
+        &self,
+        type_: EventType,
+        about: &ObjectReference,
+        reason: &str,
+        action: &str,
+        mut note: String,
+    ) {
         if note.len() > LONGEST_NOTE {
-            let cut = (0..=LONGEST_NOTE - 3).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
+            let cut = (0..=LONGEST_NOTE - 3)
+                .rev()
+                .find(|at| note.is_char_boundary(*at))
+                .unwrap_or(0);
             note.truncate(cut);
             note.push('…');
         }

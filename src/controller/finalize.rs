@@ -41,7 +41,11 @@ pub(super) fn is_held(object: &RunnerScaleSet) -> bool {
 /// Until when a deleted object's busy runners are waited for.
 pub(super) fn drain_until(object: &RunnerScaleSet) -> Option<Timestamp> {
     let since = object.metadata.deletion_timestamp.as_ref()?.0;
-    Some(since.checked_add(object.spec.timeouts.drain.get()).unwrap_or(Timestamp::MAX))
+    Some(
+        since
+            .checked_add(object.spec.timeouts.drain.get())
+            .unwrap_or(Timestamp::MAX),
+    )
 }
 
 /// Keeps the object from now on.
@@ -52,9 +56,14 @@ pub(super) async fn hold(object: &RunnerScaleSet, ctx: &Context) -> Result<(), k
 }
 
 async fn release(object: &RunnerScaleSet, ctx: &Context) -> Result<(), kube::Error> {
-    let others = object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
+    let others = object
+        .finalizers()
+        .iter()
+        .filter(|f| *f != FINALIZER)
+        .cloned()
+        .collect();
     match set_finalizers(object, ctx, others).await {
-        Err(error) if error.is_not_found() => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         answer => answer,
     }
 }
@@ -69,7 +78,8 @@ async fn set_finalizers(
         "finalizers": finalizers, "resourceVersion": object.meta().resource_version,
     }});
     let api = ctx.scale_sets(&object.namespace().unwrap_or_default());
-    api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+    api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
     Ok(())
 }
 
@@ -109,7 +119,10 @@ pub(super) async fn advance(
         }
     }
     if left.registered > 0 {
-        remains.push(format!("the registrations of {} runners at GitHub", left.registered));
+        remains.push(format!(
+            "the registrations of {} runners at GitHub",
+            left.registered
+        ));
     }
     finish(object, set, ctx, &remains).await?;
     Ok(Some(Action::await_change()))

@@ -48,10 +48,14 @@ pub(super) async fn reconcile(object: Arc<Guarded>, ctx: Arc<Context>) -> Result
             return Ok(Action::await_change());
         }
     };
-    let span = tracing::info_span!("reconcile", scale_set = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()));
+    let span = tracing::info_span!(
+        "reconcile",
+        scale_set = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+    );
     let began = Instant::now();
     let result = reconcile_one(object, &ctx).instrument(span).await;
-    ctx.metrics.reconcile(began.elapsed(), result.as_ref().err().map(Error::category));
+    ctx.metrics
+        .reconcile(began.elapsed(), result.as_ref().err().map(Error::category));
     result
 }
 
@@ -72,7 +76,8 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ac
         return Ok(Action::requeue(QUIET));
     };
     step::perform(&set, ctx, step.work);
-    set.capacity.send_if_modified(|capacity| std::mem::replace(capacity, step.plan.capacity) != step.plan.capacity);
+    set.capacity
+        .send_if_modified(|capacity| std::mem::replace(capacity, step.plan.capacity) != step.plan.capacity);
     set.writer.write(step.status);
     if deleting && let Some(action) = finalize::advance(object, &set, ctx, step.left, now).await? {
         return Ok(action);
@@ -87,9 +92,11 @@ fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<Set> {
     info!("scale set taken up");
     ctx.health.register(uid, &set.identity.scale_set);
     let span = tracing::info_span!("scale_set", scale_set = set.identity.scale_set);
-    set.tasks.spawn(registrar::run(set.clone(), ctx.clone()).instrument(span));
+    set.tasks
+        .spawn(registrar::run(set.clone(), ctx.clone()).instrument(span));
     let writer = set.clone();
-    set.tasks.spawn(async move { writer.writer.run(writer.ended.clone()).await });
+    set.tasks
+        .spawn(async move { writer.writer.run(writer.ended.clone()).await });
     set
 }
 
@@ -114,7 +121,10 @@ async fn take_over(object: &RunnerScaleSet, set: &Arc<Set>, ctx: &Arc<Context>) 
         match inputs {
             Ok(inputs) => {
                 if let Err(error) = state.adopt(inputs, set, ctx) {
-                    let invalid = Invalid { reason: registrar::reason_of(&error), message: error.to_string() };
+                    let invalid = Invalid {
+                        reason: registrar::reason_of(&error),
+                        message: error.to_string(),
+                    };
                     stall(&mut state, object, set, ctx, invalid);
                 }
             }
@@ -135,7 +145,12 @@ async fn take_over(object: &RunnerScaleSet, set: &Arc<Set>, ctx: &Arc<Context>) 
 fn stall(state: &mut super::set::State, object: &RunnerScaleSet, set: &Set, ctx: &Context, invalid: Invalid) {
     warn!(reason = invalid.reason, message = invalid.message, "stalled");
     if state.stalled.as_ref() != Some(&invalid) {
-        ctx.events.warning(&set.reference, invalid.reason, "Reconcile", invalid.message.clone());
+        ctx.events.warning(
+            &set.reference,
+            invalid.reason,
+            "Reconcile",
+            invalid.message.clone(),
+        );
     }
     state.stalled = Some(invalid);
     state.generation = state.object_generation;

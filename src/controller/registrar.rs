@@ -14,7 +14,9 @@ use super::audience::SetAudience;
 use super::context::Context;
 use super::set::Set;
 use crate::api::condition::reason;
-use crate::github::{self, ClientConfig, ListenEnd, ListenTarget, ScaleSet, ScaleSetService, WantedScaleSet, listen};
+use crate::github::{
+    self, ClientConfig, ListenEnd, ListenTarget, ScaleSet, ScaleSetService, WantedScaleSet, listen,
+};
 
 /// The first pause after a registration that failed. Doubled each time, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(3);
@@ -52,13 +54,20 @@ pub(super) struct Registration {
 impl Registration {
     /// One that an earlier process made, if any.
     pub fn known(id: Option<i64>) -> Registration {
-        Registration { id, ..Registration::default() }
+        Registration {
+            id,
+            ..Registration::default()
+        }
     }
 }
 
 /// Runs until the set ends.
 pub(super) async fn run(set: Arc<Set>, ctx: Arc<Context>) {
-    let registrar = Registrar { target: set.target.subscribe(), set: set.clone(), ctx };
+    let registrar = Registrar {
+        target: set.target.subscribe(),
+        set: set.clone(),
+        ctx,
+    };
     let ended = set.ended.clone();
     registrar.run(ended).await;
 }
@@ -158,13 +167,21 @@ impl Registrar {
         let news = {
             let mut state = self.set.state();
             let news = state.registration.id != Some(id);
-            state.registration =
-                Registration { id: Some(id), held: Some((scale_set, target.scale_set.clone())), error: None };
+            state.registration = Registration {
+                id: Some(id),
+                held: Some((scale_set, target.scale_set.clone())),
+                error: None,
+            };
             news
         };
         if news {
-            let note = format!("scale set `{}` is registered at GitHub with id {id}", target.scale_set.name);
-            self.ctx.events.normal(&self.set.reference, "Registered", "Register", note);
+            let note = format!(
+                "scale set `{}` is registered at GitHub with id {id}",
+                target.scale_set.name
+            );
+            self.ctx
+                .events
+                .normal(&self.set.reference, "Registered", "Register", note);
         }
         self.ctx.sets.wake(&self.set.uid);
         id
@@ -175,12 +192,18 @@ impl Registrar {
         let (reason, message) = (reason_of(error), error.to_string());
         let news = {
             let mut state = self.set.state();
-            let news = state.registration.error.as_ref().is_none_or(|(r, _)| *r != reason);
+            let news = state
+                .registration
+                .error
+                .as_ref()
+                .is_none_or(|(r, _)| *r != reason);
             state.registration.error = Some((reason, message.clone()));
             news
         };
         if news {
-            self.ctx.events.warning(&self.set.reference, reason, "Register", message);
+            self.ctx
+                .events
+                .warning(&self.set.reference, reason, "Register", message);
         }
         self.ctx.sets.wake(&self.set.uid);
     }
@@ -192,11 +215,18 @@ impl Registrar {
             owner: self.ctx.owner.clone(),
             left_behind: self.set.state().session.as_ref().map(|s| s.id.clone()),
         };
-        let audience = Arc::new(SetAudience { set: self.set.clone(), ctx: self.ctx.clone() });
+        let audience = Arc::new(SetAudience {
+            set: self.set.clone(),
+            ctx: self.ctx.clone(),
+        });
         let listening = listen(target.service.clone(), listen_target, audience, stop.clone());
         let span = tracing::Span::current();
         let task = tokio::spawn(tracing::Instrument::instrument(listening, span));
-        Listener { scale_set_id, stop, task }
+        Listener {
+            scale_set_id,
+            stop,
+            task,
+        }
     }
 
     /// What ended the listen loop decides what is next: all but a cancellation leads to a new registration.
@@ -246,6 +276,8 @@ pub(super) fn reason_of(error: &github::Error) -> &'static str {
         Error::RateLimited { .. } => reason::RATE_LIMITED,
         Error::BadReply(_) => reason::BAD_REPLY,
         Error::Config(_) => reason::INVALID_SPEC,
-        Error::Transient(_) | Error::RunnerExists | Error::RunnerGone | Error::RunnerBusy => reason::UNREACHABLE,
+        Error::Transient(_) | Error::RunnerExists | Error::RunnerGone | Error::RunnerBusy => {
+            reason::UNREACHABLE
+        }
     }
 }

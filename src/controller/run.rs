@@ -43,7 +43,9 @@ pub enum StartError {
     #[error("the RunnerScaleSet CRD is not installed: kubectl apply -f crds/ ({0})")]
     NoCrd(kube::Error),
     /// The cluster's id cannot be read.
-    #[error("cannot read the kube-system namespace for the cluster's id: allow it or give --cluster-id ({0})")]
+    #[error(
+        "cannot read the kube-system namespace for the cluster's id: allow it or give --cluster-id ({0})"
+    )]
     NoClusterId(kube::Error),
     /// The web server ended.
     #[error("the web server: {0}")]
@@ -58,7 +60,12 @@ pub async fn run(
     stopping: CancellationToken,
 ) -> Result<(), StartError> {
     let ctx = Arc::new(context(client, &options, stopping.clone()).await?);
-    let server = serve(listener, ctx.metrics.clone(), ctx.health.clone(), stopping.clone());
+    let server = serve(
+        listener,
+        ctx.metrics.clone(),
+        ctx.health.clone(),
+        stopping.clone(),
+    );
     let scopes: Vec<Option<String>> = match options.namespaces.as_slice() {
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
@@ -77,10 +84,17 @@ pub async fn run(
     Ok(served?)
 }
 
-async fn context(client: Client, options: &Options, stopping: CancellationToken) -> Result<Context, StartError> {
+async fn context(
+    client: Client,
+    options: &Options,
+    stopping: CancellationToken,
+) -> Result<Context, StartError> {
     let scope = options.namespaces.first().map(String::as_str);
     let scale_sets: Api<RunnerScaleSet> = api(&client, scope);
-    scale_sets.list(&ListParams::default().limit(1)).await.map_err(StartError::NoCrd)?;
+    scale_sets
+        .list(&ListParams::default().limit(1))
+        .await
+        .map_err(StartError::NoCrd)?;
     let cluster = match &options.cluster_id {
         Some(id) => id.clone(),
         None => cluster_id(&client).await.map_err(StartError::NoClusterId)?,
@@ -103,7 +117,12 @@ async fn context(client: Client, options: &Options, stopping: CancellationToken)
 
 async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    Ok(namespaces.get("kube-system").await?.metadata.uid.unwrap_or_default())
+    Ok(namespaces
+        .get("kube-system")
+        .await?
+        .metadata
+        .uid
+        .unwrap_or_default())
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -142,10 +161,12 @@ async fn control(ctx: Arc<Context>, namespace: Option<String>) {
             health.ready();
         }
     };
-    let reconciling = controller.run(reconcile, after_error, ctx).for_each(|result| async move {
-        if let Err(error) = result {
-            debug!(%error, "controller");
-        }
-    });
+    let reconciling = controller
+        .run(reconcile, after_error, ctx)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                debug!(%error, "controller");
+            }
+        });
     future::join(ready, reconciling).await;
 }

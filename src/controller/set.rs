@@ -105,8 +105,8 @@ pub(super) struct State {
 pub(super) struct Placed {
     /// The backend.
     pub backend: Arc<dyn Backend>,
-    /// The most runners it may have.
-    pub max_runners: Option<u32>,
+    /// What it was made from.
+    pub input: BackendInput,
 }
 
 impl Set {
@@ -122,7 +122,7 @@ impl Set {
                 scale_set_uid: uid.to_owned(),
                 scale_set: format!("{namespace}/{name}"),
             },
-            labels: SetLabels::new(&namespace, object.scale_set_name(), &object.spec.github.url),
+            labels: labels(object),
             reference: object.object_ref(&()),
             uid: uid.to_owned(),
             since: now,
@@ -171,7 +171,11 @@ impl State {
             service: None,
             registration: Registration::known(status.scale_set_id),
             listening: None,
-            session: status.session.map(|s| SessionRecord { id: s.id, owner: s.owner, since: s.since.0 }),
+            session: status.session.map(|s| SessionRecord {
+                id: s.id,
+                owner: s.owner,
+                since: s.since.0,
+            }),
             ledger,
             told: HashMap::new(),
             failures_reported: 0,
@@ -182,10 +186,17 @@ impl State {
     /// Takes over what was read of the spec and all that it refers to.
     pub fn adopt(&mut self, inputs: Inputs, set: &Set, ctx: &Context) -> Result<(), crate::github::Error> {
         let changed = self.place(inputs.backends, set, ctx);
-        let unchanged = set.target.borrow().as_ref().is_some_and(|t| t.client == inputs.client);
+        let unchanged = set
+            .target
+            .borrow()
+            .as_ref()
+            .is_some_and(|t| t.client == inputs.client);
         let service = match (&self.service, unchanged) {
             (Some(service), true) => service.clone(),
-            _ => Arc::new(Measured::new(ctx.clients.get(&inputs.client)?, ctx.metrics.clone())),
+            _ => Arc::new(Measured::new(
+                ctx.clients.get(&inputs.client)?,
+                ctx.metrics.clone(),
+            )),
         };
         self.service = Some(service.clone());
         self.policy = Some(inputs.policy);
@@ -198,7 +209,11 @@ impl State {
         if self.drain_until.is_some() {
             return Ok(());
         }
-        let target = Target { client: inputs.client, scale_set: inputs.scale_set, service };
+        let target = Target {
+            client: inputs.client,
+            scale_set: inputs.scale_set,
+            service,
+        };
         set.target.send_if_modified(|current| {
             let differs = current.as_ref() != Some(&target);
             *current = Some(target);
@@ -207,20 +222,25 @@ impl State {
         Ok(())
     }
 
-    /// Makes the backends; answers whether a template changed.
+    /// Makes the backends, keeping those that are as they were; answers whether a template changed.
     pub fn place(&mut self, inputs: Vec<BackendInput>, set: &Set, ctx: &Context) -> bool {
         let hashes = |backends: &[Placed]| -> Vec<String> {
-            backends.iter().map(|b| b.backend.template_hash().to_owned()).collect()
+            backends
+                .iter()
+                .map(|b| b.backend.template_hash().to_owned())
+                .collect()
         };
         let before = hashes(&self.backends);
-        self.backends = inputs
-            .into_iter()
-            .map(|input| {
-                let identity = set.identity.clone();
-                let backend = DockerBackend::new(&ctx.engines, identity, &input.name, input.template);
-                Placed { backend: Arc::new(backend), max_runners: input.max_runners }
-            })
-            .collect();
+        let same = |a: &BackendInput, b: &BackendInput| a.name == b.name && a.template == b.template;
+        let make = |input: BackendInput| {
+            let kept = self.backends.iter().find(|placed| same(&placed.input, &input));
+            let backend = kept.map(|placed| placed.backend.clone()).unwrap_or_else(|| {
+                let (identity, template) = (set.identity.clone(), input.template.clone());
+                Arc::new(DockerBackend::new(&*input.name, identity, template, &ctx.engines))
+            });
+            Placed { backend, input }
+        };
+        self.backends = inputs.into_iter().map(make).collect();
         before != hashes(&self.backends)
     }
 
@@ -234,7 +254,7 @@ impl State {
     pub fn views(&self) -> Vec<BackendView> {
         let view = |placed: &Placed| BackendView {
             name: placed.backend.name().to_owned(),
-            max_runners: placed.max_runners,
+            max_runners: placed.input.max_runners,
             template_hash: placed.backend.template_hash().to_owned(),
             hosts: placed.backend.hosts(),
         };
@@ -245,12 +265,16 @@ impl State {
     pub fn observations(&self) -> Vec<Observation> {
         let of = |placed: &Placed| {
             let backend = placed.backend.name().to_owned();
-            placed.backend.instances().into_iter().map(move |listing| Observation {
-                backend: backend.clone(),
-                host: listing.host,
-                listed_at: listing.listed_at.filter(|_| listing.current),
-                instances: listing.instances,
-            })
+            placed
+                .backend
+                .instances()
+                .into_iter()
+                .map(move |listing| Observation {
+                    backend: backend.clone(),
+                    host: listing.host,
+                    listed_at: listing.listed_at.filter(|_| listing.current),
+                    instances: listing.instances,
+                })
         };
         self.backends.iter().flat_map(of).collect()
     }
@@ -273,6 +297,27 @@ impl State {
         self.failures_reported = failures.noted();
         fresh
     }
+}
+
+/// Of a URL's path, one part is an organisation, two are a repository, and `enterprises/X` is an enterprise.
+fn labels(object: &RunnerScaleSet) -> SetLabels {
+    let mut labels = SetLabels {
+        name: object.name_any(),
+        namespace: object.namespace().unwrap_or_default(),
+        ..SetLabels::default()
+    };
+    let (_, path) = object.spec.github.url.split_once("://").unwrap_or_default();
+    let parts: Vec<&str> = path.split('/').skip(1).filter(|part| !part.is_empty()).collect();
+    match parts[..] {
+        ["enterprises", enterprise] => labels.enterprise = enterprise.to_owned(),
+        [organization, repository] => {
+            labels.organization = organization.to_owned();
+            labels.repository = repository.to_owned();
+        }
+        [organization] => labels.organization = organization.to_owned(),
+        _ => {}
+    }
+    labels
 }
 
 fn remembered(runner: crate::api::status::RunnerStatus) -> Remembered {

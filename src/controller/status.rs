@@ -4,11 +4,11 @@ use jiff::Timestamp;
 
 use super::conditions::{Facts, conditions, whole_seconds};
 use super::set::{Placed, State};
+use crate::api::BackendType;
 use crate::api::RunnerScaleSetStatus;
 use crate::api::status::{
     BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, RunnerStatus, Session,
 };
-use crate::api::BackendType;
 use crate::plan::{BackendView, Plan};
 use crate::runner::{self, Availability, HostState, Phase, Runner};
 use crate::telemetry::SetGauges;
@@ -23,10 +23,17 @@ pub(super) fn status(
     let views = decision.map_or(&[][..], |(_, views)| views);
     let mut runners: Vec<RunnerStatus> = newest_first(state).map(|r| runner_status(r, views)).collect();
     let omitted = runners.len().saturating_sub(MAX_LISTED_RUNNERS);
-    let outdated = runners.iter().filter(|r| r.outdated && r.phase == Phase::Idle).count();
+    let outdated = runners
+        .iter()
+        .filter(|r| r.outdated && r.phase == Phase::Idle)
+        .count();
     runners.truncate(MAX_LISTED_RUNNERS);
     let in_phase = |phase| count(state.ledger.runners().filter(|r| r.phase == phase).count());
-    let (pending, idle, busy) = (in_phase(Phase::Pending), in_phase(Phase::Idle), in_phase(Phase::Busy));
+    let (pending, idle, busy) = (
+        in_phase(Phase::Pending),
+        in_phase(Phase::Idle),
+        in_phase(Phase::Busy),
+    );
     let facts = Facts {
         wanted: state.wanted.as_ref(),
         generation: state.object_generation,
@@ -60,7 +67,11 @@ pub(super) fn status(
             available_jobs: count(s.available as usize),
             observed_at: whole_seconds(at),
         }),
-        backends: views.iter().zip(&state.backends).map(|(view, placed)| backend(state, view, placed)).collect(),
+        backends: views
+            .iter()
+            .zip(&state.backends)
+            .map(|(view, placed)| backend(state, view, placed))
+            .collect(),
         runners,
         runners_omitted: count(omitted),
         recent_failures: state.ledger.failures().recent().map(failure).collect(),
@@ -97,9 +108,8 @@ fn runner_status(runner: &Runner, views: &[BackendView]) -> RunnerStatus {
 
 fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus {
     let on = |host: Option<&str>| {
-        let here = |r: &&Runner| {
-            r.occupies() && r.backend == view.name && host.is_none_or(|host| r.host == host)
-        };
+        let here =
+            |r: &&Runner| r.occupies() && r.backend == view.name && host.is_none_or(|host| r.host == host);
         count(state.ledger.runners().filter(here).count())
     };
     let host = |h: &HostState| HostStatus {
@@ -113,7 +123,12 @@ fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus 
         Availability::BackOff { until, .. } => Some(whole_seconds(until)),
         _ => None,
     };
-    let messages: Vec<&str> = view.hosts.iter().map(|h| h.message.as_str()).filter(|m| !m.is_empty()).collect();
+    let messages: Vec<&str> = view
+        .hosts
+        .iter()
+        .map(|h| h.message.as_str())
+        .filter(|m| !m.is_empty())
+        .collect();
     BackendStatus {
         name: view.name.clone(),
         kind: match placed.backend.kind() {
@@ -143,8 +158,12 @@ fn failure(failure: &runner::Failure) -> Failure {
 
 /// What metrics show of a set beside GitHub's own counts.
 pub(super) fn gauges(state: &State, plan: &Plan) -> SetGauges {
-    let statistics = state.ledger.demand().latest().map(|(statistics, _)| statistics).unwrap_or_default();
-    SetGauges { min: plan.bounds.min, max: plan.bounds.max, desired: plan.desired, statistics }
+    SetGauges {
+        statistics: state.ledger.demand().latest().map(|(statistics, _)| statistics),
+        min_runners: plan.bounds.min,
+        max_runners: plan.bounds.max,
+        desired_runners: plan.desired,
+    }
 }
 
 fn count(value: usize) -> i32 {

@@ -51,9 +51,19 @@ impl Writer {
         current: &RunnerScaleSetStatus,
         metrics: Metrics,
     ) -> Writer {
-        let written = Written { status: current.clone(), at: Instant::now() - INTERVAL, in_a_row: 0 };
+        let written = Written {
+            status: current.clone(),
+            at: Instant::now() - INTERVAL,
+            in_a_row: 0,
+        };
         let wanted = watch::Sender::new(None);
-        Writer { api, name: name.to_owned(), wanted, written: Mutex::new(written), metrics }
+        Writer {
+            api,
+            name: name.to_owned(),
+            wanted,
+            written: Mutex::new(written),
+            metrics,
+        }
     }
 
     /// Has a status written soon.
@@ -77,7 +87,9 @@ impl Writer {
             sleep(GATHER).await;
             let mut written = self.written.lock().await;
             sleep_until(written.next()).await;
-            let Some(status) = wanted.borrow_and_update().clone() else { continue };
+            let Some(status) = wanted.borrow_and_update().clone() else {
+                continue;
+            };
             if let Err(error) = self.apply(&mut written, status).await {
                 warn!(%error, "the status could not be written");
                 drop(written);
@@ -102,10 +114,12 @@ impl Writer {
         };
         match answer {
             Ok(()) => {}
-            Err(error) if error.is_not_found() => debug!("the object is gone, its status with it"),
+            Err(kube::Error::Api(status)) if status.is_not_found() => {
+                debug!("the object is gone, its status with it");
+            }
             Err(error) => return Err(error),
         }
-        self.metrics.status_written();
+        self.metrics.status_write();
         written.note(status);
         Ok(())
     }
@@ -114,12 +128,21 @@ impl Writer {
 impl Written {
     /// When the next write may be.
     fn next(&self) -> Instant {
-        self.at + if self.in_a_row < QUICK_WRITES { INTERVAL } else { BUSY_INTERVAL }
+        self.at
+            + if self.in_a_row < QUICK_WRITES {
+                INTERVAL
+            } else {
+                BUSY_INTERVAL
+            }
     }
 
     fn note(&mut self, status: RunnerScaleSetStatus) {
         let now = Instant::now();
-        self.in_a_row = if now < self.at + 2 * BUSY_INTERVAL { self.in_a_row + 1 } else { 0 };
+        self.in_a_row = if now < self.at + 2 * BUSY_INTERVAL {
+            self.in_a_row + 1
+        } else {
+            0
+        };
         self.status = status;
         self.at = now;
     }

@@ -166,12 +166,10 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let verdict = verdict::judge(input, &bounds, assigned, &counts, &placement);
 
     let capacity = capacity(input, &bounds, &counts, &placement);
-    let wake_at = [
-        retreat.wake_at,
-        placement.wake_at,
-        bounds.until,
-        input.ledger.demand().settles_at(),
-    ];
+    let mut wake_at = retreat.wake_at;
+    wake_at.extend(placement.wake_at);
+    wake_at.extend(bounds.until);
+    wake_at.extend(input.ledger.demand().settles_at());
     let mut actions: Vec<Action> = input
         .ledger
         .runners()
@@ -231,7 +229,9 @@ fn collect(runner: &Runner) -> Action {
 /// Whether a runner's template is not its backend's current one, or its backend is not in the spec any more.
 pub fn is_outdated(runner: &Runner, backends: &[BackendView]) -> bool {
     !runner.template_hash.is_empty()
-        && backends.iter().all(|b| b.name != runner.backend || b.template_hash != runner.template_hash)
+        && backends
+            .iter()
+            .all(|b| b.name != runner.backend || b.template_hash != runner.template_hash)
 }
 
 /// What has a slot, and what could still be given one.

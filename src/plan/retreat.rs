@@ -42,7 +42,12 @@ impl Retreat {
 /// Decides which runners go. `idle_wanted` is how many are to be there beside the busy ones.
 pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, demand_known: bool) -> Retreat {
     let mut retreat = Retreat::default();
-    input.ledger.runners().filter(|r| !r.occupies()).filter_map(|r| r.retry_at).for_each(|at| retreat.wake(at));
+    input
+        .ledger
+        .runners()
+        .filter(|r| !r.occupies())
+        .filter_map(|r| r.retry_at)
+        .for_each(|at| retreat.wake(at));
     for runner in input
         .ledger
         .runners()

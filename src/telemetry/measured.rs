@@ -52,6 +52,7 @@ fn outcome(error: &Error) -> &'static str {
         Error::NameTaken(_) => "name_taken",
         Error::ScaleSetGone => "scale_set_gone",
         Error::SessionLost(_) => "session_lost",
+        Error::TokenExpired => "token_expired",
         Error::SessionConflict { .. } => "session_conflict",
         Error::RunnerExists => "runner_exists",
         Error::RunnerGone => "runner_gone",

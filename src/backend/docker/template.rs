@@ -17,7 +17,7 @@ pub(super) const JIT_CONFIGURATION: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
 pub(super) const RETURN_VERSION_DEPRECATED: &str = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE";
 
 /// What a Docker backend runs, and where: the spec's `docker` section with everything that it refers to resolved.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DockerTemplate {
     /// The image, as `docker run` takes it.
     pub image: String,
