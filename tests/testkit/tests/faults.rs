@@ -219,8 +219,6 @@ async fn admin_tokens_live_as_long_as_their_exp_says() {
         }
     };
     tokio::time::timeout(PATIENCE, expired).await.expect("it expires");
-    github.inject(Fault::status(Endpoint::Any, 500));
-    github.clear_faults();
     assert_eq!(
         Wire::connect(&github, "acme")
             .await

@@ -12,6 +12,9 @@
 //! | `FAKE_RUNNER_LINGER_MS` | stays up for so long after its job |
 //! | `FAKE_RUNNER_ALLOC_MB` | takes and touches so much memory when its job starts |
 //!
+//! It leaves signals alone, so TERM and INT end it, and its job fails at GitHub. The kernel spares a container's PID 1 that
+//! does not handle them: there a shell has to be PID 1, which starts this program, passes signals on and waits.
+//!
 //! Exit codes: the job's own; 0 when its registration is removed while it waits, as the true one does; 1 when it cannot
 //! start at all; 2 when it loses GitHub.
 
@@ -26,7 +29,7 @@ use std::{env, hint};
 
 use github::{Failure, Github};
 
-/// The simulated GitHub holds polls for this long at most, unless it is told otherwise.
+/// Longer than any test.
 const FOREVER: Duration = Duration::from_secs(1 << 32);
 /// Between two tries to reach GitHub, and how many of them.
 const PAUSE: Duration = Duration::from_millis(500);

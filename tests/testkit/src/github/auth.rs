@@ -246,3 +246,78 @@ pub(super) fn random(prefix: &str) -> String {
 fn bad_credentials(message: impl Into<String>) -> Refusal {
     Refusal::rest(StatusCode::UNAUTHORIZED, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app() -> App {
+        App::new("42".to_owned(), 7, app_private_key()).expect("a key")
+    }
+
+    fn jwt(issuer: &Value, issued_at: i64, life: i64) -> String {
+        let now = Timestamp::now().as_second();
+        let claims =
+            serde_json::json!({ "iss": issuer, "iat": now + issued_at, "exp": now + issued_at + life });
+        let key = EncodingKey::from_rsa_pem(app_private_key().as_bytes()).expect("a key");
+        jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &key).expect("a token")
+    }
+
+    #[test]
+    fn an_app_signs_with_its_own_key_for_a_short_time() {
+        let (app, id) = (app(), Value::from("42"));
+        assert_eq!(app.accepts(&jwt(&id, -60, 540)), Ok(()));
+        assert_eq!(
+            app.accepts(&jwt(&Value::from(42), -60, 540)),
+            Ok(()),
+            "an app id may be a number"
+        );
+        assert!(
+            app.accepts(&jwt(&Value::from("43"), -60, 540)).is_err(),
+            "another issuer"
+        );
+        assert!(app.accepts(&jwt(&id, -60, 3600)).is_err(), "too long a life");
+        assert!(app.accepts(&jwt(&id, 60, 540)).is_err(), "issued in the future");
+        assert!(app.accepts(&jwt(&id, -600, 540)).is_err(), "expired");
+        let mut forged = jwt(&id, -60, 540);
+        forged.replace_range(forged.len() - 8..forged.len() - 4, "AAAA");
+        assert!(app.accepts(&forged).is_err(), "a bad signature");
+    }
+
+    #[test]
+    fn each_token_opens_only_its_own_door() {
+        let builder = crate::github::SimGithub::builder()
+            .token("ghp_a")
+            .app("42", 7, app_private_key());
+        let mut tokens = Tokens::new(builder.expect("a key").config());
+        let (acme, other) = (scope("acme"), scope("other"));
+        assert!(tokens.open_registration(Some("ghp_b"), &acme).is_err());
+        assert!(
+            tokens
+                .open_installation(8, Some(&jwt(&Value::from("42"), -60, 540)))
+                .is_err()
+        );
+        let installed = tokens
+            .open_installation(7, Some(&jwt(&Value::from("42"), -60, 540)))
+            .expect("installed");
+        let registration = tokens
+            .open_registration(Some(&installed), &acme)
+            .expect("registered");
+        assert!(tokens.open_admin(Some(&installed), &acme).is_err());
+        assert!(tokens.open_admin(Some(&registration), &other).is_err());
+        let admin = tokens
+            .open_admin(Some(&registration), &acme)
+            .expect("an admin token");
+        assert_eq!(tokens.check_admin(Some(&admin)).expect("accepted"), acme);
+        assert!(tokens.check_admin(Some(&registration)).is_err());
+        tokens.expire_admin();
+        assert!(tokens.check_admin(Some(&admin)).is_err());
+        tokens.expire_installation();
+        assert!(tokens.check_rest(Some(&installed)).is_err());
+        assert!(tokens.check_rest(Some("ghp_a")).is_ok());
+    }
+
+    fn scope(path: &str) -> Scope {
+        Scope::from_path(path).expect("a scope")
+    }
+}

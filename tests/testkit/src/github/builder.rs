@@ -103,6 +103,11 @@ impl SimGithubBuilder {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// The job-assignment model. Default: [`Model::Broker`].
     pub fn model(mut self, model: Model) -> Self {
         self.config.model = model;

@@ -9,7 +9,8 @@
 //! | DELETE `runners/{name}` | | |
 //! | POST, DELETE `faults` | a [`Fault`] | |
 //! | GET `requests?endpoint=E` | | counts by endpoint, and the requests |
-//! | POST `expire-admin-tokens` | | |
+//! | PUT `tokens` | the personal access tokens to accept from now on, a list | |
+//! | POST `expire-admin-tokens`, `expire-installation-tokens` | | |
 //! | POST `scalesets/{name}/expire-queue-token`, `…/expire-session`, `…/drop-session`, `…/vanish`, `…/zero-statistics?times=N`, `…/repeat`, `…/reverse`, `…/limit-batch?most=N` | | |
 
 use std::collections::BTreeMap;
@@ -70,6 +71,8 @@ pub(super) async fn handle(inner: &Arc<Inner>, call: &Call) -> Result<Answer, Re
             }
         }
         (Method::DELETE, ["faults"]) => state.faults.clear(),
+        (Method::PUT, ["tokens"]) => state.tokens.replace_personal(call.json()?),
+        (Method::POST, ["expire-installation-tokens"]) => state.tokens.expire_installation(),
         (Method::POST, ["expire-admin-tokens"]) => state.tokens.expire_admin(),
         (Method::POST, ["scalesets", name, verb]) => scale_set(&mut state, call, name, verb)?,
         _ => return Err(unknown()),

@@ -56,12 +56,19 @@ pub use wire::{Label, RunnerSetting};
 
 use builder::Config;
 use server::Call;
+use wire::{Refusal, ScaleSetBody};
 
 /// A handle on a simulated GitHub. Clones share it; it stops when the last one is dropped.
 #[derive(Clone)]
 pub struct SimGithub {
     inner: Arc<Inner>,
     _stop: Arc<DropGuard>,
+}
+
+impl std::fmt::Debug for SimGithub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SimGithub").field(&self.inner.public_url).finish()
+    }
 }
 
 /// What the server's tasks share.
@@ -78,6 +85,28 @@ struct Inner {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a runner and makes its JIT configuration.
+    fn mint_jit(
+        &self,
+        state: &mut State,
+        scope: &Scope,
+        set: ScaleSetId,
+        name: &str,
+        work_folder: &str,
+    ) -> Result<(RunnerId, String), Refusal> {
+        let (id, secret) = state.register_runner(scope, set, name)?;
+        let encoded = jit::encode(&jit::Contents {
+            runner: state.runner_of(scope, id)?,
+            secret: &secret,
+            scope,
+            work_folder,
+            public_url: &self.public_url,
+            runner_url: &self.runner_url,
+            small: self.config.small_jit,
+        });
+        Ok((id, encoded))
     }
 
     /// The fault that strikes this call now, if any.
@@ -315,6 +344,57 @@ impl SimGithub {
         state.forget_runner(id.ok_or_else(|| ControlError::NoSuchRunner(name.to_owned()))?);
         Ok(())
     }
+}
+
+/// What a client of the service does, done by hand: for tests of runners that have no such client.
+impl SimGithub {
+    /// Creates a scale set in runner group 1. `path` is that of a configuration URL; the name is the only label.
+    ///
+    /// # Errors
+    ///
+    /// When `path` is none, or the name is taken.
+    pub fn create_scale_set(&self, path: &str, name: &str) -> Result<ScaleSetId, ControlError> {
+        let scope =
+            Scope::from_path(path).ok_or_else(|| ControlError::WrongState(format!("no scope: {path}")))?;
+        let body = ScaleSetBody {
+            name: Some(name.to_owned()),
+            ..ScaleSetBody::default()
+        };
+        self.inner.lock().create_scale_set(&scope, body).map_err(refused)
+    }
+
+    /// Registers a runner; gives its JIT configuration.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such scale set, or the name is taken.
+    pub fn mint_jit(&self, scale_set: &str, runner: &str) -> Result<String, ControlError> {
+        let mut state = self.inner.lock();
+        let (scope, id) = find_scale_set(&state, scale_set)?;
+        let minted = self.inner.mint_jit(&mut state, &scope, id, runner, "_work");
+        minted.map(|(_, encoded)| encoded).map_err(refused)
+    }
+
+    /// Assigns waiting jobs to the scale set as one poll with this capacity would.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such scale set.
+    pub fn assign_jobs(&self, scale_set: &str, capacity: usize) -> Result<(), ControlError> {
+        let mut state = self.inner.lock();
+        let (_, id) = find_scale_set(&state, scale_set)?;
+        state.assign_up_to(id, capacity);
+        Ok(())
+    }
+}
+
+fn find_scale_set(state: &State, name: &str) -> Result<(Scope, ScaleSetId), ControlError> {
+    let found = state.scale_set(name).map(|set| (set.scope.clone(), set.id));
+    found.ok_or_else(|| ControlError::NoSuchScaleSet(name.to_owned()))
+}
+
+fn refused(refusal: Refusal) -> ControlError {
+    ControlError::WrongState(refusal.message)
 }
 
 /// Why a runner did not connect.

@@ -28,6 +28,8 @@ pub struct Request {
     pub query: Option<String>,
     /// The number of the scale set that its path names.
     pub scale_set: Option<i64>,
+    /// It has arrived, and is neither answered nor given up by its client.
+    pub held: bool,
     /// The status of the answer; none while it is held, and when there was none.
     pub status: Option<u16>,
     /// The header of this name.
@@ -69,7 +71,7 @@ impl RequestLog {
 
     /// How many polls are held now.
     pub fn polls_held(&self) -> usize {
-        self.to(Endpoint::Poll).filter(|r| r.status.is_none()).count()
+        self.to(Endpoint::Poll).filter(|r| r.held).count()
     }
 
     pub(super) fn clear(&mut self) {
@@ -88,11 +90,12 @@ impl RequestLog {
         number
     }
 
-    /// Logs its answer.
+    /// Logs its end.
     pub(super) fn end(&mut self, number: u64, status: Option<u16>) {
         let first = self.kept.front().map_or(number, |r| r.number);
         let index = number.checked_sub(first).and_then(|i| usize::try_from(i).ok());
         if let Some(request) = index.and_then(|i| self.kept.get_mut(i)) {
+            request.held = false;
             request.status = status;
         }
     }

@@ -146,6 +146,12 @@ pub struct SimRunner {
     link: Link,
 }
 
+impl std::fmt::Debug for SimRunner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SimRunner").field(&self.link.runner).finish()
+    }
+}
+
 impl SimRunner {
     pub(super) fn connect(inner: &Arc<Inner>, secret: &str) -> Result<Self, Gone> {
         Link::open(inner, secret).map(|link| Self { link }).ok_or(Gone)

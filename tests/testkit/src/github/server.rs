@@ -100,6 +100,7 @@ impl Call {
             path: self.uri.path().to_owned(),
             query: self.uri.query().map(str::to_owned),
             scale_set: self.route.scale_set(),
+            held: true,
             status: None,
             user_agent: self.header(USER_AGENT.as_str()).map(str::to_owned),
             capacity: self.capacity(),
@@ -133,24 +134,41 @@ async fn respond(inner: &Arc<Inner>, request: Request<Body>) -> Outcome {
     if call.endpoint == Endpoint::Control {
         return Outcome::Answer(control::handle(inner, &call).await.unwrap_or_else(Answer::from));
     }
-    let number = {
+    let mut logged = Logged::begin(inner, &call);
+    let mut outcome = work(inner, &call).await;
+    if let Outcome::Answer(answer) = &mut outcome {
+        finish(answer, inner.config.byte_order_mark);
+        logged.status = Some(answer.status.as_u16());
+    }
+    outcome
+}
+
+/// A request in the log; its end is logged when this is dropped, so also when the client has gone.
+struct Logged {
+    inner: Arc<Inner>,
+    number: u64,
+    status: Option<u16>,
+}
+
+impl Logged {
+    fn begin(inner: &Arc<Inner>, call: &Call) -> Self {
         let mut state = inner.lock();
         let number = state.requests.begin(call.log_entry());
         state.touch();
-        number
-    };
-    let mut outcome = work(inner, &call).await;
-    let mut state = inner.lock();
-    let status = match &mut outcome {
-        Outcome::Answer(answer) => {
-            finish(answer, inner.config.byte_order_mark);
-            Some(answer.status.as_u16())
+        Self {
+            inner: Arc::clone(inner),
+            number,
+            status: None,
         }
-        Outcome::Cut(..) => None,
-    };
-    state.requests.end(number, status);
-    state.touch();
-    outcome
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let mut state = self.inner.lock();
+        state.requests.end(self.number, self.status);
+        state.touch();
+    }
 }
 
 /// The work of one request, and what faults make of it.

@@ -7,13 +7,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::Inner;
 use super::builder::Model;
 use super::fault::Effect;
 use super::route::{Endpoint, Route, Scope};
 use super::server::{Call, Work};
-use super::state::{ScaleSetId, State};
+use super::state::{ScaleSetId, State, Statistics};
 use super::wire::{self, Answer, Refusal};
-use super::{Inner, jit};
 
 /// The calls that carry an admin token, and `acquirejobs`, which carries the queue token.
 pub(super) fn handle(inner: &Inner, call: &Call) -> Result<Answer, Refusal> {
@@ -95,7 +95,10 @@ fn list_scale_sets(state: &mut State, call: &Call, scope: &Scope) -> Answer {
         .map(|s| s.id)
         .collect();
     Answer::ok(&wire::list(
-        found.into_iter().map(|id| scale_set_value(state, id)).collect(),
+        found
+            .into_iter()
+            .map(|id| fresh_scale_set_value(state, id))
+            .collect(),
     ))
 }
 
@@ -113,11 +116,15 @@ fn one_scale_set(state: &mut State, call: &Call, scope: &Scope, id: ScaleSetId) 
 
 fn scale_set(state: &mut State, scope: &Scope, id: ScaleSetId) -> Result<Answer, Refusal> {
     state.owned(scope, id)?;
-    Ok(Answer::ok(&scale_set_value(state, id)))
+    Ok(Answer::ok(&fresh_scale_set_value(state, id)))
 }
 
-fn scale_set_value(state: &mut State, id: ScaleSetId) -> Value {
+fn fresh_scale_set_value(state: &mut State, id: ScaleSetId) -> Value {
     let statistics = state.report(id);
+    scale_set_value(state, id, statistics)
+}
+
+fn scale_set_value(state: &State, id: ScaleSetId, statistics: Statistics) -> Value {
     let Some(set) = state.scale_set_by_id(id) else {
         return Value::Null;
     };
@@ -131,8 +138,8 @@ fn scale_set_value(state: &mut State, id: ScaleSetId) -> Value {
 }
 
 fn session(state: &mut State, id: ScaleSetId) -> Result<Answer, Refusal> {
-    let set_value = scale_set_value(state, id);
     let statistics = state.report(id);
+    let set_value = scale_set_value(state, id, statistics);
     let set = state
         .scale_set_by_id(id)
         .ok_or_else(|| Refusal::no_such_scale_set(id))?;
@@ -164,20 +171,17 @@ fn mint(
         work_folder: Option<String>,
     }
     let body: Body = call.json()?;
-    let (runner, secret) = state.register_runner(scope, id, &body.name)?;
-    let runner = state.runner_of(scope, runner)?;
     let work_folder = body.work_folder.filter(|folder| !folder.is_empty());
-    let encoded = jit::encode(&jit::Contents {
-        runner,
-        secret: &secret,
+    let (runner, encoded) = inner.mint_jit(
+        state,
         scope,
-        work_folder: work_folder.as_deref().unwrap_or("_work"),
-        public_url: &inner.public_url,
-        runner_url: &inner.runner_url,
-        small: inner.config.small_jit,
-    });
+        id,
+        &body.name,
+        work_folder.as_deref().unwrap_or("_work"),
+    )?;
+    let runner = wire::runner(state.runner_of(scope, runner)?);
     Ok(Answer::ok(
-        &json!({ "runner": wire::runner(runner), "encodedJITConfig": encoded }),
+        &json!({ "runner": runner, "encodedJITConfig": encoded }),
     ))
 }
 

@@ -1,6 +1,6 @@
 //! A client of the wire, as thin as can be: what goes out and what comes back is seen as it is.
 
-#![allow(clippy::expect_used, dead_code)]
+#![allow(clippy::expect_used, clippy::panic, dead_code)]
 
 use std::time::Duration;
 

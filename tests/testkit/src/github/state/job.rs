@@ -222,7 +222,7 @@ impl State {
     }
 
     /// The broker's gate: assigned jobs, waiting and running, never exceed the capacity.
-    pub(super) fn assign_up_to(&mut self, set: ScaleSetId, capacity: usize) {
+    pub(in crate::github) fn assign_up_to(&mut self, set: ScaleSetId, capacity: usize) {
         while let Some(set) = self.set_mut(Some(set))
             && set.assigned.len() + set.running.len() < capacity
             && let Some(job) = set.waiting.pop_front()
