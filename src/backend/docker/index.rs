@@ -45,29 +45,28 @@ impl Container {
         })
     }
 
+    fn end(&mut self, code: Option<i64>, at: Timestamp) {
+        self.instance.state = InstanceState::Exited(Exit { code, out_of_memory: false, at });
+    }
+
     fn apply(&mut self, change: Change, at: Timestamp) {
         let ended_at = match &self.instance.state {
             InstanceState::Exited(exit) => Some(exit.at),
             _ => None,
         };
         match change {
-            Change::Created | Change::Destroyed => {}
+            Change::Created => {}
             // Events from before a listing may arrive after it: a start older than the exit is no news.
             Change::Started if ended_at.is_none_or(|end| end < at) => {
                 self.instance.state = InstanceState::Running;
             }
             Change::Started => {}
             Change::OutOfMemory => self.out_of_memory = true,
-            Change::Died(code) if ended_at.is_none() => {
-                self.instance.state = InstanceState::Exited(Exit {
-                    code,
-                    out_of_memory: false,
-                    at,
-                });
-            }
-            Change::Died(_) => {}
+            Change::Died(_) | Change::Destroyed if ended_at.is_some() => {}
+            Change::Died(code) => self.end(code, at),
+            Change::Destroyed => self.end(None, at),
         }
-        // The two events come in either order. What ended well did so despite it.
+        // These two events come in either order. What ended well did so despite it.
         if let InstanceState::Exited(exit) = &mut self.instance.state {
             exit.out_of_memory |= self.out_of_memory && exit.code != Some(0);
         }
@@ -111,15 +110,17 @@ impl Index {
         self.containers.get(id).map(|(_, container)| container)
     }
 
-    /// Applies an event. `described` is the container as the event's labels describe it, for one that is not known
+    /// Applies an event. A container that someone else destroyed is shown as ended until the next listing, so that its
+    /// end is not missed. `described` is the container as the event's labels describe it, for one that is not known
     /// yet. Returns the UID of its scale set if anything changed.
     pub(super) fn apply(&mut self, described: Container, change: Change, at: Timestamp) -> Option<String> {
         let id = described.instance.id.clone();
-        if change == Change::Destroyed {
-            return self.forget(&id);
-        }
-        if self.destroyed.contains_key(&id) {
+        if self.destroyed.contains_key(&id) || (change == Change::Destroyed && self.get(&id).is_none()) {
             return None;
+        }
+        if change == Change::Destroyed {
+            self.version += 1;
+            self.destroyed.insert(id.clone(), self.version);
         }
         let before = self.get(&id).cloned();
         let mut container = before.clone().unwrap_or(described);
@@ -240,7 +241,21 @@ mod tests {
         assert_eq!(event(&mut index, "a", Change::Started, 2), None);
         assert!(event(&mut index, "a", Change::Died(Some(7)), 3).is_some());
         assert_eq!(state(&index, "a"), Some(exited(7, 3)));
-        assert!(event(&mut index, "a", Change::Destroyed, 4).is_some());
+        event(&mut index, "a", Change::Destroyed, 4);
+        assert_eq!(state(&index, "a"), Some(exited(7, 3)));
+        index.replace(index.version(), Vec::new());
+        assert_eq!(state(&index, "a"), None);
+    }
+
+    #[test]
+    fn what_someone_else_destroys_is_seen_to_end() {
+        let mut index = Index::default();
+        event(&mut index, "a", Change::Started, 1);
+        assert_eq!(event(&mut index, "a", Change::Destroyed, 2).as_deref(), Some("uid"));
+        assert!(state(&index, "a").unwrap().ended());
+        assert_eq!(event(&mut index, "a", Change::Started, 1), None);
+        assert_eq!(index.forget("a").as_deref(), Some("uid"));
+        assert_eq!(event(&mut index, "a", Change::Destroyed, 2), None);
         assert_eq!(state(&index, "a"), None);
     }
 
@@ -280,7 +295,7 @@ mod tests {
         event(&mut index, "dies", Change::Died(Some(0)), 2);
         event(&mut index, "new", Change::Created, 2);
         assert_eq!(index.replace(asked_at, listing).len(), 1);
-        assert_eq!(state(&index, "gone"), None);
+        assert!(state(&index, "gone").unwrap().ended());
         assert_eq!(state(&index, "dies"), Some(exited(0, 2)));
         assert_eq!(state(&index, "new"), Some(InstanceState::Starting));
         assert_eq!(state(&index, "vanished"), None);
@@ -307,8 +322,7 @@ mod tests {
         let mut index = Index::default();
         event(&mut index, "a", Change::Created, 1);
         event(&mut index, "a", Change::Destroyed, 2);
-        index.started(container("a", InstanceState::Starting));
-        assert_eq!(state(&index, "a"), None);
+        assert!(index.started(container("a", InstanceState::Starting)).state.ended());
         event(&mut index, "b", Change::Died(Some(1)), 1);
         index.started(container("b", InstanceState::Starting));
         assert_eq!(state(&index, "b"), Some(exited(1, 1)));
@@ -369,6 +383,9 @@ mod tests {
             if let Some((version, listing)) = asked.take() {
                 index.replace(version, listing);
             }
+            let listing = engine.iter().enumerate();
+            let listing = listing.filter_map(|(n, steps)| Some(container(&name(n), shown(*steps)?))).collect();
+            index.replace(version, listing);
             for (n, steps) in engine.into_iter().enumerate() {
                 prop_assert_eq!(state(&index, &name(n)), shown(steps), "{} at {}", n, version);
             }
