@@ -69,29 +69,43 @@ pub mod reason {
     pub const NO_CAPACITY: &str = "NoCapacity";
     /// The set is at `maxRunners`.
     pub const AT_MAX_RUNNERS: &str = "AtMaxRunners";
-    /// A backend that failed is left alone for a while.
-    pub const BACK_OFF: &str = "BackOff";
     /// Runners fail to start again and again.
     pub const START_FAILURES: &str = "StartFailures";
     /// The image is being pulled.
     pub const IMAGE_PULLING: &str = "ImagePulling";
-    /// The image cannot be pulled or is not there.
-    pub const IMAGE_UNAVAILABLE: &str = "ImageUnavailable";
+    /// The image is not there, and is not to be pulled.
+    pub const IMAGE_MISSING: &str = "ImageMissing";
+    /// The image cannot be pulled.
+    pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
+    /// The Docker network does not exist on the host.
+    pub const NETWORK_MISSING: &str = "NetworkMissing";
+    /// The engine failed: its disk is full, for one.
+    pub const ENGINE_ERROR: &str = "EngineError";
     /// A host does not answer.
     pub const HOST_UNREACHABLE: &str = "HostUnreachable";
     /// `spec.suspend` is set.
     pub const SUSPENDED: &str = "Suspended";
-    /// Runners that will take the waiting jobs are starting.
+    /// The controller has just started: the hosts have not shown yet what runs on them.
     pub const STARTING: &str = "Starting";
+    /// GitHub has not told the demand yet.
+    pub const NO_READING: &str = "NoReading";
 
     /// A runner was not up within `timeouts.start`.
     pub const START_TIMEOUT: &str = "StartTimeout";
     /// A runner was stopped at `timeouts.job`.
     pub const JOB_TIMEOUT: &str = "JobTimeout";
-    /// A runner ended without having done a job.
-    pub const EXITED_EARLY: &str = "ExitedEarly";
-    /// A runner's instance vanished.
-    pub const INSTANCE_LOST: &str = "InstanceLost";
+    /// A runner's name is taken at GitHub.
+    pub const RUNNER_EXISTS: &str = "RunnerExists";
+    /// A runner ended without having had a job.
+    pub const ENDED_WITHOUT_JOB: &str = "EndedWithoutJob";
+    /// Something stopped a runner from outside before it had a job.
+    pub const KILLED: &str = "Killed";
+    /// A runner ran out of memory.
+    pub const OUT_OF_MEMORY: &str = "OutOfMemory";
+    /// A runner's instance vanished before it had a job.
+    pub const VANISHED: &str = "Vanished";
+    /// A runner's instance ended while its job ran.
+    pub const JOB_LOST: &str = "JobLost";
     /// GitHub refuses the runner's version; a newer image is needed.
     pub const RUNNER_VERSION_REJECTED: &str = "RunnerVersionRejected";
 }

@@ -9,10 +9,11 @@ use tracing::{Instrument, info, info_span, warn};
 
 use super::context::Context;
 use super::set::Set;
+use crate::api::condition::reason;
 use crate::backend::{self, Backend, NewRunner, Slot};
 use crate::github::{self, ScaleSetService};
 use crate::plan::Removal;
-use crate::runner::{Failure, Registration, Runner};
+use crate::runner::{Registration, Runner};
 use crate::telemetry::StartPhase;
 
 /// A removal that did not work is tried again after this.
@@ -106,16 +107,18 @@ async fn start(
     let Ok(_permit) = set.minting.acquire().await else {
         return "cancelled";
     };
-    let fail = |reason, message: &str| {
-        warn!(reason, message, "the runner could not be started");
+    let fail = |why, message: &str| {
+        warn!(reason = why, message, "the runner could not be started");
         set.state()
             .ledger
-            .start_failed(name, reason, message, Timestamp::now());
-        reason
+            .start_failed(name, why, message, Timestamp::now());
+        why
     };
     let minted = match service.mint_jit(scale_set_id, name).await {
         Ok(minted) => minted,
-        Err(github::Error::RunnerExists) => return fail("RunnerExists", "the name is taken at GitHub"),
+        Err(github::Error::RunnerExists) => {
+            return fail(reason::RUNNER_EXISTS, "the name is taken at GitHub");
+        }
         Err(error) => return fail(super::registrar::reason_of(&error), &error.to_string()),
     };
     set.state().ledger.registered(name, minted.id);
@@ -131,16 +134,16 @@ async fn start(
             "started"
         }
         Ok(Err(error)) => fail(reason_of(&error), &error.to_string()),
-        Err(_) => fail(Failure::START_TIMEOUT, "it was not up within timeouts.start"),
+        Err(_) => fail(reason::START_TIMEOUT, "it was not up within timeouts.start"),
     }
 }
 
 fn reason_of(error: &backend::Error) -> &'static str {
     match error {
         backend::Error::NoCapacity { reason, .. } => reason,
-        backend::Error::Gone => "Gone",
-        backend::Error::Refused(_) => "Refused",
-        backend::Error::Unreachable(_) => "HostUnreachable",
+        backend::Error::Gone => reason::VANISHED,
+        backend::Error::Refused(_) => reason::BACKEND_REFUSED,
+        backend::Error::Unreachable(_) => reason::HOST_UNREACHABLE,
     }
 }
 

@@ -91,7 +91,7 @@ fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<Set> {
     let set = Arc::new(Set::take_up(object, uid, ctx));
     info!("scale set taken up");
     ctx.health.register(uid, &set.identity.scale_set);
-    let span = tracing::info_span!("scale_set", scale_set = set.identity.scale_set);
+    let span = tracing::info_span!(parent: None, "listen", scale_set = set.identity.scale_set);
     set.tasks
         .spawn(registrar::run(set.clone(), ctx.clone()).instrument(span));
     let writer = set.clone();

@@ -39,9 +39,9 @@ pub struct Options {
 /// Why the controller cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The CRD is not there.
-    #[error("the RunnerScaleSet CRD is not installed: kubectl apply -f crds/ ({0})")]
-    NoCrd(kube::Error),
+    /// The CRD is not there, or the API server does not let us see its objects.
+    #[error("RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/runnerscaleset.yaml), and the RBAC of deploy/? {0}")]
+    NoScaleSets(kube::Error),
     /// The cluster's id cannot be read.
     #[error(
         "cannot read the kube-system namespace for the cluster's id: allow it or give --cluster-id ({0})"
@@ -94,7 +94,7 @@ async fn context(
     scale_sets
         .list(&ListParams::default().limit(1))
         .await
-        .map_err(StartError::NoCrd)?;
+        .map_err(StartError::NoScaleSets)?;
     let cluster = match &options.cluster_id {
         Some(id) => id.clone(),
         None => cluster_id(&client).await.map_err(StartError::NoClusterId)?,

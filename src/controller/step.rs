@@ -133,6 +133,9 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
                         .ledger
                         .start_timed_out(runner, "it was not up within timeouts.start", now);
                 }
+                if *why == Removal::JobTimeout {
+                    state.ledger.job_timed_out(runner, now);
+                }
                 work.extend(begin_removal(state, runner, Some(*why)));
             }
         }
@@ -191,7 +194,7 @@ fn begin_removal(state: &mut State, name: &str, why: Option<Removal>) -> Option<
 fn report(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, work: &[Work], now: Timestamp) {
     let starts = work.iter().filter(|w| matches!(w, Work::Start { .. })).count();
     if starts > 0 && state.tell("ScaledUp", now) {
-        let note = format!("{starts} runners are being started; {} are wanted", plan.desired);
+        let note = format!("starting {starts} more of {} wanted runners", plan.desired);
         ctx.events.normal(&set.reference, "ScaledUp", "Scale", note);
     }
     let verdict = &plan.verdict;

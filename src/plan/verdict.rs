@@ -2,6 +2,7 @@
 
 use super::placement::{Placement, version_rejected};
 use super::{Bounds, Counts, Input, Intake};
+use crate::api::condition::reason;
 use crate::runner::{Availability, HostState};
 
 /// The answer to "why does my job wait?".
@@ -25,7 +26,10 @@ pub(super) fn judge(
     let Some(assigned) = assigned else {
         let (reason, message) = match &input.intake {
             Intake::Closed(reason, message) => (*reason, message.clone()),
-            Intake::Open => ("NoReading", "GitHub has not told the demand yet".to_owned()),
+            Intake::Open => (
+                reason::NO_READING,
+                "GitHub has not told the demand yet".to_owned(),
+            ),
         };
         return Verdict {
             met: None,
@@ -44,11 +48,11 @@ pub(super) fn judge(
     if waiting == 0 {
         return Verdict {
             met: Some(true),
-            reason: "DemandMet",
+            reason: reason::AS_EXPECTED,
             message: String::new(),
         };
     }
-    let (reason, message) = reason(input, bounds, counts, placement, failing);
+    let (reason, message) = why(input, bounds, counts, placement, failing);
     Verdict {
         met: Some(false),
         reason,
@@ -56,7 +60,7 @@ pub(super) fn judge(
     }
 }
 
-fn reason(
+fn why(
     input: &Input<'_>,
     bounds: &Bounds,
     counts: &Counts,
@@ -64,7 +68,7 @@ fn reason(
     failing: bool,
 ) -> (&'static str, String) {
     if input.policy.stands_down() {
-        return ("Suspended", "the set takes no new jobs".to_owned());
+        return (reason::SUSPENDED, "the set takes no new jobs".to_owned());
     }
     if let Intake::Closed(reason, message) = &input.intake {
         return (reason, message.clone());
@@ -72,18 +76,18 @@ fn reason(
     if version_rejected(input) {
         let message =
             "GitHub refuses this version of the runner; no runner is started until the spec changes";
-        return ("RunnerVersionRejected", message.to_owned());
+        return (reason::RUNNER_VERSION_REJECTED, message.to_owned());
     }
     if failing {
         return start_failures(input);
     }
     if counts.occupying + placement.placed >= bounds.max {
-        return ("AtMaxRunners", format!("maxRunners is {}", bounds.max));
+        return (reason::AT_MAX_RUNNERS, format!("maxRunners is {}", bounds.max));
     }
     if let Some(answer) = hosts(input) {
         return answer;
     }
-    ("NoCapacity", "no host has a free slot".to_owned())
+    (reason::NO_CAPACITY, "no host has a free slot".to_owned())
 }
 
 fn start_failures(input: &Input<'_>) -> (&'static str, String) {
@@ -97,7 +101,7 @@ fn start_failures(input: &Input<'_>) -> (&'static str, String) {
         None => "it is being tried again".to_owned(),
     };
     (
-        "StartFailures",
+        reason::START_FAILURES,
         format!("{} starts in a row failed{last}; {next}", failures.in_a_row()),
     )
 }
@@ -116,7 +120,7 @@ fn hosts(input: &Input<'_>) -> Option<(&'static str, String)> {
     let find = |wanted: fn(&Availability) -> Option<&'static str>| {
         hosts().find_map(|(b, h)| wanted(&h.availability).map(|reason| said(reason, h, &b.name)))
     };
-    find(|a| matches!(a, Availability::Preparing | Availability::Unprepared).then_some("ImagePulling"))
+    find(|a| matches!(a, Availability::Preparing | Availability::Unprepared).then_some(reason::IMAGE_PULLING))
         .or_else(|| {
             find(|a| {
                 if let Availability::BackOff { reason, .. } = a {
@@ -126,6 +130,6 @@ fn hosts(input: &Input<'_>) -> Option<(&'static str, String)> {
                 }
             })
         })
-        .or_else(|| find(|a| (*a == Availability::Unreachable).then_some("HostUnreachable")))
-        .or_else(|| find(|a| (*a == Availability::Refused).then_some("Refused")))
+        .or_else(|| find(|a| (*a == Availability::Unreachable).then_some(reason::HOST_UNREACHABLE)))
+        .or_else(|| find(|a| (*a == Availability::Refused).then_some(reason::BACKEND_REFUSED)))
 }

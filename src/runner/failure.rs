@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Exit, Runner};
+use crate::api::condition::reason;
 
 /// How many failures status shows.
 const SHOWN: usize = 5;
@@ -42,21 +43,6 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Reason: not up within `timeouts.start`.
-    pub const START_TIMEOUT: &str = "StartTimeout";
-    /// Reason: its instance ended while a job ran.
-    pub const JOB_LOST: &str = "JobLost";
-    /// Reason: it ended without a job.
-    pub const ENDED_WITHOUT_JOB: &str = "EndedWithoutJob";
-    /// Reason: something stopped it from outside before it had a job.
-    pub const KILLED: &str = "Killed";
-    /// Reason: it ran out of memory.
-    pub const OUT_OF_MEMORY: &str = "OutOfMemory";
-    /// Reason: its instance vanished.
-    pub const VANISHED: &str = "Vanished";
-    /// Reason: GitHub refuses this version of the runner.
-    pub const RUNNER_VERSION_REJECTED: &str = "RunnerVersionRejected";
-
     fn new(runner: &Runner, reason: &'static str, message: String, at: Timestamp) -> Failure {
         Failure {
             runner: runner.name.clone(),
@@ -84,7 +70,16 @@ impl Failure {
         let message = format!("{how} while `{job}` was running");
         Failure {
             holds_back: false,
-            ..Failure::new(runner, Failure::JOB_LOST, message, at)
+            ..Failure::new(runner, reason::JOB_LOST, message, at)
+        }
+    }
+
+    pub(super) fn job_timed_out(runner: &Runner, at: Timestamp) -> Failure {
+        let job = runner.job.as_ref().map_or("its job", |j| j.display_name.as_str());
+        let message = format!("`{job}` ran longer than timeouts.job");
+        Failure {
+            holds_back: false,
+            ..Failure::new(runner, reason::JOB_TIMEOUT, message, at)
         }
     }
 
@@ -93,19 +88,19 @@ impl Failure {
             let message = "its instance is gone".to_owned();
             return Failure {
                 holds_back: false,
-                ..Failure::new(runner, Failure::VANISHED, message, at)
+                ..Failure::new(runner, reason::VANISHED, message, at)
             };
         };
-        let reason = match exit {
+        let why = match exit {
             Exit {
                 out_of_memory: true, ..
-            } => Failure::OUT_OF_MEMORY,
+            } => reason::OUT_OF_MEMORY,
             Exit {
                 code: Some(VERSION_REJECTED),
                 ..
-            } => Failure::RUNNER_VERSION_REJECTED,
-            exit if exit.killed() => Failure::KILLED,
-            _ => Failure::ENDED_WITHOUT_JOB,
+            } => reason::RUNNER_VERSION_REJECTED,
+            exit if exit.killed() => reason::KILLED,
+            _ => reason::ENDED_WITHOUT_JOB,
         };
         let message = format!("{} before it had a job", describe(exit));
         // What was killed from outside says nothing against the template: it is replaced at once.
@@ -192,7 +187,7 @@ impl Failures {
         if failure.holds_back {
             self.hold_back(failure.at);
         }
-        if failure.reason == Failure::RUNNER_VERSION_REJECTED {
+        if failure.reason == reason::RUNNER_VERSION_REJECTED {
             self.rejected_template = Some(failure.template_hash.clone());
         }
         self.noted += 1;

@@ -10,6 +10,7 @@ use super::demand::Demand;
 use super::failure::{Failure, Failures};
 use super::recent::Recent;
 use super::{Instance, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics};
+use crate::api::condition::reason;
 
 /// How long a runner that is gone is remembered, so that nothing is asked about it twice.
 const RETIRED_FOR: Duration = Duration::from_secs(3600);
@@ -308,7 +309,16 @@ impl Ledger {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
-        let failure = Failure::start(runner, Failure::START_TIMEOUT, message, now);
+        let failure = Failure::start(runner, reason::START_TIMEOUT, message, now);
+        self.failures.note(failure);
+    }
+
+    /// Its job runs for too long, and is stopped with it.
+    pub fn job_timed_out(&mut self, name: &str, now: Timestamp) {
+        let Some(runner) = self.runners.get(name) else {
+            return;
+        };
+        let failure = Failure::job_timed_out(runner, now);
         self.failures.note(failure);
     }
 

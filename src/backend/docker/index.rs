@@ -46,7 +46,11 @@ impl Container {
     }
 
     fn end(&mut self, code: Option<i64>, at: Timestamp) {
-        self.instance.state = InstanceState::Exited(Exit { code, out_of_memory: false, at });
+        self.instance.state = InstanceState::Exited(Exit {
+            code,
+            out_of_memory: false,
+            at,
+        });
     }
 
     fn apply(&mut self, change: Change, at: Timestamp) {
@@ -251,7 +255,10 @@ mod tests {
     fn what_someone_else_destroys_is_seen_to_end() {
         let mut index = Index::default();
         event(&mut index, "a", Change::Started, 1);
-        assert_eq!(event(&mut index, "a", Change::Destroyed, 2).as_deref(), Some("uid"));
+        assert_eq!(
+            event(&mut index, "a", Change::Destroyed, 2).as_deref(),
+            Some("uid")
+        );
         assert!(state(&index, "a").unwrap().ended());
         assert_eq!(event(&mut index, "a", Change::Started, 1), None);
         assert_eq!(index.forget("a").as_deref(), Some("uid"));
@@ -322,7 +329,12 @@ mod tests {
         let mut index = Index::default();
         event(&mut index, "a", Change::Created, 1);
         event(&mut index, "a", Change::Destroyed, 2);
-        assert!(index.started(container("a", InstanceState::Starting)).state.ended());
+        assert!(
+            index
+                .started(container("a", InstanceState::Starting))
+                .state
+                .ended()
+        );
         event(&mut index, "b", Change::Died(Some(1)), 1);
         index.started(container("b", InstanceState::Starting));
         assert_eq!(state(&index, "b"), Some(exited(1, 1)));
