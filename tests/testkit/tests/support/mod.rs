@@ -216,14 +216,19 @@ impl Queue {
 
     /// Polls until a message comes.
     pub async fn poll(&self, last: i64, capacity: i64) -> Message {
-        loop {
-            let (status, body) = self.try_poll(last, capacity).await;
-            match status {
-                200 => return Message::from(&body),
-                202 => {}
-                _ => panic!("{status}: {body}"),
+        let message = async {
+            loop {
+                let (status, body) = self.try_poll(last, capacity).await;
+                match status {
+                    200 => return Message::from(&body),
+                    202 => {}
+                    _ => panic!("{status}: {body}"),
+                }
             }
-        }
+        };
+        tokio::time::timeout(PATIENCE, message)
+            .await
+            .expect("a message in time")
     }
 
     /// Polls for the next message and deletes it.
