@@ -90,7 +90,6 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ac
 fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<Set> {
     let set = Arc::new(Set::take_up(object, uid, ctx));
     info!("scale set taken up");
-    ctx.health.register(uid, &set.identity.scale_set);
     let span = tracing::info_span!(parent: None, "listen", scale_set = set.identity.scale_set);
     set.tasks
         .spawn(registrar::run(set.clone(), ctx.clone()).instrument(span));

@@ -86,7 +86,8 @@ struct Listener {
 }
 
 impl Listener {
-    async fn stop(self) {
+    async fn stop(self, registrar: &Registrar) {
+        registrar.ctx.health.forget(&registrar.set.uid);
         self.stop.cancel();
         // The loop closes its session within a bound of its own.
         let _ = self.task.await;
@@ -102,7 +103,7 @@ impl Registrar {
             if target.as_ref().map(|t| &t.client) != client.as_ref()
                 && let Some(listener) = listener.take()
             {
-                listener.stop().await;
+                listener.stop(&self).await;
             }
             client = target.as_ref().map(|t| t.client.clone());
             if let Some(target) = &target {
@@ -112,7 +113,7 @@ impl Registrar {
                 if listener.as_ref().is_some_and(|l| l.scale_set_id != id)
                     && let Some(stale) = listener.take()
                 {
-                    stale.stop().await;
+                    stale.stop(&self).await;
                 }
                 if listener.is_none() {
                     listener = Some(self.listen(target, id));
@@ -122,13 +123,14 @@ impl Registrar {
                 () = ended.cancelled() => break,
                 end = wait(&mut listener) => {
                     listener = None;
+                    self.ctx.health.forget(&self.set.uid);
                     self.ended_listening(end, &ended).await;
                 }
                 changed = self.target.changed() => if changed.is_err() { break },
             }
         }
         if let Some(listener) = listener {
-            listener.stop().await;
+            listener.stop(&self).await;
         }
     }
 
@@ -210,6 +212,9 @@ impl Registrar {
 
     fn listen(&self, target: &Target, scale_set_id: i64) -> Listener {
         let stop = CancellationToken::new();
+        self.ctx
+            .health
+            .register(&self.set.uid, &self.set.identity.scale_set);
         let listen_target = ListenTarget {
             scale_set_id,
             owner: self.ctx.owner.clone(),

@@ -40,7 +40,9 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The CRD is not there, or the API server does not let us see its objects.
-    #[error("RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/runnerscaleset.yaml), and the RBAC of deploy/? {0}")]
+    #[error(
+        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/runnerscaleset.yaml), and the RBAC of deploy/? {0}"
+    )]
     NoScaleSets(kube::Error),
     /// The cluster's id cannot be read.
     #[error(

@@ -95,6 +95,8 @@ pub(super) struct State {
     pub ledger: Ledger,
     /// What was told of lately, and when: nothing is told twice in a row.
     pub told: HashMap<&'static str, Timestamp>,
+    /// Since when runners are wanted that are not placed.
+    pub wanting_since: Option<Timestamp>,
     /// Failures that were reported already.
     pub failures_reported: u64,
     /// The conditions as last shown, for their times.
@@ -178,6 +180,7 @@ impl State {
             }),
             ledger,
             told: HashMap::new(),
+            wanting_since: None,
             failures_reported: 0,
             conditions: status.conditions,
         }
@@ -333,6 +336,7 @@ fn remembered(runner: crate::api::status::RunnerStatus) -> Remembered {
         name: runner.name,
         backend: runner.backend,
         host: runner.host.unwrap_or_default(),
+        instance_id: runner.instance_id,
         phase: runner.phase,
         since: runner.since.0,
         job,

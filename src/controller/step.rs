@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tracing::info;
 
 use super::act::Work;
+use super::audience::elapsed;
 use super::context::Context;
 use super::finalize::Left;
 use super::set::{Set, State};
@@ -15,6 +16,7 @@ use crate::api::RunnerScaleSetStatus;
 use crate::api::condition::reason;
 use crate::plan::{self, Action, BackendView, Input, Intake, Plan, Removal};
 use crate::runner::{Failure, Phase, Runner, runner_name};
+use crate::telemetry::StartPhase;
 
 /// For so long after a set was taken up, hosts may show what runs on them before anything is started.
 const HOSTS_ANSWER: Duration = Duration::from_secs(10);
@@ -116,6 +118,9 @@ fn observed(state: &State, set: &Set, now: Timestamp) -> bool {
 /// Notes in the ledger what is about to be done, so that the next look counts with it.
 fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work> {
     let mut work = Vec::new();
+    if !observed(state, set, now) {
+        return work;
+    }
     let frozen = state.stalled.is_some() && state.drain_until.is_none();
     for action in &plan.actions {
         match action {
@@ -221,7 +226,23 @@ fn report(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, work: &[Work
                 .warning(&set.reference, reason, "Start", describe(&failure));
         }
     }
-    ctx.metrics.set(&set.labels, &status::gauges(state, plan));
+    measure(state, set, ctx, plan, starts, now);
+}
+
+fn measure(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, starts: usize, now: Timestamp) {
+    let metrics = &ctx.metrics;
+    metrics.set(&set.labels, &status::gauges(state, plan));
+    if starts > 0 || plan.verdict.met == Some(false) {
+        let since = *state.wanting_since.get_or_insert(now);
+        (0..starts).for_each(|_| metrics.start_latency(StartPhase::DemandToPlaced, elapsed(since, now)));
+    } else {
+        state.wanting_since = None;
+    }
+    let retry_at = state.ledger.failures().retry_at().unwrap_or(now);
+    metrics.backoff(&set.namespace, &set.name, elapsed(now, retry_at));
+    for (endpoint, used, free) in ctx.engines.slots() {
+        metrics.host_slots(&endpoint, used, free);
+    }
 }
 
 fn describe(failure: &Failure) -> String {

@@ -24,7 +24,7 @@ use crate::runner::{JobEvent, Statistics};
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A rate limit is waited out, but never for longer than this without another look.
-const LONGEST_RATE_LIMIT: Duration = Duration::from_secs(15 * 60);
+const LONGEST_RATE_LIMIT: Duration = Duration::from_secs(4 * 60);
 /// A conflict with a session that is probably our own clears fast, if it clears: this often, this soon.
 const OWN_CONFLICT_TRIES: u32 = 5;
 const OWN_CONFLICT_WAIT: Duration = Duration::from_secs(1);

@@ -530,7 +530,7 @@ fn each_refusal_has_its_reason() {
         ),
         (
             |w| w.backends[0].hosts[0].availability = Availability::Refused,
-            "Refused",
+            "BackendRefused",
         ),
         (
             |w| {

@@ -106,7 +106,7 @@ impl Failure {
         // What was killed from outside says nothing against the template: it is replaced at once.
         Failure {
             holds_back: !exit.killed(),
-            ..Failure::new(runner, reason, message, at)
+            ..Failure::new(runner, why, message, at)
         }
     }
 }

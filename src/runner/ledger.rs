@@ -43,6 +43,8 @@ pub struct Remembered {
     pub backend: String,
     /// The host.
     pub host: String,
+    /// The backend's id of its instance, if it had one.
+    pub instance_id: Option<String>,
     /// The phase it had.
     pub phase: Phase,
     /// Since when.
@@ -102,6 +104,7 @@ impl Ledger {
             let mut runner = Runner::pending(&entry.name, &entry.backend, &entry.host, "", now);
             runner.phase = entry.phase;
             runner.since = entry.since;
+            runner.instance_id = entry.instance_id;
             runner.job = entry.job;
             self.runners.entry(entry.name).or_insert(runner);
         }

@@ -331,9 +331,12 @@ impl Metrics {
     }
 
     /// The slots of a host; `host` is what tells it from all others.
-    pub fn host_slots(&self, host: &str, used: u32, free: u32) {
-        for (labels, slots) in slot_labels(host).iter().zip([used, free]) {
-            self.0.host_slots.get_or_create(labels).set(slots.into());
+    pub fn host_slots(&self, host: &str, used: u32, free: Option<u32>) {
+        for (labels, slots) in slot_labels(host).iter().zip([Some(used), free]) {
+            match slots {
+                Some(slots) => drop(self.0.host_slots.get_or_create(labels).set(slots.into())),
+                None => drop(self.0.host_slots.remove(labels)),
+            }
         }
     }
 
@@ -432,7 +435,7 @@ mod tests {
         metrics.runner_start("docker", "started");
         metrics.start_latency(StartPhase::PlacedToStarted, second);
         metrics.removal("surplus");
-        metrics.host_slots("unix:///var/run/docker.sock", 1, 15);
+        metrics.host_slots("unix:///var/run/docker.sock", 1, Some(15));
         metrics.status_write();
         metrics
     }

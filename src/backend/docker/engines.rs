@@ -87,6 +87,20 @@ impl Engines {
             .collect()
     }
 
+    /// The slots of each engine: its endpoint, those taken, and those free where there is a limit.
+    pub fn slots(&self) -> Vec<(String, u32, Option<u32>)> {
+        let slots = |followed: &Arc<Followed>| {
+            let state = followed.engine.state();
+            let free = state.slots.limit().map(|_| state.slots.free(&state.index));
+            (
+                followed.engine.endpoint.to_string(),
+                state.slots.taken(&state.index),
+                free,
+            )
+        };
+        self.engines().iter().map(slots).collect()
+    }
+
     /// Removes a container of this cluster that no backend speaks for. [`Error::Gone`] when there is none.
     pub async fn remove(&self, endpoint: &str, instance_id: &str) -> Result<(), Error> {
         let endpoint = Endpoint::parse(endpoint).map_err(Error::Refused)?;
