@@ -37,6 +37,10 @@ const POLL_TRIES: u32 = 2;
 const REFUSALS: u32 = 3;
 /// An answer that comes sooner and brings nothing new is not a long poll; the next one waits.
 const HASTY: Duration = Duration::from_millis(100);
+/// A first fault that took no longer is not told.
+const UNNOTICED: Duration = Duration::from_secs(10);
+/// A state that lasts is told again so often: nobody has to guess whether the loop still lives.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// How long acquiring, and acknowledging, may hold up the next poll.
 const SETTLE: Duration = Duration::from_secs(5);
 /// How long the audience may take to write the session down.
@@ -217,7 +221,7 @@ impl Listener {
                 Err(Error::TokenExpired) if self.trouble.failures < POLL_TRIES => {
                     self.token_expired(&mut reading).await?
                 }
-                Err(error) => self.poll_failed(error).await?,
+                Err(error) => self.poll_failed(error, begun).await?,
             };
         }
         Ok(())
@@ -262,7 +266,7 @@ impl Listener {
 
     /// A new token for the same session, and current statistics with it.
     async fn renew(&mut self, reading: &mut Reading) -> Result<Next, ListenEnd> {
-        let service = Arc::clone(&self.service);
+        let (service, begun) = (Arc::clone(&self.service), Instant::now());
         match self.unless_cancelled(service.refresh(&reading.session)).await? {
             Ok(session) if session.id == reading.session.id => {
                 tracing::debug!(session = session.id, "message session refreshed");
@@ -281,12 +285,12 @@ impl Listener {
                 reading.renewed(session);
                 Ok(Next::Poll)
             }
-            Err(error) => self.poll_failed(error).await,
+            Err(error) => self.poll_failed(error, begun).await,
         }
     }
 
-    /// A poll or a refresh failed.
-    async fn poll_failed(&mut self, error: Error) -> Result<Next, ListenEnd> {
+    /// A poll or a refresh failed that was begun then.
+    async fn poll_failed(&mut self, error: Error, begun: Instant) -> Result<Next, ListenEnd> {
         let lost = matches!(
             error,
             Error::SessionLost(_) | Error::ScaleSetGone | Error::SessionConflict { .. }
@@ -297,8 +301,10 @@ impl Listener {
             self.trouble.gone = matches!(error, Error::ScaleSetGone);
             return Ok(Next::Reopen);
         }
-        // One fault that may pass is not worth a word.
-        let passing = matches!(error, Error::Transient(_) | Error::BadReply(_)) && self.trouble.failures == 0;
+        // One fault that may pass is not worth a word, unless it took long enough to be missed.
+        let passing = matches!(error, Error::Transient(_) | Error::BadReply(_))
+            && self.trouble.failures == 0
+            && begun.elapsed() < UNNOTICED;
         self.endure(error, !passing).await?;
         Ok(if lost || self.trouble.failures >= POLL_TRIES {
             Next::Reopen
@@ -310,10 +316,24 @@ impl Listener {
     /// Takes a failure: tells it, and waits as long as it asks for. An error when waiting would not help.
     async fn endure(&mut self, error: Error, told: bool) -> Result<(), ListenEnd> {
         tracing::warn!(scale_set_id = self.set.scale_set_id, %error, "listening fails");
+        let (state, wait) = self.judge(error)?;
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            if told {
+                self.audience.state(state.clone());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            self.pause(left.min(TOLD_AGAIN)).await?;
+        }
+        Ok(())
+    }
+
+    /// What a failure means for the audience, and how long to wait after it.
+    fn judge(&mut self, error: Error) -> Result<(ListenState, Duration), ListenEnd> {
         let now = Timestamp::now();
         let since = *self.trouble.since.get_or_insert(now);
         let was_gone = std::mem::replace(&mut self.trouble.gone, matches!(error, Error::ScaleSetGone));
-        let (state, wait) = match error {
+        Ok(match error {
             Error::ScaleSetGone if was_gone => return Err(ListenEnd::ScaleSetGone),
             Error::AuthRejected(message) if self.trouble.refused() => {
                 return Err(ListenEnd::AuthRejected(message));
@@ -337,11 +357,7 @@ impl Listener {
                 },
                 self.failed(),
             ),
-        };
-        if told {
-            self.audience.state(state);
-        }
-        self.pause(wait).await
+        })
     }
 
     /// Counts a failure; answers how long to wait after it.
