@@ -26,6 +26,8 @@ const RENEW_BEFORE: Duration = Duration::from_secs(60);
 const RENEW_AFTER: Duration = Duration::from_secs(30);
 /// A refusal is answered from memory for this long, so that the sets which share a credential do not all repeat it.
 const REMEMBER_REFUSAL: Duration = Duration::from_secs(1);
+/// ... and a rate limit until it is over, but not for longer than this without another look.
+const REMEMBER_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// An App's JWT is dated back by a minute, against clocks that disagree, and lives nine of the ten minutes allowed.
 const JWT_LEEWAY: i64 = 60;
 const JWT_LIFE: i64 = 9 * 60;
@@ -211,7 +213,7 @@ impl State {
 
     fn remember(&mut self, error: &Error) {
         let keep = match error {
-            Error::RateLimited { retry_after } => *retry_after,
+            Error::RateLimited { retry_after } => (*retry_after).min(REMEMBER_LIMIT),
             Error::AuthRejected(_) | Error::Forbidden(_) | Error::Config(_) => REMEMBER_REFUSAL,
             _ => return,
         };

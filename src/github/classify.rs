@@ -176,6 +176,7 @@ fn by_name(status: StatusCode, fault: &Fault, hop: Hop, text: &str) -> Option<Er
 fn by_status(status: StatusCode, hop: Hop, text: String) -> Error {
     match (hop, status.as_u16()) {
         (_, 408 | 500..) => Error::Transient(text),
+        (_, 407) => Error::Config(format!("the proxy asks for another login: {text}")),
         (Hop::Queue, 401) => Error::TokenExpired,
         (_, 401) => Error::AuthRejected(text),
         (_, 403) => Error::Forbidden(text),

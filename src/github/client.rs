@@ -1,30 +1,25 @@
 //! The thin client: [`ScaleSetService`] over HTTP.
 
 use std::fmt;
-use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use backon::{ExponentialBuilder, Retryable};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, HeaderValue};
 use reqwest::{Method, Request, StatusCode, Url};
 use serde_json::{Value, json};
 
-use super::auth::{AdminToken, Auth};
+use super::auth::Auth;
+use super::call::{Call, persist, within};
 use super::classify::Hop;
 use super::network::Pools;
 use super::transport::{self, Reply};
 use super::url::{ConfigUrl, below};
 use super::wire::{self, Group, Jit, List, WireJob, WireRunner, WireScaleSet, WireSession};
 use super::{
-    AcquirableJob, Credentials, Error, JitRunner, Message, Network, RunnerReference, ScaleSet,
+    AcquirableJob, Credentials, Deadlines, Error, JitRunner, Message, Network, RunnerReference, ScaleSet,
     ScaleSetService, Session, WantedScaleSet,
 };
 use crate::runner::JitConfiguration;
 
-/// The version of the service's API that GitHub's own client asks for.
-const API_VERSION: &str = "6.0-preview";
 /// What a new session's id is in the request; the service gives the real one.
 const NO_SESSION: &str = "00000000-0000-0000-0000-000000000000";
 /// The group that every organisation has.
@@ -33,31 +28,6 @@ const DEFAULT_GROUP: (i64, &str) = (1, "default");
 const WORK_FOLDER: &str = "_work";
 /// A larger JIT configuration does not fit into an ECS task override (8,192 characters in all). About 4.5 KiB is usual.
 const MAX_JIT: usize = 8192;
-/// A transient fault gets this many further tries, if the call's deadline leaves the time.
-const RETRIES: ExponentialBuilder = ExponentialBuilder::new()
-    .with_min_delay(Duration::from_millis(500))
-    .with_max_delay(Duration::from_secs(5))
-    .with_max_times(2)
-    .with_jitter();
-
-/// How long a call may take, all tries included.
-#[derive(Debug, Clone, Copy)]
-pub struct Deadlines {
-    /// Everything but a poll: 30 s. One try of a call that is repeated gets a third of it.
-    pub control: Duration,
-    /// A long poll: 2 min. GitHub holds a quiet one for about 50 s.
-    pub poll: Duration,
-}
-
-impl Default for Deadlines {
-    fn default() -> Self {
-        Deadlines {
-            control: Duration::from_secs(30),
-            poll: Duration::from_secs(120),
-        }
-    }
-}
-
 /// All that a client is made of; two sets for which it is equal share one client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientConfig {
@@ -74,9 +44,9 @@ pub struct ClientConfig {
 /// A client of the scale-set service at one URL with one credential. Cheap to share, made to be shared.
 pub struct Client {
     config: ConfigUrl,
-    pools: Pools,
-    auth: Auth,
-    deadlines: Deadlines,
+    pub(super) pools: Pools,
+    pub(super) auth: Auth,
+    pub(super) deadlines: Deadlines,
 }
 
 impl fmt::Debug for Client {
@@ -110,64 +80,6 @@ impl Client {
         })
     }
 
-    /// A call with the admin token that may be repeated: transient faults get further tries.
-    async fn call(&self, call: Call<'_>) -> Result<Reply, Error> {
-        let attempt = || async {
-            let token = self.auth.admin().await?;
-            self.call_with(token, &call, self.deadlines.control / 3).await
-        };
-        attempt
-            .retry(RETRIES)
-            .when(|e| matches!(e, Error::Transient(_)))
-            .await
-    }
-
-    /// A call that must not happen twice when its answer is lost: one try.
-    async fn call_once(&self, call: Call<'_>) -> Result<Reply, Error> {
-        let token = self.auth.admin().await?;
-        self.call_with(token, &call, self.deadlines.control).await
-    }
-
-    /// A refused token is renewed once. (A call that was refused did not happen, so this is no repetition.)
-    async fn call_with(
-        &self,
-        token: Arc<AdminToken>,
-        call: &Call<'_>,
-        timeout: Duration,
-    ) -> Result<Reply, Error> {
-        let reply = self.send(&token.service, &token.token, call, timeout).await?;
-        if reply.status != StatusCode::UNAUTHORIZED {
-            return reply.success(call.hop);
-        }
-        let token = self.auth.renew(&token).await?;
-        self.send(&token.service, &token.token, call, timeout)
-            .await?
-            .success(call.hop)
-    }
-
-    async fn send(
-        &self,
-        service: &Url,
-        token: &str,
-        call: &Call<'_>,
-        timeout: Duration,
-    ) -> Result<Reply, Error> {
-        let mut url = below(service, &call.path.iter().map(String::as_str).collect::<Vec<_>>());
-        url.query_pairs_mut()
-            .extend_pairs(call.query)
-            .append_pair("api-version", API_VERSION);
-        let asked = format!("{} {}", call.method, url.path());
-        let who = ("controller", call.scale_set_id);
-        let mut request = transport::request(call.method.clone(), url, ("Bearer", token), who)?;
-        request
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(body) = &call.body {
-            transport::with_json(&mut request, body);
-        }
-        transport::send(&self.pools.control, request, asked, timeout).await
-    }
-
     /// A request to the message queue, with the queue's own token.
     fn queue_request(&self, method: Method, session: &Session, url: Url) -> Result<Request, Error> {
         let authorization = ("Bearer", session.queue_token.as_str());
@@ -180,7 +92,7 @@ impl Client {
         }
         let query = [("groupName", name)];
         let reply = self
-            .call(Call::get(Hop::Group, &["runtime", "runnergroups", ""]).query(&query))
+            .call(Call::new(Method::GET, Hop::Group, &["runtime", "runnergroups", ""]).query(&query))
             .await?;
         let groups: List<Group> = wire::decode(&reply.body, "the list of runner groups")?;
         let group = groups
@@ -205,7 +117,7 @@ impl Client {
         let group = group.to_string();
         let query = [("runnerGroupId", group.as_str()), ("name", name)];
         let reply = self
-            .call(Call::get(Hop::ScaleSet, &["runtime", "runnerscalesets"]).query(&query))
+            .call(Call::new(Method::GET, Hop::ScaleSet, &["runtime", "runnerscalesets"]).query(&query))
             .await?;
         let sets: List<WireScaleSet> = wire::decode(&reply.body, "the list of scale sets")?;
         Ok(sets.value.into_iter().find(|s| s.name.eq_ignore_ascii_case(name)))
@@ -219,15 +131,8 @@ impl Client {
             "labels": wire::labels(&wanted.labels),
             "RunnerSetting": wire::runner_setting(),
         });
-        let call = Call::get(Hop::ScaleSet, &["runtime", "runnerscalesets"]);
-        match self
-            .call(Call {
-                method: Method::POST,
-                body: Some(body),
-                ..call
-            })
-            .await
-        {
+        let call = Call::new(Method::POST, Hop::ScaleSet, &["runtime", "runnerscalesets"]);
+        match self.call(call.body(body)).await {
             Ok(reply) => wire::decode(&reply.body, "the new scale set"),
             Err(Error::NameTaken(text)) => self
                 .scale_set_named(&wanted.name, group)
@@ -263,12 +168,7 @@ impl Client {
     async fn mint(&self, scale_set_id: i64, runner_name: &str) -> Result<JitRunner, Error> {
         let call = Call::of_set(Method::POST, Hop::Mint, scale_set_id, &["generatejitconfig"]);
         let body = json!({"name": runner_name, "workFolder": WORK_FOLDER});
-        let reply = self
-            .call_once(Call {
-                body: Some(body),
-                ..call
-            })
-            .await?;
+        let reply = self.call_once(call.body(body)).await?;
         let jit: Jit = wire::decode(&reply.body, "the JIT configuration")?;
         let encoded = wire::required(jit.encoded, "the JIT configuration")?;
         if encoded.len() > MAX_JIT {
@@ -300,7 +200,12 @@ impl Client {
 
     async fn find(&self, name: &str) -> Result<Option<RunnerReference>, Error> {
         let query = [("agentName", name)];
-        let call = Call::get(Hop::Runner, &["distributedtask", "pools", "0", "agents"]).query(&query);
+        let call = Call::new(
+            Method::GET,
+            Hop::Runner,
+            &["distributedtask", "pools", "0", "agents"],
+        )
+        .query(&query);
         let runners: List<WireRunner> = match self.call(call).await {
             Ok(reply) => wire::decode(&reply.body, "the list of runners")?,
             Err(Error::RunnerGone) => return Ok(None),
@@ -315,57 +220,11 @@ impl Client {
 
     async fn remove(&self, id: i64) -> Result<(), Error> {
         let path = ["distributedtask", "pools", "0", "agents", &id.to_string()];
-        let call = Call {
-            method: Method::DELETE,
-            ..Call::get(Hop::Runner, &path)
-        };
+        let call = Call::new(Method::DELETE, Hop::Runner, &path);
         match self.call(call).await {
             Ok(_) | Err(Error::RunnerGone) => Ok(()),
             Err(e) => Err(e),
         }
-    }
-}
-
-/// A call to the service.
-struct Call<'a> {
-    method: Method,
-    hop: Hop,
-    path: Vec<String>,
-    query: &'a [(&'a str, &'a str)],
-    body: Option<Value>,
-    /// For the user agent.
-    scale_set_id: i64,
-}
-
-impl<'a> Call<'a> {
-    fn get(hop: Hop, path: &[&str]) -> Self {
-        let path = std::iter::once("_apis")
-            .chain(path.iter().copied())
-            .map(str::to_owned)
-            .collect();
-        Call {
-            method: Method::GET,
-            hop,
-            path,
-            query: &[],
-            body: None,
-            scale_set_id: 0,
-        }
-    }
-
-    /// A call to a scale set, or to what `rest` names below it.
-    fn of_set(method: Method, hop: Hop, id: i64, rest: &[&str]) -> Self {
-        let id_text = id.to_string();
-        let path = [&["runtime", "runnerscalesets", &id_text], rest].concat();
-        Call {
-            method,
-            scale_set_id: id,
-            ..Call::get(hop, &path)
-        }
-    }
-
-    fn query(self, query: &'a [(&'a str, &'a str)]) -> Self {
-        Call { query, ..self }
     }
 }
 
@@ -399,17 +258,6 @@ fn same_labels(a: &[String], b: &[String]) -> bool {
     sorted(a) == sorted(b)
 }
 
-/// Ends a call at its deadline.
-async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    match tokio::time::timeout(deadline, call).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::Transient(format!(
-            "no answer within {} s",
-            deadline.as_secs_f32()
-        ))),
-    }
-}
-
 #[async_trait]
 impl ScaleSetService for Client {
     async fn ensure_scale_set(
@@ -435,11 +283,7 @@ impl ScaleSetService for Client {
                 return found.try_into();
             };
             let call = Call::of_set(Method::PATCH, Hop::ScaleSet, found.id, &[]);
-            self.call(Call {
-                body: Some(patch),
-                ..call
-            })
-            .await?;
+            self.call(call.body(patch)).await?;
             self.scale_set(found.id)
                 .await?
                 .ok_or(Error::ScaleSetGone)?
@@ -472,7 +316,7 @@ impl ScaleSetService for Client {
             }
             let call = Call::of_set(Method::POST, Hop::OpenSession, scale_set_id, &["sessions"]);
             let body = json!({"sessionId": NO_SESSION, "ownerName": owner});
-            let reply = self.call_once(Call { body: Some(body), ..call }).await?;
+            let reply = self.call_once(call.body(body)).await?;
             self.session(&reply, scale_set_id, owner)
         })
         .await
@@ -526,16 +370,12 @@ impl ScaleSetService for Client {
                 _ => reply.success(Hop::Queue).map(drop),
             }
         };
-        let tries = attempt.retry(RETRIES).when(|e| matches!(e, Error::Transient(_)));
-        within(self.deadlines.control, tries).await
+        within(self.deadlines.control, persist(attempt)).await
     }
 
     async fn acquire(&self, session: &Session, request_ids: &[i64]) -> Result<Vec<i64>, Error> {
         let call = Call::of_set(Method::POST, Hop::Queue, session.scale_set_id, &["acquirejobs"]);
-        let call = Call {
-            body: Some(json!(request_ids)),
-            ..call
-        };
+        let call = call.body(json!(request_ids));
         let attempt = || async {
             let service = &self.auth.admin().await?.service;
             let reply = self
@@ -550,8 +390,7 @@ impl ScaleSetService for Client {
                 }
             }
         };
-        let tries = attempt.retry(RETRIES).when(|e| matches!(e, Error::Transient(_)));
-        within(self.deadlines.control, tries).await
+        within(self.deadlines.control, persist(attempt)).await
     }
 
     async fn acquirable(&self, scale_set_id: i64) -> Result<Vec<AcquirableJob>, Error> {

@@ -4,6 +4,7 @@
 //! [`listen`] keeps the message session of one fleet open and hands over what it hears.
 
 mod auth;
+mod call;
 mod classify;
 mod client;
 mod clients;
@@ -15,7 +16,8 @@ mod transport;
 mod url;
 mod wire;
 
-pub use client::{Client, ClientConfig, Deadlines};
+pub use call::Deadlines;
+pub use client::{Client, ClientConfig};
 pub use clients::Clients;
 pub use credentials::Credentials;
 pub use listen::{Audience, ListenEnd, ListenState, ListenTarget, SessionRecord, listen};

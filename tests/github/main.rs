@@ -1,0 +1,10 @@
+//! The client and the listen loop against the simulated GitHub, and against an emulator that others wrote.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod calls;
+mod hazards;
+mod listening;
+mod network;
+mod secrets;
+mod support;
+mod witness;
