@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bollard::models::{ContainerInspectResponse, NetworkCreateRequest};
 use bollard::query_parameters::{InspectContainerOptions, KillContainerOptionsBuilder};
 use jiff::Timestamp;
-use paddock::backend::docker::{DockerAccess, DockerBackend, DockerTemplate, Engines, HostSpec};
+use paddock::backend::docker::{DockerAccess, DockerBackend, Engines, HostSpec};
 use paddock::backend::{Availability, Backend, Error, NewRunner};
 use paddock::runner::{Identity, InstanceState, runner_name};
 
@@ -216,13 +216,10 @@ async fn sixteen_at_once() {
 #[tokio::test]
 async fn what_no_engine_can_run_is_refused_and_leaves_nothing() {
     let stage = Stage::new("refused").await;
-    let changes: [(&str, fn(&mut DockerTemplate)); 2] = [
-        ("user", |template| template.user = Some("nobody-knows".to_owned())),
-        ("memory", |template| template.memory_bytes = Some(1024)),
-    ];
-    for (words, change) in changes {
-        let mut template = stage.template(WAITS);
-        change(&mut template);
+    let (mut unknown_user, mut too_little_memory) = (stage.template(WAITS), stage.template(WAITS));
+    unknown_user.user = Some("nobody-knows".to_owned());
+    too_little_memory.memory_bytes = Some(1024);
+    for (template, words) in [(unknown_user, "user"), (too_little_memory, "memory")] {
         let backend = stage.backend("set", template);
         prepared(&backend).await;
         match start(&backend).await {
