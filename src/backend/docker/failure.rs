@@ -61,13 +61,12 @@ fn refusal(status: u16, message: &str) -> Error {
     let has = |words: &str| message.to_ascii_lowercase().contains(words);
     match status {
         404 if has("no such container") => Error::Gone,
+        404 if has("network") && has("not found") => no_capacity(NETWORK_MISSING, message),
         404 if has("image") => no_capacity(IMAGE_MISSING, message),
-        404 if has("network") => no_capacity(NETWORK_MISSING, message),
         _ if has("unable to find user") || has("no matching entries in passwd file") => {
             Error::Refused(message.to_owned())
         }
         400..=499 => Error::Refused(message.to_owned()),
-        _ if has("network") && has("not found") => no_capacity(NETWORK_MISSING, message),
         _ => no_capacity(ENGINE_ERROR, message),
     }
 }
@@ -91,4 +90,49 @@ fn with_causes(error: &EngineError) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As engines 20.10 and 28 word them.
+    #[test]
+    fn the_engines_words_tell_what_one_status_stands_for() {
+        let reason = |status, message| match refusal(status, message) {
+            Error::NoCapacity { reason, .. } => reason,
+            Error::Refused(_) => "refused",
+            Error::Gone => "gone",
+            Error::Unreachable(_) => "unreachable",
+        };
+        for (status, message, expected) in [
+            (404, "No such image: network/runner:1", IMAGE_MISSING),
+            (
+                404,
+                "image with reference r:1 was found but does not match the specified platform",
+                IMAGE_MISSING,
+            ),
+            (404, "network image-net not found", NETWORK_MISSING),
+            (404, "No such container: 9f3c", "gone"),
+            (400, "Minimum memory limit allowed is 6MB", "refused"),
+            (
+                409,
+                "Conflict. The container name \"/x\" is already in use by container \"y\"",
+                "refused",
+            ),
+            (
+                500,
+                "unable to find user x: no matching entries in passwd file",
+                "refused",
+            ),
+            (
+                500,
+                "write /var/lib/docker/tmp/x: no space left on device",
+                ENGINE_ERROR,
+            ),
+            (503, "", ENGINE_ERROR),
+        ] {
+            assert_eq!(reason(status, message), expected, "{message}");
+        }
+    }
 }

@@ -1,0 +1,270 @@
+//! Images: had by policy, from a real registry on loopback.
+
+use std::collections::HashMap;
+
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
+use futures::StreamExt;
+use jiff::Timestamp;
+use paddock::backend::docker::{DockerTemplate, PullPolicy, RegistryCredentials};
+use paddock::backend::{Availability, Backend, Error};
+
+use crate::parts::{PASSWORD, Registry, USER, build, image_id, remove_image, tag};
+use crate::stage::{HOST, SECRET, Stage, connected, host, prepared, start, started, until};
+
+fn template(stage: &Stage, image: &str, policy: PullPolicy) -> DockerTemplate {
+    let mut template = stage.template("sleep 1000");
+    template.image = image.to_owned();
+    template.pull_policy = policy;
+    template
+}
+
+async fn image_of(stage: &Stage, id: &str) -> String {
+    let options = None::<InspectContainerOptions>;
+    let container: ContainerInspectResponse = stage.docker.inspect_container(id, options).await.unwrap();
+    container.image.unwrap()
+}
+
+/// How often the engine pulled an image since the test began.
+async fn pulls(stage: &Stage, image: &str, since: Timestamp) -> usize {
+    let filters = HashMap::from([("event", vec!["pull"]), ("image", vec![image])]);
+    let options = EventsOptionsBuilder::new()
+        .since(&since.as_second().to_string())
+        .until(&(Timestamp::now().as_second() + 1).to_string())
+        .filters(&filters)
+        .build();
+    stage.docker.events(Some(options)).collect::<Vec<_>>().await.len()
+}
+
+#[tokio::test]
+async fn an_image_that_is_absent_is_pulled_once_for_all() {
+    let stage = Stage::new("pull").await;
+    let registry = Registry::open(&stage.docker, "pull").await;
+    let image = registry.name("runner:1");
+    let id = registry.push(&image, "pull").await;
+    let since = Timestamp::now();
+    let backends =
+        ["first", "second"].map(|set| stage.backend(set, template(&stage, &image, PullPolicy::IfNotPresent)));
+    connected(&backends[0]).await;
+    assert_eq!(host(&backends[0]).availability, Availability::Unprepared);
+    let woken = stage.woken("second");
+    for _ in 0..3 {
+        backends.iter().for_each(|backend| backend.prepare(HOST));
+    }
+    let preparing = host(&backends[0]);
+    assert_eq!(preparing.availability, Availability::Preparing);
+    assert!(preparing.message.contains(&image), "{}", preparing.message);
+    for backend in &backends {
+        assert_eq!(prepared(backend).await.availability, Availability::Ready);
+    }
+    assert!(
+        stage.woken("second") > woken,
+        "the end of a pull wakes who waits for it"
+    );
+    assert_eq!(image_id(&stage.docker, &image).await, Some(id));
+
+    // It is there now: no registry is needed any more.
+    drop((registry, backends));
+    let later = stage.backend("later", template(&stage, &image, PullPolicy::IfNotPresent));
+    let instance = started(&later).await;
+    later.remove(HOST, &instance.id).await.unwrap();
+    assert_eq!(pulls(&stage, &image, since).await, 1);
+    remove_image(&stage.docker, &image).await;
+}
+
+#[tokio::test]
+async fn an_image_that_may_not_be_pulled_is_waited_for() {
+    let stage = Stage::new("never").await;
+    let repository = format!("paddock.test/{}", stage.cluster);
+    let image = format!("{repository}:1");
+    let backend = stage.backend("set", template(&stage, &image, PullPolicy::Never));
+    let missing = prepared(&backend).await;
+    let Availability::BackOff {
+        until: back,
+        reason: "ImageMissing",
+    } = missing.availability
+    else {
+        panic!("{missing:?}")
+    };
+    assert!(back > Timestamp::now());
+    assert!(
+        missing.message.contains(&image) && missing.message.contains("Never"),
+        "{}",
+        missing.message
+    );
+    backend.prepare(HOST);
+    assert_eq!(
+        host(&backend).availability,
+        Availability::BackOff {
+            until: back,
+            reason: "ImageMissing"
+        }
+    );
+
+    tag(&stage.docker, crate::stage::IMAGE, &repository, "1").await;
+    until("it is looked for again", || {
+        (host(&backend).availability == Availability::Unprepared).then_some(())
+    })
+    .await;
+    let instance = started(&backend).await;
+    backend.remove(HOST, &instance.id).await.unwrap();
+    remove_image(&stage.docker, &image).await;
+}
+
+#[tokio::test]
+async fn an_image_that_vanished_is_had_again() {
+    let stage = Stage::new("vanished").await;
+    let registry = Registry::open(&stage.docker, "vanished").await;
+    let image = registry.name("runner:1");
+    registry.push(&image, "vanished").await;
+    let backend = stage.backend("set", template(&stage, &image, PullPolicy::IfNotPresent));
+    prepared(&backend).await;
+    remove_image(&stage.docker, &image).await;
+    let failed = start(&backend).await;
+    assert!(
+        matches!(&failed, Err(Error::NoCapacity { reason: "ImageMissing", message }) if message.contains(&image)),
+        "{failed:?}"
+    );
+    assert_eq!(host(&backend).availability, Availability::Unprepared);
+    let instance = started(&backend).await;
+    backend.remove(HOST, &instance.id).await.unwrap();
+    remove_image(&stage.docker, &image).await;
+}
+
+#[tokio::test]
+async fn a_pull_that_fails_is_tried_again() {
+    let stage = Stage::new("failing").await;
+    let registry = Registry::open(&stage.docker, "failing").await;
+    let image = registry.name("runner:1");
+    let backend = stage.backend("set", template(&stage, &image, PullPolicy::IfNotPresent));
+    let failed = prepared(&backend).await;
+    assert!(
+        matches!(
+            failed.availability,
+            Availability::BackOff {
+                reason: "ImagePullFailed",
+                ..
+            }
+        ),
+        "{failed:?}"
+    );
+    assert!(
+        failed.message.contains(&image) && failed.message.contains("not found"),
+        "{}",
+        failed.message
+    );
+    registry.push(&image, "failing").await;
+    until("it is tried again", || {
+        (host(&backend).availability == Availability::Unprepared).then_some(())
+    })
+    .await;
+    assert_eq!(prepared(&backend).await.availability, Availability::Ready);
+    remove_image(&stage.docker, &image).await;
+}
+
+#[tokio::test]
+async fn a_tag_that_moved_is_seen_by_the_next_runner() {
+    let stage = Stage::new("moved").await;
+    let registry = Registry::open(&stage.docker, "moved").await;
+    let image = registry.name("runner:latest");
+    let old = registry.push(&image, "old").await;
+    let always = stage.backend(
+        "always",
+        template(&stage, &registry.name("runner"), PullPolicy::Always),
+    );
+    let kept = stage.backend("kept", template(&stage, &image, PullPolicy::IfNotPresent));
+    let first = started(&always).await;
+    assert_eq!(image_of(&stage, &first.id).await, old);
+
+    let new = registry.push(&image, "new").await;
+    tag(&stage.docker, &old, &registry.name("runner"), "latest").await;
+    assert_eq!(image_of(&stage, &started(&kept).await.id).await, old);
+    let since = Timestamp::now();
+    let starts = futures::future::join_all((0..4).map(|_| start(&always))).await;
+    for instance in starts {
+        assert_eq!(image_of(&stage, &instance.unwrap().id).await, new);
+    }
+    // The events are stamped by the second.
+    assert!(
+        pulls(&stage, &image, since).await <= 2,
+        "starts at once share a pull"
+    );
+
+    drop(registry);
+    let failed = start(&always).await;
+    assert!(
+        matches!(
+            &failed,
+            Err(Error::NoCapacity {
+                reason: "ImagePullFailed",
+                ..
+            })
+        ),
+        "{failed:?}"
+    );
+    assert!(matches!(
+        host(&always).availability,
+        Availability::BackOff {
+            reason: "ImagePullFailed",
+            ..
+        }
+    ));
+    for instance in [&always, &kept]
+        .iter()
+        .flat_map(|backend| backend.instances().remove(0).instances)
+    {
+        stage.engines.remove(&stage.endpoint, &instance.id).await.unwrap();
+    }
+    remove_image(&stage.docker, &image).await;
+    for id in [old, new] {
+        remove_image(&stage.docker, &id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_private_image_needs_its_login() {
+    let stage = Stage::new("private").await;
+    let registry = Registry::private(&stage.docker, "private").await;
+    let image = registry.name("acme/runner:1");
+    registry.push(&image, "private").await;
+    let login = |registry: &str, password: &str| {
+        let config = serde_json::json!({"auths": {registry: {"username": USER, "password": password}}});
+        Some(RegistryCredentials::from_docker_config(config.to_string().as_bytes()).unwrap())
+    };
+    let address = registry.name("").trim_end_matches('/').to_owned();
+    for (set, credentials, may) in [
+        ("without", None, false),
+        ("elsewhere", login("ghcr.io", PASSWORD), false),
+        ("wrong", login(&address, "planted-secret-wrong"), false),
+        ("right", login(&address, PASSWORD), true),
+    ] {
+        let mut template = template(&stage, &image, PullPolicy::Always);
+        template.pull_credentials = credentials;
+        let backend = stage.backend(set, template);
+        let host = prepared(&backend).await;
+        assert_eq!(host.availability == Availability::Ready, may, "{set}: {host:?}");
+        assert_eq!(host.message.contains(&image), !may, "{set}: {host:?}");
+        assert!(!format!("{host:?} {backend:?} {:?}", stage.engines).contains(SECRET));
+    }
+    remove_image(&stage.docker, &image).await;
+}
+
+#[tokio::test]
+async fn an_image_for_another_platform_is_not_the_one() {
+    let stage = Stage::new("platform").await;
+    let repository = format!("paddock.test/{}", stage.cluster);
+    build(&stage.docker, &repository, "1", "platform").await;
+    let image = format!("{repository}:1");
+    for (platform, may) in [("linux/amd64", true), ("linux/s390x", false)] {
+        let mut template = template(&stage, &image, PullPolicy::Never);
+        template.platform = Some(platform.to_owned());
+        let backend = stage.backend("set", template);
+        let host = prepared(&backend).await;
+        assert_eq!(
+            host.availability == Availability::Ready,
+            may,
+            "{platform}: {host:?}"
+        );
+    }
+    remove_image(&stage.docker, &image).await;
+}

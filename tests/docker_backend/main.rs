@@ -1,0 +1,12 @@
+//! The Docker backend against a real engine: the one at `DOCKER_HOST` or the default socket, and others that a test
+//! starts for itself. The runners are the shell of the image that `make image` makes.
+
+// A test that cannot go on fails where it stands.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod images;
+mod lives;
+mod outages;
+mod parts;
+mod slots;
+mod stage;

@@ -1,0 +1,348 @@
+//! Parts that a test starts for itself: a second Docker engine, an image registry.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ImportImageOptions, PushImageOptionsBuilder, RemoveImageOptionsBuilder,
+    TagImageOptionsBuilder,
+};
+use bollard::{Docker, body_full};
+use futures::{StreamExt, TryStreamExt};
+use tokio::process::{Child, Command};
+
+use crate::stage::{IMAGE, PATIENCE, connect};
+
+/// A folder that goes with the test.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("paddock-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A process that is asked to end with the test, and waited for, so that it clears up behind it.
+struct Process(Child);
+
+impl Process {
+    fn start(command: &mut Command, how: &str) -> Self {
+        let started = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn();
+        Process(started.unwrap_or_else(|error| panic!("{command:?}: {error}: {how}")))
+    }
+
+    fn terminate(&mut self) {
+        let Some(id) = self.0.id() else { return };
+        let _ = std::process::Command::new("kill").arg(id.to_string()).status();
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.terminate();
+    }
+}
+
+/// A Docker engine beside the machine's own, with all that is its in a folder. It has the runners' image.
+pub struct Engine {
+    process: Option<Process>,
+    endpoint: String,
+    folder: Folder,
+}
+
+impl Engine {
+    pub async fn start(name: &str) -> Self {
+        let folder = Folder::new(name);
+        // Engines of 20.10 read their identity from a place that they would share.
+        let key = folder.path().join("key.json");
+        let config = serde_json::json!({"deprecated-key-path": key});
+        std::fs::write(folder.path().join("daemon.json"), config.to_string()).unwrap();
+        let endpoint = format!("unix://{}", folder.path().join("d.sock").display());
+        let mut engine = Engine {
+            process: None,
+            endpoint,
+            folder,
+        };
+        engine.up().await;
+        engine.load_image().await;
+        engine
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Starts it, with what it had before.
+    pub async fn up(&mut self) {
+        let file = |name: &str| self.folder.path().join(name);
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(file("log"))
+            .unwrap();
+        // In a network of its own: an engine without a bridge deletes `docker0`, which is the machine's.
+        let mut command = Command::new("unshare");
+        command
+            .args(["--net", "dockerd"])
+            .args([
+                "--bridge=none",
+                "--iptables=false",
+                "--ip6tables=false",
+                "--ip-masq=false",
+            ])
+            .args(["--storage-driver=overlay2", "--host", &self.endpoint])
+            .arg("--config-file")
+            .arg(file("daemon.json"))
+            .arg("--data-root")
+            .arg(file("data"))
+            .arg("--exec-root")
+            .arg(file("exec"))
+            .arg("--pidfile")
+            .arg(file("d.pid"))
+            .stderr(log);
+        self.process = Some(Process::start(
+            &mut command,
+            "a test needs to start an engine, as root",
+        ));
+        let begun = Instant::now();
+        while Docker::connect_with_unix(&self.endpoint, 5, bollard::API_DEFAULT_VERSION).is_err()
+            || connect_once(&self.endpoint).await.is_none()
+        {
+            let log = || std::fs::read_to_string(file("log")).unwrap_or_default();
+            assert!(begun.elapsed() < PATIENCE, "dockerd does not start: {}", log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends it.
+    pub fn down(&mut self) {
+        self.process = None;
+    }
+
+    async fn load_image(&self) {
+        let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+        let from = connect(&host).await;
+        let image: Vec<_> = from
+            .export_image(IMAGE)
+            .try_collect()
+            .await
+            .unwrap_or_else(|error| {
+                panic!("{IMAGE}: {error}: run `make image`");
+            });
+        let to = connect(&self.endpoint).await;
+        let image = futures::stream::iter(image.into_iter().map(Ok::<_, std::io::Error>));
+        to.import_image_stream(ImportImageOptions::default(), image, None)
+            .try_collect::<Vec<_>>()
+            .await
+            .unwrap();
+    }
+}
+
+async fn connect_once(endpoint: &str) -> Option<String> {
+    let docker = Docker::connect_with_unix(endpoint, 5, bollard::API_DEFAULT_VERSION).ok()?;
+    docker.ping().await.ok()
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.down();
+        // What an engine that was killed left mounted would keep the folder.
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let own = self.folder.path().display().to_string();
+        for mount in mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(1))
+            .filter(|path| path.starts_with(&own))
+        {
+            let _ = std::process::Command::new("umount").args(["-l", mount]).status();
+        }
+    }
+}
+
+/// Who may pull from a private registry. In the login as engines take it, the password gives the characters in which
+/// the two alphabets of base64 differ.
+pub const USER: &str = "ci";
+pub const PASSWORD: &str = "planted-secret>>>???";
+/// The two as `htpasswd -B` writes them.
+const HTPASSWD: &str = "ci:$2b$05$h6Rildf9i8MTMlFCHo8G5.vxc8/JgqeCtwz9EBYSwfswmaMdpWR2.";
+
+/// An image registry on a port of its own.
+pub struct Registry {
+    _process: Process,
+    _folder: Folder,
+    address: String,
+    docker: Docker,
+}
+
+impl Registry {
+    /// Anyone may push and pull.
+    pub async fn open(docker: &Docker, name: &str) -> Self {
+        Registry::start(docker, name, false).await
+    }
+
+    /// Only [`USER`] may.
+    pub async fn private(docker: &Docker, name: &str) -> Self {
+        Registry::start(docker, name, true).await
+    }
+
+    async fn start(docker: &Docker, name: &str, private: bool) -> Self {
+        let folder = Folder::new(name);
+        let address = free_address();
+        let file = |name: &str| folder.path().join(name);
+        let mut config = serde_json::json!({
+            "version": 0.1,
+            "log": {"level": "error"},
+            "storage": {"filesystem": {"rootdirectory": file("data")}},
+            "http": {"addr": address},
+        });
+        if private {
+            std::fs::write(file("htpasswd"), HTPASSWD).unwrap();
+            config["auth"] = serde_json::json!({"htpasswd": {"realm": "test", "path": file("htpasswd")}});
+        }
+        std::fs::write(file("config.yml"), config.to_string()).unwrap();
+        let log = std::fs::File::create(file("log")).unwrap();
+        let mut command = Command::new(program());
+        command.arg("serve").arg(file("config.yml")).stderr(log);
+        let process = Process::start(&mut command, "run `make test` once");
+        let begun = Instant::now();
+        while tokio::net::TcpStream::connect(&address).await.is_err() {
+            let log = || std::fs::read_to_string(file("log")).unwrap_or_default();
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the registry does not start: {}",
+                log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Registry {
+            _process: process,
+            _folder: folder,
+            address,
+            docker: docker.clone(),
+        }
+    }
+
+    /// An image's name in this registry.
+    pub fn name(&self, image: &str) -> String {
+        format!("{}/{image}", self.address)
+    }
+
+    /// Puts an image into the registry: the runners' own with a label, so that each is different. It is not left on
+    /// the engine. Returns the image's id.
+    pub async fn push(&self, reference: &str, label: &str) -> String {
+        let (repository, tag) = reference.rsplit_once(':').unwrap();
+        let id = self.build(repository, tag, label).await;
+        let login = bollard::auth::DockerCredentials {
+            username: Some(USER.to_owned()),
+            password: Some(PASSWORD.to_owned()),
+            ..Default::default()
+        };
+        // bollard writes the login in the plain alphabet of base64, which the engine would not read.
+        let docker = self.docker.clone().with_request_modifier(|mut request| {
+            if let Some(header) = request.headers_mut().get_mut("x-registry-auth") {
+                let safe = header.to_str().unwrap().replace('+', "-").replace('/', "_");
+                *header = safe.parse().unwrap();
+            }
+            request
+        });
+        let options = PushImageOptionsBuilder::new().tag(tag).build();
+        let pushed: Vec<_> = docker
+            .push_image(repository, Some(options), Some(login))
+            .try_collect()
+            .await
+            .unwrap();
+        assert!(
+            pushed.iter().all(|line| line.error_detail.is_none()),
+            "{pushed:?}"
+        );
+        remove_image(&self.docker, reference).await;
+        id
+    }
+
+    /// Makes an image on the engine.
+    pub async fn build(&self, repository: &str, tag: &str, label: &str) -> String {
+        build(&self.docker, repository, tag, label).await
+    }
+}
+
+/// Makes an image on the engine out of the runners' own, told apart by a label. Returns its id.
+pub async fn build(docker: &Docker, repository: &str, tag: &str, label: &str) -> String {
+    let files = docker.create_container(
+        None,
+        bollard::models::ContainerCreateBody {
+            image: Some(IMAGE.to_owned()),
+            ..Default::default()
+        },
+    );
+    let container = files
+        .await
+        .unwrap_or_else(|error| panic!("{IMAGE}: {error}: run `make image`"))
+        .id;
+    let files: Vec<_> = docker.export_container(&container).try_collect().await.unwrap();
+    crate::stage::remove(docker, &container).await;
+    let options = CreateImageOptionsBuilder::new()
+        .from_src("-")
+        .repo(repository)
+        .tag(tag)
+        .changes(vec![format!("LABEL test={label}"), "ENV PATH=/bin".to_owned()])
+        .build();
+    let body = body_full(files.concat().into());
+    let lines: Vec<_> = docker
+        .create_image(Some(options), Some(body), None)
+        .collect()
+        .await;
+    assert!(lines.iter().all(Result::is_ok), "{lines:?}");
+    image_id(docker, &format!("{repository}:{tag}")).await.unwrap()
+}
+
+/// Gives an image a further name.
+pub async fn tag(docker: &Docker, image: &str, repository: &str, tag: &str) {
+    let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
+    docker.tag_image(image, Some(options)).await.unwrap();
+}
+
+/// An image's id on the engine, if it is there.
+pub async fn image_id(docker: &Docker, reference: &str) -> Option<String> {
+    docker.inspect_image(reference).await.ok()?.id
+}
+
+pub async fn remove_image(docker: &Docker, reference: &str) {
+    let options = RemoveImageOptionsBuilder::new().force(true).build();
+    let _ = docker.remove_image(reference, Some(options), None).await;
+}
+
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// The registry's program, from the PATH or where `make test` once puts it.
+fn program() -> PathBuf {
+    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/bin/docker-registry");
+    if cached.exists() {
+        cached
+    } else {
+        PathBuf::from("docker-registry")
+    }
+}

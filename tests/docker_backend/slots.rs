@@ -1,0 +1,123 @@
+//! Slots of a host, shared by all scale sets that name it.
+
+use paddock::backend::Backend;
+use paddock::backend::docker::{DockerBackend, DockerTemplate};
+use paddock::runner::{Identity, runner_name};
+
+use crate::parts::Engine;
+use crate::stage::{HOST, Stage, connected, exit, host, prepared, remove, start, start_in, until};
+
+/// Slots count every runner on the engine, so each test has an engine of its own.
+async fn stage(name: &str) -> (Engine, Stage) {
+    let engine = Engine::start(name).await;
+    let stage = Stage::at(name, engine.endpoint()).await;
+    (engine, stage)
+}
+
+fn limited(stage: &Stage, script: &str, max_runners: Option<u32>) -> DockerTemplate {
+    let mut template = stage.template(script);
+    template.hosts[0].max_runners = max_runners;
+    template
+}
+
+fn free(backend: &DockerBackend) -> u32 {
+    host(backend).free_slots
+}
+
+#[tokio::test]
+async fn two_sets_share_the_slots_and_the_smallest_number_counts() {
+    let (_engine, stage) = stage("sharing").await;
+    let first = stage.backend("first", limited(&stage, "sleep 1000", Some(3)));
+    let second = stage.backend("second", limited(&stage, "sleep 1000", Some(2)));
+    let third = stage.backend("third", limited(&stage, "sleep 1000", None));
+    assert!(first.reserve(HOST).is_none(), "nobody knows yet what is taken");
+    connected(&first).await;
+    assert_eq!((free(&first), free(&second), free(&third)), (2, 2, 2));
+
+    let held = [first.reserve(HOST).unwrap(), third.reserve(HOST).unwrap()];
+    assert_eq!(free(&second), 0);
+    assert!(first.reserve(HOST).is_none() && second.reserve(HOST).is_none());
+    prepared(&second).await;
+    assert!(
+        host(&second)
+            .message
+            .contains("all 2 slots, shared by 3 scale sets"),
+        "{}",
+        host(&second).message
+    );
+
+    let woken = stage.woken("second");
+    drop(held);
+    assert!(
+        stage.woken("second") > woken,
+        "who waits for a slot is woken when one comes free"
+    );
+    assert_eq!(free(&first), 2);
+    drop(second);
+    assert_eq!(free(&first), 3);
+    drop(first);
+    assert_eq!(free(&third), u32::MAX);
+}
+
+#[tokio::test]
+async fn a_runner_takes_one_slot_from_its_reservation_to_its_end() {
+    let (_engine, stage) = stage("one-slot").await;
+    let backend = stage.backend("set", limited(&stage, "sleep 1000", Some(4)));
+    let brief = stage.backend("other", limited(&stage, "exit 0", Some(4)));
+    prepared(&backend).await;
+    prepared(&brief).await;
+
+    let slot = backend.reserve(HOST).unwrap();
+    let name = runner_name("linux");
+    let watch = async {
+        loop {
+            assert_eq!(free(&backend), 3);
+            tokio::task::yield_now().await;
+        }
+    };
+    let instance = tokio::select! {
+        instance = start_in(&backend, slot, &name) => instance.unwrap(),
+        never = watch => never,
+    };
+    assert_eq!(free(&backend), 3);
+
+    let ended = start(&brief).await.unwrap();
+    until("it ends", || exit(&brief, &ended.id)).await;
+    assert_eq!(free(&backend), 3, "what ended takes no slot, removed or not");
+    backend.remove(HOST, &instance.id).await.unwrap();
+    assert_eq!(free(&backend), 4);
+}
+
+#[tokio::test]
+async fn a_slot_that_comes_free_wakes_those_who_wait_for_it() {
+    let (_engine, stage) = stage("waiting").await;
+    let first = stage.backend("first", limited(&stage, "sleep 1000", Some(1)));
+    let second = stage.backend("second", limited(&stage, "sleep 1000", Some(1)));
+    prepared(&first).await;
+    prepared(&second).await;
+    let instance = start(&first).await.unwrap();
+    assert_eq!(free(&second), 0);
+    let woken = stage.woken("second");
+    remove(&stage.docker, &instance.id).await;
+    until("the other set is woken", || {
+        (stage.woken("second") > woken).then_some(())
+    })
+    .await;
+    assert!(second.reserve(HOST).is_some());
+}
+
+#[tokio::test]
+async fn runners_of_other_clusters_take_slots_and_other_containers_do_not() {
+    let (_engine, stage) = stage("clusters").await;
+    let backend = stage.backend("set", limited(&stage, "sleep 1000", Some(3)));
+    connected(&backend).await;
+    let other = stage.foreign("somebody", &[]).await;
+    let runner = stage
+        .foreign("their-runner", &[(Identity::CLUSTER, "another")])
+        .await;
+    until("their runner is counted", || (free(&backend) == 2).then_some(())).await;
+    assert_eq!(backend.instances()[0].instances, []);
+    remove(&stage.docker, &runner).await;
+    until("it is gone", || (free(&backend) == 3).then_some(())).await;
+    assert!(stage.exists(&other).await);
+}
