@@ -12,7 +12,7 @@ use paddock::api::{BackendType, RunnerScaleSet, RunnerScaleSetStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use support::{client, in_namespace};
+use support::{client, in_namespace, merged};
 
 /// The least that is accepted, with changes merged in.
 fn manifest(changes: Value) -> Value {
@@ -26,21 +26,6 @@ fn manifest(changes: Value) -> Value {
         },
     });
     merged(least, changes)
-}
-
-/// A JSON merge patch (RFC 7386).
-fn merged(target: Value, changes: Value) -> Value {
-    let Value::Object(changes) = changes else {
-        return changes;
-    };
-    let mut object = target.as_object().cloned().unwrap_or_default();
-    for (key, change) in changes {
-        let value = object.remove(&key).unwrap_or_default();
-        if !change.is_null() {
-            object.insert(key, merged(value, change));
-        }
-    }
-    object.into()
 }
 
 fn spec(spec: Value) -> Value {

@@ -26,15 +26,13 @@ pub(super) struct SetAudience {
 impl Audience for SetAudience {
     async fn session_opened(&self, session: &SessionRecord) {
         self.set.state().session = Some(session.clone());
-        let status = step::status(&self.set, Timestamp::now());
-        if let Err(error) = self.set.writer.write_now(status).await {
-            warn!(%error, "the session's id could not be written down before its first poll");
-        }
+        self.write_down().await;
     }
 
     async fn session_closed(&self) {
         self.set.state().session = None;
-        self.wake();
+        // While the process stops, no reconcile does it.
+        self.write_down().await;
     }
 
     fn statistics(&self, statistics: Statistics) {
@@ -86,6 +84,14 @@ impl Audience for SetAudience {
 }
 
 impl SetAudience {
+    /// Writes the session's id, or that there is none, at once.
+    async fn write_down(&self) {
+        let status = step::status(&self.set, Timestamp::now());
+        if let Err(error) = self.set.writer.write_now(status).await {
+            warn!(%error, "the session could not be written down");
+        }
+    }
+
     fn wake(&self) {
         self.ctx.sets.wake(&self.set.uid);
     }

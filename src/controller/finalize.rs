@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(10);
 pub(super) struct Left {
     /// Hosts were not looked at yet.
     pub unseen: bool,
-    /// Runners with an instance.
+    /// Runners with an instance, or on which work is under way.
     pub running: usize,
     /// Runners without one, whose registration may remain.
     pub registered: usize,

@@ -43,7 +43,8 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
     let work = begin(&mut state, set, &plan, now);
     report(&mut state, set, ctx, &plan, &work, now);
     let status = status::status(&mut state, Some((&plan, &views)), now);
-    let running = state.ledger.runners().filter(|r| r.occupies()).count();
+    let busy_with = |r: &&Runner| r.occupies() || r.operation.is_some();
+    let running = state.ledger.runners().filter(busy_with).count();
     let registered = state.ledger.runners().count() - running;
     let left = Left {
         unseen: !observed(&state, set, now),

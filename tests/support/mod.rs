@@ -11,8 +11,14 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, Config, CustomResourceExt, Resource, core::NamespaceResourceScope};
 use paddock::api::RunnerScaleSet;
 use serde::de::DeserializeOwned;
-use serde_json::json;
-use std::{env, fmt::Debug, panic::AssertUnwindSafe, time::Duration};
+use serde_json::{Value, json};
+use std::{
+    env,
+    fmt::Debug,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::sync::OnceCell;
 
 /// How long anything that the API server does by itself may take on a busy machine.
@@ -21,21 +27,34 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Installs the definition once in a process. Several may do it on one server: what is there already is not changed.
 static CRD: OnceCell<()> = OnceCell::const_new();
 
-/// A client of the test API server, as its administrator, with the definition of `RunnerScaleSet` installed.
+/// The kubeconfig of the administrator of the API server that all tests share.
+pub fn kubeconfig() -> PathBuf {
+    env::var_os("PADDOCK_TEST_KUBECONFIG")
+        .expect("run `make test`")
+        .into()
+}
+
+/// A client of the API server that all tests share, as its administrator, with the definition of `RunnerScaleSet`
+/// installed.
 pub async fn client() -> Client {
-    let path = env::var("PADDOCK_TEST_KUBECONFIG").expect("run `make test`");
-    // Fails when another test of this process came first.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let kubeconfig = Kubeconfig::read_from(path).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .unwrap();
-    let client = Client::try_from(config).unwrap();
+    let client = client_of(&kubeconfig()).await;
     CRD.get_or_init(|| install_crd(&client)).await;
     client
 }
 
-async fn install_crd(client: &Client) {
+/// A client of any API server.
+pub async fn client_of(kubeconfig: &Path) -> Client {
+    // Fails when another test of this process came first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    Client::try_from(config).unwrap()
+}
+
+/// Installs the definition of `RunnerScaleSet`.
+pub async fn install_crd(client: &Client) {
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     let crd = RunnerScaleSet::crd();
     let name = RunnerScaleSet::crd_name();
@@ -51,7 +70,11 @@ async fn install_crd(client: &Client) {
 
 /// Runs a test in a namespace of its own and removes it with all in it, also when the test panics.
 pub async fn in_namespace(test: impl AsyncFnOnce(Client, &str)) {
-    let client = client().await;
+    in_namespace_of(client().await, test).await;
+}
+
+/// The same, on any API server.
+pub async fn in_namespace_of(client: Client, test: impl AsyncFnOnce(Client, &str)) {
     let namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
     let created = Api::<Namespace>::all(client.clone())
         .create(&PostParams::default(), &namespace)
@@ -88,4 +111,19 @@ where
     api.delete_collection(&DeleteParams::default(), &ListParams::default())
         .await
         .unwrap();
+}
+
+/// A JSON merge patch (RFC 7386).
+pub fn merged(target: Value, changes: Value) -> Value {
+    let Value::Object(changes) = changes else {
+        return changes;
+    };
+    let mut object = target.as_object().cloned().unwrap_or_default();
+    for (key, change) in changes {
+        let value = object.remove(&key).unwrap_or_default();
+        if !change.is_null() {
+            object.insert(key, merged(value, change));
+        }
+    }
+    object.into()
 }

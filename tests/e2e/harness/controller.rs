@@ -1,0 +1,126 @@
+//! The controller: the real program in a process of its own, with its log in a file.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::{Lab, PATIENCE, eventually};
+
+/// Who owns the message sessions.
+pub const OWNER: &str = "paddock-e2e";
+
+/// How much of a log is shown when a test fails.
+const SHOWN_LINES: usize = 400;
+
+/// A controller that runs; it is killed when this is dropped.
+pub struct Controller {
+    child: Child,
+    log: PathBuf,
+    /// Just before its process was started.
+    pub started_at: Timestamp,
+}
+
+impl Lab {
+    /// Starts the controller, its log at level `debug`.
+    pub fn start(&self) -> Controller {
+        self.start_at_level("debug")
+    }
+
+    /// Starts the controller.
+    pub fn start_at_level(&self, level: &str) -> Controller {
+        let started_at = Timestamp::now();
+        let log = self
+            .folder
+            .join(format!("controller-{}.log", started_at.as_millisecond()));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paddock"));
+        command
+            .args(["run", "--listen=127.0.0.1:0"])
+            .arg(format!(
+                "--kubeconfig={}",
+                self.folder.join("kubeconfig").display()
+            ))
+            .arg(format!("--watch-namespace={}", self.namespace))
+            .arg(format!("--cluster-id={}", self.cluster))
+            .arg(format!("--log-level={level}"))
+            .env("HOSTNAME", OWNER)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .kill_on_drop(true);
+        let child = command.spawn().unwrap();
+        Controller {
+            child,
+            log,
+            started_at,
+        }
+    }
+}
+
+impl Controller {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Ends it as a crash does.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Asks it to stop as Kubernetes does; how it ended, and after how long.
+    pub async fn terminate(mut self) -> (ExitStatus, Duration) {
+        let begun = std::time::Instant::now();
+        let mut kill = Command::new("kill");
+        assert!(kill.arg(self.pid().to_string()).status().await.unwrap().success());
+        let status = timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("it stops")
+            .unwrap();
+        (status, begun.elapsed())
+    }
+
+    /// Asks its web server: the status and the body.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let address = self.address().await;
+        let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    /// Where its web server is: the log says so.
+    async fn address(&self) -> SocketAddr {
+        eventually("the log names the address", PATIENCE, async || {
+            let log = self.log();
+            let (_, rest) = log.split_once("address=")?;
+            rest.split_whitespace().next()?.parse().ok()
+        })
+        .await
+    }
+}
+
+/// Prints the ends of the controllers' logs, the oldest first.
+pub(super) fn show_logs(folder: &Path) {
+    let mut logs: Vec<PathBuf> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "log"))
+        .collect();
+    logs.sort();
+    for path in logs {
+        let log = fs::read_to_string(&path).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let from = lines.len().saturating_sub(SHOWN_LINES);
+        eprintln!("── {}\n{}", path.display(), lines[from..].join("\n"));
+    }
+}

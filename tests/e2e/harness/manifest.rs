@@ -1,0 +1,44 @@
+//! Manifests: the sample of `deploy/`, made to fit the tests.
+
+use serde_json::{Value, json};
+
+use crate::support::merged;
+
+/// The tests' runner image.
+pub const IMAGE: &str = "paddock.test/runner:1";
+
+/// A manifest of a RunnerScaleSet.
+#[derive(Clone)]
+pub struct Manifest(pub Value);
+
+impl Manifest {
+    /// `deploy/samples/docker.yaml`, pointed at a GitHub of the tests and at their runner image.
+    pub fn sample(github_url: &str) -> Manifest {
+        let sample = include_str!("../../../deploy/samples/docker.yaml");
+        Manifest(serde_saphyr::from_str(sample).unwrap())
+            .spec(json!({"github": {"url": github_url, "allowInsecure": true}}))
+            .docker(json!({"image": IMAGE, "network": "host"}))
+    }
+
+    /// Another name.
+    pub fn named(self, name: &str) -> Manifest {
+        Manifest(merged(self.0, json!({"metadata": {"name": name}})))
+    }
+
+    /// Merged into the spec.
+    pub fn spec(self, changes: Value) -> Manifest {
+        Manifest(merged(self.0, json!({"spec": changes})))
+    }
+
+    /// Merged into the spec of the Docker backend.
+    pub fn docker(mut self, changes: Value) -> Manifest {
+        let docker = &mut self.0["spec"]["backends"][0]["docker"];
+        *docker = merged(docker.take(), changes);
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.0["metadata"]["name"].as_str().unwrap()
+    }
+}

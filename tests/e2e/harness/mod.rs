@@ -1,0 +1,175 @@
+//! What each test gets for itself: a namespace in which the controller has the rights of `deploy/` and no more, an
+//! identity on the Docker engine, and a folder. All of it is gone afterwards, also when the test panics.
+
+mod controller;
+mod docker;
+mod manifest;
+mod objects;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bollard::Docker;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::config::Kubeconfig;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+pub use controller::Controller;
+pub use docker::{Event, Timeline};
+pub use manifest::{IMAGE, Manifest};
+pub use objects::{condition, is, phases};
+
+use crate::support;
+
+/// How long anything may take on a busy machine that has no deadline of its own.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks at what cannot be waited for otherwise.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// What a test has for itself.
+pub struct Lab {
+    /// The administrator's client.
+    pub client: Client,
+    /// The namespace.
+    pub namespace: String,
+    /// What marks this test's containers.
+    pub cluster: String,
+    /// The Docker engine.
+    pub docker: Docker,
+    /// What happens to this test's containers.
+    pub timeline: Timeline,
+    /// A token of the controller's ServiceAccount.
+    pub token: String,
+    admin: PathBuf,
+    folder: PathBuf,
+}
+
+/// Runs a test in a lab of its own. The word is part of the lab's identity: one for each test.
+pub async fn lab(word: &str, test: impl AsyncFnOnce(&Lab)) {
+    support::in_namespace(async |client, namespace| {
+        let lab = Lab::set_up(client, support::kubeconfig(), namespace, word).await;
+        test(&lab).await;
+    })
+    .await;
+}
+
+impl Lab {
+    async fn set_up(client: Client, admin: PathBuf, namespace: &str, word: &str) -> Lab {
+        let run = std::env::var("PADDOCK_TEST_ID").expect("run `make test`");
+        let cluster = format!("{run}-{word}");
+        let folder = std::env::temp_dir().join(&cluster);
+        fs::create_dir(&folder).unwrap();
+        let token = service_account(&client, namespace).await;
+        fs::write(folder.join("kubeconfig"), kubeconfig(&admin, &token)).unwrap();
+        let docker = Docker::connect_with_local_defaults()
+            .unwrap()
+            .negotiate_version()
+            .await
+            .unwrap();
+        Lab {
+            timeline: Timeline::follow(&docker, &cluster),
+            namespace: namespace.to_owned(),
+            client,
+            cluster,
+            docker,
+            token,
+            admin,
+            folder,
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            controller::show_logs(&self.folder);
+        }
+        docker::remove_all(&self.cluster);
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Applies the manifests of `deploy/` as a person would, and gives a token of the controller's ServiceAccount.
+async fn service_account(client: &Client, namespace: &str) -> String {
+    /// Applies that come at once can conflict while the object is not there yet.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let account: ServiceAccount = read(include_str!("../../../deploy/serviceaccount.yaml"));
+    let home = account.metadata.namespace.clone().unwrap();
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &home);
+    let rbac = include_str!("../../../deploy/rbac-namespaced.yaml");
+    let (role, binding) = rbac.split_once("\n---\n").unwrap();
+
+    apply::<Namespace>(
+        Api::all(client.clone()),
+        &read(include_str!("../../../deploy/namespace.yaml")),
+    )
+    .await;
+    apply(accounts.clone(), &account).await;
+    apply::<Role>(Api::namespaced(client.clone(), namespace), &read(role)).await;
+    apply::<RoleBinding>(Api::namespaced(client.clone(), namespace), &read(binding)).await;
+
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            expiration_seconds: Some(3600),
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
+    };
+    let name = account.metadata.name.unwrap();
+    let answer = accounts
+        .create_token_request(&name, &PostParams::default(), &request)
+        .await
+        .unwrap();
+    answer.status.unwrap().token
+}
+
+fn read<K: DeserializeOwned>(manifest: &str) -> K {
+    serde_saphyr::from_str(manifest).unwrap()
+}
+
+async fn apply<K>(api: Api<K>, object: &K)
+where
+    K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+{
+    let params = PatchParams::apply("tests").force();
+    let name = object.meta().name.clone().unwrap();
+    api.patch(&name, &params, &Patch::Apply(object)).await.unwrap();
+}
+
+/// The administrator's kubeconfig, with this token in place of the administrator's.
+fn kubeconfig(admin: &std::path::Path, token: &str) -> String {
+    let admin = Kubeconfig::read_from(admin).unwrap();
+    let cluster = admin.clusters[0].cluster.clone().unwrap();
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "paddock",
+        "clusters": [{"name": "test", "cluster": {
+            "server": cluster.server, "certificate-authority": cluster.certificate_authority,
+        }}],
+        "users": [{"name": "paddock", "user": {"token": token}}],
+        "contexts": [{"name": "paddock", "context": {"cluster": "test", "user": "paddock"}}],
+    });
+    config.to_string()
+}
+
+/// Looks until something is found; panics at the deadline.
+pub async fn eventually<T>(what: &str, within: Duration, mut find: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(found) = find().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        sleep(LOOK).await;
+    }
+}

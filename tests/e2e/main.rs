@@ -1,0 +1,10 @@
+//! The `paddock` program, end to end: the real binary as the ServiceAccount of `deploy/`, a real API server, real
+//! containers, and a simulated GitHub.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod fleet;
+mod harness;
