@@ -20,9 +20,10 @@ use jiff::Timestamp;
 use tracing::{debug, warn};
 
 use super::engine::{Client, Engine};
-use super::failure::{ENGINE_ERROR, call, meaning, no_capacity, within};
+use super::failure::{call, meaning, no_capacity, within};
 use super::index::Container;
 use super::template::{DockerAccess, DockerTemplate, JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED};
+use crate::api::condition::reason::ENGINE_ERROR;
 use crate::backend::Error;
 use crate::runner::{Identity, Instance, InstanceState, JitConfiguration};
 

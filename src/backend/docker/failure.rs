@@ -6,16 +6,8 @@ use std::time::Duration;
 
 use bollard::errors::Error as EngineError;
 
+use crate::api::condition::reason::{ENGINE_ERROR, IMAGE_MISSING, NETWORK_MISSING};
 use crate::backend::Error;
-
-/// The image is not on the host and may not be pulled, or vanished from it.
-pub(super) const IMAGE_MISSING: &str = "ImageMissing";
-/// The image cannot be pulled.
-pub(super) const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
-/// The Docker network does not exist on the host.
-pub(super) const NETWORK_MISSING: &str = "NetworkMissing";
-/// The engine failed: its disk is full, for one.
-pub(super) const ENGINE_ERROR: &str = "EngineError";
 
 /// Waits for a call of the engine no longer than `deadline`, and says what its error means.
 pub(super) async fn call<T>(

@@ -15,8 +15,9 @@ use tracing::{debug, info, warn};
 
 use super::credentials::Login;
 use super::engine::Engine;
-use super::failure::{IMAGE_MISSING, IMAGE_PULL_FAILED, call, meaning};
+use super::failure::{call, meaning};
 use super::template::PullPolicy;
+use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
 use crate::backend::Error;
 use crate::backend::backoff::Backoff;
 

@@ -29,12 +29,12 @@ pub use engines::{EngineListing, Engines, Found};
 pub use template::{DockerAccess, DockerTemplate, HostSpec, PullPolicy};
 
 use super::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
+use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
 use crate::runner::{Identity, Instance};
 use container::Launch;
 use endpoint::Endpoint;
 use engine::{Engine, Link, Membership, Reservation, State};
 use engines::Followed;
-use failure::{IMAGE_MISSING, IMAGE_PULL_FAILED};
 use image::{Image, RETRY, Wanted};
 
 /// The Docker hosts of one backend of a scale set.
