@@ -105,6 +105,7 @@ impl Engine {
         let mut command = Command::new("unshare");
         command
             .args(["--net", "dockerd"])
+            .env("TMPDIR", self.folder.path())
             .args([
                 "--bridge=none",
                 "--iptables=false",
