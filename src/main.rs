@@ -34,20 +34,10 @@ enum Command {
 #[derive(Args)]
 struct Run {
     /// Watch this namespace only; may be given several times. Default: all.
-    #[arg(
-        long,
-        env = "PADDOCK_WATCH_NAMESPACE",
-        value_name = "NAMESPACE",
-        value_delimiter = ','
-    )]
+    #[arg(long, env = "PADDOCK_WATCH_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',')]
     watch_namespace: Vec<String>,
     /// Where /healthz, /readyz and /metrics are served.
-    #[arg(
-        long,
-        env = "PADDOCK_LISTEN",
-        default_value = "0.0.0.0:8080",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, env = "PADDOCK_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// The id that marks what is ours on every backend. Default: the UID of the kube-system namespace.
     #[arg(long, env = "PADDOCK_CLUSTER_ID", value_name = "ID")]
@@ -98,16 +88,11 @@ fn run(options: Run) -> Result<(), Box<dyn Error>> {
 async fn serve(options: Run) -> Result<(), Box<dyn Error>> {
     let stopping = CancellationToken::new();
     stop_on_signal(stopping.clone())?;
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|e| format!("--listen {}: {e}", options.listen))?;
+    let listener =
+        TcpListener::bind(options.listen).await.map_err(|e| format!("--listen {}: {e}", options.listen))?;
     let client = Client::try_from(kube_config(&options).await?)?;
     let owner = std::env::var("HOSTNAME").unwrap_or_else(|_| "paddock".to_owned());
-    let settings = Options {
-        namespaces: options.watch_namespace,
-        cluster_id: options.cluster_id,
-        owner,
-    };
+    let settings = Options { namespaces: options.watch_namespace, cluster_id: options.cluster_id, owner };
     Ok(controller::run(client, listener, settings, stopping).await?)
 }
 
@@ -124,10 +109,7 @@ fn stop_on_signal(stopping: CancellationToken) -> std::io::Result<()> {
 }
 
 async fn kube_config(options: &Run) -> Result<Config, Box<dyn Error>> {
-    let choice = KubeConfigOptions {
-        context: options.context.clone(),
-        ..KubeConfigOptions::default()
-    };
+    let choice = KubeConfigOptions { context: options.context.clone(), ..KubeConfigOptions::default() };
     if let Some(path) = &options.kubeconfig {
         return Ok(Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &choice).await?);
     }

@@ -49,10 +49,8 @@ struct Refusal {
 /// The refusals for one part of the manifest: the part's path, the refusals, and how to put a value there.
 fn refusals(part: &str) -> (&'static str, Vec<Refusal>, fn(Value) -> Value) {
     let table = include_str!("support/refusals.yaml");
-    let refusals = serde_saphyr::from_str::<HashMap<String, Vec<Refusal>>>(table)
-        .unwrap()
-        .remove(part)
-        .unwrap();
+    let refusals =
+        serde_saphyr::from_str::<HashMap<String, Vec<Refusal>>>(table).unwrap().remove(part).unwrap();
     let (path, wrap): (_, fn(Value) -> Value) = match part {
         "spec" => ("spec", spec),
         "github" => ("spec.github", |part| spec(json!({"github": part}))),
@@ -66,9 +64,9 @@ fn refusals(part: &str) -> (&'static str, Vec<Refusal>, fn(Value) -> Value) {
             let host = merged(json!({"name": "one", "endpoint": "unix:///a.sock"}), part);
             backend(json!({"docker": {"hosts": [host]}}))
         }),
-        "tart" => ("spec.backends[0].tart", |part| {
-            backend(json!({"tart": merged(json!({"image": "i"}), part)}))
-        }),
+        "tart" => {
+            ("spec.backends[0].tart", |part| backend(json!({"tart": merged(json!({"image": "i"}), part)})))
+        }
         "tartHost" => ("spec.backends[0].tart.hosts[0]", |part| {
             let host = merged(json!({"name": "one", "endpoint": "local"}), part);
             backend(json!({"tart": {"image": "i", "hosts": [host]}}))
@@ -78,10 +76,8 @@ fn refusals(part: &str) -> (&'static str, Vec<Refusal>, fn(Value) -> Value) {
             backend(json!({"ecs": merged(ecs, part)}))
         }),
         "fargate" => ("spec.backends[0].ecs.managedTaskDefinition", |part| {
-            backend(
-                json!({"ecs": {"region": "eu-west-1", "cluster": "runners", "launchType": "FARGATE",
-                "subnets": ["subnet-1"], "managedTaskDefinition": part}}),
-            )
+            backend(json!({"ecs": {"region": "eu-west-1", "cluster": "runners", "launchType": "FARGATE",
+                "subnets": ["subnet-1"], "managedTaskDefinition": part}}))
         }),
         other => panic!("nothing is called {other}"),
     };
@@ -93,10 +89,7 @@ async fn try_create(client: &Client, manifest: &Value) -> Result<Value, Box<Stat
     let uri =
         "/apis/paddock.dev/v1alpha1/namespaces/default/runnerscalesets?dryRun=All&fieldValidation=Strict";
     let request = Request::post(uri).header("Content-Type", "application/json");
-    match client
-        .request(request.body(manifest.to_string().into()).unwrap())
-        .await
-    {
+    match client.request(request.body(manifest.to_string().into()).unwrap()).await {
         Ok(stored) => Ok(stored),
         Err(kube::Error::Api(status)) => Err(status),
         Err(error) => panic!("{error}"),
@@ -104,32 +97,19 @@ async fn try_create(client: &Client, manifest: &Value) -> Result<Value, Box<Stat
 }
 
 fn apply() -> PatchParams {
-    PatchParams {
-        field_validation: Some(ValidationDirective::Strict),
-        ..PatchParams::apply("tests")
-    }
+    PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply("tests") }
 }
 
 fn assert_refused(status: &Status, field: &str, says: &str) {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let ours = causes.filter(|cause| cause.field == field && cause.message.contains(says));
-    assert_eq!(
-        (status.is_invalid(), ours.count()),
-        (true, 1),
-        "{field}, {says}: {status:?}"
-    );
+    assert_eq!((status.is_invalid(), ours.count()), (true, 1), "{field}, {says}: {status:?}");
 }
 
 async fn refuses(part: &str) {
     let client = client().await;
     let (path, refusals, wrap) = refusals(part);
-    for Refusal {
-        field,
-        says,
-        valid,
-        invalid,
-    } in refusals
-    {
+    for Refusal { field, says, valid, invalid } in refusals {
         let field = format!("{path}.{field}");
         let field = field.trim_end_matches('.');
         if let Err(status) = try_create(&client, &wrap(valid)).await {
@@ -187,58 +167,33 @@ async fn refuses_a_long_name_wherever_it_comes_from() {
     let named = |length, spec| manifest(json!({"metadata": {"name": long(length)}, "spec": spec}));
     try_create(&client, &named(45, json!({}))).await.unwrap();
     let status = try_create(&client, &named(46, json!({}))).await.unwrap_err();
-    assert!(
-        status
-            .message
-            .contains("metadata.name is longer than 45 characters"),
-        "{status:?}"
-    );
-    try_create(&client, &named(46, json!({"scaleSetName": long(45)})))
-        .await
-        .unwrap();
-    let status = try_create(&client, &spec(json!({"scaleSetName": long(46)})))
-        .await
-        .unwrap_err();
+    assert!(status.message.contains("metadata.name is longer than 45 characters"), "{status:?}");
+    try_create(&client, &named(46, json!({"scaleSetName": long(45)}))).await.unwrap();
+    let status = try_create(&client, &spec(json!({"scaleSetName": long(46)}))).await.unwrap_err();
     assert_refused(&status, "spec.scaleSetName", "may not be more than 45");
 
-    try_create(&client, &spec(json!({"labels": [long(255)]})))
-        .await
-        .unwrap();
-    let status = try_create(&client, &spec(json!({"labels": [long(256)]})))
-        .await
-        .unwrap_err();
+    try_create(&client, &spec(json!({"labels": [long(255)]}))).await.unwrap();
+    let status = try_create(&client, &spec(json!({"labels": [long(256)]}))).await.unwrap_err();
     assert_refused(&status, "spec.labels[0]", "may not be more than 255");
 }
 
 #[tokio::test]
 async fn refuses_a_field_that_there_is_not() {
-    let status = try_create(&client().await, &spec(json!({"minRuners": 1})))
-        .await
-        .unwrap_err();
-    assert!(
-        status.message.contains("unknown field \"spec.minRuners\""),
-        "{status:?}"
-    );
+    let status = try_create(&client().await, &spec(json!({"minRuners": 1}))).await.unwrap_err();
+    assert!(status.message.contains("unknown field \"spec.minRuners\""), "{status:?}");
 }
 
 #[tokio::test]
 async fn refuses_another_url_later() {
     in_namespace(async |client, namespace| {
         let sets: Api<RunnerScaleSet> = Api::namespaced(client, namespace);
-        sets.patch("linux", &apply(), &Patch::Apply(manifest(json!({}))))
-            .await
-            .unwrap();
+        sets.patch("linux", &apply(), &Patch::Apply(manifest(json!({})))).await.unwrap();
         let moved = spec(json!({"github": {"url": "https://github.com/other"}}));
         let Err(kube::Error::Api(status)) = sets.patch("linux", &apply(), &Patch::Apply(moved)).await else {
             panic!("another url is admitted");
         };
-        assert!(
-            status.message.contains("spec.github.url cannot be changed"),
-            "{status:?}"
-        );
-        sets.patch("linux", &apply(), &Patch::Apply(spec(json!({"maxRunners": 3}))))
-            .await
-            .unwrap();
+        assert!(status.message.contains("spec.github.url cannot be changed"), "{status:?}");
+        sets.patch("linux", &apply(), &Patch::Apply(spec(json!({"maxRunners": 3})))).await.unwrap();
     })
     .await;
 }
@@ -256,14 +211,8 @@ async fn fills_in_the_defaults_that_the_types_have() {
     assert_eq!(stored["spec"], as_the_types_have_it(&bare));
 
     let spec = &stored["spec"];
-    assert_eq!(
-        (&spec["minRunners"], &spec["maxRunners"]),
-        (&json!(0), &json!(10))
-    );
-    assert_eq!(
-        spec["timeouts"],
-        json!({"idle": "0s", "job": "6h", "lifetime": "0s", "drain": "2h"})
-    );
+    assert_eq!((&spec["minRunners"], &spec["maxRunners"]), (&json!(0), &json!(10)));
+    assert_eq!(spec["timeouts"], json!({"idle": "0s", "job": "6h", "lifetime": "0s", "drain": "2h"}));
     assert_eq!(spec["scaleDown"], json!({"delay": "60s"}));
     assert_eq!(spec["disruption"], json!({"maxUnavailable": "25%"}));
     assert_eq!(
@@ -310,20 +259,14 @@ async fn takes_null_for_absent() {
     nulls["spec"]["timeouts"] = json!({"start": null, "job": null});
     nulls["spec"]["disruption"] = json!({"maxUnavailable": null});
     nulls["spec"]["backends"][0]["docker"]["resources"] = json!({"cpu": null});
-    assert_eq!(
-        stored(&nulls).await["spec"],
-        stored(&manifest(json!({}))).await["spec"]
-    );
+    assert_eq!(stored(&nulls).await["spec"], stored(&manifest(json!({}))).await["spec"]);
 }
 
 #[tokio::test]
 async fn keeps_every_field_as_the_types_have_it() {
     let full = full_manifest();
     let stored = stored(&full).await;
-    assert_eq!(
-        stored["spec"], full["spec"],
-        "the example gives every field, so there is nothing to fill in"
-    );
+    assert_eq!(stored["spec"], full["spec"], "the example gives every field, so there is nothing to fill in");
     assert_eq!(stored["spec"], as_the_types_have_it(&full));
 }
 
@@ -356,36 +299,19 @@ async fn server_side_apply_leaves_no_default_behind() {
 async fn scales_min_runners() {
     in_namespace(async |client, namespace| {
         let sets: Api<RunnerScaleSet> = Api::namespaced(client, namespace);
-        sets.create(&PostParams::default(), &typed(&manifest(json!({}))))
-            .await
-            .unwrap();
+        sets.create(&PostParams::default(), &typed(&manifest(json!({})))).await.unwrap();
         let status = json!({"status": {"currentRunners": 2}});
-        sets.patch_status("linux", &PatchParams::default(), &Patch::Merge(status))
-            .await
-            .unwrap();
+        sets.patch_status("linux", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 
         let three = Patch::Merge(json!({"spec": {"replicas": 3}}));
-        sets.patch_scale("linux", &PatchParams::default(), &three)
-            .await
-            .unwrap();
+        sets.patch_scale("linux", &PatchParams::default(), &three).await.unwrap();
         assert_eq!(sets.get("linux").await.unwrap().spec.min_runners, 3);
         let scale = sets.get_scale("linux").await.unwrap();
-        assert_eq!(
-            (scale.spec.unwrap().replicas, scale.status.unwrap().replicas),
-            (Some(3), 2)
-        );
+        assert_eq!((scale.spec.unwrap().replicas, scale.status.unwrap().replicas), (Some(3), 2));
 
         let too_many = Patch::Merge(json!({"spec": {"replicas": 11}}));
-        let refusal = sets
-            .patch_scale("linux", &PatchParams::default(), &too_many)
-            .await
-            .unwrap_err();
-        assert!(
-            refusal
-                .to_string()
-                .contains("spec.minRunners must not be greater"),
-            "{refusal}"
-        );
+        let refusal = sets.patch_scale("linux", &PatchParams::default(), &too_many).await.unwrap_err();
+        assert!(refusal.to_string().contains("spec.minRunners must not be greater"), "{refusal}");
     })
     .await;
 }
@@ -430,9 +356,7 @@ fn full_status() -> Value {
 /// What the controller does: force-applies the whole status, and nothing else.
 async fn apply_status(sets: &Api<RunnerScaleSet>, status: &RunnerScaleSetStatus) -> RunnerScaleSet {
     let patch = json!({"apiVersion": "paddock.dev/v1alpha1", "kind": "RunnerScaleSet", "status": status});
-    sets.patch_status("linux", &apply().force(), &Patch::Apply(patch))
-        .await
-        .unwrap()
+    sets.patch_status("linux", &apply().force(), &Patch::Apply(patch)).await.unwrap()
 }
 
 #[tokio::test]
@@ -442,25 +366,14 @@ async fn serves_the_status_apart_from_the_spec() {
         let mut set = typed(&manifest(json!({})));
         set.status = Some(serde_json::from_value(full_status()).unwrap());
         let created = sets.create(&PostParams::default(), &set).await.unwrap();
-        assert_eq!(
-            created.status, None,
-            "a write to the object leaves the status alone"
-        );
+        assert_eq!(created.status, None, "a write to the object leaves the status alone");
 
         let status: RunnerScaleSetStatus = serde_json::from_value(full_status()).unwrap();
         let applied = apply_status(&sets, &status).await;
         assert_eq!(serde_json::to_value(applied.status).unwrap(), full_status());
-        assert_eq!(
-            applied.metadata.generation,
-            Some(1),
-            "a write to the status is no new generation"
-        );
+        assert_eq!(applied.metadata.generation, Some(1), "a write to the status is no new generation");
 
-        let less = RunnerScaleSetStatus {
-            session: None,
-            runners: Vec::new(),
-            ..status
-        };
+        let less = RunnerScaleSetStatus { session: None, runners: Vec::new(), ..status };
         let applied = apply_status(&sets, &less).await;
         assert_eq!(applied.status, Some(less), "what is left out is gone");
     })
@@ -471,9 +384,7 @@ async fn serves_the_status_apart_from_the_spec() {
 async fn prints_the_columns() {
     in_namespace(async |client, namespace| {
         let sets: Api<RunnerScaleSet> = Api::namespaced(client.clone(), namespace);
-        sets.create(&PostParams::default(), &typed(&manifest(json!({}))))
-            .await
-            .unwrap();
+        sets.create(&PostParams::default(), &typed(&manifest(json!({})))).await.unwrap();
         apply_status(&sets, &serde_json::from_value(full_status()).unwrap()).await;
 
         let uri = format!("/apis/paddock.dev/v1alpha1/namespaces/{namespace}/runnerscalesets");
@@ -481,13 +392,8 @@ async fn prints_the_columns() {
         let table: Value = client.request(request.body(Vec::new()).unwrap()).await.unwrap();
         let columns = table["columnDefinitions"].as_array().unwrap();
         let shown = |priority: i32| {
-            let columns = columns
-                .iter()
-                .enumerate()
-                .filter(|(_, column)| column["priority"] == priority);
-            columns
-                .map(|(i, column)| (&column["name"], &table["rows"][0]["cells"][i]))
-                .collect::<Vec<_>>()
+            let columns = columns.iter().enumerate().filter(|(_, column)| column["priority"] == priority);
+            columns.map(|(i, column)| (&column["name"], &table["rows"][0]["cells"][i])).collect::<Vec<_>>()
         };
         let age = shown(0).pop().unwrap();
         assert_eq!(age.0, "Age");

@@ -233,10 +233,7 @@ pub struct BuildxHousekeeping {
 
 impl Default for BuildxHousekeeping {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            max_age: Duration::hours(24),
-        }
+        Self { enabled: true, max_age: Duration::hours(24) }
     }
 }
 

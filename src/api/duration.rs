@@ -26,26 +26,17 @@ pub struct InvalidDuration(String);
 impl Duration {
     /// So many seconds, written in seconds.
     pub fn seconds(seconds: u32) -> Self {
-        Self {
-            text: format!("{seconds}s"),
-            value: time::Duration::from_secs(seconds.into()),
-        }
+        Self { text: format!("{seconds}s"), value: time::Duration::from_secs(seconds.into()) }
     }
 
     /// So many minutes, written in minutes.
     pub fn minutes(minutes: u32) -> Self {
-        Self {
-            text: format!("{minutes}m"),
-            value: time::Duration::from_secs(u64::from(minutes) * 60),
-        }
+        Self { text: format!("{minutes}m"), value: time::Duration::from_secs(u64::from(minutes) * 60) }
     }
 
     /// So many hours, written in hours.
     pub fn hours(hours: u32) -> Self {
-        Self {
-            text: format!("{hours}h"),
-            value: time::Duration::from_secs(u64::from(hours) * 3600),
-        }
+        Self { text: format!("{hours}h"), value: time::Duration::from_secs(u64::from(hours) * 3600) }
     }
 
     /// The span itself.
@@ -59,10 +50,7 @@ impl FromStr for Duration {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let value = parse(text).ok_or_else(|| InvalidDuration(text.to_owned()))?;
-        Ok(Self {
-            text: text.to_owned(),
-            value,
-        })
+        Ok(Self { text: text.to_owned(), value })
     }
 }
 

@@ -40,10 +40,7 @@ pub struct Ecs {
     /// A task definition that exists: a family, family:revision or an ARN. Excludes managedTaskDefinition; one of them is
     /// required.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 512),
-        regex(pattern = "^(arn:\\S+|[A-Za-z0-9_-]+(:[0-9]+)?)$")
-    )]
+    #[schemars(length(min = 1, max = 512), regex(pattern = "^(arn:\\S+|[A-Za-z0-9_-]+(:[0-9]+)?)$"))]
     pub task_definition: Option<String>,
 
     /// A task definition that the controller renders, registers and retires. Excludes taskDefinition; one of them is
@@ -73,10 +70,7 @@ pub struct Ecs {
 
     /// The subnets (at most 16) of tasks with a network interface of their own; Fargate requires them. Default: none.
     #[serde(default)]
-    #[schemars(
-        length(max = 16),
-        inner(length(max = 64), regex(pattern = "^subnet-[a-z0-9]+$"))
-    )]
+    #[schemars(length(max = 16), inner(length(max = 64), regex(pattern = "^subnet-[a-z0-9]+$")))]
     pub subnets: Vec<String>,
 
     /// The security groups (at most 5) of tasks in subnets. Default: none, which is the VPC's default group.
@@ -172,10 +166,7 @@ fn fargate_sizes() -> String {
         (8192, 16384, 61440, 4096),
         (16384, 32768, 122_880, 8192),
     ];
-    let (cpu, memory) = (
-        "self.managedTaskDefinition.cpu",
-        "self.managedTaskDefinition.memory",
-    );
+    let (cpu, memory) = ("self.managedTaskDefinition.cpu", "self.managedTaskDefinition.memory");
     let steps: String = sizes
         .iter()
         .map(|(units, least, most, step)| {
@@ -205,10 +196,7 @@ impl Ecs {
             Some(LaunchType::External) => NetworkMode::Bridge,
             _ => NetworkMode::Awsvpc,
         };
-        self.managed_task_definition
-            .as_ref()
-            .and_then(|managed| managed.network_mode)
-            .unwrap_or(default)
+        self.managed_task_definition.as_ref().and_then(|managed| managed.network_mode).unwrap_or(default)
     }
 }
 
@@ -377,10 +365,7 @@ mod tests {
             .unwrap()
         };
         assert_eq!(ecs("").network_mode(), NetworkMode::Awsvpc);
-        assert_eq!(
-            ecs(r#", "launchType": "EXTERNAL""#).network_mode(),
-            NetworkMode::Bridge
-        );
+        assert_eq!(ecs(r#", "launchType": "EXTERNAL""#).network_mode(), NetworkMode::Bridge);
         let mut host = ecs(r#", "launchType": "EXTERNAL""#);
         host.managed_task_definition.as_mut().unwrap().network_mode = Some(NetworkMode::Host);
         assert_eq!(host.network_mode(), NetworkMode::Host);

@@ -73,10 +73,7 @@ pub struct Proxy {
 
     /// Hosts, domains and networks (CIDR) that are reached without the proxy. Default: none.
     #[serde(default)]
-    #[schemars(
-        length(max = 64),
-        inner(length(min = 1, max = 253), regex(pattern = "^[^\\s,]+$"))
-    )]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253), regex(pattern = "^[^\\s,]+$")))]
     pub no_proxy: Vec<String>,
 
     /// The Secret with the proxy's username and password. Default: no login.

@@ -84,10 +84,7 @@ pub struct RunnerScaleSetSpec {
     /// Further labels of the scale set, each of 1 to 255 characters; its name is always one. A job goes to a set that has all
     /// the labels it names. Default: none.
     #[serde(default)]
-    #[schemars(
-        length(max = 64),
-        inner(length(min = 1, max = 255), regex(pattern = "^\\S(.*\\S)?$"))
-    )]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 255), regex(pattern = "^\\S(.*\\S)?$")))]
     pub labels: Vec<String>,
 
     /// Idle runners that are kept on top of the jobs in hand. kubectl scale sets it. Default: 0.
@@ -154,11 +151,7 @@ fn rules() -> Vec<Rule> {
 impl RunnerScaleSet {
     /// The scale set's name at GitHub: `spec.scaleSetName`, else the object's own.
     pub fn scale_set_name(&self) -> &str {
-        self.spec
-            .scale_set_name
-            .as_deref()
-            .or(self.metadata.name.as_deref())
-            .unwrap_or_default()
+        self.spec.scale_set_name.as_deref().or(self.metadata.name.as_deref()).unwrap_or_default()
     }
 
     /// The scale set's labels at GitHub: its name first, then `spec.labels` in order, without those that differ from an earlier
@@ -166,10 +159,7 @@ impl RunnerScaleSet {
     pub fn scale_set_labels(&self) -> Vec<&str> {
         let mut labels = vec![self.scale_set_name()];
         for label in &self.spec.labels {
-            if !labels
-                .iter()
-                .any(|known| known.to_lowercase() == label.to_lowercase())
-            {
+            if !labels.iter().any(|known| known.to_lowercase() == label.to_lowercase()) {
                 labels.push(label);
             }
         }
@@ -214,10 +204,7 @@ mod tests {
         let mut wrong = set.clone();
         wrong.spec.min_runners = 11;
         let errors = validate_cel(&wrong).unwrap_err().to_string();
-        assert!(
-            errors.contains("spec.minRunners must not be greater than spec.maxRunners"),
-            "{errors}"
-        );
+        assert!(errors.contains("spec.minRunners must not be greater than spec.maxRunners"), "{errors}");
         let mut moved = set.clone();
         moved.spec.github.url = "https://github.com/other".into();
         let errors = validate_cel_update(&moved, &set).unwrap_err().to_string();

@@ -37,10 +37,7 @@ impl Quantity {
     }
 
     fn parse(&self, scale: i128) -> Option<i64> {
-        let end = self
-            .0
-            .find(|c: char| c != '.' && !c.is_ascii_digit())
-            .unwrap_or(self.0.len());
+        let end = self.0.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(self.0.len());
         let (number, unit) = self.0.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if whole.is_empty() || whole.len() > 12 || fraction.len() > 9 || number.ends_with('.') {
@@ -143,49 +140,22 @@ mod tests {
 
     #[test]
     fn counts_thousandths() {
-        for (text, millis) in [
-            ("2", 2000),
-            ("500m", 500),
-            ("0.5", 500),
-            ("0.0001", 1),
-            ("1k", 1_000_000),
-        ] {
+        for (text, millis) in [("2", 2000), ("500m", 500), ("0.5", 500), ("0.0001", 1), ("1k", 1_000_000)] {
             assert_eq!(Quantity::from(text).millis(), Ok(millis), "{text}");
         }
     }
 
     #[test]
     fn refuses_what_is_none() {
-        for text in [
-            "",
-            "Gi",
-            "-1",
-            "4GB",
-            "1e3",
-            ".5",
-            "1.",
-            "1.2.3",
-            "1 Gi",
-            "8Ei",
-            "999999999999Ei",
-            "5n",
-        ] {
-            assert_eq!(
-                Quantity::from(text).bytes(),
-                Err(InvalidQuantity(text.to_owned()))
-            );
+        for text in ["", "Gi", "-1", "4GB", "1e3", ".5", "1.", "1.2.3", "1 Gi", "8Ei", "999999999999Ei", "5n"]
+        {
+            assert_eq!(Quantity::from(text).bytes(), Err(InvalidQuantity(text.to_owned())));
         }
     }
 
     #[test]
     fn reads_a_bare_number() {
-        assert_eq!(
-            serde_json::from_str::<Quantity>("2").unwrap(),
-            Quantity::from("2")
-        );
-        assert_eq!(
-            serde_json::from_str::<Quantity>("\"4Gi\"").unwrap(),
-            Quantity::from("4Gi")
-        );
+        assert_eq!(serde_json::from_str::<Quantity>("2").unwrap(), Quantity::from("2"));
+        assert_eq!(serde_json::from_str::<Quantity>("\"4Gi\"").unwrap(), Quantity::from("4Gi"));
     }
 }

@@ -47,10 +47,8 @@ pub(super) fn one_owner(schema: &mut Schema) {
 
 /// What holds between the hosts of a backend.
 pub(super) fn host_rules() -> [Rule; 1] {
-    [
-        Rule::new("self.all(host, self.exists_one(other, other.endpoint == host.endpoint))")
-            .message("hosts: two of them have the same endpoint"),
-    ]
+    [Rule::new("self.all(host, self.exists_one(other, other.endpoint == host.endpoint))")
+        .message("hosts: two of them have the same endpoint")]
 }
 
 /// Gives a schema and all below it the shape that Kubernetes' own types have: an optional field can be left out but is

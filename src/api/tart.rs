@@ -143,10 +143,7 @@ pub struct TartHousekeeping {
 
 impl Default for TartHousekeeping {
     fn default() -> Self {
-        Self {
-            cache: CacheHousekeeping::default(),
-            interval: Duration::hours(24),
-        }
+        Self { cache: CacheHousekeeping::default(), interval: Duration::hours(24) }
     }
 }
 
@@ -164,10 +161,6 @@ pub struct CacheHousekeeping {
 
 impl Default for CacheHousekeeping {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            max_age: Duration::hours(168),
-            space_budget: "80Gi".into(),
-        }
+        Self { enabled: true, max_age: Duration::hours(168), space_budget: "80Gi".into() }
     }
 }

@@ -66,9 +66,7 @@ pub struct ScaleDown {
 
 impl Default for ScaleDown {
     fn default() -> Self {
-        Self {
-            delay: Duration::seconds(60),
-        }
+        Self { delay: Duration::seconds(60) }
     }
 }
 
@@ -128,9 +126,9 @@ impl TryFrom<IntOrText> for MaxUnavailable {
 
     fn try_from(value: IntOrText) -> Result<Self, Self::Error> {
         match value {
-            IntOrText::Int(count) => u32::try_from(count)
-                .map(Self::Count)
-                .map_err(|_| InvalidMaxUnavailable(count.to_string())),
+            IntOrText::Int(count) => {
+                u32::try_from(count).map(Self::Count).map_err(|_| InvalidMaxUnavailable(count.to_string()))
+            }
             IntOrText::Text(text) => text
                 .strip_suffix('%')
                 .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
@@ -178,33 +176,17 @@ mod tests {
     #[test]
     fn start_depends_on_the_backend_until_it_is_given() {
         let mut timeouts = Timeouts::default();
-        assert_eq!(
-            timeouts.start_timeout(BackendType::Docker),
-            time::Duration::from_secs(300)
-        );
-        assert_eq!(
-            timeouts.start_timeout(BackendType::Ecs),
-            time::Duration::from_secs(300)
-        );
-        assert_eq!(
-            timeouts.start_timeout(BackendType::Tart),
-            time::Duration::from_secs(600)
-        );
+        assert_eq!(timeouts.start_timeout(BackendType::Docker), time::Duration::from_secs(300));
+        assert_eq!(timeouts.start_timeout(BackendType::Ecs), time::Duration::from_secs(300));
+        assert_eq!(timeouts.start_timeout(BackendType::Tart), time::Duration::from_secs(600));
         timeouts.start = Some(Duration::minutes(1));
-        assert_eq!(
-            timeouts.start_timeout(BackendType::Tart),
-            time::Duration::from_secs(60)
-        );
+        assert_eq!(timeouts.start_timeout(BackendType::Tart), time::Duration::from_secs(60));
     }
 
     #[test]
     fn max_unavailable_is_a_count_or_a_share() {
         assert_eq!(MaxUnavailable::Percent(25).of(8), 2);
-        assert_eq!(
-            MaxUnavailable::Percent(25).of(1),
-            1,
-            "rounded up, or one runner would never be replaced"
-        );
+        assert_eq!(MaxUnavailable::Percent(25).of(1), 1, "rounded up, or one runner would never be replaced");
         assert_eq!(MaxUnavailable::Percent(0).of(8), 0);
         assert_eq!(MaxUnavailable::Percent(100).of(8), 8);
         assert_eq!(MaxUnavailable::Count(3).of(8), 3);

@@ -29,25 +29,11 @@ mod tests {
 
     #[test]
     fn it_doubles_up_to_the_last() {
-        let backoff = Backoff {
-            first: Duration::from_secs(5),
-            last: Duration::from_secs(300),
-        };
-        for (failures, longest) in [
-            (0, 5),
-            (1, 5),
-            (2, 10),
-            (3, 20),
-            (6, 160),
-            (7, 300),
-            (u32::MAX, 300),
-        ] {
+        let backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_secs(300) };
+        for (failures, longest) in [(0, 5), (1, 5), (2, 10), (3, 20), (6, 160), (7, 300), (u32::MAX, 300)] {
             let longest = Duration::from_secs(longest);
             let wait = backoff.after(failures);
-            assert!(
-                wait <= longest && wait >= longest.mul_f64(0.79),
-                "{failures}: {wait:?}"
-            );
+            assert!(wait <= longest && wait >= longest.mul_f64(0.79), "{failures}: {wait:?}");
         }
     }
 }

@@ -1,10 +1,9 @@
 //! What takes time: starting a runner, and removing one. Each runs as a task of its own and tells the ledger how it went.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::Timestamp;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument, info, info_span, warn};
 
 use super::context::Context;
@@ -52,31 +51,18 @@ impl Work {
     /// Does it, and wakes the set.
     pub async fn perform(self, set: &Set, ctx: &Context) {
         match self {
-            Work::Start {
-                name,
-                slot,
-                backend,
-                service,
-                scale_set_id,
-                deadline,
-            } => {
+            Work::Start { name, slot, backend, service, scale_set_id, deadline } => {
                 let span = info_span!("start", scale_set = set.identity.scale_set, runner = name);
                 let began = Instant::now();
-                let start = start(set, &name, slot, &*backend, &*service, scale_set_id, deadline);
-                let outcome = start.instrument(span).await;
+                let starter =
+                    Starter { set, ctx, name: &name, backend: &*backend, service: &*service, scale_set_id };
+                let outcome = starter.run(slot, deadline).instrument(span).await;
                 ctx.metrics.runner_start(backend.kind(), outcome);
                 if outcome == "started" {
-                    ctx.metrics
-                        .start_latency(StartPhase::PlacedToStarted, began.elapsed());
+                    ctx.metrics.start_latency(StartPhase::PlacedToStarted, began.elapsed());
                 }
             }
-            Work::Remove {
-                runner,
-                why,
-                unexplained,
-                backend,
-                service,
-            } => {
+            Work::Remove { runner, why, unexplained, backend, service } => {
                 let span = info_span!("remove", scale_set = set.identity.scale_set, runner = runner.name);
                 let removal = Remover {
                     set,
@@ -93,48 +79,46 @@ impl Work {
     }
 }
 
-/// Registers a runner and starts it; answers how it went, for the metrics.
-async fn start(
-    set: &Set,
-    name: &str,
-    slot: Slot,
-    backend: &dyn Backend,
-    service: &dyn ScaleSetService,
+/// One start.
+struct Starter<'a> {
+    set: &'a Set,
+    ctx: &'a Context,
+    name: &'a str,
+    backend: &'a dyn Backend,
+    service: &'a dyn ScaleSetService,
     scale_set_id: i64,
-    deadline: Duration,
-) -> &'static str {
-    // The permit is kept until the runner is up, so that no configuration is minted long before it is needed.
-    let Ok(_permit) = set.minting.acquire().await else {
-        return "cancelled";
-    };
-    let fail = |why, message: &str| {
+}
+
+impl Starter<'_> {
+    /// Registers the runner and starts it; answers how it went, for the metrics.
+    async fn run(self, slot: Slot, deadline: Duration) -> &'static str {
+        // The permit is kept until the runner is up, so that no configuration is minted long before it is needed.
+        let Ok(_permit) = self.set.minting.acquire().await else { return "cancelled" };
+        let minted = match self.service.mint_jit(self.scale_set_id, self.name).await {
+            Ok(minted) => minted,
+            Err(github::Error::RunnerExists) => {
+                return self.fail(reason::RUNNER_EXISTS, "the name is taken at GitHub");
+            }
+            Err(error) => return self.fail(super::registrar::reason_of(&error), &error.to_string()),
+        };
+        self.set.state().ledger.registered(self.name, minted.id);
+        let host = slot.host.clone();
+        let runner = NewRunner { name: self.name, jit: &minted.configuration };
+        match timeout(deadline, self.backend.start(slot, &runner)).await {
+            Ok(Ok(instance)) => {
+                info!(host, instance = instance.id, "runner started");
+                self.set.state().ledger.start_succeeded(&instance, self.ctx.world.now());
+                "started"
+            }
+            Ok(Err(error)) => self.fail(reason_of(&error), &error.to_string()),
+            Err(_) => self.fail(reason::START_TIMEOUT, "it was not up within timeouts.start"),
+        }
+    }
+
+    fn fail(&self, why: &'static str, message: &str) -> &'static str {
         warn!(reason = why, message, "the runner could not be started");
-        set.state()
-            .ledger
-            .start_failed(name, why, message, Timestamp::now());
+        self.set.state().ledger.start_failed(self.name, why, message, self.ctx.world.now());
         why
-    };
-    let minted = match service.mint_jit(scale_set_id, name).await {
-        Ok(minted) => minted,
-        Err(github::Error::RunnerExists) => {
-            return fail(reason::RUNNER_EXISTS, "the name is taken at GitHub");
-        }
-        Err(error) => return fail(super::registrar::reason_of(&error), &error.to_string()),
-    };
-    set.state().ledger.registered(name, minted.id);
-    let host = slot.host.clone();
-    let runner = NewRunner {
-        name,
-        jit: &minted.configuration,
-    };
-    match timeout(deadline, backend.start(slot, &runner)).await {
-        Ok(Ok(instance)) => {
-            info!(host, instance = instance.id, "runner started");
-            set.state().ledger.start_succeeded(&instance, Timestamp::now());
-            "started"
-        }
-        Ok(Err(error)) => fail(reason_of(&error), &error.to_string()),
-        Err(_) => fail(reason::START_TIMEOUT, "it was not up within timeouts.start"),
     }
 }
 
@@ -167,11 +151,7 @@ impl Remover<'_> {
 
     /// Stops a runner: its registration first, and if a job runs on it, not at all.
     async fn stop(&self, why: Removal) {
-        let asked = timeout(
-            if why.forced() { LAST_WORD } else { Duration::MAX },
-            self.deregister(),
-        )
-        .await;
+        let asked = timeout(if why.forced() { LAST_WORD } else { Duration::MAX }, self.deregister()).await;
         match asked.unwrap_or_else(|_| Err(github::Error::Transient("no answer".into()))) {
             Ok(()) => {}
             Err(error) if why.forced() => {
@@ -179,10 +159,7 @@ impl Remover<'_> {
             }
             Err(github::Error::RunnerBusy) => {
                 info!(why = why.as_str(), "the runner has a job and stays");
-                self.set
-                    .state()
-                    .ledger
-                    .found_busy(&self.runner.name, Timestamp::now());
+                self.set.state().ledger.found_busy(&self.runner.name, self.ctx.world.now());
                 return;
             }
             Err(error) => {
@@ -212,7 +189,7 @@ impl Remover<'_> {
         if clean && self.runner.job.is_some() {
             return self.retire();
         }
-        let now = Timestamp::now();
+        let now = self.ctx.world.now();
         if unexplained && now < self.runner.since + MESSAGES_ARRIVE {
             return self.retry_after(MESSAGES_ARRIVE);
         }
@@ -231,12 +208,7 @@ impl Remover<'_> {
 
     async fn deregister(&self) -> Result<(), github::Error> {
         // What was registered may have become known since the decision.
-        let known = self
-            .set
-            .state()
-            .ledger
-            .runner(&self.runner.name)
-            .map(|r| r.registration);
+        let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
         let id = match known.unwrap_or(self.runner.registration) {
             Registration::Absent => return Ok(()),
             Registration::Present(id) => Some(id),
@@ -256,8 +228,7 @@ impl Remover<'_> {
     }
 
     fn service(&self) -> Result<&dyn ScaleSetService, github::Error> {
-        self.service
-            .ok_or_else(|| github::Error::Config("there are no credentials for GitHub".into()))
+        self.service.ok_or_else(|| github::Error::Config("there are no credentials for GitHub".into()))
     }
 
     /// Whether nothing of the instance is left.
@@ -275,16 +246,10 @@ impl Remover<'_> {
     }
 
     fn retry_after(&self, pause: Duration) {
-        self.set
-            .state()
-            .ledger
-            .removal_failed(&self.runner.name, Timestamp::now() + pause);
+        self.set.state().ledger.removal_failed(&self.runner.name, self.ctx.world.now() + pause);
     }
 
     fn retire(&self) {
-        self.set
-            .state()
-            .ledger
-            .retire(&self.runner.name, Timestamp::now());
+        self.set.state().ledger.retire(&self.runner.name, self.ctx.world.now());
     }
 }

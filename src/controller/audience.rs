@@ -36,20 +36,18 @@ impl Audience for SetAudience {
     }
 
     fn statistics(&self, statistics: Statistics) {
-        self.set.state().ledger.count(statistics, Timestamp::now());
+        self.set.state().ledger.count(statistics, self.ctx.world.now());
         self.wake();
     }
 
     fn message(&self, message: &Message) {
-        let now = Timestamp::now();
+        let now = self.ctx.world.now();
         let mut state = self.set.state();
         for event in &message.events {
             let idle_since = match event {
-                JobEvent::Started { runner_name, .. } => state
-                    .ledger
-                    .runner(runner_name)
-                    .filter(|r| r.phase == Phase::Idle)
-                    .map(|r| r.since),
+                JobEvent::Started { runner_name, .. } => {
+                    state.ledger.runner(runner_name).filter(|r| r.phase == Phase::Idle).map(|r| r.since)
+                }
                 _ => None,
             };
             let news = state.ledger.hear(event, now);
@@ -68,9 +66,7 @@ impl Audience for SetAudience {
     fn state(&self, listening: ListenState) {
         self.ctx.health.beat(&self.set.uid);
         if let ListenState::PollCompleted { .. } = listening {
-            self.ctx
-                .metrics
-                .poll_completed(&self.set.namespace, &self.set.name);
+            self.ctx.metrics.poll_completed(&self.set.namespace, &self.set.name);
         }
         let before = self.set.state().listening.replace(listening.clone());
         if before.map(|b| discriminant(&b)) != Some(discriminant(&listening)) {
@@ -86,7 +82,7 @@ impl Audience for SetAudience {
 impl SetAudience {
     /// Writes the session's id, or that there is none, at once.
     async fn write_down(&self) {
-        let status = step::status(&self.set, Timestamp::now());
+        let status = step::status(&self.set, self.ctx.world.now());
         if let Err(error) = self.set.writer.write_now(status).await {
             warn!(%error, "the session could not be written down");
         }

@@ -33,11 +33,7 @@ struct Finding {
 
 impl Finding {
     fn new(holds: bool, reason: &'static str, message: impl Into<String>) -> Finding {
-        Finding {
-            holds: Some(holds),
-            reason,
-            message: message.into(),
-        }
+        Finding { holds: Some(holds), reason, message: message.into() }
     }
 
     fn well() -> Finding {
@@ -73,11 +69,7 @@ fn stamp(facts: &Facts<'_>, type_: &str, finding: Finding) -> Condition {
         Some(false) => "False",
         None => "Unknown",
     };
-    let before = facts
-        .state
-        .conditions
-        .iter()
-        .find(|c| c.type_ == type_ && c.status == status);
+    let before = facts.state.conditions.iter().find(|c| c.type_ == type_ && c.status == status);
     let since = before.map_or_else(|| whole_seconds(facts.now), |c| c.last_transition_time.clone());
     Condition {
         type_: type_.to_owned(),
@@ -100,12 +92,7 @@ fn registered(registration: &Registration, wanted: Option<&WantedScaleSet>) -> F
         return Finding::new(false, reason::PROGRESSING, "the change is not at GitHub yet");
     }
     let kept = |label: &&String| held.labels.iter().any(|l| l.eq_ignore_ascii_case(label));
-    let dropped: Vec<&str> = asked
-        .labels
-        .iter()
-        .filter(|l| !kept(l))
-        .map(String::as_str)
-        .collect();
+    let dropped: Vec<&str> = asked.labels.iter().filter(|l| !kept(l)).map(String::as_str).collect();
     if dropped.is_empty() {
         return Finding::well();
     }
@@ -122,11 +109,9 @@ fn listening(state: Option<&ListenState>) -> Finding {
                 format!("a session of {owner} is open since {since:.0} or before; it is waited out");
             Finding::new(false, reason::SESSION_CONFLICT, message)
         }
-        Some(ListenState::RateLimited { until }) => Finding::new(
-            false,
-            reason::RATE_LIMITED,
-            format!("GitHub limits the rate until {until:.0}"),
-        ),
+        Some(ListenState::RateLimited { until }) => {
+            Finding::new(false, reason::RATE_LIMITED, format!("GitHub limits the rate until {until:.0}"))
+        }
         Some(ListenState::Unreachable { message, since }) => {
             Finding::new(false, reason::UNREACHABLE, format!("since {since:.0}: {message}"))
         }
@@ -164,11 +149,7 @@ fn stalled(facts: &Facts<'_>) -> Finding {
 
 fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
     if facts.deleting {
-        return Finding::new(
-            true,
-            reason::DRAINING,
-            "the set is being deleted; busy runners finish first",
-        );
+        return Finding::new(true, reason::DRAINING, "the set is being deleted; busy runners finish first");
     }
     if facts.state.generation != facts.generation {
         return Finding::new(true, reason::PROGRESSING, "the latest spec is being applied");
@@ -177,10 +158,7 @@ fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
         return Finding::new(true, reason::PROGRESSING, "the set is being registered at GitHub");
     }
     if facts.outdated > 0 {
-        let message = format!(
-            "{} idle runners of an earlier template are being replaced",
-            facts.outdated
-        );
+        let message = format!("{} idle runners of an earlier template are being replaced", facts.outdated);
         return Finding::new(true, reason::PROGRESSING, message);
     }
     Finding::new(false, reason::AS_EXPECTED, "")
@@ -208,18 +186,12 @@ fn ready(facts: &Facts<'_>, registered: &Finding, listening: &Finding, stalled: 
 fn demand(verdict: Option<&Verdict>) -> Finding {
     match verdict {
         Some(Verdict { met: Some(true), .. }) => Finding::well(),
-        Some(verdict) => Finding {
-            holds: verdict.met,
-            reason: verdict.reason,
-            message: verdict.message.clone(),
-        },
+        Some(verdict) => {
+            Finding { holds: verdict.met, reason: verdict.reason, message: verdict.message.clone() }
+        }
         None => {
             let message = "the demand is not known yet".to_owned();
-            Finding {
-                holds: None,
-                reason: reason::NOT_LISTENING,
-                message,
-            }
+            Finding { holds: None, reason: reason::NOT_LISTENING, message }
         }
     }
 }

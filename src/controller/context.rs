@@ -11,9 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
 use super::set::Set;
+use super::world::World;
 use crate::api::RunnerScaleSet;
-use crate::backend::docker::Engines;
-use crate::github::Clients;
 use crate::telemetry::{Health, Metrics};
 
 /// What the watch of scale sets yields: an object that cannot be read stops nothing but itself.
@@ -27,10 +26,8 @@ pub(super) struct Context {
     pub cluster: String,
     /// Who owns the message sessions.
     pub owner: String,
-    /// Clients of GitHub.
-    pub clients: Clients,
-    /// Docker engines.
-    pub engines: Engines,
+    /// GitHub, the hosts and the time.
+    pub world: Arc<dyn World>,
     /// Kubernetes events.
     pub events: Events,
     /// Metrics.
@@ -63,10 +60,7 @@ type Wake = (Option<String>, UnboundedSender<ObjectRef<Guarded>>);
 impl Sets {
     /// Registers where scale sets of a namespace (or of all) are woken.
     pub fn wake_through(&self, namespace: Option<String>, sender: UnboundedSender<ObjectRef<Guarded>>) {
-        self.wakes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((namespace, sender));
+        self.wakes.lock().unwrap_or_else(PoisonError::into_inner).push((namespace, sender));
     }
 
     /// The state kept for an object, made by `make` when there is none.
@@ -78,31 +72,17 @@ impl Sets {
 
     /// All of them.
     pub fn all(&self) -> Vec<Arc<Set>> {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// Forgets an object that is gone, and ends its tasks.
     pub fn forget(&self, uid: &str) -> Option<Arc<Set>> {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
     }
 
     /// Has an object reconciled.
     pub fn wake(&self, uid: &str) {
-        let Some(set) = self
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(uid)
-            .cloned()
-        else {
+        let Some(set) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned() else {
             return;
         };
         let reference = ObjectRef::new(&set.name).within(&set.namespace);

@@ -16,13 +16,8 @@ pub(super) struct Events {
 
 impl Events {
     pub fn new(client: Client, instance: String) -> Events {
-        let reporter = Reporter {
-            controller: "paddock.dev/controller".to_owned(),
-            instance: Some(instance),
-        };
-        Events {
-            recorder: Recorder::new(client, reporter),
-        }
+        let reporter = Reporter { controller: "paddock.dev/controller".to_owned(), instance: Some(instance) };
+        Events { recorder: Recorder::new(client, reporter) }
     }
 
     /// Something that is as it should be.
@@ -44,10 +39,7 @@ impl Events {
         mut note: String,
     ) {
         if note.len() > LONGEST_NOTE {
-            let cut = (0..=LONGEST_NOTE - 3)
-                .rev()
-                .find(|at| note.is_char_boundary(*at))
-                .unwrap_or(0);
+            let cut = (0..=LONGEST_NOTE - 3).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
             note.truncate(cut);
             note.push('…');
         }

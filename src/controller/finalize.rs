@@ -41,11 +41,7 @@ pub(super) fn is_held(object: &RunnerScaleSet) -> bool {
 /// Until when a deleted object's busy runners are waited for.
 pub(super) fn drain_until(object: &RunnerScaleSet) -> Option<Timestamp> {
     let since = object.metadata.deletion_timestamp.as_ref()?.0;
-    Some(
-        since
-            .checked_add(object.spec.timeouts.drain.get())
-            .unwrap_or(Timestamp::MAX),
-    )
+    Some(since.checked_add(object.spec.timeouts.drain.get()).unwrap_or(Timestamp::MAX))
 }
 
 /// Keeps the object from now on.
@@ -56,12 +52,7 @@ pub(super) async fn hold(object: &RunnerScaleSet, ctx: &Context) -> Result<(), k
 }
 
 async fn release(object: &RunnerScaleSet, ctx: &Context) -> Result<(), kube::Error> {
-    let others = object
-        .finalizers()
-        .iter()
-        .filter(|f| *f != FINALIZER)
-        .cloned()
-        .collect();
+    let others = object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
     match set_finalizers(object, ctx, others).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         answer => answer,
@@ -78,8 +69,7 @@ async fn set_finalizers(
         "finalizers": finalizers, "resourceVersion": object.meta().resource_version,
     }});
     let api = ctx.scale_sets(&object.namespace().unwrap_or_default());
-    api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
+    api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
     Ok(())
 }
 
@@ -119,10 +109,7 @@ pub(super) async fn advance(
         }
     }
     if left.registered > 0 {
-        remains.push(format!(
-            "the registrations of {} runners at GitHub",
-            left.registered
-        ));
+        remains.push(format!("the registrations of {} runners at GitHub", left.registered));
     }
     finish(object, set, ctx, &remains).await?;
     Ok(Some(Action::await_change()))

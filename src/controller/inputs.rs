@@ -54,10 +54,7 @@ pub(super) enum Error {
 }
 
 fn unusable(reason: &'static str, message: impl Into<String>) -> Error {
-    Error::Unusable(Invalid {
-        reason,
-        message: message.into(),
-    })
+    Error::Unusable(Invalid { reason, message: message.into() })
 }
 
 /// Reads all that a spec refers to. The names that were looked for are noted in `referred` even when it fails, so that
@@ -68,26 +65,17 @@ pub(super) async fn read(
     referred: &mut BTreeSet<String>,
 ) -> Result<Inputs, Error> {
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
-    let mut reader = Reader {
-        client,
-        namespace,
-        referred,
-    };
+    let mut reader = Reader { client, namespace, referred };
     let policy = Policy::from_spec(&object.spec)?;
     let mut backends = Vec::new();
     for backend in &object.spec.backends {
         backends.push(reader.backend(backend).await?);
     }
     let github = &object.spec.github;
-    let credentials = reader
-        .secret("spec.github.credentialsSecretRef", &github.credentials_secret_ref)
-        .await?;
-    let credentials = Credentials::from_secret(&credentials).map_err(|e| {
-        unusable(
-            reason::SECRET_INVALID,
-            format!("spec.github.credentialsSecretRef: {e}"),
-        )
-    })?;
+    let credentials =
+        reader.secret("spec.github.credentialsSecretRef", &github.credentials_secret_ref).await?;
+    let credentials = Credentials::from_secret(&credentials)
+        .map_err(|e| unusable(reason::SECRET_INVALID, format!("spec.github.credentialsSecretRef: {e}")))?;
     Ok(Inputs {
         client: ClientConfig {
             url: github.url.clone(),
@@ -111,23 +99,11 @@ pub(super) fn bare(object: &RunnerScaleSet) -> (Option<Policy>, Vec<BackendInput
     spec.schedules.clear();
     let backend = |backend: &api::Backend| {
         let docker = backend.docker.as_ref()?;
-        let hosts = docker
-            .hosts
-            .iter()
-            .filter(|h| h.endpoint.starts_with(LOCAL))
-            .map(host)
-            .collect();
+        let hosts = docker.hosts.iter().filter(|h| h.endpoint.starts_with(LOCAL)).map(host).collect();
         let template = template(docker, hosts);
-        Some(BackendInput {
-            name: backend.name.clone(),
-            max_runners: max_runners(backend),
-            template,
-        })
+        Some(BackendInput { name: backend.name.clone(), max_runners: max_runners(backend), template })
     };
-    (
-        Policy::from_spec(&spec).ok(),
-        spec.backends.iter().filter_map(backend).collect(),
-    )
+    (Policy::from_spec(&spec).ok(), spec.backends.iter().filter_map(backend).collect())
 }
 
 fn max_runners(backend: &api::Backend) -> Option<u32> {
@@ -172,10 +148,7 @@ impl Reader<'_> {
         self.referred.insert(reference.name.clone());
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let what = format!("Secret `{}`", reference.name);
-        let secret = api
-            .get_opt(&reference.name)
-            .await
-            .map_err(|e| kube_error(&what, e))?;
+        let secret = api.get_opt(&reference.name).await.map_err(|e| kube_error(&what, e))?;
         let secret = secret
             .ok_or_else(|| unusable(reason::SECRET_MISSING, format!("{field}: {what} does not exist")))?;
         let data = secret.data.unwrap_or_default();
@@ -211,11 +184,7 @@ impl Reader<'_> {
                 let user = self.secret_text(field, secret, "username").await?;
                 login = Some((user, self.secret_text(field, secret, "password").await?));
             }
-            network.proxy = Some(Proxy {
-                url: proxy.url.clone(),
-                no_proxy: proxy.no_proxy.clone(),
-                login,
-            });
+            network.proxy = Some(Proxy { url: proxy.url.clone(), no_proxy: proxy.no_proxy.clone(), login });
         }
         Ok(network)
     }
@@ -235,13 +204,7 @@ impl Reader<'_> {
                 let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
                 let map = api.get_opt(name).await.map_err(|e| kube_error(&what, e))?;
                 let mut map = map.ok_or_else(|| missing(&format!("{what} does not exist")))?;
-                (
-                    "ConfigMap",
-                    map.data
-                        .as_mut()
-                        .and_then(|data| data.remove(key))
-                        .map(String::into_bytes),
-                )
+                ("ConfigMap", map.data.as_mut().and_then(|data| data.remove(key)).map(String::into_bytes))
             }
         };
         bundle.ok_or_else(|| missing(&format!("{kind} `{name}` has no key `{key}`")))
@@ -250,9 +213,7 @@ impl Reader<'_> {
     async fn backend(&mut self, backend: &api::Backend) -> Result<BackendInput, Error> {
         let field = format!("spec.backends[{}]", backend.name);
         let Some(docker) = &backend.docker else {
-            let kind = backend
-                .kind()
-                .map_or_else(|| "its kind".to_owned(), |kind| kind.to_string());
+            let kind = backend.kind().map_or_else(|| "its kind".to_owned(), |kind| kind.to_string());
             let message = format!("{field}: backends of type {kind} are not available in this version");
             return Err(unusable(reason::BACKEND_NOT_AVAILABLE, message));
         };
@@ -270,18 +231,10 @@ impl Reader<'_> {
                 .map_err(|e| unusable(reason::INVALID_SPEC, format!("{field}.resources.{name}: {e}")))?;
             Ok::<_, Error>(u64::try_from(value).unwrap_or_default())
         };
-        let cpu_millis = docker
-            .resources
-            .cpu
-            .as_ref()
-            .map(|cpu| quantity("cpu", cpu.millis()))
-            .transpose()?;
-        let memory_bytes = docker
-            .resources
-            .memory
-            .as_ref()
-            .map(|memory| quantity("memory", memory.bytes()))
-            .transpose()?;
+        let cpu_millis =
+            docker.resources.cpu.as_ref().map(|cpu| quantity("cpu", cpu.millis())).transpose()?;
+        let memory_bytes =
+            docker.resources.memory.as_ref().map(|memory| quantity("memory", memory.bytes())).transpose()?;
         let mut pull_credentials = None;
         if let Some(reference) = &docker.image_pull_secret_ref {
             let field = format!("{field}.imagePullSecretRef");
@@ -295,13 +248,7 @@ impl Reader<'_> {
             env.push((variable.name.clone(), self.env(field, variable).await?));
         }
         let hosts = docker.hosts.iter().map(host).collect();
-        Ok(DockerTemplate {
-            pull_credentials,
-            env,
-            cpu_millis,
-            memory_bytes,
-            ..template(docker, hosts)
-        })
+        Ok(DockerTemplate { pull_credentials, env, cpu_millis, memory_bytes, ..template(docker, hosts) })
     }
 
     async fn env(&mut self, field: &str, variable: &EnvVar) -> Result<String, Error> {
@@ -310,14 +257,7 @@ impl Reader<'_> {
         };
         let key = &source.secret_key_ref;
         let field = format!("{field}.env[{}].valueFrom.secretKeyRef", variable.name);
-        self.secret_text(
-            &field,
-            &SecretRef {
-                name: key.name.clone(),
-            },
-            &key.key,
-        )
-        .await
+        self.secret_text(&field, &SecretRef { name: key.name.clone() }, &key.key).await
     }
 }
 
@@ -342,17 +282,11 @@ fn available(field: &str, docker: &api::Docker) -> Result<(), Error> {
         return refuse("sharedVolume".to_owned());
     }
     match docker.hosts.iter().find(|host| !host.endpoint.starts_with(LOCAL)) {
-        Some(host) => refuse(format!(
-            "hosts[{}].endpoint `{}` (only unix:// is)",
-            host.name, host.endpoint
-        )),
+        Some(host) => refuse(format!("hosts[{}].endpoint `{}` (only unix:// is)", host.name, host.endpoint)),
         None => Ok(()),
     }
 }
 
 fn kube_error(what: &str, source: kube::Error) -> Error {
-    Error::Kube {
-        what: what.to_owned(),
-        source: Box::new(source),
-    }
+    Error::Kube { what: what.to_owned(), source: Box::new(source) }
 }

@@ -14,6 +14,7 @@ mod run;
 mod set;
 mod status;
 mod step;
+mod world;
 mod writer;
 
 pub use run::{Options, StartError, run};

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use tracing::{Instrument, info, warn};
@@ -54,8 +53,7 @@ pub(super) async fn reconcile(object: Arc<Guarded>, ctx: Arc<Context>) -> Result
     );
     let began = Instant::now();
     let result = reconcile_one(object, &ctx).instrument(span).await;
-    ctx.metrics
-        .reconcile(began.elapsed(), result.as_ref().err().map(Error::category));
+    ctx.metrics.reconcile(began.elapsed(), result.as_ref().err().map(Error::category));
     result
 }
 
@@ -70,7 +68,7 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ac
     let set = ctx.sets.of(object, |uid| take_up(object, uid, ctx));
     take_over(object, &set, ctx).await?;
 
-    let now = Timestamp::now();
+    let now = ctx.world.now();
     let Some(step) = step::step(&set, ctx, now) else {
         set.writer.write(step::status(&set, now));
         return Ok(Action::requeue(QUIET));
@@ -91,11 +89,9 @@ fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<Set> {
     let set = Arc::new(Set::take_up(object, uid, ctx));
     info!("scale set taken up");
     let span = tracing::info_span!(parent: None, "listen", scale_set = set.identity.scale_set);
-    set.tasks
-        .spawn(registrar::run(set.clone(), ctx.clone()).instrument(span));
+    set.tasks.spawn(registrar::run(set.clone(), ctx.clone()).instrument(span));
     let writer = set.clone();
-    set.tasks
-        .spawn(async move { writer.writer.run(writer.ended.clone()).await });
+    set.tasks.spawn(async move { writer.writer.run(writer.ended.clone()).await });
     set
 }
 
@@ -120,10 +116,8 @@ async fn take_over(object: &RunnerScaleSet, set: &Arc<Set>, ctx: &Arc<Context>) 
         match inputs {
             Ok(inputs) => {
                 if let Err(error) = state.adopt(inputs, set, ctx) {
-                    let invalid = Invalid {
-                        reason: registrar::reason_of(&error),
-                        message: error.to_string(),
-                    };
+                    let invalid =
+                        Invalid { reason: registrar::reason_of(&error), message: error.to_string() };
                     stall(&mut state, object, set, ctx, invalid);
                 }
             }
@@ -144,12 +138,7 @@ async fn take_over(object: &RunnerScaleSet, set: &Arc<Set>, ctx: &Arc<Context>) 
 fn stall(state: &mut super::set::State, object: &RunnerScaleSet, set: &Set, ctx: &Context, invalid: Invalid) {
     warn!(reason = invalid.reason, message = invalid.message, "stalled");
     if state.stalled.as_ref() != Some(&invalid) {
-        ctx.events.warning(
-            &set.reference,
-            invalid.reason,
-            "Reconcile",
-            invalid.message.clone(),
-        );
+        ctx.events.warning(&set.reference, invalid.reason, "Reconcile", invalid.message.clone());
     }
     state.stalled = Some(invalid);
     state.generation = state.object_generation;

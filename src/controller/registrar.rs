@@ -54,20 +54,13 @@ pub(super) struct Registration {
 impl Registration {
     /// One that an earlier process made, if any.
     pub fn known(id: Option<i64>) -> Registration {
-        Registration {
-            id,
-            ..Registration::default()
-        }
+        Registration { id, ..Registration::default() }
     }
 }
 
 /// Runs until the set ends.
 pub(super) async fn run(set: Arc<Set>, ctx: Arc<Context>) {
-    let registrar = Registrar {
-        target: set.target.subscribe(),
-        set: set.clone(),
-        ctx,
-    };
+    let registrar = Registrar { target: set.target.subscribe(), set: set.clone(), ctx };
     let ended = set.ended.clone();
     registrar.run(ended).await;
 }
@@ -169,21 +162,13 @@ impl Registrar {
         let news = {
             let mut state = self.set.state();
             let news = state.registration.id != Some(id);
-            state.registration = Registration {
-                id: Some(id),
-                held: Some((scale_set, target.scale_set.clone())),
-                error: None,
-            };
+            state.registration =
+                Registration { id: Some(id), held: Some((scale_set, target.scale_set.clone())), error: None };
             news
         };
         if news {
-            let note = format!(
-                "scale set `{}` is registered at GitHub with id {id}",
-                target.scale_set.name
-            );
-            self.ctx
-                .events
-                .normal(&self.set.reference, "Registered", "Register", note);
+            let note = format!("scale set `{}` is registered at GitHub with id {id}", target.scale_set.name);
+            self.ctx.events.normal(&self.set.reference, "Registered", "Register", note);
         }
         self.ctx.sets.wake(&self.set.uid);
         id
@@ -194,44 +179,29 @@ impl Registrar {
         let (reason, message) = (reason_of(error), error.to_string());
         let news = {
             let mut state = self.set.state();
-            let news = state
-                .registration
-                .error
-                .as_ref()
-                .is_none_or(|(r, _)| *r != reason);
+            let news = state.registration.error.as_ref().is_none_or(|(r, _)| *r != reason);
             state.registration.error = Some((reason, message.clone()));
             news
         };
         if news {
-            self.ctx
-                .events
-                .warning(&self.set.reference, reason, "Register", message);
+            self.ctx.events.warning(&self.set.reference, reason, "Register", message);
         }
         self.ctx.sets.wake(&self.set.uid);
     }
 
     fn listen(&self, target: &Target, scale_set_id: i64) -> Listener {
         let stop = CancellationToken::new();
-        self.ctx
-            .health
-            .register(&self.set.uid, &self.set.identity.scale_set);
+        self.ctx.health.register(&self.set.uid, &self.set.identity.scale_set);
         let listen_target = ListenTarget {
             scale_set_id,
             owner: self.ctx.owner.clone(),
             left_behind: self.set.state().session.as_ref().map(|s| s.id.clone()),
         };
-        let audience = Arc::new(SetAudience {
-            set: self.set.clone(),
-            ctx: self.ctx.clone(),
-        });
+        let audience = Arc::new(SetAudience { set: self.set.clone(), ctx: self.ctx.clone() });
         let listening = listen(target.service.clone(), listen_target, audience, stop.clone());
         let span = tracing::Span::current();
         let task = tokio::spawn(tracing::Instrument::instrument(listening, span));
-        Listener {
-            scale_set_id,
-            stop,
-            task,
-        }
+        Listener { scale_set_id, stop, task }
     }
 
     /// What ended the listen loop decides what is next: all but a cancellation leads to a new registration.

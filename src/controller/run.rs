@@ -16,10 +16,9 @@ use tracing::{debug, info};
 use super::context::{Context, Guarded, Sets};
 use super::events::Events;
 use super::reconcile::{after_error, reconcile};
+use super::world::Real;
 use crate::api::RunnerScaleSet;
 use crate::backend::Waker;
-use crate::backend::docker::Engines;
-use crate::github::Clients;
 use crate::telemetry::{Health, Metrics, serve};
 
 /// On a stop, sessions are closed and starts that are under way are waited for, no longer than this.
@@ -62,12 +61,7 @@ pub async fn run(
     stopping: CancellationToken,
 ) -> Result<(), StartError> {
     let ctx = Arc::new(context(client, &options, stopping.clone()).await?);
-    let server = serve(
-        listener,
-        ctx.metrics.clone(),
-        ctx.health.clone(),
-        stopping.clone(),
-    );
+    let server = serve(listener, ctx.metrics.clone(), ctx.health.clone(), stopping.clone());
     let scopes: Vec<Option<String>> = match options.namespaces.as_slice() {
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
@@ -93,10 +87,7 @@ async fn context(
 ) -> Result<Context, StartError> {
     let scope = options.namespaces.first().map(String::as_str);
     let scale_sets: Api<RunnerScaleSet> = api(&client, scope);
-    scale_sets
-        .list(&ListParams::default().limit(1))
-        .await
-        .map_err(StartError::NoScaleSets)?;
+    scale_sets.list(&ListParams::default().limit(1)).await.map_err(StartError::NoScaleSets)?;
     let cluster = match &options.cluster_id {
         Some(id) => id.clone(),
         None => cluster_id(&client).await.map_err(StartError::NoClusterId)?,
@@ -104,9 +95,8 @@ async fn context(
     let sets = Arc::new(Sets::default());
     let wake = sets.clone();
     Ok(Context {
-        engines: Engines::new(cluster.clone(), Waker::new(move |uid| wake.wake(uid))),
+        world: Arc::new(Real::new(&cluster, Waker::new(move |uid| wake.wake(uid)))),
         events: Events::new(client.clone(), options.owner.clone()),
-        clients: Clients::default(),
         metrics: Metrics::new(),
         health: Health::new(),
         owner: options.owner.clone(),
@@ -119,12 +109,7 @@ async fn context(
 
 async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    Ok(namespaces
-        .get("kube-system")
-        .await?
-        .metadata
-        .uid
-        .unwrap_or_default())
+    Ok(namespaces.get("kube-system").await?.metadata.uid.unwrap_or_default())
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -163,12 +148,10 @@ async fn control(ctx: Arc<Context>, namespace: Option<String>) {
             health.ready();
         }
     };
-    let reconciling = controller
-        .run(reconcile, after_error, ctx)
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                debug!(%error, "controller");
-            }
-        });
+    let reconciling = controller.run(reconcile, after_error, ctx).for_each(|result| async move {
+        if let Err(error) = result {
+            debug!(%error, "controller");
+        }
+    });
     future::join(ready, reconciling).await;
 }

@@ -19,7 +19,6 @@ use super::registrar::{Registration, Target};
 use super::writer::Writer;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
 use crate::backend::Backend;
-use crate::backend::docker::DockerBackend;
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{BackendView, Invalid, Policy};
 use crate::runner::{Failure, Identity, Job, Ledger, Observation, Remembered};
@@ -116,7 +115,7 @@ impl Set {
     pub fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Context) -> Set {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let status = object.status.clone().unwrap_or_default();
-        let now = Timestamp::now();
+        let now = ctx.world.now();
         let writer = Writer::new(ctx.scale_sets(&namespace), &name, &status, ctx.metrics.clone());
         Set {
             identity: Identity {
@@ -173,11 +172,7 @@ impl State {
             service: None,
             registration: Registration::known(status.scale_set_id),
             listening: None,
-            session: status.session.map(|s| SessionRecord {
-                id: s.id,
-                owner: s.owner,
-                since: s.since.0,
-            }),
+            session: status.session.map(|s| SessionRecord { id: s.id, owner: s.owner, since: s.since.0 }),
             ledger,
             told: HashMap::new(),
             wanting_since: None,
@@ -189,17 +184,10 @@ impl State {
     /// Takes over what was read of the spec and all that it refers to.
     pub fn adopt(&mut self, inputs: Inputs, set: &Set, ctx: &Context) -> Result<(), crate::github::Error> {
         let changed = self.place(inputs.backends, set, ctx);
-        let unchanged = set
-            .target
-            .borrow()
-            .as_ref()
-            .is_some_and(|t| t.client == inputs.client);
+        let unchanged = set.target.borrow().as_ref().is_some_and(|t| t.client == inputs.client);
         let service = match (&self.service, unchanged) {
             (Some(service), true) => service.clone(),
-            _ => Arc::new(Measured::new(
-                ctx.clients.get(&inputs.client)?,
-                ctx.metrics.clone(),
-            )),
+            _ => Arc::new(Measured::new(ctx.world.github(&inputs.client)?, ctx.metrics.clone())),
         };
         self.service = Some(service.clone());
         self.policy = Some(inputs.policy);
@@ -212,11 +200,7 @@ impl State {
         if self.drain_until.is_some() {
             return Ok(());
         }
-        let target = Target {
-            client: inputs.client,
-            scale_set: inputs.scale_set,
-            service,
-        };
+        let target = Target { client: inputs.client, scale_set: inputs.scale_set, service };
         set.target.send_if_modified(|current| {
             let differs = current.as_ref() != Some(&target);
             *current = Some(target);
@@ -228,10 +212,7 @@ impl State {
     /// Makes the backends, keeping those that are as they were; answers whether a template changed.
     pub fn place(&mut self, inputs: Vec<BackendInput>, set: &Set, ctx: &Context) -> bool {
         let hashes = |backends: &[Placed]| -> Vec<String> {
-            backends
-                .iter()
-                .map(|b| b.backend.template_hash().to_owned())
-                .collect()
+            backends.iter().map(|b| b.backend.template_hash().to_owned()).collect()
         };
         let before = hashes(&self.backends);
         let same = |a: &BackendInput, b: &BackendInput| a.name == b.name && a.template == b.template;
@@ -239,7 +220,7 @@ impl State {
             let kept = self.backends.iter().find(|placed| same(&placed.input, &input));
             let backend = kept.map(|placed| placed.backend.clone()).unwrap_or_else(|| {
                 let (identity, template) = (set.identity.clone(), input.template.clone());
-                Arc::new(DockerBackend::new(&*input.name, identity, template, &ctx.engines))
+                ctx.world.backend(&input.name, identity, template)
             });
             Placed { backend, input }
         };
@@ -268,16 +249,12 @@ impl State {
     pub fn observations(&self) -> Vec<Observation> {
         let of = |placed: &Placed| {
             let backend = placed.backend.name().to_owned();
-            placed
-                .backend
-                .instances()
-                .into_iter()
-                .map(move |listing| Observation {
-                    backend: backend.clone(),
-                    host: listing.host,
-                    listed_at: listing.listed_at.filter(|_| listing.current),
-                    instances: listing.instances,
-                })
+            placed.backend.instances().into_iter().map(move |listing| Observation {
+                backend: backend.clone(),
+                host: listing.host,
+                listed_at: listing.listed_at.filter(|_| listing.current),
+                instances: listing.instances,
+            })
         };
         self.backends.iter().flat_map(of).collect()
     }

@@ -23,17 +23,10 @@ pub(super) fn status(
     let views = decision.map_or(&[][..], |(_, views)| views);
     let mut runners: Vec<RunnerStatus> = newest_first(state).map(|r| runner_status(r, views)).collect();
     let omitted = runners.len().saturating_sub(MAX_LISTED_RUNNERS);
-    let outdated = runners
-        .iter()
-        .filter(|r| r.outdated && r.phase == Phase::Idle)
-        .count();
+    let outdated = runners.iter().filter(|r| r.outdated && r.phase == Phase::Idle).count();
     runners.truncate(MAX_LISTED_RUNNERS);
     let in_phase = |phase| count(state.ledger.runners().filter(|r| r.phase == phase).count());
-    let (pending, idle, busy) = (
-        in_phase(Phase::Pending),
-        in_phase(Phase::Idle),
-        in_phase(Phase::Busy),
-    );
+    let (pending, idle, busy) = (in_phase(Phase::Pending), in_phase(Phase::Idle), in_phase(Phase::Busy));
     let facts = Facts {
         wanted: state.wanted.as_ref(),
         generation: state.object_generation,
@@ -123,12 +116,8 @@ fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus 
         Availability::BackOff { until, .. } => Some(whole_seconds(until)),
         _ => None,
     };
-    let messages: Vec<&str> = view
-        .hosts
-        .iter()
-        .map(|h| h.message.as_str())
-        .filter(|m| !m.is_empty())
-        .collect();
+    let messages: Vec<&str> =
+        view.hosts.iter().map(|h| h.message.as_str()).filter(|m| !m.is_empty()).collect();
     BackendStatus {
         name: view.name.clone(),
         kind: match placed.backend.kind() {

@@ -46,41 +46,22 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
     let busy_with = |r: &&Runner| r.occupies() || r.operation.is_some();
     let running = state.ledger.runners().filter(busy_with).count();
     let registered = state.ledger.runners().count() - running;
-    let left = Left {
-        unseen: !observed(&state, set, now),
-        running,
-        registered,
-    };
-    Some(Step {
-        plan,
-        work,
-        status,
-        left,
-    })
+    let left = Left { unseen: !observed(&state, set, now), running, registered };
+    Some(Step { plan, work, status, left })
 }
 
 /// The status as it is, nothing begun.
 pub(super) fn status(set: &Set, now: Timestamp) -> RunnerScaleSetStatus {
     let mut state = set.state();
     let decision = decide(&state, set, now);
-    status::status(
-        &mut state,
-        decision.as_ref().map(|(plan, views)| (plan, views.as_slice())),
-        now,
-    )
+    status::status(&mut state, decision.as_ref().map(|(plan, views)| (plan, views.as_slice())), now)
 }
 
 fn decide(state: &State, set: &Set, now: Timestamp) -> Option<(Plan, Vec<BackendView>)> {
     let policy = state.policy.as_ref()?;
     let views = state.views();
     let intake = intake(state, set, now);
-    let input = Input {
-        policy,
-        ledger: &state.ledger,
-        backends: &views,
-        intake,
-        now,
-    };
+    let input = Input { policy, ledger: &state.ledger, backends: &views, intake, now };
     let plan = plan::plan(&input);
     Some((plan, views))
 }
@@ -92,27 +73,19 @@ fn intake(state: &State, set: &Set, now: Timestamp) -> Intake {
     }
     if state.registration.held.is_none() {
         let error = state.registration.error.clone();
-        let (reason, message) = error.unwrap_or((
-            reason::NOT_REGISTERED,
-            "the set is not registered at GitHub yet".to_owned(),
-        ));
+        let (reason, message) =
+            error.unwrap_or((reason::NOT_REGISTERED, "the set is not registered at GitHub yet".to_owned()));
         return Intake::Closed(reason, message);
     }
     if !observed(state, set, now) {
-        return Intake::Closed(
-            reason::STARTING,
-            "the hosts have not shown yet what runs on them".to_owned(),
-        );
+        return Intake::Closed(reason::STARTING, "the hosts have not shown yet what runs on them".to_owned());
     }
     Intake::Open
 }
 
 /// Whether every host was listed, or had the time to be.
 fn observed(state: &State, set: &Set, now: Timestamp) -> bool {
-    let listed = state
-        .backends
-        .iter()
-        .all(|b| b.backend.instances().iter().all(|l| l.listed_at.is_some()));
+    let listed = state.backends.iter().all(|b| b.backend.instances().iter().all(|l| l.listed_at.is_some()));
     listed || set.since + HOSTS_ANSWER <= now
 }
 
@@ -135,9 +108,7 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
             Action::Start { backend, host } => work.extend(begin_start(state, set, backend, host, now)),
             Action::Remove { runner, why } => {
                 if *why == Removal::StartTimeout {
-                    state
-                        .ledger
-                        .start_timed_out(runner, "it was not up within timeouts.start", now);
+                    state.ledger.start_timed_out(runner, "it was not up within timeouts.start", now);
                 }
                 if *why == Removal::JobTimeout {
                     state.ledger.job_timed_out(runner, now);
@@ -158,28 +129,9 @@ fn begin_start(state: &mut State, set: &Set, backend: &str, host: &str, now: Tim
     let name = runner_name(&scale_set.name);
     let scale_set_id = scale_set.id;
     let deadline = state.policy.as_ref()?.start_timeout(backend.name());
-    state.ledger.begin_start(Runner::pending(
-        &name,
-        backend.name(),
-        host,
-        backend.template_hash(),
-        now,
-    ));
-    info!(
-        scale_set = set.identity.scale_set,
-        runner = name,
-        backend = backend.name(),
-        host,
-        "runner placed"
-    );
-    Some(Work::Start {
-        name,
-        slot,
-        backend,
-        service,
-        scale_set_id,
-        deadline,
-    })
+    state.ledger.begin_start(Runner::pending(&name, backend.name(), host, backend.template_hash(), now));
+    info!(scale_set = set.identity.scale_set, runner = name, backend = backend.name(), host, "runner placed");
+    Some(Work::Start { name, slot, backend, service, scale_set_id, deadline })
 }
 
 fn begin_removal(state: &mut State, name: &str, why: Option<Removal>) -> Option<Work> {
@@ -187,13 +139,7 @@ fn begin_removal(state: &mut State, name: &str, why: Option<Removal>) -> Option<
     let backend = state.backend(&runner.backend)?;
     let unexplained = runner.phase == Phase::Done && runner.job.is_none();
     state.ledger.begin_removal(name);
-    Some(Work::Remove {
-        runner: Box::new(runner),
-        why,
-        unexplained,
-        backend,
-        service: state.service.clone(),
-    })
+    Some(Work::Remove { runner: Box::new(runner), why, unexplained, backend, service: state.service.clone() })
 }
 
 /// Events and metrics for what was decided.
@@ -205,15 +151,10 @@ fn report(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, work: &[Work
     }
     let verdict = &plan.verdict;
     if verdict.met == Some(false) && state.tell(verdict.reason, now) {
-        ctx.events
-            .warning(&set.reference, verdict.reason, "Scale", verdict.message.clone());
+        ctx.events.warning(&set.reference, verdict.reason, "Scale", verdict.message.clone());
     }
     for failure in state.unreported_failures() {
-        let reason = if failure.exit_code.is_some() {
-            "RunnerFailed"
-        } else {
-            "StartFailed"
-        };
+        let reason = if failure.exit_code.is_some() { "RunnerFailed" } else { "StartFailed" };
         tracing::warn!(
             scale_set = set.identity.scale_set,
             runner = failure.runner,
@@ -223,8 +164,7 @@ fn report(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, work: &[Work
             "runner failed"
         );
         if state.tell(failure.reason, now) {
-            ctx.events
-                .warning(&set.reference, reason, "Start", describe(&failure));
+            ctx.events.warning(&set.reference, reason, "Start", describe(&failure));
         }
     }
     measure(state, set, ctx, plan, starts, now);
@@ -241,20 +181,13 @@ fn measure(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, starts: usi
     }
     let retry_at = state.ledger.failures().retry_at().unwrap_or(now);
     metrics.backoff(&set.namespace, &set.name, elapsed(now, retry_at));
-    for (endpoint, used, free) in ctx.engines.slots() {
+    for (endpoint, used, free) in ctx.world.slots() {
         metrics.host_slots(&endpoint, used, free);
     }
 }
 
 fn describe(failure: &Failure) -> String {
-    let Failure {
-        runner,
-        backend,
-        host,
-        reason,
-        message,
-        ..
-    } = failure;
+    let Failure { runner, backend, host, reason, message, .. } = failure;
     format!("runner {runner} on {backend}/{host}: {reason}: {message}")
 }
 
@@ -262,8 +195,6 @@ fn describe(failure: &Failure) -> String {
 pub(super) fn perform(set: &Arc<Set>, ctx: &Arc<Context>, work: Vec<Work>) {
     for item in work {
         let (set, ctx) = (set.clone(), ctx.clone());
-        set.tasks
-            .clone()
-            .spawn(async move { item.perform(&set, &ctx).await });
+        set.tasks.clone().spawn(async move { item.perform(&set, &ctx).await });
     }
 }

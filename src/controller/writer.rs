@@ -51,19 +51,9 @@ impl Writer {
         current: &RunnerScaleSetStatus,
         metrics: Metrics,
     ) -> Writer {
-        let written = Written {
-            status: current.clone(),
-            at: Instant::now() - INTERVAL,
-            in_a_row: 0,
-        };
+        let written = Written { status: current.clone(), at: Instant::now() - INTERVAL, in_a_row: 0 };
         let wanted = watch::Sender::new(None);
-        Writer {
-            api,
-            name: name.to_owned(),
-            wanted,
-            written: Mutex::new(written),
-            metrics,
-        }
+        Writer { api, name: name.to_owned(), wanted, written: Mutex::new(written), metrics }
     }
 
     /// Has a status written soon.
@@ -128,21 +118,12 @@ impl Writer {
 impl Written {
     /// When the next write may be.
     fn next(&self) -> Instant {
-        self.at
-            + if self.in_a_row < QUICK_WRITES {
-                INTERVAL
-            } else {
-                BUSY_INTERVAL
-            }
+        self.at + if self.in_a_row < QUICK_WRITES { INTERVAL } else { BUSY_INTERVAL }
     }
 
     fn note(&mut self, status: RunnerScaleSetStatus) {
         let now = Instant::now();
-        self.in_a_row = if now < self.at + 2 * BUSY_INTERVAL {
-            self.in_a_row + 1
-        } else {
-            0
-        };
+        self.in_a_row = if now < self.at + 2 * BUSY_INTERVAL { self.in_a_row + 1 } else { 0 };
         self.status = status;
         self.at = now;
     }

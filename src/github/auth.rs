@@ -32,10 +32,8 @@ const REMEMBER_LIMIT: Duration = Duration::from_secs(15 * 60);
 const JWT_LEEWAY: i64 = 60;
 const JWT_LIFE: i64 = 9 * 60;
 /// A fresh registration token may be refused for a moment: the tries that it gets.
-const REGISTRATION: ExponentialBuilder = ExponentialBuilder::new()
-    .with_min_delay(Duration::from_millis(500))
-    .with_max_times(2)
-    .with_jitter();
+const REGISTRATION: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(Duration::from_millis(500)).with_max_times(2).with_jitter();
 
 /// What opens the scale-set service, and where that is.
 pub(super) struct AdminToken {
@@ -79,14 +77,7 @@ impl Auth {
             ),
             Credentials::Token(_) => None,
         };
-        Ok(Auth {
-            pool,
-            config,
-            credentials,
-            key,
-            attempt,
-            state: Mutex::default(),
-        })
+        Ok(Auth { pool, config, credentials, key, attempt, state: Mutex::default() })
     }
 
     /// The admin token; a new one if there is none or it is about to expire.
@@ -100,12 +91,7 @@ impl Auth {
         }
         let connected = self.connect().await;
         match &connected {
-            Ok(token) => {
-                *state = State {
-                    token: Some(Arc::clone(token)),
-                    refusal: None,
-                }
-            }
+            Ok(token) => *state = State { token: Some(Arc::clone(token)), refusal: None },
             Err(error) => state.remember(error),
         }
         connected
@@ -113,24 +99,13 @@ impl Auth {
 
     /// Another token than `refused`, which the service did not accept.
     pub async fn renew(&self, refused: &Arc<AdminToken>) -> Result<Arc<AdminToken>, Error> {
-        self.state
-            .lock()
-            .await
-            .token
-            .take_if(|token| Arc::ptr_eq(token, refused));
+        self.state.lock().await.token.take_if(|token| Arc::ptr_eq(token, refused));
         self.admin().await
     }
 
     async fn connect(&self) -> Result<Arc<AdminToken>, Error> {
         let credential = match (&self.credentials, &self.key) {
-            (
-                Credentials::App {
-                    app_id,
-                    installation_id,
-                    ..
-                },
-                Some(key),
-            ) => {
+            (Credentials::App { app_id, installation_id, .. }, Some(key)) => {
                 let url = self.config.rest(&[
                     "app",
                     "installations",
@@ -144,13 +119,8 @@ impl Auth {
                 return Err(Error::Config("the App has no private key".into()));
             }
         };
-        let registration = self
-            .token(
-                self.config.registration_token(),
-                &credential,
-                "the registration token",
-            )
-            .await?;
+        let registration =
+            self.token(self.config.registration_token(), &credential, "the registration token").await?;
         (|| self.register(&registration))
             .retry(REGISTRATION)
             .when(|e| matches!(e, Error::AuthRejected(_) | Error::Forbidden(_)))
@@ -167,37 +137,23 @@ impl Auth {
     async fn register(&self, registration_token: &str) -> Result<Arc<AdminToken>, Error> {
         let url = self.config.rest(&["actions", "runner-registration"]);
         let body = json!({"url": self.config.as_str(), "runner_event": "register"});
-        let reply = self
-            .post(url, ("RemoteAuth", registration_token), Some(body))
-            .await?;
+        let reply = self.post(url, ("RemoteAuth", registration_token), Some(body)).await?;
         let wire: Token = wire::decode(&reply.body, "the admin connection")?;
         let token = wire::required(wire.token, "the admin token")?;
-        let service = self
-            .config
-            .trusts(&wire::required(wire.url, "the service's URL")?)?;
+        let service = self.config.trusts(&wire::required(wire.url, "the service's URL")?)?;
         let left = expiry(&token)?.duration_since(Timestamp::now());
-        let left = Duration::try_from(left)
-            .unwrap_or_default()
-            .saturating_sub(RENEW_BEFORE);
-        Ok(Arc::new(AdminToken {
-            service,
-            token,
-            renew_at: Instant::now() + left.max(RENEW_AFTER),
-        }))
+        let left = Duration::try_from(left).unwrap_or_default().saturating_sub(RENEW_BEFORE);
+        Ok(Arc::new(AdminToken { service, token, renew_at: Instant::now() + left.max(RENEW_AFTER) }))
     }
 
     async fn post(&self, url: Url, authorization: (&str, &str), body: Option<Value>) -> Result<Reply, Error> {
         let asked = format!("POST {}", url.path());
         let mut request = transport::request(Method::POST, url, authorization, ("controller", 0))?;
-        request
-            .headers_mut()
-            .insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
         if let Some(body) = body {
             transport::with_json(&mut request, &body);
         }
-        transport::send(&self.pool, request, asked, self.attempt)
-            .await?
-            .success(Hop::Auth)
+        transport::send(&self.pool, request, asked, self.attempt).await?.success(Hop::Auth)
     }
 }
 
@@ -217,9 +173,7 @@ impl State {
             Error::AuthRejected(_) | Error::Forbidden(_) | Error::Config(_) => REMEMBER_REFUSAL,
             _ => return,
         };
-        self.refusal = Instant::now()
-            .checked_add(keep)
-            .map(|until| (until, error.clone()));
+        self.refusal = Instant::now().checked_add(keep).map(|until| (until, error.clone()));
     }
 }
 
@@ -234,11 +188,7 @@ struct Claims {
 
 fn app_jwt(app_id: &str, key: &EncodingKey) -> Result<String, Error> {
     let iat = Timestamp::now().as_second() - JWT_LEEWAY;
-    let claims = Claims {
-        iat,
-        exp: iat + JWT_LIFE,
-        iss: app_id.to_owned(),
-    };
+    let claims = Claims { iat, exp: iat + JWT_LIFE, iss: app_id.to_owned() };
     jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, key)
         .map_err(|_| Error::Config("the App's private key cannot sign".into()))
 }

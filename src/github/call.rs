@@ -35,10 +35,7 @@ pub struct Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Deadlines {
-            control: Duration::from_secs(30),
-            poll: Duration::from_secs(120),
-        }
+        Deadlines { control: Duration::from_secs(30), poll: Duration::from_secs(120) }
     }
 }
 
@@ -56,28 +53,15 @@ pub(super) struct Call<'a> {
 impl<'a> Call<'a> {
     /// A call of `path` below `_apis`.
     pub fn new(method: Method, hop: Hop, path: &[&str]) -> Self {
-        let path = std::iter::once("_apis")
-            .chain(path.iter().copied())
-            .map(str::to_owned)
-            .collect();
-        Call {
-            method,
-            hop,
-            path,
-            query: &[],
-            body: None,
-            scale_set_id: 0,
-        }
+        let path = std::iter::once("_apis").chain(path.iter().copied()).map(str::to_owned).collect();
+        Call { method, hop, path, query: &[], body: None, scale_set_id: 0 }
     }
 
     /// A call to a scale set, or to what `rest` names below it.
     pub fn of_set(method: Method, hop: Hop, id: i64, rest: &[&str]) -> Self {
         let id_text = id.to_string();
         let path = [&["runtime", "runnerscalesets", &id_text], rest].concat();
-        Call {
-            scale_set_id: id,
-            ..Call::new(method, hop, &path)
-        }
+        Call { scale_set_id: id, ..Call::new(method, hop, &path) }
     }
 
     /// With these in its query.
@@ -87,10 +71,7 @@ impl<'a> Call<'a> {
 
     /// With this for its body.
     pub fn body(self, body: Value) -> Self {
-        Call {
-            body: Some(body),
-            ..self
-        }
+        Call { body: Some(body), ..self }
     }
 }
 
@@ -122,9 +103,7 @@ impl Client {
             return reply.success(call.hop);
         }
         let token = self.auth.renew(&token).await?;
-        self.send(&token.service, &token.token, call, timeout)
-            .await?
-            .success(call.hop)
+        self.send(&token.service, &token.token, call, timeout).await?.success(call.hop)
     }
 
     pub(super) async fn send(
@@ -135,15 +114,11 @@ impl Client {
         timeout: Duration,
     ) -> Result<Reply, Error> {
         let mut url = below(service, &call.path.iter().map(String::as_str).collect::<Vec<_>>());
-        url.query_pairs_mut()
-            .extend_pairs(call.query)
-            .append_pair("api-version", API_VERSION);
+        url.query_pairs_mut().extend_pairs(call.query).append_pair("api-version", API_VERSION);
         let asked = format!("{} {}", call.method, url.path());
         let who = ("controller", call.scale_set_id);
         let mut request = transport::request(call.method.clone(), url, ("Bearer", token), who)?;
-        request
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(body) = &call.body {
             transport::with_json(&mut request, body);
         }
@@ -156,10 +131,7 @@ pub(super) async fn persist<T, F>(attempt: impl FnMut() -> F) -> Result<T, Error
 where
     F: Future<Output = Result<T, Error>>,
 {
-    attempt
-        .retry(RETRIES)
-        .when(|e| matches!(e, Error::Transient(_)))
-        .await
+    attempt.retry(RETRIES).when(|e| matches!(e, Error::Transient(_))).await
 }
 
 /// Ends a call at its deadline.
@@ -169,9 +141,6 @@ pub(super) async fn within<T>(
 ) -> Result<T, Error> {
     match tokio::time::timeout(deadline, call).await {
         Ok(result) => result,
-        Err(_) => Err(Error::Transient(format!(
-            "no answer within {} s",
-            deadline.as_secs_f32()
-        ))),
+        Err(_) => Err(Error::Transient(format!("no answer within {} s", deadline.as_secs_f32()))),
     }
 }

@@ -43,11 +43,7 @@ pub(super) enum Hop {
 impl Reply {
     /// Itself when the status is 2xx, else what it means.
     pub fn success(self, hop: Hop) -> Result<Self, Error> {
-        if self.status.is_success() {
-            Ok(self)
-        } else {
-            Err(self.error(hop))
-        }
+        if self.status.is_success() { Ok(self) } else { Err(self.error(hop)) }
     }
 
     /// What an unsuccessful reply means.
@@ -64,9 +60,7 @@ impl Reply {
     }
 
     fn rate_limit(&self, fault: &Fault) -> Option<Duration> {
-        let spent = self
-            .header("x-ratelimit-remaining")
-            .is_some_and(|left| left == "0");
+        let spent = self.header("x-ratelimit-remaining").is_some_and(|left| left == "0");
         let asked_to_wait = self.header(RETRY_AFTER.as_str());
         let limited = match self.status {
             StatusCode::TOO_MANY_REQUESTS => true,
@@ -75,23 +69,12 @@ impl Reply {
             }
             _ => false,
         };
-        let reset = || {
-            self.header("x-ratelimit-reset")
-                .filter(|_| spent)
-                .and_then(until_epoch)
-        };
-        limited.then(|| {
-            asked_to_wait
-                .and_then(delay)
-                .or_else(reset)
-                .unwrap_or(UNSAID_DELAY)
-        })
+        let reset = || self.header("x-ratelimit-reset").filter(|_| spent).and_then(until_epoch);
+        limited.then(|| asked_to_wait.and_then(delay).or_else(reset).unwrap_or(UNSAID_DELAY))
     }
 
     fn moved(&self) -> Error {
-        let target = self
-            .header(LOCATION.as_str())
-            .unwrap_or("a place that it does not name");
+        let target = self.header(LOCATION.as_str()).unwrap_or("a place that it does not name");
         let target = target.split('?').next().unwrap_or_default();
         Error::Config(format!(
             "{} has moved to {target} (HTTP {}): GitHub was asked at an old name; give the new one",
@@ -101,11 +84,7 @@ impl Reply {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .get(name)
-            .and_then(|v| v.to_str().ok())
-            .map(str::trim)
-            .filter(|v| !v.is_empty())
+        self.headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim).filter(|v| !v.is_empty())
     }
 
     /// What a person needs to look into it, and no credential.
@@ -122,11 +101,7 @@ impl Reply {
             }
         }
         text.push(')');
-        if self.secret.is_empty() {
-            text
-        } else {
-            text.replace(&self.secret, "…")
-        }
+        if self.secret.is_empty() { text } else { text.replace(&self.secret, "…") }
     }
 }
 
@@ -195,14 +170,9 @@ fn by_status(status: StatusCode, hop: Hop, text: String) -> Error {
 
 /// The service says "… already has an active session for owner NAME." (actions-runner-controller, issue 3351)
 fn conflict(fault: &Fault) -> Error {
-    let owner = fault
-        .message
-        .split_once("for owner ")
-        .map(|(_, rest)| rest.trim());
+    let owner = fault.message.split_once("for owner ").map(|(_, rest)| rest.trim());
     let owner = owner.map(|o| o.trim_end_matches('.').trim_matches(['\'', '"', '`']).to_owned());
-    Error::SessionConflict {
-        owner: owner.filter(|o| !o.is_empty()).map(|o| excerpt(&o)),
-    }
+    Error::SessionConflict { owner: owner.filter(|o| !o.is_empty()).map(|o| excerpt(&o)) }
 }
 
 #[cfg(test)]
@@ -211,10 +181,7 @@ mod tests {
     use super::*;
 
     fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
-        let headers = headers
-            .iter()
-            .map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()))
-            .collect();
+        let headers = headers.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
         Reply {
             status: StatusCode::from_u16(status).unwrap(),
             headers,
@@ -240,53 +207,21 @@ mod tests {
         assert_eq!(seconds(429, &[("retry-after", "7")], ""), Some(7));
         assert_eq!(seconds(429, &[], ""), Some(60));
         assert_eq!(seconds(403, &[("retry-after", "7")], ""), Some(7));
-        assert_eq!(
-            seconds(
-                403,
-                &[],
-                r#"{"message": "You have exceeded a Secondary Rate limit"}"#
-            ),
-            Some(60)
-        );
-        let soon = (Timestamp::now() + Duration::from_secs(90))
-            .as_second()
-            .to_string();
-        let left = seconds(
-            403,
-            &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &soon)],
-            "",
-        )
-        .unwrap();
+        assert_eq!(seconds(403, &[], r#"{"message": "You have exceeded a Secondary Rate limit"}"#), Some(60));
+        let soon = (Timestamp::now() + Duration::from_secs(90)).as_second().to_string();
+        let left = seconds(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &soon)], "").unwrap();
         assert!((80..=90).contains(&left), "{left}");
-        assert_eq!(
-            seconds(429, &[("retry-after", "Tue, 15 Nov 1994 08:12:31 GMT")], ""),
-            Some(0)
-        );
-        assert_eq!(
-            seconds(403, &[], r#"{"message": "Resource not accessible"}"#),
-            None
-        );
+        assert_eq!(seconds(429, &[("retry-after", "Tue, 15 Nov 1994 08:12:31 GMT")], ""), Some(0));
+        assert_eq!(seconds(403, &[], r#"{"message": "Resource not accessible"}"#), None);
         let named = r#"{"typeName": "AgentNotFoundException", "message": "x"}"#;
-        assert!(matches!(
-            reply(429, &[], named).error(Hop::Runner),
-            Error::RateLimited { .. }
-        ));
+        assert!(matches!(reply(429, &[], named).error(Hop::Runner), Error::RateLimited { .. }));
     }
 
     #[test]
     fn an_exceptions_name_comes_before_the_status() {
-        assert!(matches!(
-            exception(400, "AgentExistsException", Hop::Mint),
-            Error::RunnerExists
-        ));
-        assert!(matches!(
-            exception(400, "AgentNotFoundException", Hop::Runner),
-            Error::RunnerGone
-        ));
-        assert!(matches!(
-            exception(400, "JobStillRunningException", Hop::Runner),
-            Error::RunnerBusy
-        ));
+        assert!(matches!(exception(400, "AgentExistsException", Hop::Mint), Error::RunnerExists));
+        assert!(matches!(exception(400, "AgentNotFoundException", Hop::Runner), Error::RunnerGone));
+        assert!(matches!(exception(400, "JobStillRunningException", Hop::Runner), Error::RunnerBusy));
         assert!(matches!(
             exception(400, "RunnerScaleSetExistsException", Hop::ScaleSet),
             Error::NameTaken(_)
@@ -325,32 +260,16 @@ mod tests {
 
     #[test]
     fn a_401_is_about_the_token_at_the_queue_and_the_credential_elsewhere() {
-        assert!(matches!(
-            exception(401, "TokenExpiredException", Hop::Queue),
-            Error::TokenExpired
-        ));
-        assert!(matches!(
-            exception(401, "TokenExpiredException", Hop::Session),
-            Error::AuthRejected(_)
-        ));
-        assert!(matches!(
-            reply(403, &[], "").error(Hop::Auth),
-            Error::Forbidden(_)
-        ));
-        assert!(matches!(
-            reply(502, &[], "").error(Hop::Auth),
-            Error::Transient(_)
-        ));
+        assert!(matches!(exception(401, "TokenExpiredException", Hop::Queue), Error::TokenExpired));
+        assert!(matches!(exception(401, "TokenExpiredException", Hop::Session), Error::AuthRejected(_)));
+        assert!(matches!(reply(403, &[], "").error(Hop::Auth), Error::Forbidden(_)));
+        assert!(matches!(reply(502, &[], "").error(Hop::Auth), Error::Transient(_)));
     }
 
     #[test]
     fn a_redirect_names_the_new_place() {
-        let error = reply(
-            301,
-            &[("location", "https://api.github.com/orgs/new?t=planted")],
-            "",
-        )
-        .error(Hop::Auth);
+        let error =
+            reply(301, &[("location", "https://api.github.com/orgs/new?t=planted")], "").error(Hop::Auth);
         assert!(
             matches!(&error, Error::Config(t) if t.contains("orgs/new") && !t.contains("planted")),
             "{error}"
@@ -360,24 +279,12 @@ mod tests {
     #[test]
     fn a_text_helps_and_carries_no_credential() {
         let headers = [("ActivityId", "act-1"), ("X-GitHub-Request-Id", "req-1")];
-        let text = reply(
-            500,
-            &headers,
-            &format!("<p>who is\n planted {}</p>", "x".repeat(900)),
-        )
-        .error(Hop::Runner);
+        let text =
+            reply(500, &headers, &format!("<p>who is\n planted {}</p>", "x".repeat(900))).error(Hop::Runner);
         let text = text.to_string();
-        assert!(
-            text.contains("act-1") && text.contains("req-1") && text.contains("<p>who is … x"),
-            "{text}"
-        );
+        assert!(text.contains("act-1") && text.contains("req-1") && text.contains("<p>who is … x"), "{text}");
         assert!(!text.contains("planted") && text.len() < 400, "{text}");
         // What looks like data is not quoted at all: it may hold a token that is not ours yet.
-        assert!(
-            !reply(500, &[], r#"{"token": "fresh""#)
-                .error(Hop::Auth)
-                .to_string()
-                .contains("fresh")
-        );
+        assert!(!reply(500, &[], r#"{"token": "fresh""#).error(Hop::Auth).to_string().contains("fresh"));
     }
 }

@@ -51,9 +51,7 @@ pub struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("url", &self.config.as_str())
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("url", &self.config.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -66,18 +64,8 @@ impl Client {
         let url = ConfigUrl::parse(&config.url, config.allow_insecure)?;
         let pools = Pools::new(&config.network)?;
         let attempt = deadlines.control / 3;
-        let auth = Auth::new(
-            pools.control.clone(),
-            url.clone(),
-            config.credentials.clone(),
-            attempt,
-        )?;
-        Ok(Client {
-            config: url,
-            pools,
-            auth,
-            deadlines,
-        })
+        let auth = Auth::new(pools.control.clone(), url.clone(), config.credentials.clone(), attempt)?;
+        Ok(Client { config: url, pools, auth, deadlines })
     }
 
     /// A request to the message queue, with the queue's own token.
@@ -95,13 +83,8 @@ impl Client {
             .call(Call::new(Method::GET, Hop::Group, &["runtime", "runnergroups", ""]).query(&query))
             .await?;
         let groups: List<Group> = wire::decode(&reply.body, "the list of runner groups")?;
-        let group = groups
-            .value
-            .into_iter()
-            .find(|g| g.name.eq_ignore_ascii_case(name) && g.id > 0);
-        group
-            .map(|g| g.id)
-            .ok_or_else(|| Error::GroupNotFound(name.to_owned()))
+        let group = groups.value.into_iter().find(|g| g.name.eq_ignore_ascii_case(name) && g.id > 0);
+        group.map(|g| g.id).ok_or_else(|| Error::GroupNotFound(name.to_owned()))
     }
 
     /// The scale set of that id, if it still exists.
@@ -134,10 +117,9 @@ impl Client {
         let call = Call::new(Method::POST, Hop::ScaleSet, &["runtime", "runnerscalesets"]);
         match self.call(call.body(body)).await {
             Ok(reply) => wire::decode(&reply.body, "the new scale set"),
-            Err(Error::NameTaken(text)) => self
-                .scale_set_named(&wanted.name, group)
-                .await?
-                .ok_or(Error::NameTaken(text)),
+            Err(Error::NameTaken(text)) => {
+                self.scale_set_named(&wanted.name, group).await?.ok_or(Error::NameTaken(text))
+            }
             Err(e) => Err(e),
         }
     }
@@ -180,10 +162,7 @@ impl Client {
         if jit.runner.id <= 0 {
             return Err(Error::BadReply("the JIT configuration names no runner".into()));
         }
-        Ok(JitRunner {
-            id: jit.runner.id,
-            configuration: JitConfiguration::new(encoded),
-        })
+        Ok(JitRunner { id: jit.runner.id, configuration: JitConfiguration::new(encoded) })
     }
 
     /// Frees a runner name that a stale registration of the same scale set holds.
@@ -200,22 +179,14 @@ impl Client {
 
     async fn find(&self, name: &str) -> Result<Option<RunnerReference>, Error> {
         let query = [("agentName", name)];
-        let call = Call::new(
-            Method::GET,
-            Hop::Runner,
-            &["distributedtask", "pools", "0", "agents"],
-        )
-        .query(&query);
+        let call =
+            Call::new(Method::GET, Hop::Runner, &["distributedtask", "pools", "0", "agents"]).query(&query);
         let runners: List<WireRunner> = match self.call(call).await {
             Ok(reply) => wire::decode(&reply.body, "the list of runners")?,
             Err(Error::RunnerGone) => return Ok(None),
             Err(e) => return Err(e),
         };
-        Ok(runners
-            .value
-            .into_iter()
-            .find(|r| r.name.eq_ignore_ascii_case(name))
-            .map(Into::into))
+        Ok(runners.value.into_iter().find(|r| r.name.eq_ignore_ascii_case(name)).map(Into::into))
     }
 
     async fn remove(&self, id: i64) -> Result<(), Error> {
@@ -284,10 +255,7 @@ impl ScaleSetService for Client {
             };
             let call = Call::of_set(Method::PATCH, Hop::ScaleSet, found.id, &[]);
             self.call(call.body(patch)).await?;
-            self.scale_set(found.id)
-                .await?
-                .ok_or(Error::ScaleSetGone)?
-                .try_into()
+            self.scale_set(found.id).await?.ok_or(Error::ScaleSetGone)?.try_into()
         })
         .await
     }
@@ -337,15 +305,12 @@ impl ScaleSetService for Client {
     ) -> Result<Option<Message>, Error> {
         let mut url = self.config.trusts(&session.queue_url)?;
         if last_message_id > 0 {
-            url.query_pairs_mut()
-                .append_pair("lastMessageId", &last_message_id.to_string());
+            url.query_pairs_mut().append_pair("lastMessageId", &last_message_id.to_string());
         }
         let mut request = self.queue_request(Method::GET, session, url)?;
         let accept = HeaderValue::from_static("application/json; api-version=6.0-preview");
         request.headers_mut().insert(ACCEPT, accept);
-        request
-            .headers_mut()
-            .insert("X-ScaleSetMaxCapacity", HeaderValue::from(capacity));
+        request.headers_mut().insert("X-ScaleSetMaxCapacity", HeaderValue::from(capacity));
         let asked = "GET of the message queue".to_owned();
         let reply = transport::send(&self.pools.polls, request, asked, self.deadlines.poll).await?;
         let reply = reply.success(Hop::Queue)?;
@@ -356,10 +321,7 @@ impl ScaleSetService for Client {
     }
 
     async fn acknowledge(&self, session: &Session, message_id: i64) -> Result<(), Error> {
-        let url = below(
-            &self.config.trusts(&session.queue_url)?,
-            &[&message_id.to_string()],
-        );
+        let url = below(&self.config.trusts(&session.queue_url)?, &[&message_id.to_string()]);
         let attempt = || async {
             let request = self.queue_request(Method::DELETE, session, url.clone())?;
             let asked = "DELETE of a message".to_owned();
@@ -378,9 +340,7 @@ impl ScaleSetService for Client {
         let call = call.body(json!(request_ids));
         let attempt = || async {
             let service = &self.auth.admin().await?.service;
-            let reply = self
-                .send(service, &session.queue_token, &call, self.deadlines.control / 3)
-                .await?;
+            let reply = self.send(service, &session.queue_token, &call, self.deadlines.control / 3).await?;
             match reply.status {
                 // The broker of github.com assigns jobs by itself and has no such route.
                 StatusCode::NOT_FOUND => Ok(Vec::new()),
@@ -429,10 +389,6 @@ impl ScaleSetService for Client {
     }
 
     async fn close(&self, session: &Session) -> Result<(), Error> {
-        within(
-            self.deadlines.control,
-            self.delete_session(session.scale_set_id, &session.id),
-        )
-        .await
+        within(self.deadlines.control, self.delete_session(session.scale_set_id, &session.id)).await
     }
 }

@@ -17,10 +17,7 @@ pub struct Clients {
 impl Clients {
     /// Clients whose calls end within `deadlines`.
     pub fn new(deadlines: Deadlines) -> Self {
-        Clients {
-            deadlines,
-            shared: Mutex::default(),
-        }
+        Clients { deadlines, shared: Mutex::default() }
     }
 
     /// The client for this configuration: the one in use, or a new one. No request is made.

@@ -34,10 +34,7 @@ impl Credentials {
     /// [`Error::Config`] when a key is missing, empty or malformed, or when both kinds are there.
     pub fn from_secret(data: &BTreeMap<String, Vec<u8>>) -> Result<Self, Error> {
         let has = |key: &str| data.contains_key(key);
-        match (
-            has(TOKEN),
-            [APP_ID, INSTALLATION_ID, PRIVATE_KEY].into_iter().any(has),
-        ) {
+        match (has(TOKEN), [APP_ID, INSTALLATION_ID, PRIVATE_KEY].into_iter().any(has)) {
             (true, true) => Err(Error::Config(format!(
                 "the Secret has both `{TOKEN}` and keys of a GitHub App: leave one kind"
             ))),
@@ -57,9 +54,7 @@ impl Credentials {
 }
 
 fn text(data: &BTreeMap<String, Vec<u8>>, key: &str) -> Result<String, Error> {
-    let bytes = data
-        .get(key)
-        .ok_or_else(|| Error::Config(format!("the Secret lacks `{key}`")))?;
+    let bytes = data.get(key).ok_or_else(|| Error::Config(format!("the Secret lacks `{key}`")))?;
     match std::str::from_utf8(bytes).map(str::trim) {
         Ok("") => Err(Error::Config(format!("the Secret's `{key}` is empty"))),
         Ok(text) => Ok(text.to_owned()),
@@ -71,11 +66,7 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Credentials::Token(_) => f.write_str("Token(…)"),
-            Credentials::App {
-                app_id,
-                installation_id,
-                ..
-            } => f
+            Credentials::App { app_id, installation_id, .. } => f
                 .debug_struct("App")
                 .field("app_id", app_id)
                 .field("installation_id", installation_id)
@@ -90,28 +81,16 @@ mod tests {
     use super::*;
 
     fn secret(keys: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
-        keys.iter()
-            .map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec()))
-            .collect()
+        keys.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect()
     }
 
     #[test]
     fn a_secret_holds_one_kind() {
         let token = Credentials::from_secret(&secret(&[(TOKEN, " ghp_planted\n"), ("other", "x")])).unwrap();
         assert_eq!(token, Credentials::Token("ghp_planted".into()));
-        let app = [
-            (APP_ID, "Iv1.abc"),
-            (INSTALLATION_ID, "42"),
-            (PRIVATE_KEY, "planted"),
-        ];
+        let app = [(APP_ID, "Iv1.abc"), (INSTALLATION_ID, "42"), (PRIVATE_KEY, "planted")];
         let app = Credentials::from_secret(&secret(&app)).unwrap();
-        assert!(matches!(
-            &app,
-            Credentials::App {
-                installation_id: 42,
-                ..
-            }
-        ));
+        assert!(matches!(&app, Credentials::App { installation_id: 42, .. }));
         assert!(!format!("{token:?}{app:?}").contains("planted"));
     }
 
@@ -122,10 +101,7 @@ mod tests {
             (&[(TOKEN, " ")], TOKEN),
             (&[(TOKEN, "planted"), (APP_ID, "1")], TOKEN),
             (&[(APP_ID, "1"), (PRIVATE_KEY, "planted")], INSTALLATION_ID),
-            (
-                &[(APP_ID, "1"), (INSTALLATION_ID, "planted"), (PRIVATE_KEY, "x")],
-                INSTALLATION_ID,
-            ),
+            (&[(APP_ID, "1"), (INSTALLATION_ID, "planted"), (PRIVATE_KEY, "x")], INSTALLATION_ID),
             (&[(INSTALLATION_ID, "1"), (PRIVATE_KEY, "planted")], APP_ID),
         ] {
             let error = Credentials::from_secret(&secret(keys)).unwrap_err();

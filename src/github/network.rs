@@ -36,9 +36,7 @@ pub struct Proxy {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The URL is left out: it may carry a password.
-        f.debug_struct("Proxy")
-            .field("no_proxy", &self.no_proxy)
-            .finish_non_exhaustive()
+        f.debug_struct("Proxy").field("no_proxy", &self.no_proxy).finish_non_exhaustive()
     }
 }
 
@@ -55,10 +53,7 @@ impl Pools {
     /// # Errors
     /// [`Error::Config`] for a proxy or CA bundle that cannot be used, or when there is no certificate authority at all.
     pub fn new(network: &Network) -> Result<Self, Error> {
-        Ok(Pools {
-            control: pool(network)?,
-            polls: pool(network)?,
-        })
+        Ok(Pools { control: pool(network)?, polls: pool(network)? })
     }
 }
 
@@ -80,9 +75,7 @@ fn pool(network: &Network) -> Result<reqwest::Client, Error> {
     if let Some(pem) = &network.ca_bundle {
         builder = builder.tls_certs_merge(authorities(pem)?);
     }
-    builder
-        .build()
-        .map_err(|e| Error::Config(format!("no TLS client can be built: {}", causes(&e))))
+    builder.build().map_err(|e| Error::Config(format!("no TLS client can be built: {}", causes(&e))))
 }
 
 fn proxy(settings: &Proxy) -> Result<reqwest::Proxy, Error> {

@@ -105,10 +105,7 @@ pub struct Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("id", &self.id)
-            .field("owner", &self.owner)
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("id", &self.id).field("owner", &self.owner).finish_non_exhaustive()
     }
 }
 

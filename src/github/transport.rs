@@ -40,9 +40,7 @@ pub(super) fn request(
 
 /// Gives it a JSON body.
 pub(super) fn with_json(request: &mut Request, body: &serde_json::Value) {
-    request
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *request.body_mut() = Some(body.to_string().into());
 }
 
@@ -75,9 +73,7 @@ pub(super) async fn send(
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(Error::BadReply(format!(
-                "{asked}: the answer is larger than {MAX_BODY} bytes"
-            )));
+            return Err(Error::BadReply(format!("{asked}: the answer is larger than {MAX_BODY} bytes")));
         }
         body.extend_from_slice(&chunk);
     }
@@ -86,24 +82,10 @@ pub(super) async fn send(
     }
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     tracing::debug!(%asked, status = status.as_u16(), "GitHub answered");
-    Ok(Reply {
-        status,
-        headers,
-        body,
-        asked,
-        secret,
-    })
+    Ok(Reply { status, headers, body, asked, secret })
 }
 
 fn secret_of(request: &Request) -> String {
-    let value = request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
-    value
-        .split_once(' ')
-        .map(|(_, token)| token)
-        .unwrap_or_default()
-        .to_owned()
+    let value = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    value.split_once(' ').map(|(_, token)| token).unwrap_or_default().to_owned()
 }

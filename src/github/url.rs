@@ -38,25 +38,14 @@ impl ConfigUrl {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Error::Config("the GitHub URL must not carry credentials".into()));
         }
-        let host = url
-            .host_str()
-            .unwrap_or_default()
-            .trim_end_matches('.')
-            .to_ascii_lowercase();
+        let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
         let insecure = allow_insecure && !(is_hosted(&host) && host != "github.localhost");
         require_https(&url, insecure)?;
         let scope = scope(&url).ok_or_else(|| {
-            Error::Config(format!(
-                "`{text}` names no organisation, repository or enterprise"
-            ))
+            Error::Config(format!("`{text}` names no organisation, repository or enterprise"))
         })?;
         let rest = rest_base(&url, &host, is_hosted(&host) && !force_ghes)?;
-        Ok(ConfigUrl {
-            text,
-            rest,
-            scope,
-            insecure,
-        })
+        Ok(ConfigUrl { text, rest, scope, insecure })
     }
 
     /// The URL as registration sends it.
@@ -96,16 +85,13 @@ impl ConfigUrl {
 fn scope(url: &Url) -> Option<Scope> {
     let parts: Vec<&str> = url.path().split('/').filter(|p| !p.is_empty()).collect();
     match parts.as_slice() {
-        [organization] => Some(Scope::Organization {
-            organization: (*organization).into(),
-        }),
-        [first, enterprise] if first.eq_ignore_ascii_case("enterprises") => Some(Scope::Enterprise {
-            enterprise: (*enterprise).into(),
-        }),
-        [owner, repository] => Some(Scope::Repository {
-            owner: (*owner).into(),
-            repository: (*repository).into(),
-        }),
+        [organization] => Some(Scope::Organization { organization: (*organization).into() }),
+        [first, enterprise] if first.eq_ignore_ascii_case("enterprises") => {
+            Some(Scope::Enterprise { enterprise: (*enterprise).into() })
+        }
+        [owner, repository] => {
+            Some(Scope::Repository { owner: (*owner).into(), repository: (*repository).into() })
+        }
         _ => None,
     }
 }
@@ -163,15 +149,9 @@ mod tests {
             ("https://www.github.com/acme/", "https://api.github.com/zen"),
             ("https://GitHub.com./acme", "https://api.github.com/zen"),
             ("https://acme.ghe.com/acme", "https://api.acme.ghe.com/zen"),
-            (
-                "http://github.localhost:8080/acme",
-                "http://api.github.localhost:8080/zen",
-            ),
+            ("http://github.localhost:8080/acme", "http://api.github.localhost:8080/zen"),
             ("https://ghes.corp/acme", "https://ghes.corp/api/v3/zen"),
-            (
-                "http://127.0.0.1:7000/acme/app",
-                "http://127.0.0.1:7000/api/v3/zen",
-            ),
+            ("http://127.0.0.1:7000/acme/app", "http://127.0.0.1:7000/api/v3/zen"),
         ] {
             assert_eq!(parse(url).rest(&["zen"]).as_str(), rest, "{url}");
         }
@@ -190,24 +170,15 @@ mod tests {
             assert_eq!(url.path(), format!("{path}/actions/runners/registration-token"));
         }
         assert!(parse("https://github.com/acme/app").is_repository());
-        assert_eq!(
-            parse(" https://github.com/acme/ ").as_str(),
-            "https://github.com/acme"
-        );
+        assert_eq!(parse(" https://github.com/acme/ ").as_str(), "https://github.com/acme");
     }
 
     #[test]
     fn what_cannot_be_a_fleets_place_is_refused() {
-        for url in [
-            "github.com/acme",
-            "https://github.com",
-            "https://github.com/a/b/c",
-            "ftp://ghes.corp/acme",
-        ] {
-            assert!(
-                matches!(ConfigUrl::parse_as(url, true, false), Err(Error::Config(_))),
-                "{url}"
-            );
+        for url in
+            ["github.com/acme", "https://github.com", "https://github.com/a/b/c", "ftp://ghes.corp/acme"]
+        {
+            assert!(matches!(ConfigUrl::parse_as(url, true, false), Err(Error::Config(_))), "{url}");
         }
         let refused = ConfigUrl::parse_as("https://me:planted@ghes.corp/acme", true, false).unwrap_err();
         assert!(!format!("{refused:?} {refused}").contains("planted"));
@@ -217,20 +188,12 @@ mod tests {
     fn plain_http_needs_leave_and_is_never_for_github_itself() {
         assert!(ConfigUrl::parse_as("http://ghes.corp/acme", false, false).is_err());
         assert!(ConfigUrl::parse_as("http://ghes.corp/acme", true, false).is_ok());
-        for url in [
-            "http://github.com/acme",
-            "http://github.com./acme",
-            "http://acme.ghe.com/acme",
-        ] {
+        for url in ["http://github.com/acme", "http://github.com./acme", "http://acme.ghe.com/acme"] {
             assert!(ConfigUrl::parse_as(url, true, false).is_err(), "{url}");
             assert!(ConfigUrl::parse_as(url, true, true).is_err(), "{url}");
         }
         let strict = ConfigUrl::parse_as("https://ghes.corp/acme", true, false).unwrap();
         assert!(strict.trusts("http://queue.corp/1").is_ok());
-        assert!(
-            parse("https://github.com/acme")
-                .trusts("http://queue.corp/1")
-                .is_err()
-        );
+        assert!(parse("https://github.com/acme").trusts("http://queue.corp/1").is_err());
     }
 }

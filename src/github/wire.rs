@@ -36,22 +36,14 @@ fn tidy(value: Value) -> Value {
             .map(|(name, value)| (name.to_lowercase(), tidy(value)))
             .collect::<Map<_, _>>()
             .into(),
-        Value::Array(items) => items
-            .into_iter()
-            .filter(|item| !item.is_null())
-            .map(tidy)
-            .collect(),
+        Value::Array(items) => items.into_iter().filter(|item| !item.is_null()).map(tidy).collect(),
         other => other,
     }
 }
 
 /// A value that must be there.
 pub(super) fn required(value: String, what: &str) -> Result<String, Error> {
-    if value.is_empty() {
-        Err(Error::BadReply(format!("{what} is empty")))
-    } else {
-        Ok(value)
-    }
+    if value.is_empty() { Err(Error::BadReply(format!("{what} is empty"))) } else { Ok(value) }
 }
 
 /// What an error body says.
@@ -75,22 +67,12 @@ pub(super) fn fault(body: &[u8]) -> Fault {
         // The name may be qualified on both sides: `Namespace.Name, Assembly`.
         let name = wire.typename.split(',').next().unwrap_or_default();
         let name = name.rsplit('.').next().unwrap_or_default().trim().to_owned();
-        return Fault {
-            name,
-            message: wire.message,
-        };
+        return Fault { name, message: wire.message };
     }
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
-    let message = if text.starts_with(['{', '[', '"']) {
-        String::new()
-    } else {
-        text.to_owned()
-    };
-    Fault {
-        name: String::new(),
-        message,
-    }
+    let message = if text.starts_with(['{', '[', '"']) { String::new() } else { text.to_owned() };
+    Fault { name: String::new(), message }
 }
 
 /// `{"count": n, "value": […]}`.
@@ -155,20 +137,13 @@ impl TryFrom<WireScaleSet> for ScaleSet {
         if wire.id <= 0 {
             return Err(Error::BadReply("the scale set has no id".into()));
         }
-        Ok(ScaleSet {
-            id: wire.id,
-            labels: wire.labels(),
-            name: wire.name,
-        })
+        Ok(ScaleSet { id: wire.id, labels: wire.labels(), name: wire.name })
     }
 }
 
 /// The labels as a request carries them.
 pub(super) fn labels(names: &[String]) -> Value {
-    names
-        .iter()
-        .map(|name| json!({"name": name, "type": LABEL_TYPE}))
-        .collect()
+    names.iter().map(|name| json!({"name": name, "type": LABEL_TYPE})).collect()
 }
 
 /// What a scale set tells its runners: an ephemeral runner must not update itself instead of taking its job.
@@ -241,11 +216,7 @@ pub(super) struct WireRunner {
 
 impl From<WireRunner> for RunnerReference {
     fn from(wire: WireRunner) -> Self {
-        RunnerReference {
-            id: wire.id,
-            name: wire.name,
-            scale_set_id: wire.scale_set_id,
-        }
+        RunnerReference { id: wire.id, name: wire.name, scale_set_id: wire.scale_set_id }
     }
 }
 
@@ -316,16 +287,11 @@ impl WireJob {
             return None;
         }
         match self.kind.as_str() {
-            "JobAvailable" => Some(JobEvent::Available {
-                job,
-                request_id: self.request_id,
-            }),
+            "JobAvailable" => Some(JobEvent::Available { job, request_id: self.request_id }),
             "JobAssigned" => Some(JobEvent::Assigned { job }),
-            "JobStarted" => Some(JobEvent::Started {
-                job,
-                runner_name: self.runner_name,
-                runner_id: self.runner_id,
-            }),
+            "JobStarted" => {
+                Some(JobEvent::Started { job, runner_name: self.runner_name, runner_id: self.runner_id })
+            }
             "JobCompleted" => Some(JobEvent::Completed {
                 job,
                 runner_name: self.runner_name,
@@ -338,10 +304,7 @@ impl WireJob {
 
 impl From<WireJob> for AcquirableJob {
     fn from(wire: WireJob) -> Self {
-        AcquirableJob {
-            request_id: wire.request_id,
-            repository: wire.repository(),
-        }
+        AcquirableJob { request_id: wire.request_id, repository: wire.repository() }
     }
 }
 
@@ -376,11 +339,7 @@ pub(super) fn message(body: &[u8]) -> Result<Message, Error> {
     if envelope.id <= 0 {
         return Err(Error::BadReply("the message has no id".into()));
     }
-    let entries = if envelope.kind == JOB_MESSAGES {
-        entries(envelope.body)
-    } else {
-        None
-    };
+    let entries = if envelope.kind == JOB_MESSAGES { entries(envelope.body) } else { None };
     let (events, unreadable) = entries.map_or((Vec::new(), 1), events);
     if unreadable > 0 {
         tracing::warn!(
@@ -390,12 +349,7 @@ pub(super) fn message(body: &[u8]) -> Result<Message, Error> {
             "passed over what cannot be read"
         );
     }
-    Ok(Message {
-        id: envelope.id,
-        statistics: envelope.statistics.map(Into::into),
-        events,
-        unreadable,
-    })
+    Ok(Message { id: envelope.id, statistics: envelope.statistics.map(Into::into), events, unreadable })
 }
 
 /// The envelope's body is a JSON array in a string.
@@ -411,11 +365,7 @@ fn entries(body: Value) -> Option<Vec<Value>> {
 
 fn events(entries: Vec<Value>) -> (Vec<JobEvent>, usize) {
     let total = entries.len();
-    let read = |entry| {
-        serde_json::from_value::<WireJob>(entry)
-            .ok()
-            .and_then(WireJob::event)
-    };
+    let read = |entry| serde_json::from_value::<WireJob>(entry).ok().and_then(WireJob::event);
     let events: Vec<JobEvent> = entries.into_iter().filter_map(read).collect();
     let unreadable = total - events.len();
     (events, unreadable)
@@ -441,18 +391,8 @@ mod tests {
         let message = message(&envelope(&body)).unwrap();
         assert_eq!((message.id, message.unreadable), (7, 0));
         let statistics = message.statistics.unwrap();
-        assert_eq!(
-            (statistics.assigned, statistics.running, statistics.idle_runners),
-            (3, 0, 0)
-        );
-        let [
-            JobEvent::Started {
-                job,
-                runner_name,
-                runner_id: 4,
-            },
-        ] = message.events.as_slice()
-        else {
+        assert_eq!((statistics.assigned, statistics.running, statistics.idle_runners), (3, 0, 0));
+        let [JobEvent::Started { job, runner_name, runner_id: 4 }] = message.events.as_slice() else {
             unreachable!("{:?}", message.events)
         };
         assert_eq!(
@@ -482,11 +422,7 @@ mod tests {
         ] {
             let wire = json!({"messageId": 9, "messageType": kind, "body": body, "statistics": {}});
             let message = message(wire.to_string().as_bytes()).unwrap();
-            assert_eq!(
-                (message.id, message.unreadable, message.events.len()),
-                (9, unreadable, 0),
-                "{body}"
-            );
+            assert_eq!((message.id, message.unreadable, message.events.len()), (9, unreadable, 0), "{body}");
             assert!(message.statistics.is_some());
         }
     }
@@ -495,10 +431,7 @@ mod tests {
     fn an_envelope_that_is_none_is_a_bad_reply() {
         for body in ["", "nonsense", "null", "[]", "{}", r#"{"messageId": "planted"}"#] {
             let error = message(body.as_bytes()).unwrap_err();
-            assert!(
-                matches!(&error, Error::BadReply(t) if !t.contains("planted")),
-                "{body}: {error}"
-            );
+            assert!(matches!(&error, Error::BadReply(t) if !t.contains("planted")), "{body}: {error}");
         }
     }
 
@@ -523,10 +456,7 @@ mod tests {
     fn a_fault_has_its_bare_name() {
         let fault = |body: &str| super::fault(body.as_bytes());
         let body = r#"{"typeName": "GitHub.X.Y.AgentExistsException, GitHub.X.Y", "message": "m"}"#;
-        assert_eq!(
-            (fault(body).name.as_str(), fault(body).message.as_str()),
-            ("AgentExistsException", "m")
-        );
+        assert_eq!((fault(body).name.as_str(), fault(body).message.as_str()), ("AgentExistsException", "m"));
         assert_eq!(fault("<html>").message, "<html>");
         assert_eq!(fault("").message, "");
     }

@@ -159,9 +159,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
 
     let retreat = retreat::retreat(input, &bounds, idle_wanted, assigned.is_some());
     let wanted = desired.saturating_add(retreat.replacements);
-    let deficit = wanted
-        .saturating_sub(counts.serving)
-        .min(bounds.max.saturating_sub(counts.occupying));
+    let deficit = wanted.saturating_sub(counts.serving).min(bounds.max.saturating_sub(counts.occupying));
     let placement = placement::place(input, if input.policy.stands_down() { 0 } else { deficit });
     let verdict = verdict::judge(input, &bounds, assigned, &counts, &placement);
 
@@ -170,12 +168,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
     wake_at.extend(placement.wake_at);
     wake_at.extend(bounds.until);
     wake_at.extend(input.ledger.demand().settles_at());
-    let mut actions: Vec<Action> = input
-        .ledger
-        .runners()
-        .filter(|r| to_collect(r, input.now))
-        .map(collect)
-        .collect();
+    let mut actions: Vec<Action> =
+        input.ledger.runners().filter(|r| to_collect(r, input.now)).map(collect).collect();
     actions.extend(retreat.actions);
     actions.extend(placement.actions);
     Plan {
@@ -221,17 +215,13 @@ fn to_collect(runner: &Runner, now: Timestamp) -> bool {
 }
 
 fn collect(runner: &Runner) -> Action {
-    Action::Collect {
-        runner: runner.name.clone(),
-    }
+    Action::Collect { runner: runner.name.clone() }
 }
 
 /// Whether a runner's template is not its backend's current one, or its backend is not in the spec any more.
 pub fn is_outdated(runner: &Runner, backends: &[BackendView]) -> bool {
     !runner.template_hash.is_empty()
-        && backends
-            .iter()
-            .all(|b| b.name != runner.backend || b.template_hash != runner.template_hash)
+        && backends.iter().all(|b| b.name != runner.backend || b.template_hash != runner.template_hash)
 }
 
 /// What has a slot, and what could still be given one.

@@ -32,10 +32,7 @@ pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
         prepare(input, backend, &mut placement);
         while !closed && placement.placed < wanted {
             let Some(host) = room.take() else { break };
-            placement.actions.push(Action::Start {
-                backend: backend.name.clone(),
-                host,
-            });
+            placement.actions.push(Action::Start { backend: backend.name.clone(), host });
             placement.placed += 1;
         }
     }
@@ -70,10 +67,7 @@ fn prepare(input: &Input<'_>, backend: &BackendView, placement: &mut Placement) 
             Availability::BackOff { .. } => {}
             _ => continue,
         }
-        placement.actions.push(Action::Prepare {
-            backend: backend.name.clone(),
-            host: host.name.clone(),
-        });
+        placement.actions.push(Action::Prepare { backend: backend.name.clone(), host: host.name.clone() });
     }
 }
 
@@ -88,18 +82,11 @@ struct Room<'a> {
 
 impl<'a> Room<'a> {
     fn of(backend: &'a BackendView, ledger: &Ledger) -> Room<'a> {
-        let taken = ledger
-            .runners()
-            .filter(|r| r.occupies() && r.backend == backend.name)
-            .count();
+        let taken = ledger.runners().filter(|r| r.occupies() && r.backend == backend.name).count();
         let taken = u32::try_from(taken).unwrap_or(u32::MAX);
         let free = |host: &'a HostState| (host.name.as_str(), host.free_slots);
         let with = |wanted: fn(&Availability) -> bool| {
-            backend
-                .hosts
-                .iter()
-                .filter(move |h| wanted(&h.availability))
-                .map(free)
+            backend.hosts.iter().filter(move |h| wanted(&h.availability)).map(free)
         };
         Room {
             ceiling: backend.max_runners.unwrap_or(u32::MAX).saturating_sub(taken),
@@ -110,10 +97,7 @@ impl<'a> Room<'a> {
     }
 
     fn total(&self) -> u32 {
-        let ready = self
-            .ready
-            .values()
-            .fold(0u32, |sum, slots| sum.saturating_add(*slots));
+        let ready = self.ready.values().fold(0u32, |sum, slots| sum.saturating_add(*slots));
         self.ceiling.min(ready.saturating_add(self.soon))
     }
 

@@ -95,21 +95,15 @@ impl Policy {
 
     /// How long a runner of that backend may take to come up.
     pub fn start_timeout(&self, backend: &str) -> Duration {
-        let known = self
-            .start_timeouts
-            .iter()
-            .find(|(name, _)| name == backend)
-            .map(|(_, timeout)| *timeout);
+        let known = self.start_timeouts.iter().find(|(name, _)| name == backend).map(|(_, timeout)| *timeout);
         known.unwrap_or_else(|| crate::api::Timeouts::default().start_timeout(BackendType::Docker))
     }
 }
 
 fn schedule(raw: &crate::api::Schedule) -> Result<Schedule, Invalid> {
-    let mut schedule =
-        Schedule::new(&raw.name, &raw.start, &raw.end, &raw.time_zone).map_err(|message| Invalid {
-            reason: reason::INVALID_SCHEDULE,
-            message: format!("spec.schedules: {message}"),
-        })?;
+    let mut schedule = Schedule::new(&raw.name, &raw.start, &raw.end, &raw.time_zone).map_err(|message| {
+        Invalid { reason: reason::INVALID_SCHEDULE, message: format!("spec.schedules: {message}") }
+    })?;
     schedule.min_runners = raw.min_runners.map(count);
     schedule.max_runners = raw.max_runners.map(count);
     Ok(schedule)

@@ -22,10 +22,7 @@ pub(super) struct Retreat {
 
 impl Retreat {
     fn remove(&mut self, runner: &Runner, why: Removal) {
-        self.actions.push(Action::Remove {
-            runner: runner.name.clone(),
-            why,
-        });
+        self.actions.push(Action::Remove { runner: runner.name.clone(), why });
     }
 
     fn wake(&mut self, at: Timestamp) {
@@ -33,9 +30,7 @@ impl Retreat {
     }
 
     fn goes(&self, runner: &Runner) -> bool {
-        self.actions
-            .iter()
-            .any(|a| matches!(a, Action::Remove { runner: name, .. } if *name == runner.name))
+        self.actions.iter().any(|a| matches!(a, Action::Remove { runner: name, .. } if *name == runner.name))
     }
 }
 
@@ -48,11 +43,7 @@ pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, dema
         .filter(|r| !r.occupies())
         .filter_map(|r| r.retry_at)
         .for_each(|at| retreat.wake(at));
-    for runner in input
-        .ledger
-        .runners()
-        .filter(|r| r.occupies() && r.operation.is_none())
-    {
+    for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
         match runner.retry_at {
             Some(at) if at > input.now => retreat.wake(at),
             _ => {
@@ -74,17 +65,11 @@ pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, dema
 /// The timeout that a runner is over, if any; else notes when it will be.
 fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<Removal> {
     let policy = input.policy;
-    let since_job = runner
-        .job
-        .as_ref()
-        .and_then(|j| j.runner_assigned_at)
-        .unwrap_or(runner.since);
+    let since_job = runner.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
     let limits: &[(Option<Duration>, Timestamp, Removal)] = match runner.phase {
-        Phase::Pending => &[(
-            Some(policy.start_timeout(&runner.backend)),
-            runner.since,
-            Removal::StartTimeout,
-        )],
+        Phase::Pending => {
+            &[(Some(policy.start_timeout(&runner.backend)), runner.since, Removal::StartTimeout)]
+        }
         Phase::Idle => &[
             (policy.idle_timeout, runner.since, Removal::IdleTimeout),
             (policy.lifetime, runner.created_at, Removal::Lifetime),
@@ -115,11 +100,7 @@ fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
         (Some(_), false) => Removal::Deleted,
         (None, _) => Removal::Suspended,
     };
-    for runner in input
-        .ledger
-        .runners()
-        .filter(|r| r.occupies() && r.operation.is_none())
-    {
+    for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
         let ready = expired || runner.retry_at.is_none_or(|at| at <= input.now);
         // While an object is deleted nobody listens any more: asking for the removal of a busy runner tells whether it still is.
         let asked = runner.phase != Phase::Busy || input.policy.drain_until.is_some();
@@ -131,16 +112,11 @@ fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
 
 /// Idle runners without demand go after the delay, oldest first.
 fn shed_surplus(input: &Input<'_>, idle_wanted: u32, retreat: &mut Retreat) {
-    let waiting: Vec<&Runner> = input
-        .ledger
-        .runners()
-        .filter(|r| r.serves() && r.phase != Phase::Busy && !retreat.goes(r))
-        .collect();
+    let waiting: Vec<&Runner> =
+        input.ledger.runners().filter(|r| r.serves() && r.phase != Phase::Busy && !retreat.goes(r)).collect();
     let surplus = waiting.len().saturating_sub(idle_wanted as usize);
-    let mut idle: Vec<&Runner> = waiting
-        .into_iter()
-        .filter(|r| r.phase == Phase::Idle && r.operation.is_none())
-        .collect();
+    let mut idle: Vec<&Runner> =
+        waiting.into_iter().filter(|r| r.phase == Phase::Idle && r.operation.is_none()).collect();
     idle.sort_by_key(|r| (r.created_at, r.name.clone()));
     for runner in idle.into_iter().take(surplus) {
         retreat.surplus.push(runner.name.clone());
@@ -155,11 +131,8 @@ fn shed_surplus(input: &Input<'_>, idle_wanted: u32, retreat: &mut Retreat) {
 
 /// Idle runners of an old template go as far as the budget and their replacements allow.
 fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retreat: &mut Retreat) {
-    let idle: Vec<&Runner> = input
-        .ledger
-        .runners()
-        .filter(|r| r.serves() && r.phase == Phase::Idle && !retreat.goes(r))
-        .collect();
+    let idle: Vec<&Runner> =
+        input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Idle && !retreat.goes(r)).collect();
     let mut outdated: Vec<&Runner> = idle
         .iter()
         .copied()
@@ -172,11 +145,7 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retrea
     let budget = input.policy.max_unavailable.of(idle_wanted as usize);
     let occupying = input.ledger.runners().filter(|r| r.occupies()).count();
     let headroom = (bounds.max as usize).saturating_sub(occupying);
-    let pending = input
-        .ledger
-        .runners()
-        .filter(|r| r.serves() && r.phase == Phase::Pending)
-        .count();
+    let pending = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Pending).count();
 
     // Where the ceiling allows, the replacement comes first; where it does not, the budget is what may be missing.
     let surge = budget.min(outdated.len());

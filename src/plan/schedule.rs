@@ -30,14 +30,7 @@ impl Schedule {
         let zone = TimeZone::get(time_zone)
             .map_err(|_| format!("schedule `{name}`: timeZone `{time_zone}` is not a known time zone"))?;
         let (start, end) = (cron("start", start)?, cron("end", end)?);
-        Ok(Schedule {
-            name: name.to_owned(),
-            start,
-            end,
-            zone,
-            min_runners: None,
-            max_runners: None,
-        })
+        Ok(Schedule { name: name.to_owned(), start, end, zone, min_runners: None, max_runners: None })
     }
 
     /// Whether it is open.
@@ -54,11 +47,7 @@ impl Schedule {
     /// When it next opens or closes.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let now = now.to_zoned(self.zone.clone());
-        let next = |cron: &Cron| {
-            cron.find_next_occurrence(&now, false)
-                .ok()
-                .map(|at: Zoned| at.timestamp())
-        };
+        let next = |cron: &Cron| cron.find_next_occurrence(&now, false).ok().map(|at: Zoned| at.timestamp());
         [next(&self.start), next(&self.end)].into_iter().flatten().min()
     }
 }

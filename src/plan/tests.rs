@@ -33,9 +33,7 @@ impl World {
             "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
             "backends": [{"name": "rack", "docker": {}}],
         });
-        full.as_object_mut()
-            .unwrap()
-            .extend(spec.as_object().unwrap().clone());
+        full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         let spec: RunnerScaleSetSpec = serde_json::from_value(full).unwrap();
         World {
             policy: Policy::from_spec(&RunnerScaleSet::new("linux", spec).spec).unwrap(),
@@ -48,13 +46,7 @@ impl World {
     }
 
     fn assigned(&mut self, assigned: u32) {
-        self.ledger.count(
-            Statistics {
-                assigned,
-                ..Statistics::default()
-            },
-            at(self.now),
-        );
+        self.ledger.count(Statistics { assigned, ..Statistics::default() }, at(self.now));
     }
 
     fn plan(&self) -> Plan {
@@ -76,14 +68,8 @@ impl World {
                 Action::Start { backend, host } => {
                     self.next_name += 1;
                     let name = format!("linux-{:03}", self.next_name);
-                    let hash = &self
-                        .backends
-                        .iter()
-                        .find(|b| b.name == *backend)
-                        .unwrap()
-                        .template_hash;
-                    self.ledger
-                        .begin_start(Runner::pending(&name, backend, host, hash, at(self.now)));
+                    let hash = &self.backends.iter().find(|b| b.name == *backend).unwrap().template_hash;
+                    self.ledger.begin_start(Runner::pending(&name, backend, host, hash, at(self.now)));
                     self.backend_host(backend, host).free_slots -= 1;
                 }
                 Action::Remove { runner, .. } => self.ledger.begin_removal(runner),
@@ -100,11 +86,7 @@ impl World {
     }
 
     fn names(&self, wanted: impl Fn(&Runner) -> bool) -> Vec<String> {
-        self.ledger
-            .runners()
-            .filter(|r| wanted(r))
-            .map(|r| r.name.clone())
-            .collect()
+        self.ledger.runners().filter(|r| wanted(r)).map(|r| r.name.clone()).collect()
     }
 
     fn show(&mut self, name: &str, state: InstanceState) {
@@ -140,37 +122,22 @@ impl World {
     }
 
     fn job(&self, id: &str) -> Job {
-        Job {
-            id: id.to_owned(),
-            ..Job::default()
-        }
+        Job { id: id.to_owned(), ..Job::default() }
     }
 
     fn busy(&mut self, name: &str, job: &str) {
-        let event = JobEvent::Started {
-            job: self.job(job),
-            runner_name: name.to_owned(),
-            runner_id: 1,
-        };
+        let event = JobEvent::Started { job: self.job(job), runner_name: name.to_owned(), runner_id: 1 };
         assert!(self.ledger.hear(&event, at(self.now)));
     }
 
     fn completed(&mut self, name: &str, job: &str) {
         let outcome = crate::runner::JobOutcome::Succeeded;
-        let event = JobEvent::Completed {
-            job: self.job(job),
-            runner_name: name.to_owned(),
-            outcome,
-        };
+        let event = JobEvent::Completed { job: self.job(job), runner_name: name.to_owned(), outcome };
         self.ledger.hear(&event, at(self.now));
     }
 
     fn exits(&mut self, name: &str, code: i64) {
-        let exit = Exit {
-            code: Some(code),
-            out_of_memory: false,
-            at: at(self.now),
-        };
+        let exit = Exit { code: Some(code), out_of_memory: false, at: at(self.now) };
         self.show(name, InstanceState::Exited(exit));
     }
 }
@@ -191,10 +158,7 @@ fn backend(name: &str, hosts: &[(&str, u32)]) -> BackendView {
 }
 
 fn starts(plan: &Plan) -> usize {
-    plan.actions
-        .iter()
-        .filter(|a| matches!(a, Action::Start { .. }))
-        .count()
+    plan.actions.iter().filter(|a| matches!(a, Action::Start { .. })).count()
 }
 
 fn removals(plan: &Plan) -> Vec<(&str, Removal)> {
@@ -211,13 +175,9 @@ fn removals(plan: &Plan) -> Vec<(&str, Removal)> {
 
 #[test]
 fn wanted_is_the_smaller_of_max_and_min_plus_assigned() {
-    for (min, max, assigned, wanted) in [
-        (0, 10, 5, 5),
-        (2, 10, 0, 2),
-        (2, 10, 5, 7),
-        (2, 4, 5, 4),
-        (0, 0, 5, 0),
-    ] {
+    for (min, max, assigned, wanted) in
+        [(0, 10, 5, 5), (2, 10, 0, 2), (2, 10, 5, 7), (2, 4, 5, 4), (0, 0, 5, 0)]
+    {
         let mut world = World::new(serde_json::json!({"minRunners": min, "maxRunners": max}));
         world.assigned(assigned);
         let plan = world.step();
@@ -253,19 +213,10 @@ fn a_job_takes_a_spare_and_a_spare_replaces_it() {
     world.completed("linux-001", "job");
     world.assigned(0);
     let plan = world.step();
-    assert_eq!(
-        (starts(&plan), plan.surplus.len()),
-        (0, 0),
-        "the one that finishes is no surplus"
-    );
+    assert_eq!((starts(&plan), plan.surplus.len()), (0, 0), "the one that finishes is no surplus");
     world.exits("linux-001", 0);
     let plan = world.step();
-    assert_eq!(
-        plan.actions,
-        [Action::Collect {
-            runner: "linux-001".into()
-        }]
-    );
+    assert_eq!(plan.actions, [Action::Collect { runner: "linux-001".into() }]);
     assert_eq!(world.ledger.failures().noted(), 0);
 }
 
@@ -308,10 +259,7 @@ fn a_clean_exit_without_a_job_is_a_failure_once_no_message_explains_it() {
     world.exits("linux-001", 0);
     world.now = 11;
     world.ledger.observe(&[], at(world.now));
-    assert_eq!(
-        world.ledger.failures().recent().next().map(|f| f.reason),
-        Some("EndedWithoutJob")
-    );
+    assert_eq!(world.ledger.failures().recent().next().map(|f| f.reason), Some("EndedWithoutJob"));
 }
 
 #[test]
@@ -344,10 +292,7 @@ fn surplus_idle_runners_are_kept_for_the_delay_and_go_oldest_first() {
     world.now = 69;
     assert!(removals(&world.step()).is_empty());
     world.now = 70;
-    assert_eq!(
-        removals(&world.step()),
-        [("linux-001", Removal::Surplus), ("linux-002", Removal::Surplus)]
-    );
+    assert_eq!(removals(&world.step()), [("linux-001", Removal::Surplus), ("linux-002", Removal::Surplus)]);
 }
 
 #[test]
@@ -413,17 +358,8 @@ fn suspended_idle_runners_go_and_busy_ones_stay() {
     world.busy("linux-001", "job");
     world.policy.suspend = true;
     let plan = world.step();
-    assert_eq!(
-        removals(&plan),
-        [
-            ("linux-002", Removal::Suspended),
-            ("linux-003", Removal::Suspended)
-        ]
-    );
-    assert_eq!(
-        (plan.capacity, plan.desired, plan.verdict.met),
-        (1, 0, Some(true))
-    );
+    assert_eq!(removals(&plan), [("linux-002", Removal::Suspended), ("linux-003", Removal::Suspended)]);
+    assert_eq!((plan.capacity, plan.desired, plan.verdict.met), (1, 0, Some(true)));
 }
 
 #[test]
@@ -435,17 +371,10 @@ fn a_deleted_set_waits_for_its_busy_runners_until_the_drain_is_over() {
     world.busy("linux-001", "job");
     world.policy.drain_until = Some(at(100));
     let plan = world.step();
-    assert!(
-        plan.actions
-            .iter()
-            .all(|a| !matches!(a, Action::Remove { why, .. } if why.forced()))
-    );
+    assert!(plan.actions.iter().all(|a| !matches!(a, Action::Remove { why, .. } if why.forced())));
     world.ledger.found_busy("linux-001", at(0));
     world.now = 10;
-    assert!(
-        removals(&world.step()).is_empty(),
-        "a refused removal is not asked for again at once"
-    );
+    assert!(removals(&world.step()).is_empty(), "a refused removal is not asked for again at once");
     world.now = 100;
     assert!(removals(&world.step()).contains(&("linux-001", Removal::DrainExpired)));
 }
@@ -494,10 +423,7 @@ fn a_changed_template_is_rolled_out_at_the_ceiling_too() {
 #[test]
 fn backends_are_filled_in_order_and_hosts_evenly() {
     let mut world = World::new(serde_json::json!({"maxRunners": 20}));
-    world.backends = vec![
-        backend("rack", &[("a", 2), ("b", 3)]),
-        backend("cloud", &[("c", 100)]),
-    ];
+    world.backends = vec![backend("rack", &[("a", 2), ("b", 3)]), backend("cloud", &[("c", 100)])];
     world.backends[0].max_runners = Some(4);
     world.assigned(6);
     let plan = world.step();
@@ -515,29 +441,15 @@ fn each_refusal_has_its_reason() {
     type Change = fn(&mut World);
     let cases: [(Change, &str); 8] = [
         (|w| w.policy.suspend = true, "Suspended"),
-        (
-            |w| w.intake = Intake::Closed("AuthRejected", "no".into()),
-            "AuthRejected",
-        ),
+        (|w| w.intake = Intake::Closed("AuthRejected", "no".into()), "AuthRejected"),
         (|w| w.backends[0].hosts[0].free_slots = 0, "NoCapacity"),
-        (
-            |w| w.backends[0].hosts[0].availability = Availability::Preparing,
-            "ImagePulling",
-        ),
-        (
-            |w| w.backends[0].hosts[0].availability = Availability::Unreachable,
-            "HostUnreachable",
-        ),
-        (
-            |w| w.backends[0].hosts[0].availability = Availability::Refused,
-            "BackendRefused",
-        ),
+        (|w| w.backends[0].hosts[0].availability = Availability::Preparing, "ImagePulling"),
+        (|w| w.backends[0].hosts[0].availability = Availability::Unreachable, "HostUnreachable"),
+        (|w| w.backends[0].hosts[0].availability = Availability::Refused, "BackendRefused"),
         (
             |w| {
-                w.backends[0].hosts[0].availability = Availability::BackOff {
-                    until: at(60),
-                    reason: "ImageMissing",
-                }
+                w.backends[0].hosts[0].availability =
+                    Availability::BackOff { until: at(60), reason: "ImageMissing" }
             },
             "ImageMissing",
         ),
@@ -548,12 +460,7 @@ fn each_refusal_has_its_reason() {
         world.assigned(3);
         change(&mut world);
         let verdict = world.step().verdict;
-        assert_eq!(
-            (verdict.met, verdict.reason),
-            (Some(false), reason),
-            "{}",
-            verdict.message
-        );
+        assert_eq!((verdict.met, verdict.reason), (Some(false), reason), "{}", verdict.message);
     }
 }
 
@@ -567,9 +474,7 @@ fn failing_starts_are_retried_ever_more_slowly_and_said_so() {
         let plan = world.step();
         tries += starts(&plan);
         for name in world.names(|r| r.operation == Some(Operation::Starting)) {
-            world
-                .ledger
-                .start_failed(&name, "EngineError", "no space left", at(second));
+            world.ledger.start_failed(&name, "EngineError", "no space left", at(second));
             world.backend_host("rack", "rack-1").free_slots += 1;
         }
         if second > 2 {
@@ -602,13 +507,7 @@ fn the_last_open_window_wins() {
         {"name": "epoch-noon", "start": "0 12 * * *", "end": "0 18 * * *", "timeZone": "UTC", "minRunners": 5, "maxRunners": 6},
     ]});
     let policy = World::new(spec).policy;
-    let noon = |hour: i8| {
-        jiff::civil::date(2026, 3, 2)
-            .at(hour, 30, 0, 0)
-            .in_tz("UTC")
-            .unwrap()
-            .timestamp()
-    };
+    let noon = |hour: i8| jiff::civil::date(2026, 3, 2).at(hour, 30, 0, 0).in_tz("UTC").unwrap().timestamp();
     let bounds = |hour| {
         let bounds = policy.bounds(noon(hour));
         (bounds.min, bounds.max, bounds.schedule.unwrap())
@@ -633,30 +532,21 @@ fn windows_keep_to_the_wall_clock_across_a_change_of_the_clocks() {
         ((10, 25), 7, true),
         ((10, 25), 6, false),
     ] {
-        let time = jiff::civil::date(2026, day.0, day.1)
-            .at(utc_hour, 30, 0, 0)
-            .in_tz("UTC")
-            .unwrap();
+        let time = jiff::civil::date(2026, day.0, day.1).at(utc_hour, 30, 0, 0).in_tz("UTC").unwrap();
         assert_eq!(policy.bounds(time.timestamp()).schedule.is_some(), open, "{time}");
     }
 }
 
 #[test]
 fn a_wrong_cron_line_or_time_zone_is_named() {
-    for (start, zone, named) in [
-        ("0 8 * *", "UTC", "start"),
-        ("0 8 * * *", "Mars/Olympus", "timeZone"),
-    ] {
+    for (start, zone, named) in [("0 8 * *", "UTC", "start"), ("0 8 * * *", "Mars/Olympus", "timeZone")] {
         let spec = serde_json::json!({
             "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
             "backends": [{"name": "rack", "docker": {}}],
             "schedules": [{"name": "office", "start": start, "end": "0 19 * * *", "timeZone": zone}],
         });
         let invalid = Policy::from_spec(&serde_json::from_value(spec).unwrap()).unwrap_err();
-        assert!(
-            invalid.message.contains("office") && invalid.message.contains(named),
-            "{invalid}"
-        );
+        assert!(invalid.message.contains("office") && invalid.message.contains(named), "{invalid}");
     }
 }
 

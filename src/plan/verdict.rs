@@ -26,31 +26,16 @@ pub(super) fn judge(
     let Some(assigned) = assigned else {
         let (reason, message) = match &input.intake {
             Intake::Closed(reason, message) => (*reason, message.clone()),
-            Intake::Open => (
-                reason::NO_READING,
-                "GitHub has not told the demand yet".to_owned(),
-            ),
+            Intake::Open => (reason::NO_READING, "GitHub has not told the demand yet".to_owned()),
         };
-        return Verdict {
-            met: None,
-            reason,
-            message,
-        };
+        return Verdict { met: None, reason, message };
     };
     // While starts fail, a start that is under way is a hope and no runner.
     let failing = input.ledger.failures().in_a_row() > 0;
-    let placed = if failing {
-        counts.up
-    } else {
-        counts.serving + placement.placed
-    };
+    let placed = if failing { counts.up } else { counts.serving + placement.placed };
     let waiting = assigned.saturating_sub(placed);
     if waiting == 0 {
-        return Verdict {
-            met: Some(true),
-            reason: reason::AS_EXPECTED,
-            message: String::new(),
-        };
+        return Verdict { met: Some(true), reason: reason::AS_EXPECTED, message: String::new() };
     }
     let (reason, message) = why(input, bounds, counts, placement, failing);
     Verdict {
@@ -92,28 +77,17 @@ fn why(
 
 fn start_failures(input: &Input<'_>) -> (&'static str, String) {
     let failures = input.ledger.failures();
-    let last = failures
-        .recent()
-        .next()
-        .map_or(String::new(), |f| format!(": {}: {}", f.reason, f.message));
+    let last = failures.recent().next().map_or(String::new(), |f| format!(": {}: {}", f.reason, f.message));
     let next = match failures.retry_at().filter(|at| *at > input.now) {
         Some(at) => format!("the next try is at {at:.0}"),
         None => "it is being tried again".to_owned(),
     };
-    (
-        reason::START_FAILURES,
-        format!("{} starts in a row failed{last}; {next}", failures.in_a_row()),
-    )
+    (reason::START_FAILURES, format!("{} starts in a row failed{last}; {next}", failures.in_a_row()))
 }
 
 /// What the hosts say for themselves: the first thing that passes by itself, else the first that needs a hand.
 fn hosts(input: &Input<'_>) -> Option<(&'static str, String)> {
-    let hosts = || {
-        input
-            .backends
-            .iter()
-            .flat_map(|b| b.hosts.iter().map(move |h| (b, h)))
-    };
+    let hosts = || input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b, h)));
     let said = |reason, host: &HostState, backend: &str| {
         (reason, format!("{backend}/{}: {}", host.name, host.message))
     };
@@ -121,15 +95,7 @@ fn hosts(input: &Input<'_>) -> Option<(&'static str, String)> {
         hosts().find_map(|(b, h)| wanted(&h.availability).map(|reason| said(reason, h, &b.name)))
     };
     find(|a| matches!(a, Availability::Preparing | Availability::Unprepared).then_some(reason::IMAGE_PULLING))
-        .or_else(|| {
-            find(|a| {
-                if let Availability::BackOff { reason, .. } = a {
-                    Some(reason)
-                } else {
-                    None
-                }
-            })
-        })
+        .or_else(|| find(|a| if let Availability::BackOff { reason, .. } = a { Some(reason) } else { None }))
         .or_else(|| find(|a| (*a == Availability::Unreachable).then_some(reason::HOST_UNREACHABLE)))
         .or_else(|| find(|a| (*a == Availability::Refused).then_some(reason::BACKEND_REFUSED)))
 }

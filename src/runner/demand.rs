@@ -33,16 +33,12 @@ impl Demand {
     /// Jobs that want a runner: those assigned, less those whose runner has ended already.
     pub fn assigned(&self) -> Option<u32> {
         let gone = self.ended.len() + self.unexplained.len();
-        self.latest
-            .map(|(s, _)| s.assigned.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX)))
+        self.latest.map(|(s, _)| s.assigned.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX)))
     }
 
     /// When the next correction runs out by itself.
     pub fn settles_at(&self) -> Option<Timestamp> {
-        self.unexplained
-            .values()
-            .map(|(_, at)| *at + MESSAGES_ARRIVE)
-            .min()
+        self.unexplained.values().map(|(_, at)| *at + MESSAGES_ARRIVE).min()
     }
 
     pub(super) fn count(&mut self, statistics: Statistics, now: Timestamp) {
@@ -55,8 +51,7 @@ impl Demand {
     }
 
     pub(super) fn ended_unexplained(&mut self, runner: &Runner, now: Timestamp) {
-        self.unexplained
-            .insert(runner.name.clone(), (runner.clone(), now));
+        self.unexplained.insert(runner.name.clone(), (runner.clone(), now));
     }
 
     pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {

@@ -68,54 +68,35 @@ impl Failure {
         };
         let job = runner.job.as_ref().map_or("its job", |j| j.display_name.as_str());
         let message = format!("{how} while `{job}` was running");
-        Failure {
-            holds_back: false,
-            ..Failure::new(runner, reason::JOB_LOST, message, at)
-        }
+        Failure { holds_back: false, ..Failure::new(runner, reason::JOB_LOST, message, at) }
     }
 
     pub(super) fn job_timed_out(runner: &Runner, at: Timestamp) -> Failure {
         let job = runner.job.as_ref().map_or("its job", |j| j.display_name.as_str());
         let message = format!("`{job}` ran longer than timeouts.job");
-        Failure {
-            holds_back: false,
-            ..Failure::new(runner, reason::JOB_TIMEOUT, message, at)
-        }
+        Failure { holds_back: false, ..Failure::new(runner, reason::JOB_TIMEOUT, message, at) }
     }
 
     pub(super) fn ended_without_job(runner: &Runner, at: Timestamp) -> Failure {
         let Some(exit) = &runner.exit else {
             let message = "its instance is gone".to_owned();
-            return Failure {
-                holds_back: false,
-                ..Failure::new(runner, reason::VANISHED, message, at)
-            };
+            return Failure { holds_back: false, ..Failure::new(runner, reason::VANISHED, message, at) };
         };
         let why = match exit {
-            Exit {
-                out_of_memory: true, ..
-            } => reason::OUT_OF_MEMORY,
-            Exit {
-                code: Some(VERSION_REJECTED),
-                ..
-            } => reason::RUNNER_VERSION_REJECTED,
+            Exit { out_of_memory: true, .. } => reason::OUT_OF_MEMORY,
+            Exit { code: Some(VERSION_REJECTED), .. } => reason::RUNNER_VERSION_REJECTED,
             exit if exit.killed() => reason::KILLED,
             _ => reason::ENDED_WITHOUT_JOB,
         };
         let message = format!("{} before it had a job", describe(exit));
         // What was killed from outside says nothing against the template: it is replaced at once.
-        Failure {
-            holds_back: !exit.killed(),
-            ..Failure::new(runner, why, message, at)
-        }
+        Failure { holds_back: !exit.killed(), ..Failure::new(runner, why, message, at) }
     }
 }
 
 fn describe(exit: &Exit) -> String {
     match exit {
-        Exit {
-            out_of_memory: true, ..
-        } => "it ran out of memory".to_owned(),
+        Exit { out_of_memory: true, .. } => "it ran out of memory".to_owned(),
         Exit { code: Some(code), .. } => format!("it ended with exit code {code}"),
         Exit { code: None, .. } => "it ended".to_owned(),
     }
@@ -199,11 +180,7 @@ impl Failures {
 /// How long starts wait after so many failures in a row.
 fn delay(in_a_row: u32) -> Option<Duration> {
     let doublings = in_a_row.checked_sub(2)?;
-    Some(
-        FIRST_DELAY
-            .saturating_mul(2u32.saturating_pow(doublings))
-            .min(LONGEST_DELAY),
-    )
+    Some(FIRST_DELAY.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_DELAY))
 }
 
 #[cfg(test)]

@@ -35,9 +35,8 @@ const SUFFIX_LENGTH: usize = 8;
 pub fn runner_name(scale_set_name: &str) -> String {
     const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let mut rng = rand::rng();
-    let suffix: String = (0..SUFFIX_LENGTH)
-        .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
-        .collect();
+    let suffix: String =
+        (0..SUFFIX_LENGTH).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect();
     format!("{scale_set_name}-{suffix}")
 }
 
@@ -50,11 +49,6 @@ mod tests {
         let (a, b) = (runner_name("linux"), runner_name("linux"));
         assert_ne!(a, b);
         let suffix = a.strip_prefix("linux-").unwrap();
-        assert!(
-            suffix.len() == 8
-                && suffix
-                    .bytes()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
-        );
+        assert!(suffix.len() == 8 && suffix.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()));
     }
 }

@@ -66,10 +66,7 @@ pub struct Ledger {
 impl Ledger {
     /// An empty ledger.
     pub fn new() -> Ledger {
-        Ledger {
-            seen: Recent::new(EVENTS_REMEMBERED),
-            ..Ledger::default()
-        }
+        Ledger { seen: Recent::new(EVENTS_REMEMBERED), ..Ledger::default() }
     }
 
     /// All runners, by name.
@@ -130,10 +127,7 @@ impl Ledger {
             }
             self.retired.remove(&instance.runner);
         }
-        let runner = self
-            .runners
-            .entry(instance.runner.clone())
-            .or_insert_with(|| Runner::adopted(instance));
+        let runner = self.runners.entry(instance.runner.clone()).or_insert_with(|| Runner::adopted(instance));
         if runner.template_hash.is_empty() {
             runner.template_hash.clone_from(&instance.template_hash);
             runner.created_at = instance.created_at;
@@ -225,11 +219,9 @@ impl Ledger {
         }
         match event {
             JobEvent::Available { .. } | JobEvent::Assigned { .. } => {}
-            JobEvent::Started {
-                job,
-                runner_name,
-                runner_id,
-            } => self.job_started(job, runner_name, *runner_id, now),
+            JobEvent::Started { job, runner_name, runner_id } => {
+                self.job_started(job, runner_name, *runner_id, now)
+            }
             JobEvent::Completed { job, runner_name, .. } => self.job_completed(job, runner_name, now),
         }
         true

@@ -13,21 +13,13 @@ pub(super) struct Recent<T> {
 
 impl<T> Default for Recent<T> {
     fn default() -> Self {
-        Recent {
-            capacity: 0,
-            values: HashSet::new(),
-            order: VecDeque::new(),
-        }
+        Recent { capacity: 0, values: HashSet::new(), order: VecDeque::new() }
     }
 }
 
 impl<T: Clone + Eq + Hash> Recent<T> {
     pub(super) fn new(capacity: usize) -> Recent<T> {
-        Recent {
-            capacity,
-            values: HashSet::new(),
-            order: VecDeque::new(),
-        }
+        Recent { capacity, values: HashSet::new(), order: VecDeque::new() }
     }
 
     /// Inserts a value; answers whether it is new.

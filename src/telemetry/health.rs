@@ -109,10 +109,7 @@ mod tests {
         assert_eq!(health.stalled_at(start + STUCK_AFTER), []);
 
         health.beat_at("uid-2", start + Duration::from_secs(200));
-        let stuck = Stalled {
-            set: "ci/linux".to_owned(),
-            silent_for: Duration::from_secs(301),
-        };
+        let stuck = Stalled { set: "ci/linux".to_owned(), silent_for: Duration::from_secs(301) };
         assert_eq!(health.stalled_at(start + Duration::from_secs(301)), [stuck]);
 
         health.beat_at("uid-1", start + Duration::from_secs(301));

@@ -169,19 +169,11 @@ mod tests {
         lines
     }
 
-    const SECRETS: [&str; 4] = [
-        "planted-token",
-        "planted-jit",
-        "planted-secret",
-        "planted-kube-token",
-    ];
+    const SECRETS: [&str; 4] = ["planted-token", "planted-jit", "planted-secret", "planted-kube-token"];
 
     /// Sends and receives secrets by way of each client that Paddock has, on this thread alone.
     fn traffic() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -190,10 +182,7 @@ mod tests {
             let router = axum::Router::new().fallback(async move || Json(unreadable));
             tokio::spawn(async move { axum::serve(listener, router).await });
 
-            let github = reqwest::Client::builder()
-                .connection_verbose(true)
-                .build()
-                .unwrap();
+            let github = reqwest::Client::builder().connection_verbose(true).build().unwrap();
             let request = github.post(&url).bearer_auth("planted-token").body("planted-jit");
             request.send().await.unwrap().bytes().await.unwrap();
 
@@ -202,9 +191,7 @@ mod tests {
                 env: Some(vec!["ACTIONS_RUNNER_INPUT_JITCONFIG=planted-jit".to_owned()]),
                 ..ContainerCreateBody::default()
             };
-            let _ = docker
-                .create_container(None::<CreateContainerOptions>, container)
-                .await;
+            let _ = docker.create_container(None::<CreateContainerOptions>, container).await;
 
             let mut config = kube::Config::new(url.parse().unwrap());
             config.auth_info = serde_json::from_value(json!({"token": "planted-kube-token"})).unwrap();
@@ -219,10 +206,7 @@ mod tests {
     fn dependencies_print_secrets_when_they_are_let() {
         let text = lines(EnvFilter::new("trace"), traffic).text();
         for secret in ["planted-token", "planted-jit", "planted-secret"] {
-            assert!(
-                text.contains(secret),
-                "`{secret}` does not leak any more:\n{text}"
-            );
+            assert!(text.contains(secret), "`{secret}` does not leak any more:\n{text}");
         }
     }
 
@@ -276,9 +260,7 @@ mod tests {
         };
         let lines = lines(filter("info").unwrap(), work);
         let [line] = lines.objects().try_into().unwrap();
-        let Value::Object(mut line) = line else {
-            panic!("{line}")
-        };
+        let Value::Object(mut line) = line else { panic!("{line}") };
         let timestamp = line.remove("timestamp").unwrap();
         timestamp.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
         let expected = json!({
@@ -291,10 +273,7 @@ mod tests {
     #[test]
     fn what_comes_from_the_log_crate_keeps_its_target() {
         let objects = lines(EnvFilter::new("bollard=trace"), traffic).objects();
-        assert!(
-            objects.iter().any(|o| o["target"] == "bollard::docker"),
-            "{objects:#?}"
-        );
+        assert!(objects.iter().any(|o| o["target"] == "bollard::docker"), "{objects:#?}");
         assert!(objects.iter().all(|o| o.get("log.file").is_none()));
     }
 }

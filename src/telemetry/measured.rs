@@ -133,8 +133,7 @@ impl ScaleSetService for Measured {
     }
 
     async fn remove_runner(&self, id: i64) -> Result<(), Error> {
-        self.measure("remove_runner", self.service.remove_runner(id))
-            .await
+        self.measure("remove_runner", self.service.remove_runner(id)).await
     }
 
     async fn close(&self, session: &Session) -> Result<(), Error> {
@@ -175,12 +174,7 @@ mod tests {
             Err(Error::SessionLost(String::new()))
         }
         async fn poll(&self, _: &Session, _: i64, _: u32) -> Result<Option<Message>, Error> {
-            Ok(Some(Message {
-                id: 1,
-                statistics: None,
-                events: Vec::new(),
-                unreadable: 2,
-            }))
+            Ok(Some(Message { id: 1, statistics: None, events: Vec::new(), unreadable: 2 }))
         }
         async fn acknowledge(&self, _: &Session, _: i64) -> Result<(), Error> {
             Err(Error::Transient(String::new()))
@@ -209,11 +203,7 @@ mod tests {
     async fn every_call_is_passed_on_and_counted_by_outcome() {
         let metrics = Metrics::new();
         let service = Measured::new(Arc::new(Service), metrics.clone());
-        let wanted = WantedScaleSet {
-            name: String::new(),
-            runner_group: String::new(),
-            labels: Vec::new(),
-        };
+        let wanted = WantedScaleSet { name: String::new(), runner_group: String::new(), labels: Vec::new() };
         let _ = service.ensure_scale_set(&wanted, None).await;
         let _ = service.delete_scale_set(1).await;
         let _ = service.open_session(1, "", None).await;

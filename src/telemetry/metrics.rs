@@ -71,9 +71,7 @@ impl Default for Metrics {
 }
 
 /// Bounds for what a job waits or takes, in seconds; ARC's have the same span in 45 steps.
-const JOB: [f64; 12] = [
-    1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0,
-];
+const JOB: [f64; 12] = [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0];
 /// Bounds for a stretch of a start, in seconds.
 const START: [f64; 11] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 /// Bounds for a reconcile, in seconds.
@@ -186,20 +184,12 @@ impl Families {
     /// The metrics whose values change with time alone, as they are now.
     fn moving(&self, now: Instant) -> Registry {
         let mut registry = Registry::default();
-        let ages = gauge(
-            &mut registry,
-            "paddock_poll_age_seconds",
-            "Time since the last poll came back",
-        );
+        let ages = gauge(&mut registry, "paddock_poll_age_seconds", "Time since the last poll came back");
         for (set, at) in lock(&self.polls).iter() {
             let age = now.saturating_duration_since(*at);
             ages.get_or_create(&set_labels(set)).set(age.as_secs_f64());
         }
-        let waits = gauge(
-            &mut registry,
-            "paddock_backoff_seconds",
-            "How long starts are still held back",
-        );
+        let waits = gauge(&mut registry, "paddock_backoff_seconds", "How long starts are still held back");
         for (set, (at, wait)) in lock(&self.backoffs).iter() {
             let remaining = wait.saturating_sub(now.saturating_duration_since(*at));
             waits.get_or_create(&set_labels(set)).set(remaining.as_secs_f64());
@@ -253,10 +243,7 @@ impl Metrics {
 
     /// A job is over; `execution` is the time since a runner took it, none when no runner did.
     pub fn job_completed(&self, set: &SetLabels, outcome: JobOutcome, execution: Option<Duration>) {
-        let labels = JobLabels {
-            set: set.clone(),
-            job_result: job_result(outcome),
-        };
+        let labels = JobLabels { set: set.clone(), job_result: job_result(outcome) };
         self.0.completed_jobs.get_or_create(&labels).inc();
         if let Some(execution) = execution {
             let histogram = self.0.job_execution.get_or_create(&labels);
@@ -295,9 +282,7 @@ impl Metrics {
     /// A call of GitHub's scale-set service ended.
     pub fn github_request(&self, call: &'static str, outcome: &'static str, took: Duration) {
         let requests = &self.0.github_requests;
-        requests
-            .get_or_create(&[("call", call), ("outcome", outcome)])
-            .inc();
+        requests.get_or_create(&[("call", call), ("outcome", outcome)]).inc();
         let latency = self.0.github_latency.get_or_create(&[("call", call)]);
         latency.observe(took.as_secs_f64());
     }
@@ -360,10 +345,7 @@ impl Metrics {
         self.0.started_jobs.remove(set);
         self.0.job_startup.remove(set);
         for job_result in OUTCOMES.map(job_result) {
-            let labels = JobLabels {
-                set: set.clone(),
-                job_result,
-            };
+            let labels = JobLabels { set: set.clone(), job_result };
             self.0.completed_jobs.remove(&labels);
             self.0.job_execution.remove(&labels);
         }
@@ -373,12 +355,8 @@ impl Metrics {
     }
 }
 
-const OUTCOMES: [JobOutcome; 4] = [
-    JobOutcome::Succeeded,
-    JobOutcome::Failed,
-    JobOutcome::Canceled,
-    JobOutcome::Other,
-];
+const OUTCOMES: [JobOutcome; 4] =
+    [JobOutcome::Succeeded, JobOutcome::Failed, JobOutcome::Canceled, JobOutcome::Other];
 
 fn job_result(outcome: JobOutcome) -> &'static str {
     match outcome {
@@ -414,16 +392,9 @@ mod tests {
     fn everything(start: Instant) -> Metrics {
         let metrics = Metrics::new();
         let second = Duration::from_secs(1);
-        let statistics = Statistics {
-            assigned: 5,
-            ..Statistics::default()
-        };
-        let sizes = SetGauges {
-            statistics: Some(statistics),
-            min_runners: 2,
-            max_runners: 9,
-            desired_runners: 7,
-        };
+        let statistics = Statistics { assigned: 5, ..Statistics::default() };
+        let sizes =
+            SetGauges { statistics: Some(statistics), min_runners: 2, max_runners: 9, desired_runners: 7 };
         metrics.set(&linux(), &sizes);
         metrics.job_started(&linux(), Some(second));
         metrics.job_completed(&linux(), JobOutcome::Failed, Some(second));
@@ -443,9 +414,7 @@ mod tests {
     #[test]
     fn every_metric_has_its_name_and_labels() {
         let start = Instant::now();
-        let text = everything(start)
-            .render_at(start + Duration::from_secs(8))
-            .unwrap();
+        let text = everything(start).render_at(start + Duration::from_secs(8)).unwrap();
         let set = r#"name="linux",namespace="ci",repository="",organization="acme",enterprise="""#;
         let expected = [
             format!("gha_assigned_jobs{{{set}}} 5"),
@@ -484,10 +453,7 @@ mod tests {
     fn a_deleted_set_leaves_no_series() {
         let start = Instant::now();
         let metrics = everything(start);
-        let other = SetLabels {
-            name: "mac".to_owned(),
-            ..linux()
-        };
+        let other = SetLabels { name: "mac".to_owned(), ..linux() };
         metrics.job_completed(&other, JobOutcome::Succeeded, None);
         metrics.forget_set(&linux());
         metrics.forget_host("unix:///var/run/docker.sock");

@@ -53,9 +53,8 @@ async fn healthz(State(health): State<Health>) -> (StatusCode, String) {
     if stalled.is_empty() {
         return (StatusCode::OK, "ok\n".to_owned());
     }
-    let lines = stalled
-        .iter()
-        .map(|s| format!("{} has not polled for {} s\n", s.set, s.silent_for.as_secs()));
+    let lines =
+        stalled.iter().map(|s| format!("{} has not polled for {} s\n", s.set, s.silent_for.as_secs()));
     (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
 }
 
@@ -63,10 +62,7 @@ async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
     if health.is_ready() {
         (StatusCode::OK, "ok\n")
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the watch caches are not filled yet\n",
-        )
+        (StatusCode::SERVICE_UNAVAILABLE, "the watch caches are not filled yet\n")
     }
 }
 
@@ -101,13 +97,7 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let (metrics, health, shutdown) = (Metrics::new(), Health::new(), CancellationToken::new());
             let task = tokio::spawn(serve(listener, metrics.clone(), health.clone(), shutdown.clone()));
-            Server {
-                address,
-                metrics,
-                health,
-                shutdown,
-                task,
-            }
+            Server { address, metrics, health, shutdown, task }
         }
 
         /// The whole answer, head and body.
@@ -145,10 +135,7 @@ mod tests {
         server.health.register_at("uid", "ci/linux", long_ago);
         let answer = server.get("/healthz").await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-        assert!(
-            answer.ends_with("ci/linux has not polled for 301 s\n"),
-            "{answer}"
-        );
+        assert!(answer.ends_with("ci/linux has not polled for 301 s\n"), "{answer}");
         server.stop().await;
     }
 

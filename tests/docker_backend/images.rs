@@ -57,10 +57,7 @@ async fn an_image_that_is_absent_is_pulled_once_for_all() {
     for backend in &backends {
         assert_eq!(prepared(backend).await.availability, Availability::Ready);
     }
-    assert!(
-        stage.woken("second") > woken,
-        "the end of a pull wakes who waits for it"
-    );
+    assert!(stage.woken("second") > woken, "the end of a pull wakes who waits for it");
     assert_eq!(image_id(&stage.docker, &image).await, Some(id));
 
     // It is there now: no registry is needed any more.
@@ -79,27 +76,13 @@ async fn an_image_that_may_not_be_pulled_is_waited_for() {
     let image = format!("{repository}:1");
     let backend = stage.backend("set", template(&stage, &image, PullPolicy::Never));
     let missing = prepared(&backend).await;
-    let Availability::BackOff {
-        until: back,
-        reason: "ImageMissing",
-    } = missing.availability
-    else {
+    let Availability::BackOff { until: back, reason: "ImageMissing" } = missing.availability else {
         panic!("{missing:?}")
     };
     assert!(back > Timestamp::now());
-    assert!(
-        missing.message.contains(&image) && missing.message.contains("Never"),
-        "{}",
-        missing.message
-    );
+    assert!(missing.message.contains(&image) && missing.message.contains("Never"), "{}", missing.message);
     backend.prepare(HOST);
-    assert_eq!(
-        host(&backend).availability,
-        Availability::BackOff {
-            until: back,
-            reason: "ImageMissing"
-        }
-    );
+    assert_eq!(host(&backend).availability, Availability::BackOff { until: back, reason: "ImageMissing" });
 
     tag(&stage.docker, crate::stage::IMAGE, &repository, "1").await;
     until("it is looked for again", || {
@@ -139,25 +122,13 @@ async fn a_pull_that_fails_is_tried_again() {
     let backend = stage.backend("set", template(&stage, &image, PullPolicy::IfNotPresent));
     let failed = prepared(&backend).await;
     assert!(
-        matches!(
-            failed.availability,
-            Availability::BackOff {
-                reason: "ImagePullFailed",
-                ..
-            }
-        ),
+        matches!(failed.availability, Availability::BackOff { reason: "ImagePullFailed", .. }),
         "{failed:?}"
     );
-    assert!(
-        failed.message.contains(&image) && failed.message.contains("not found"),
-        "{}",
-        failed.message
-    );
+    assert!(failed.message.contains(&image) && failed.message.contains("not found"), "{}", failed.message);
     registry.push(&image, "failing").await;
-    until("it is tried again", || {
-        (host(&backend).availability == Availability::Unprepared).then_some(())
-    })
-    .await;
+    until("it is tried again", || (host(&backend).availability == Availability::Unprepared).then_some(()))
+        .await;
     assert_eq!(prepared(&backend).await.availability, Availability::Ready);
     remove_image(&stage.docker, &image).await;
 }
@@ -168,10 +139,7 @@ async fn a_tag_that_moved_is_seen_by_the_next_runner() {
     let registry = Registry::open(&stage.docker, "moved").await;
     let image = registry.name("runner:latest");
     let old = registry.push(&image, "old").await;
-    let always = stage.backend(
-        "always",
-        template(&stage, &registry.name("runner"), PullPolicy::Always),
-    );
+    let always = stage.backend("always", template(&stage, &registry.name("runner"), PullPolicy::Always));
     let kept = stage.backend("kept", template(&stage, &image, PullPolicy::IfNotPresent));
     let first = started(&always).await;
     assert_eq!(image_of(&stage, &first.id).await, old);
@@ -185,34 +153,13 @@ async fn a_tag_that_moved_is_seen_by_the_next_runner() {
         assert_eq!(image_of(&stage, &instance.unwrap().id).await, new);
     }
     // The events are stamped by the second.
-    assert!(
-        pulls(&stage, &image, since).await <= 2,
-        "starts at once share a pull"
-    );
+    assert!(pulls(&stage, &image, since).await <= 2, "starts at once share a pull");
 
     drop(registry);
     let failed = start(&always).await;
-    assert!(
-        matches!(
-            &failed,
-            Err(Error::NoCapacity {
-                reason: "ImagePullFailed",
-                ..
-            })
-        ),
-        "{failed:?}"
-    );
-    assert!(matches!(
-        host(&always).availability,
-        Availability::BackOff {
-            reason: "ImagePullFailed",
-            ..
-        }
-    ));
-    for instance in [&always, &kept]
-        .iter()
-        .flat_map(|backend| backend.instances().remove(0).instances)
-    {
+    assert!(matches!(&failed, Err(Error::NoCapacity { reason: "ImagePullFailed", .. })), "{failed:?}");
+    assert!(matches!(host(&always).availability, Availability::BackOff { reason: "ImagePullFailed", .. }));
+    for instance in [&always, &kept].iter().flat_map(|backend| backend.instances().remove(0).instances) {
         stage.engines.remove(&stage.endpoint, &instance.id).await.unwrap();
     }
     remove_image(&stage.docker, &image).await;
@@ -260,11 +207,7 @@ async fn an_image_for_another_platform_is_not_the_one() {
         template.platform = Some(platform.to_owned());
         let backend = stage.backend("set", template);
         let host = prepared(&backend).await;
-        assert_eq!(
-            host.availability == Availability::Ready,
-            may,
-            "{platform}: {host:?}"
-        );
+        assert_eq!(host.availability == Availability::Ready, may, "{platform}: {host:?}");
     }
     remove_image(&stage.docker, &image).await;
 }

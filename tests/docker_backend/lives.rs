@@ -17,11 +17,7 @@ use crate::stage::{
 const WAITS: &str = "trap 'exit 7' TERM; echo up; while :; do sleep 0.1; done";
 
 async fn inspect(stage: &Stage, id: &str) -> ContainerInspectResponse {
-    stage
-        .docker
-        .inspect_container(id, None::<InspectContainerOptions>)
-        .await
-        .unwrap()
+    stage.docker.inspect_container(id, None::<InspectContainerOptions>).await.unwrap()
 }
 
 async fn signal(stage: &Stage, id: &str, signal: &str) {
@@ -35,62 +31,34 @@ async fn one_life() {
     let backend = stage.backend("set", stage.template(WAITS));
     let instance = started(&backend).await;
     assert_eq!(instance.state, InstanceState::Running);
-    assert_eq!(
-        (instance.host.as_str(), instance.backend.as_str()),
-        (HOST, "rack")
-    );
+    assert_eq!((instance.host.as_str(), instance.backend.as_str()), (HOST, "rack"));
     assert_eq!(instance.scale_set_uid, "set");
     assert_eq!(instance.template_hash, backend.template_hash());
     assert!(instance.runner.starts_with("linux-"));
-    assert!(
-        Timestamp::now()
-            .duration_since(instance.created_at)
-            .abs()
-            .as_secs()
-            < 60
-    );
+    assert!(Timestamp::now().duration_since(instance.created_at).abs().as_secs() < 60);
     assert_eq!(shown(&backend, &instance.id), Some(instance.clone()));
 
     // Its output says that the trap is set.
     let begun = Instant::now();
-    while !backend
-        .log_tail(HOST, &instance.id)
-        .await
-        .unwrap()
-        .contains("up\n")
-    {
+    while !backend.log_tail(HOST, &instance.id).await.unwrap().contains("up\n") {
         assert!(begun.elapsed() < crate::stage::PATIENCE);
     }
     let woken = stage.woken("set");
     let killed = Instant::now();
     signal(&stage, &instance.id, "TERM").await;
     let ended = until("its end is seen", || exit(&backend, &instance.id)).await;
-    assert!(
-        killed.elapsed() < Duration::from_secs(1),
-        "the exit took {:?} to be seen",
-        killed.elapsed()
-    );
+    assert!(killed.elapsed() < Duration::from_secs(1), "the exit took {:?} to be seen", killed.elapsed());
     assert_eq!((ended.code, ended.out_of_memory), (Some(7), false));
     assert!(stage.woken("set") > woken, "an exit wakes its scale set");
     assert!(
-        backend
-            .log_tail(HOST, &instance.id)
-            .await
-            .unwrap()
-            .contains("up\n"),
+        backend.log_tail(HOST, &instance.id).await.unwrap().contains("up\n"),
         "what it printed outlives it"
     );
 
     backend.remove(HOST, &instance.id).await.unwrap();
     assert_eq!(shown(&backend, &instance.id), None);
-    assert!(matches!(
-        backend.remove(HOST, &instance.id).await,
-        Err(Error::Gone)
-    ));
-    assert!(matches!(
-        backend.log_tail(HOST, &instance.id).await,
-        Err(Error::Gone)
-    ));
+    assert!(matches!(backend.remove(HOST, &instance.id).await, Err(Error::Gone)));
+    assert!(matches!(backend.log_tail(HOST, &instance.id).await, Err(Error::Gone)));
     assert_eq!(stage.count().await, 0);
 }
 
@@ -118,10 +86,7 @@ async fn a_runner_gets_what_the_template_says_and_nothing_else() {
     env.sort();
     let jit = format!("ACTIONS_RUNNER_INPUT_JITCONFIG={}", jit().expose());
     let deprecated = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1".to_owned();
-    assert_eq!(
-        env,
-        [jit, deprecated, "FOO=bar".to_owned(), "PATH=/bin".to_owned()]
-    );
+    assert_eq!(env, [jit, deprecated, "FOO=bar".to_owned(), "PATH=/bin".to_owned()]);
     assert_eq!(config.cmd.unwrap(), ["/bin/sh", "-c", WAITS]);
     assert_eq!(config.entrypoint.unwrap_or_default(), Vec::<String>::new());
     assert_eq!(config.user.as_deref(), Some("root"));
@@ -139,10 +104,7 @@ async fn a_runner_gets_what_the_template_says_and_nothing_else() {
     assert_eq!(container.name.unwrap(), format!("/{}", instance.runner));
     let limits = container.host_config.unwrap();
     assert_eq!(limits.nano_cpus, Some(500_000_000));
-    assert_eq!(
-        (limits.memory, limits.memory_swap),
-        (Some(64 << 20), Some(64 << 20))
-    );
+    assert_eq!((limits.memory, limits.memory_swap), (Some(64 << 20), Some(64 << 20)));
     assert_eq!(limits.network_mode.as_deref(), Some("none"));
     assert_eq!(limits.auto_remove, Some(false));
     assert_eq!(limits.log_config.unwrap().config.unwrap()["max-size"], "10m");
@@ -170,10 +132,9 @@ async fn want_of_memory_is_told_from_other_ends() {
     template.memory_bytes = Some(32 << 20);
     let backend = stage.backend("set", template);
     let instance = started(&backend).await;
-    let ended = until("it runs out of memory", || {
-        exit(&backend, &instance.id).filter(|exit| exit.out_of_memory)
-    })
-    .await;
+    let ended =
+        until("it runs out of memory", || exit(&backend, &instance.id).filter(|exit| exit.out_of_memory))
+            .await;
     assert_eq!(ended.code, Some(137));
     assert!(!ended.killed());
 
@@ -194,21 +155,9 @@ async fn sixteen_at_once() {
     let instances: Vec<_> = instances.into_iter().map(Result::unwrap).collect();
     let listing = &backend.instances()[0];
     assert_eq!(listing.instances.len(), 16);
-    assert!(
-        listing
-            .instances
-            .iter()
-            .all(|instance| instance.state == InstanceState::Running)
-    );
-    let removals = instances
-        .iter()
-        .map(|instance| backend.remove(HOST, &instance.id));
-    assert!(
-        futures::future::join_all(removals)
-            .await
-            .iter()
-            .all(Result::is_ok)
-    );
+    assert!(listing.instances.iter().all(|instance| instance.state == InstanceState::Running));
+    let removals = instances.iter().map(|instance| backend.remove(HOST, &instance.id));
+    assert!(futures::future::join_all(removals).await.iter().all(Result::is_ok));
     assert_eq!(backend.instances()[0].instances, []);
     assert_eq!(stage.count().await, 0);
 }
@@ -263,11 +212,7 @@ async fn a_network_that_is_missing_is_waited_for() {
         );
     }
     assert_eq!(stage.count().await, 0);
-    let Availability::BackOff {
-        until: back,
-        reason: "NetworkMissing",
-    } = host(&backend).availability
-    else {
+    let Availability::BackOff { until: back, reason: "NetworkMissing" } = host(&backend).availability else {
         panic!("{:?}", host(&backend))
     };
     assert!(
@@ -275,15 +220,9 @@ async fn a_network_that_is_missing_is_waited_for() {
         "two starts that fail together are one failure"
     );
 
-    let network = NetworkCreateRequest {
-        name: name.clone(),
-        ..NetworkCreateRequest::default()
-    };
+    let network = NetworkCreateRequest { name: name.clone(), ..NetworkCreateRequest::default() };
     stage.docker.create_network(network).await.unwrap();
-    until("it is tried again", || {
-        (host(&backend).availability == Availability::Ready).then_some(())
-    })
-    .await;
+    until("it is tried again", || (host(&backend).availability == Availability::Ready).then_some(())).await;
     let result = start(&backend).await;
     if let Ok(instance) = &result {
         backend.remove(HOST, &instance.id).await.unwrap();
@@ -300,27 +239,18 @@ async fn a_name_that_is_taken() {
 
     // The same start again finds its own container.
     let slot = backend.reserve(HOST).unwrap();
-    assert_eq!(
-        start_in(&backend, slot, &instance.runner).await.unwrap(),
-        instance
-    );
+    assert_eq!(start_in(&backend, slot, &instance.runner).await.unwrap(), instance);
     assert_eq!(stage.count().await, 1);
 
     // Another's container of that name stays as it is.
     let name = runner_name("linux");
-    for labels in [
-        &[][..],
-        &[(Identity::CLUSTER, "another"), (Identity::RUNNER, name.as_str())][..],
-    ] {
+    for labels in [&[][..], &[(Identity::CLUSTER, "another"), (Identity::RUNNER, name.as_str())][..]] {
         let foreign = stage.foreign(&name, labels).await;
         let slot = backend.reserve(HOST).unwrap();
         let taken = start_in(&backend, slot, &name).await;
         let stays = stage.exists(&foreign).await;
         crate::stage::remove(&stage.docker, &foreign).await;
-        assert!(
-            matches!(&taken, Err(Error::Refused(why)) if why.contains("in use")),
-            "{taken:?}"
-        );
+        assert!(matches!(&taken, Err(Error::Refused(why)) if why.contains("in use")), "{taken:?}");
         assert!(stays);
     }
 }
@@ -336,15 +266,8 @@ async fn what_is_not_ours_is_not_touched() {
         let read = backend.log_tail(HOST, &foreign).await;
         let orphaned = stage.engines.remove(&stage.endpoint, &foreign).await;
         let stays = stage.exists(&foreign).await;
-        let seen = backend.instances()[0]
-            .instances
-            .iter()
-            .any(|instance| instance.id == foreign);
-        let found = stage
-            .engines
-            .all_instances()
-            .iter()
-            .any(|listing| !listing.found.is_empty());
+        let seen = backend.instances()[0].instances.iter().any(|instance| instance.id == foreign);
+        let found = stage.engines.all_instances().iter().any(|listing| !listing.found.is_empty());
         crate::stage::remove(&stage.docker, &foreign).await;
         assert!(matches!(removed, Err(Error::Refused(_))), "{removed:?}");
         assert!(matches!(read, Err(Error::Refused(_))), "{read:?}");
@@ -366,37 +289,21 @@ async fn a_controller_that_comes_later_finds_all_that_is_there() {
 
     let engines = stage.fresh_engines();
     let backend = DockerBackend::new("rack", stage.identity("set"), stage.template(WAITS), &engines);
-    assert_eq!(
-        (backend.instances()[0].current, backend.instances()[0].listed_at),
-        (false, None)
-    );
+    assert_eq!((backend.instances()[0].current, backend.instances()[0].listed_at), (false, None));
     connected(&backend).await;
-    assert_eq!(
-        shown(&backend, &running_id).unwrap().state,
-        InstanceState::Running
-    );
+    assert_eq!(shown(&backend, &running_id).unwrap().state, InstanceState::Running);
     assert_eq!(backend.instances()[0].instances.len(), 1, "of this set alone");
     let listings = engines.all_instances();
     assert!(listings.len() == 1 && listings[0].current && listings[0].endpoint.starts_with("unix://"));
-    let orphan = listings[0]
-        .found
-        .iter()
-        .find(|found| found.instance.id == ended_id)
-        .unwrap();
+    let orphan = listings[0].found.iter().find(|found| found.instance.id == ended_id).unwrap();
     assert_eq!(orphan.scale_set, "ci/gone-set");
-    let InstanceState::Exited(exit) = &orphan.instance.state else {
-        panic!("{orphan:?}")
-    };
+    let InstanceState::Exited(exit) = &orphan.instance.state else { panic!("{orphan:?}") };
     assert_eq!((exit.code, exit.out_of_memory), (Some(3), false));
     assert!(Timestamp::now().duration_since(exit.at).as_secs() < 60);
 
     engines.remove(&listings[0].endpoint, &ended_id).await.unwrap();
     assert!(!stage.exists(&ended_id).await);
-    assert_eq!(
-        inspect(&stage, &running_id).await.state,
-        before,
-        "it was neither restarted nor killed"
-    );
+    assert_eq!(inspect(&stage, &running_id).await.state, before, "it was neither restarted nor killed");
 }
 
 #[tokio::test]
@@ -406,31 +313,15 @@ async fn a_start_that_nobody_waits_for_is_carried_through() {
     prepared(&backend).await;
     let slot = backend.reserve(HOST).unwrap();
     let (name, jit) = (runner_name("linux"), jit());
-    let runner = NewRunner {
-        name: &name,
-        jit: &jit,
-    };
+    let runner = NewRunner { name: &name, jit: &jit };
     let start = backend.start(slot, &runner);
-    assert!(
-        tokio::time::timeout(Duration::from_millis(1), start)
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(Duration::from_millis(1), start).await.is_err());
     until("it runs all the same", || {
         let instances = backend.instances().remove(0).instances;
         let runs = |instance: &&_| {
-            matches!(
-                instance,
-                paddock::runner::Instance {
-                    state: InstanceState::Running,
-                    ..
-                }
-            )
+            matches!(instance, paddock::runner::Instance { state: InstanceState::Running, .. })
         };
-        instances
-            .iter()
-            .find(runs)
-            .map(|instance| assert_eq!(instance.runner, name))
+        instances.iter().find(runs).map(|instance| assert_eq!(instance.runner, name))
     })
     .await;
 }
@@ -452,11 +343,7 @@ async fn hosts_that_cannot_be_used_say_why() {
     ];
     let backend = stage.backend("set", template);
     let expected = [
-        (
-            "tcp",
-            Availability::Refused,
-            "tcp:// endpoints are not available yet",
-        ),
+        ("tcp", Availability::Refused, "tcp:// endpoints are not available yet"),
         ("nowhere", Availability::Unreachable, "/nowhere/docker.sock"),
         ("good", Availability::Unprepared, ""),
         ("twice", Availability::Refused, "is host good already"),
@@ -473,13 +360,7 @@ async fn hosts_that_cannot_be_used_say_why() {
         assert_eq!(backend.reserve(name).is_some(), name == "good");
     }
     let listings = backend.instances();
-    assert_eq!(
-        listings
-            .iter()
-            .map(|listing| listing.host.as_str())
-            .collect::<Vec<_>>(),
-        ["nowhere", "good"]
-    );
+    assert_eq!(listings.iter().map(|listing| listing.host.as_str()).collect::<Vec<_>>(), ["nowhere", "good"]);
 }
 
 #[tokio::test]

@@ -16,34 +16,20 @@ async fn an_engine_that_restarts_is_followed_again() {
 
     let woken = stage.woken("set");
     engine.down();
-    until("the loss is seen", || {
-        (host(&backend).availability == Availability::Unreachable).then_some(())
-    })
-    .await;
+    until("the loss is seen", || (host(&backend).availability == Availability::Unreachable).then_some(()))
+        .await;
     until("its set is woken", || (stage.woken("set") > woken).then_some(())).await;
     let listing = backend.instances().remove(0);
     assert!(!listing.current && listing.listed_at.is_some());
-    assert!(
-        listing.instances.iter().any(|known| known.id == instance.id),
-        "it stays as last known"
-    );
+    assert!(listing.instances.iter().any(|known| known.id == instance.id), "it stays as last known");
     assert!(!host(&backend).message.is_empty());
     assert!(backend.reserve(HOST).is_none());
-    assert!(matches!(
-        start_in(&backend, slot, "linux-unreachable").await,
-        Err(Error::Unreachable(_))
-    ));
-    assert!(matches!(
-        backend.remove(HOST, &instance.id).await,
-        Err(Error::Unreachable(_))
-    ));
+    assert!(matches!(start_in(&backend, slot, "linux-unreachable").await, Err(Error::Unreachable(_))));
+    assert!(matches!(backend.remove(HOST, &instance.id).await, Err(Error::Unreachable(_))));
 
     let woken = stage.woken("set");
     engine.up().await;
-    until("it is followed again", || {
-        backend.instances()[0].current.then_some(())
-    })
-    .await;
+    until("it is followed again", || backend.instances()[0].current.then_some(())).await;
     assert!(stage.woken("set") > woken);
     // The engine took its containers down with it.
     let ended = until("the end is known", || exit(&backend, &instance.id)).await;
@@ -53,10 +39,7 @@ async fn an_engine_that_restarts_is_followed_again() {
     let next = start(&backend).await.unwrap();
     assert_eq!(shown(&backend, &next.id).unwrap().state, InstanceState::Running);
     stage.engines.remove(engine.endpoint(), &next.id).await.unwrap();
-    until("its removal is seen", || {
-        shown(&backend, &next.id).is_none().then_some(())
-    })
-    .await;
+    until("its removal is seen", || shown(&backend, &next.id).is_none().then_some(())).await;
 }
 
 #[tokio::test]
@@ -66,10 +49,7 @@ async fn what_happened_while_nobody_watched_is_found() {
     let backend = stage.backend("set", stage.template("sleep 1000"));
     let (removed, kept) = (started(&backend).await, start(&backend).await.unwrap());
     engine.down();
-    until("the loss is seen", || {
-        (!backend.instances()[0].current).then_some(())
-    })
-    .await;
+    until("the loss is seen", || (!backend.instances()[0].current).then_some(())).await;
     // Past Paddock, which connects again only later or sees it by an event: both must do.
     engine.up().await;
     crate::stage::remove(&stage.docker, &removed.id).await;
@@ -95,8 +75,5 @@ async fn a_refusal_is_forgotten_when_the_engine_comes_back() {
     assert_eq!(host(&backend).availability, Availability::Refused);
     engine.down();
     engine.up().await;
-    until("it is tried again", || {
-        (host(&backend).availability == Availability::Ready).then_some(())
-    })
-    .await;
+    until("it is tried again", || (host(&backend).availability == Availability::Ready).then_some(())).await;
 }

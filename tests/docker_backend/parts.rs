@@ -40,11 +40,7 @@ struct Process(Child);
 
 impl Process {
     fn start(command: &mut Command, how: &str) -> Self {
-        let started = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn();
+        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn();
         Process(started.unwrap_or_else(|error| panic!("{command:?}: {error}: {how}")))
     }
 
@@ -79,11 +75,7 @@ impl Engine {
         let config = serde_json::json!({"deprecated-key-path": key});
         std::fs::write(folder.path().join("daemon.json"), config.to_string()).unwrap();
         let endpoint = format!("unix://{}", folder.path().join("d.sock").display());
-        let mut engine = Engine {
-            process: None,
-            endpoint,
-            folder,
-        };
+        let mut engine = Engine { process: None, endpoint, folder };
         engine.up().await;
         engine.load_image().await;
         engine
@@ -96,22 +88,13 @@ impl Engine {
     /// Starts it, with what it had before.
     pub async fn up(&mut self) {
         let file = |name: &str| self.folder.path().join(name);
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(file("log"))
-            .unwrap();
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(file("log")).unwrap();
         // In a network of its own: an engine without a bridge deletes `docker0`, which is the machine's.
         let mut command = Command::new("unshare");
         command
             .args(["--net", "dockerd"])
             .env("TMPDIR", self.folder.path())
-            .args([
-                "--bridge=none",
-                "--iptables=false",
-                "--ip6tables=false",
-                "--ip-masq=false",
-            ])
+            .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"])
             .args(["--storage-driver=overlay2", "--host", &self.endpoint])
             .arg("--config-file")
             .arg(file("daemon.json"))
@@ -122,10 +105,7 @@ impl Engine {
             .arg("--pidfile")
             .arg(file("d.pid"))
             .stderr(log);
-        self.process = Some(Process::start(
-            &mut command,
-            "a test needs to start an engine, as root",
-        ));
+        self.process = Some(Process::start(&mut command, "a test needs to start an engine, as root"));
         let begun = Instant::now();
         while Docker::connect_with_unix(&self.endpoint, 5, bollard::API_DEFAULT_VERSION).is_err()
             || connect_once(&self.endpoint).await.is_none()
@@ -144,13 +124,9 @@ impl Engine {
     async fn load_image(&self) {
         let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
         let from = connect(&host).await;
-        let image: Vec<_> = from
-            .export_image(IMAGE)
-            .try_collect()
-            .await
-            .unwrap_or_else(|error| {
-                panic!("{IMAGE}: {error}: run `make image`");
-            });
+        let image: Vec<_> = from.export_image(IMAGE).try_collect().await.unwrap_or_else(|error| {
+            panic!("{IMAGE}: {error}: run `make image`");
+        });
         let to = connect(&self.endpoint).await;
         let image = futures::stream::iter(image.into_iter().map(Ok::<_, std::io::Error>));
         to.import_image_stream(ImportImageOptions::default(), image, None)
@@ -171,10 +147,8 @@ impl Drop for Engine {
         // What an engine that was killed left mounted would keep the folder.
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
         let own = self.folder.path().display().to_string();
-        for mount in mounts
-            .lines()
-            .filter_map(|line| line.split(' ').nth(1))
-            .filter(|path| path.starts_with(&own))
+        for mount in
+            mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|path| path.starts_with(&own))
         {
             let _ = std::process::Command::new("umount").args(["-l", mount]).status();
         }
@@ -229,19 +203,10 @@ impl Registry {
         let begun = Instant::now();
         while tokio::net::TcpStream::connect(&address).await.is_err() {
             let log = || std::fs::read_to_string(file("log")).unwrap_or_default();
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "the registry does not start: {}",
-                log()
-            );
+            assert!(begun.elapsed() < PATIENCE, "the registry does not start: {}", log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Registry {
-            _process: process,
-            _folder: folder,
-            address,
-            docker: docker.clone(),
-        }
+        Registry { _process: process, _folder: folder, address, docker: docker.clone() }
     }
 
     /// An image's name in this registry.
@@ -268,15 +233,9 @@ impl Registry {
             request
         });
         let options = PushImageOptionsBuilder::new().tag(tag).build();
-        let pushed: Vec<_> = docker
-            .push_image(repository, Some(options), Some(login))
-            .try_collect()
-            .await
-            .unwrap();
-        assert!(
-            pushed.iter().all(|line| line.error_detail.is_none()),
-            "{pushed:?}"
-        );
+        let pushed: Vec<_> =
+            docker.push_image(repository, Some(options), Some(login)).try_collect().await.unwrap();
+        assert!(pushed.iter().all(|line| line.error_detail.is_none()), "{pushed:?}");
         remove_image(&self.docker, reference).await;
         id
     }
@@ -291,15 +250,9 @@ impl Registry {
 pub async fn build(docker: &Docker, repository: &str, tag: &str, label: &str) -> String {
     let files = docker.create_container(
         None,
-        bollard::models::ContainerCreateBody {
-            image: Some(IMAGE.to_owned()),
-            ..Default::default()
-        },
+        bollard::models::ContainerCreateBody { image: Some(IMAGE.to_owned()), ..Default::default() },
     );
-    let container = files
-        .await
-        .unwrap_or_else(|error| panic!("{IMAGE}: {error}: run `make image`"))
-        .id;
+    let container = files.await.unwrap_or_else(|error| panic!("{IMAGE}: {error}: run `make image`")).id;
     let files: Vec<_> = docker.export_container(&container).try_collect().await.unwrap();
     crate::stage::remove(docker, &container).await;
     let options = CreateImageOptionsBuilder::new()
@@ -309,10 +262,7 @@ pub async fn build(docker: &Docker, repository: &str, tag: &str, label: &str) ->
         .changes(vec![format!("LABEL test={label}"), "ENV PATH=/bin".to_owned()])
         .build();
     let body = body_full(files.concat().into());
-    let lines: Vec<_> = docker
-        .create_image(Some(options), Some(body), None)
-        .collect()
-        .await;
+    let lines: Vec<_> = docker.create_image(Some(options), Some(body), None).collect().await;
     assert!(lines.iter().all(Result::is_ok), "{lines:?}");
     image_id(docker, &format!("{repository}:{tag}")).await.unwrap()
 }
@@ -341,9 +291,5 @@ fn free_address() -> String {
 /// The registry's program, from the PATH or where `make test` once puts it.
 fn program() -> PathBuf {
     let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/bin/docker-registry");
-    if cached.exists() {
-        cached
-    } else {
-        PathBuf::from("docker-registry")
-    }
+    if cached.exists() { cached } else { PathBuf::from("docker-registry") }
 }

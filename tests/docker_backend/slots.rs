@@ -39,19 +39,14 @@ async fn two_sets_share_the_slots_and_the_smallest_number_counts() {
     assert!(first.reserve(HOST).is_none() && second.reserve(HOST).is_none());
     prepared(&second).await;
     assert!(
-        host(&second)
-            .message
-            .contains("all 2 slots, shared by 3 scale sets"),
+        host(&second).message.contains("all 2 slots, shared by 3 scale sets"),
         "{}",
         host(&second).message
     );
 
     let woken = stage.woken("second");
     drop(held);
-    assert!(
-        stage.woken("second") > woken,
-        "who waits for a slot is woken when one comes free"
-    );
+    assert!(stage.woken("second") > woken, "who waits for a slot is woken when one comes free");
     assert_eq!(free(&first), 2);
     drop(second);
     assert_eq!(free(&first), 3);
@@ -99,10 +94,7 @@ async fn a_slot_that_comes_free_wakes_those_who_wait_for_it() {
     assert_eq!(free(&second), 0);
     let woken = stage.woken("second");
     remove(&stage.docker, &instance.id).await;
-    until("the other set is woken", || {
-        (stage.woken("second") > woken).then_some(())
-    })
-    .await;
+    until("the other set is woken", || (stage.woken("second") > woken).then_some(())).await;
     assert!(second.reserve(HOST).is_some());
 }
 
@@ -112,9 +104,7 @@ async fn runners_of_other_clusters_take_slots_and_other_containers_do_not() {
     let backend = stage.backend("set", limited(&stage, "sleep 1000", Some(3)));
     connected(&backend).await;
     let other = stage.foreign("somebody", &[]).await;
-    let runner = stage
-        .foreign("their-runner", &[(Identity::CLUSTER, "another")])
-        .await;
+    let runner = stage.foreign("their-runner", &[(Identity::CLUSTER, "another")]).await;
     until("their runner is counted", || (free(&backend) == 2).then_some(())).await;
     assert_eq!(backend.instances()[0].instances, []);
     remove(&stage.docker, &runner).await;

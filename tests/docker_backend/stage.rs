@@ -47,13 +47,7 @@ impl Stage {
         let cluster = format!("{run}-{name}");
         let woken = Arc::<Mutex<HashMap<String, usize>>>::default();
         let engines = Engines::new(cluster.clone(), counting(&woken));
-        Stage {
-            cluster,
-            endpoint: endpoint.to_owned(),
-            docker,
-            engines,
-            woken,
-        }
+        Stage { cluster, endpoint: endpoint.to_owned(), docker, engines, woken }
     }
 
     /// A second controller of the same cluster, that knows nothing yet.
@@ -63,12 +57,7 @@ impl Stage {
 
     /// How often a scale set was woken.
     pub fn woken(&self, scale_set: &str) -> usize {
-        self.woken
-            .lock()
-            .unwrap()
-            .get(scale_set)
-            .copied()
-            .unwrap_or_default()
+        self.woken.lock().unwrap().get(scale_set).copied().unwrap_or_default()
     }
 
     /// Runs a shell script on this engine.
@@ -108,29 +97,19 @@ impl Stage {
 
     /// Makes a container past Paddock, with these labels. It is never started.
     pub async fn foreign(&self, name: &str, labels: &[(&str, &str)]) -> String {
-        let labels = labels
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let body = ContainerCreateBody {
             image: Some(IMAGE.to_owned()),
             labels: Some(labels),
             ..ContainerCreateBody::default()
         };
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        self.docker
-            .create_container(Some(options), body)
-            .await
-            .unwrap()
-            .id
+        self.docker.create_container(Some(options), body).await.unwrap().id
     }
 
     /// Whether the engine has a container.
     pub async fn exists(&self, id: &str) -> bool {
-        self.docker
-            .inspect_container(id, None::<InspectContainerOptions>)
-            .await
-            .is_ok()
+        self.docker.inspect_container(id, None::<InspectContainerOptions>).await.is_ok()
     }
 
     /// How many containers of this cluster the engine has.
@@ -143,10 +122,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let (endpoint, cluster) = (self.endpoint.clone(), self.cluster.clone());
         let cleaner = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let Ok(docker) = Docker::connect_with_unix(&endpoint, 60, API_DEFAULT_VERSION) else {
                     return;
@@ -184,10 +160,7 @@ fn counting(woken: &Arc<Mutex<HashMap<String, usize>>>) -> Waker {
 
 async fn labelled(docker: &Docker, cluster: &str) -> Vec<String> {
     let filters = HashMap::from([("label", vec![format!("{}={cluster}", Identity::CLUSTER)])]);
-    let options = ListContainersOptionsBuilder::new()
-        .all(true)
-        .filters(&filters)
-        .build();
+    let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
     let listing = docker.list_containers(Some(options)).await.unwrap_or_default();
     listing.into_iter().filter_map(|container| container.id).collect()
 }
@@ -199,11 +172,7 @@ pub async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "still not so after {} s: {what}",
-            PATIENCE.as_secs()
-        );
+        assert!(begun.elapsed() < PATIENCE, "still not so after {} s: {what}", PATIENCE.as_secs());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -217,10 +186,7 @@ pub fn host(backend: &DockerBackend) -> HostState {
 
 /// Waits until the engine was listed.
 pub async fn connected(backend: &DockerBackend) {
-    until("the engine is connected", || {
-        backend.instances()[0].current.then_some(())
-    })
-    .await;
+    until("the engine is connected", || backend.instances()[0].current.then_some(())).await;
 }
 
 /// Prepares the host and waits until that ended, one way or the other.
@@ -266,11 +232,7 @@ pub async fn started(backend: &DockerBackend) -> Instance {
 pub fn shown(backend: &DockerBackend, id: &str) -> Option<Instance> {
     let mut listings = backend.instances();
     assert_eq!(listings.len(), 1);
-    listings
-        .remove(0)
-        .instances
-        .into_iter()
-        .find(|instance| instance.id == id)
+    listings.remove(0).instances.into_iter().find(|instance| instance.id == id)
 }
 
 /// How the instance ended, once that is shown.

@@ -33,10 +33,7 @@ async fn the_sample_runs_five_jobs_at_once_and_leaves_nothing() {
         assert_eq!(columns(lab).await, ["linux", "0", "0", "0", "0", "0", "True"]);
 
         let jobs = github.queue_jobs(5, &JobSpec::new("acme/app", ["linux"]));
-        github
-            .wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Running) == 5)
-            .await
-            .unwrap();
+        github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Running) == 5).await.unwrap();
         assert_eq!(lab.containers().await.len(), 5);
         lab.until_phases("linux", (0, 0, 5)).await;
         assert_eq!(columns(lab).await, ["linux", "5", "5", "0", "0", "5", "True"]);
@@ -68,16 +65,9 @@ async fn the_sample_runs_five_jobs_at_once_and_leaves_nothing() {
 /// The row that `kubectl get rss` prints, without the age.
 async fn columns(lab: &Lab) -> Vec<String> {
     let table = lab.kubectl(&["get", "rss"]).await;
-    let mut lines = table
-        .lines()
-        .map(|line| line.split_whitespace().map(str::to_owned));
+    let mut lines = table.lines().map(|line| line.split_whitespace().map(str::to_owned));
     let header: Vec<String> = lines.next().unwrap().collect();
-    assert_eq!(
-        header,
-        [
-            "NAME", "DESIRED", "CURRENT", "PENDING", "IDLE", "BUSY", "READY", "AGE"
-        ]
-    );
+    assert_eq!(header, ["NAME", "DESIRED", "CURRENT", "PENDING", "IDLE", "BUSY", "READY", "AGE"]);
     let mut row: Vec<String> = lines.next().unwrap().collect();
     row.pop();
     row
@@ -93,10 +83,7 @@ async fn two_spares_are_kept_replaced_and_given_up() {
             .spec(json!({"minRunners": 2, "maxRunners": 4, "scaleDown": {"delay": "1s"}}));
         lab.apply(&manifest).await;
         lab.until_phases("linux", (0, 2, 0)).await;
-        github
-            .wait_until(PATIENCE, |s| s.runners().filter(|r| r.connected).count() == 2)
-            .await
-            .unwrap();
+        github.wait_until(PATIENCE, |s| s.runners().filter(|r| r.connected).count() == 2).await.unwrap();
         let changed = lab
             .timeline
             .is_so_within(Duration::from_secs(3), |events| {
@@ -113,11 +100,7 @@ async fn two_spares_are_kept_replaced_and_given_up() {
         lab.until_phases("linux", (0, 2, 0)).await;
         let spares = lab.containers().await;
         assert_eq!(spares.len(), 2);
-        assert_eq!(
-            lab.timeline.count("create"),
-            3,
-            "the job took a spare, one replaced it"
-        );
+        assert_eq!(lab.timeline.count("create"), 3, "the job took a spare, one replaced it");
 
         let ids: Vec<(String, i64)> = github.look(|s| s.runners().map(|r| (r.name.clone(), r.id)).collect());
         github.clear_requests();

@@ -24,21 +24,10 @@ async fn a_scale_set_is_created_once_and_then_found() {
         (SET, ["fleet", "linux"].map(String::from).as_slice())
     );
     assert!(github.look(|s| s.scale_set(SET).unwrap().setting.disable_update));
-    assert_eq!(
-        client.ensure_scale_set(&wanted(), Some(set.id)).await.unwrap(),
-        set
-    );
-    assert_eq!(
-        client.ensure_scale_set(&wanted(), None).await.unwrap(),
-        set,
-        "adopted by its name"
-    );
+    assert_eq!(client.ensure_scale_set(&wanted(), Some(set.id)).await.unwrap(), set);
+    assert_eq!(client.ensure_scale_set(&wanted(), None).await.unwrap(), set, "adopted by its name");
     assert_eq!(github.requests(Endpoint::CreateScaleSet).len(), 1);
-    assert_eq!(
-        github.requests(Endpoint::UpdateScaleSet).len(),
-        0,
-        "nothing differed"
-    );
+    assert_eq!(github.requests(Endpoint::UpdateScaleSet).len(), 0, "nothing differed");
 }
 
 #[tokio::test]
@@ -52,10 +41,7 @@ async fn only_what_differs_is_changed_in_place() {
         labels: vec!["renamed".to_owned(), "arm".to_owned()],
     };
     let now = client.ensure_scale_set(&changed, Some(set.id)).await.unwrap();
-    assert_eq!(
-        (now.id, &now.name, &now.labels),
-        (set.id, &changed.name, &changed.labels)
-    );
+    assert_eq!((now.id, &now.name, &now.labels), (set.id, &changed.name, &changed.labels));
     assert_eq!(github.look(|s| s.scale_set("renamed").unwrap().group_id), 2);
     assert_eq!(github.look(|s| s.scale_sets().count()), 1);
     client.ensure_scale_set(&changed, Some(set.id)).await.unwrap();
@@ -68,14 +54,8 @@ async fn a_scale_set_that_vanished_is_registered_again() {
     let client = client(&github);
     let set = scale_set(&client).await;
     github.vanish_scale_set(SET).unwrap();
-    assert!(matches!(
-        client.mint_jit(set.id, "fleet-a").await,
-        Err(Error::ScaleSetGone)
-    ));
-    assert!(matches!(
-        client.open_session(set.id, "tester", None).await,
-        Err(Error::ScaleSetGone)
-    ));
+    assert!(matches!(client.mint_jit(set.id, "fleet-a").await, Err(Error::ScaleSetGone)));
+    assert!(matches!(client.open_session(set.id, "tester", None).await, Err(Error::ScaleSetGone)));
     let again = client.ensure_scale_set(&wanted(), Some(set.id)).await.unwrap();
     assert_ne!(again.id, set.id);
     client.delete_scale_set(again.id).await.unwrap();
@@ -92,17 +72,11 @@ async fn a_lost_answer_creates_nothing_twice() {
     assert_eq!(github.look(|s| s.scale_sets().count()), 1);
     // A session whose answer is lost is not asked for again: the first would stand in its way, unknown.
     github.inject(Fault::new(Endpoint::OpenSession, testkit::github::Effect::LoseAnswer).times(1));
-    assert!(matches!(
-        client.open_session(set.id, "tester", None).await,
-        Err(Error::Transient(_))
-    ));
+    assert!(matches!(client.open_session(set.id, "tester", None).await, Err(Error::Transient(_))));
     assert_eq!(github.requests(Endpoint::OpenSession).len(), 1);
     // A runner whose answer was lost is freed and registered anew by the next try.
     github.inject(Fault::new(Endpoint::JitConfig, testkit::github::Effect::LoseAnswer).times(1));
-    assert!(matches!(
-        client.mint_jit(set.id, "fleet-a").await,
-        Err(Error::Transient(_))
-    ));
+    assert!(matches!(client.mint_jit(set.id, "fleet-a").await, Err(Error::Transient(_))));
     assert_eq!(github.requests(Endpoint::JitConfig).len(), 1);
     let lost = client.find_runner("fleet-a").await.unwrap().unwrap();
     let runner = client.mint_jit(set.id, "fleet-a").await.unwrap();
@@ -113,18 +87,9 @@ async fn a_lost_answer_creates_nothing_twice() {
 #[tokio::test]
 async fn an_unknown_runner_group_is_named() {
     let github = github().start().await.unwrap();
-    let missing = WantedScaleSet {
-        runner_group: "tpu".to_owned(),
-        ..wanted()
-    };
-    let error = client(&github)
-        .ensure_scale_set(&missing, None)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&error, Error::GroupNotFound(name) if name == "tpu"),
-        "{error}"
-    );
+    let missing = WantedScaleSet { runner_group: "tpu".to_owned(), ..wanted() };
+    let error = client(&github).ensure_scale_set(&missing, None).await.unwrap_err();
+    assert!(matches!(&error, Error::GroupNotFound(name) if name == "tpu"), "{error}");
     assert_eq!(github.look(|s| s.scale_sets().count()), 0);
 }
 
@@ -132,10 +97,7 @@ async fn an_unknown_runner_group_is_named() {
 async fn a_repository_has_no_groups() {
     let github = github().start().await.unwrap();
     let client = Client::new(&config(&github, "acme/app"), Deadlines::default()).unwrap();
-    let wanted = WantedScaleSet {
-        runner_group: "tpu".to_owned(),
-        ..wanted()
-    };
+    let wanted = WantedScaleSet { runner_group: "tpu".to_owned(), ..wanted() };
     let set = client.ensure_scale_set(&wanted, None).await.unwrap();
     client.ensure_scale_set(&wanted, Some(set.id)).await.unwrap();
     assert_eq!(github.requests(Endpoint::RunnerGroups).len(), 0);
@@ -144,12 +106,7 @@ async fn a_repository_has_no_groups() {
 
 #[tokio::test]
 async fn labels_that_github_drops_show_in_the_answer() {
-    let github = github()
-        .model(Model::Ghes)
-        .drop_extra_labels()
-        .start()
-        .await
-        .unwrap();
+    let github = github().model(Model::Ghes).drop_extra_labels().start().await.unwrap();
     assert_eq!(scale_set(&client(&github)).await.labels, [SET]);
 }
 
@@ -158,21 +115,11 @@ async fn a_runners_name_is_freed_only_from_our_own_stale_runner() {
     let github = github().start().await.unwrap();
     let client = client(&github);
     let set = scale_set(&client).await;
-    let other = WantedScaleSet {
-        name: "other".to_owned(),
-        labels: vec!["other".to_owned()],
-        ..wanted()
-    };
+    let other = WantedScaleSet { name: "other".to_owned(), labels: vec!["other".to_owned()], ..wanted() };
     let other = client.ensure_scale_set(&other, None).await.unwrap();
     client.mint_jit(other.id, "theirs").await.unwrap();
-    assert!(matches!(
-        client.mint_jit(set.id, "theirs").await,
-        Err(Error::RunnerExists)
-    ));
-    assert_eq!(
-        client.find_runner("THEIRS").await.unwrap().unwrap().scale_set_id,
-        other.id
-    );
+    assert!(matches!(client.mint_jit(set.id, "theirs").await, Err(Error::RunnerExists)));
+    assert_eq!(client.find_runner("THEIRS").await.unwrap().unwrap().scale_set_id, other.id);
 
     // A busy one is left alone.
     let session = client.open_session(set.id, "tester", None).await.unwrap();
@@ -180,16 +127,10 @@ async fn a_runners_name_is_freed_only_from_our_own_stale_runner() {
     github.queue_job(JobSpec::new("acme/app", [SET]));
     let (message, order) = tokio::join!(client.poll(&session, 0, 1), busy.next_job(PATIENCE));
     assert!(message.unwrap().is_some() && order.unwrap().is_some());
-    assert!(matches!(
-        client.mint_jit(set.id, "busy").await,
-        Err(Error::RunnerExists)
-    ));
+    assert!(matches!(client.mint_jit(set.id, "busy").await, Err(Error::RunnerExists)));
     let id = client.find_runner("busy").await.unwrap().unwrap().id;
     assert!(matches!(client.remove_runner(id).await, Err(Error::RunnerBusy)));
-    assert!(matches!(
-        client.delete_scale_set(set.id).await,
-        Err(Error::RunnerBusy)
-    ));
+    assert!(matches!(client.delete_scale_set(set.id).await, Err(Error::RunnerBusy)));
     busy.finish(JobResult::Succeeded).unwrap();
     client.remove_runner(id).await.unwrap();
     assert!(client.find_runner("busy").await.unwrap().is_none());
@@ -203,35 +144,22 @@ async fn a_jit_configuration_that_no_backend_can_carry_is_refused() {
     let body = serde_json::json!({"runner": {"id": 1, "name": "a"}, "encodedJITConfig": "x".repeat(8193)});
     github.inject(Fault::answer(Endpoint::JitConfig, 200, body.to_string()).times(1));
     let error = client.mint_jit(set.id, "a").await.unwrap_err();
-    assert!(
-        matches!(&error, Error::BadReply(text) if text.contains("8193")),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::BadReply(text) if text.contains("8193")), "{error}");
 }
 
 #[tokio::test]
 async fn jobs_of_the_older_model_are_acquired() {
-    let github = github()
-        .model(Model::Ghes)
-        .byte_order_mark()
-        .start()
-        .await
-        .unwrap();
+    let github = github().model(Model::Ghes).byte_order_mark().start().await.unwrap();
     let client = client(&github);
     let session = session(&client).await;
     github.queue_job(JobSpec::new("acme/app", [SET]));
     let message = client.poll(&session, 0, 5).await.unwrap().unwrap();
-    let [JobEvent::Available { request_id, job }] = message.events.as_slice() else {
-        panic!("{message:?}")
-    };
+    let [JobEvent::Available { request_id, job }] = message.events.as_slice() else { panic!("{message:?}") };
     assert_eq!(job.repository, "acme/app");
     let offered = client.acquirable(session.scale_set_id).await.unwrap();
     assert_eq!((offered.len(), offered[0].request_id), (1, *request_id));
     assert_eq!(offered[0].repository, "acme/app");
-    assert_eq!(
-        client.acquire(&session, &[*request_id]).await.unwrap(),
-        [*request_id]
-    );
+    assert_eq!(client.acquire(&session, &[*request_id]).await.unwrap(), [*request_id]);
     client.acknowledge(&session, message.id).await.unwrap();
     client.acknowledge(&session, message.id).await.unwrap();
     assert!(client.acquirable(session.scale_set_id).await.unwrap().is_empty());
@@ -270,10 +198,7 @@ async fn an_app_is_as_good_as_a_token() {
         installation_id: 42,
         private_key: key.into(),
     };
-    let with = |credentials| ClientConfig {
-        credentials,
-        ..config(&github, "acme")
-    };
+    let with = |credentials| ClientConfig { credentials, ..config(&github, "acme") };
     scale_set(&Client::new(&with(app(key)), Deadlines::default()).unwrap()).await;
     assert_eq!(github.requests(Endpoint::AccessToken).len(), 1);
     // So is the same key in PKCS#1, as GitHub hands it out; one that is none is refused before any request.
@@ -282,16 +207,10 @@ async fn an_app_is_as_good_as_a_token() {
     assert!(
         matches!(Client::new(&with(app("planted")), Deadlines::default()), Err(Error::Config(t)) if !t.contains("planted"))
     );
-    let foreign = Credentials::App {
-        app_id: "Iv1.other".into(),
-        installation_id: 42,
-        private_key: key.into(),
-    };
+    let foreign =
+        Credentials::App { app_id: "Iv1.other".into(), installation_id: 42, private_key: key.into() };
     let client = Client::new(&with(foreign), Deadlines::default()).unwrap();
-    assert!(matches!(
-        client.find_runner("a").await,
-        Err(Error::AuthRejected(_))
-    ));
+    assert!(matches!(client.find_runner("a").await, Err(Error::AuthRejected(_))));
 }
 
 #[tokio::test]
@@ -308,10 +227,7 @@ async fn the_admin_token_is_fetched_once_and_renewed_when_refused() {
     // A fresh token that is refused as well means the credential.
     github.inject(Fault::status(Endpoint::GetRunner, 401));
     github.clear_requests();
-    assert!(matches!(
-        client.find_runner("nobody").await,
-        Err(Error::AuthRejected(_))
-    ));
+    assert!(matches!(client.find_runner("nobody").await, Err(Error::AuthRejected(_))));
     assert_eq!(github.requests(Endpoint::GetRunner).len(), 2);
 }
 
@@ -335,19 +251,10 @@ async fn faults_that_pass_get_another_try_and_the_rest_does_not() {
     assert!(client.find_runner("nobody").await.unwrap().is_none());
     github.clear_requests();
     github.inject(Fault::status(Endpoint::GetRunner, 403).times(1));
-    assert!(matches!(
-        client.find_runner("nobody").await,
-        Err(Error::Forbidden(_))
-    ));
+    assert!(matches!(client.find_runner("nobody").await, Err(Error::Forbidden(_))));
     github.inject(Fault::redirect(Endpoint::GetScaleSet, "https://ghes.corp/renamed").times(1));
-    let moved = client
-        .ensure_scale_set(&wanted(), Some(set.id))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&moved, Error::Config(text) if text.contains("https://ghes.corp/renamed")),
-        "{moved}"
-    );
+    let moved = client.ensure_scale_set(&wanted(), Some(set.id)).await.unwrap_err();
+    assert!(matches!(&moved, Error::Config(text) if text.contains("https://ghes.corp/renamed")), "{moved}");
     assert_eq!(github.requests(Endpoint::GetRunner).len(), 1);
     assert_eq!(github.requests(Endpoint::GetScaleSet).len(), 1);
 }
@@ -357,25 +264,16 @@ async fn a_client_is_shared_while_it_is_used() {
     let github = github().start().await.unwrap();
     let clients = Clients::new(Deadlines::default());
     let org = config(&github, "acme");
-    let other_token = ClientConfig {
-        credentials: Credentials::Token("planted".into()),
-        ..org.clone()
-    };
+    let other_token = ClientConfig { credentials: Credentials::Token("planted".into()), ..org.clone() };
     let first = clients.get(&org).unwrap();
     assert!(Arc::ptr_eq(&first, &clients.get(&org.clone()).unwrap()));
     assert!(!Arc::ptr_eq(&first, &clients.get(&other_token).unwrap()));
-    assert!(!Arc::ptr_eq(
-        &first,
-        &clients.get(&config(&github, "acme/app")).unwrap()
-    ));
+    assert!(!Arc::ptr_eq(&first, &clients.get(&config(&github, "acme/app")).unwrap()));
     assert!(!format!("{clients:?}{other_token:?}").contains("planted"));
     let weak = Arc::downgrade(&first);
     drop(first);
     assert!(weak.upgrade().is_none(), "an unused client goes away");
-    let insecure = ClientConfig {
-        allow_insecure: false,
-        ..org
-    };
+    let insecure = ClientConfig { allow_insecure: false, ..org };
     assert!(matches!(clients.get(&insecure), Err(Error::Config(_))));
 }
 
@@ -386,12 +284,8 @@ async fn every_request_says_who_asks() {
     let session = session(&client).await;
     let poll = tokio::time::timeout(Duration::from_secs(5), client.poll(&session, 0, 7)).await;
     assert!(poll.unwrap().unwrap().is_none());
-    let agents = github.look(|s| {
-        s.requests()
-            .iter()
-            .map(|r| (r.endpoint, r.user_agent.clone()))
-            .collect::<Vec<_>>()
-    });
+    let agents =
+        github.look(|s| s.requests().iter().map(|r| (r.endpoint, r.user_agent.clone())).collect::<Vec<_>>());
     for (endpoint, agent) in agents {
         let agent: serde_json::Value = serde_json::from_str(&agent.unwrap()).unwrap();
         assert_eq!(agent["system"], "paddock", "{endpoint:?}");

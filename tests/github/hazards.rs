@@ -36,28 +36,19 @@ async fn h1_jobs_are_told_apart_though_every_request_id_is_zero() {
     };
     let first = listening.ear.event(1, started).await;
     let second = listening.ear.event(2, started).await;
-    let uuids = github.look(|s| {
-        ids.iter()
-            .map(|id| s.job(*id).unwrap().uuid.clone())
-            .collect::<Vec<_>>()
-    });
+    let uuids = github.look(|s| ids.iter().map(|id| s.job(*id).unwrap().uuid.clone()).collect::<Vec<_>>());
     assert_eq!([&first.0, &second.0], [&uuids[0], &uuids[1]]);
     assert_eq!([first.1.as_str(), second.1.as_str()], ["fleet-a", "fleet-b"]);
 
     runners.remove(0).finish(JobResult::Succeeded).unwrap();
     let completed = |event: &JobEvent| match event {
-        JobEvent::Completed {
-            job,
-            runner_name,
-            outcome,
-        } => Some((job.id.clone(), runner_name.clone(), *outcome)),
+        JobEvent::Completed { job, runner_name, outcome } => {
+            Some((job.id.clone(), runner_name.clone(), *outcome))
+        }
         _ => None,
     };
     let done = listening.ear.event(1, completed).await;
-    assert_eq!(
-        done,
-        (uuids[0].clone(), "fleet-a".to_owned(), JobOutcome::Succeeded)
-    );
+    assert_eq!(done, (uuids[0].clone(), "fleet-a".to_owned(), JobOutcome::Succeeded));
     listening.stop().await;
 }
 
@@ -81,10 +72,7 @@ async fn h2_a_null_is_an_absent_field() {
     for endpoint in [Endpoint::GetScaleSet, Endpoint::OpenSession, Endpoint::Poll] {
         github.inject(Fault::null_fields(endpoint, nulls));
     }
-    assert_eq!(
-        client.ensure_scale_set(&wanted(), Some(set.id)).await.unwrap(),
-        set
-    );
+    assert_eq!(client.ensure_scale_set(&wanted(), Some(set.id)).await.unwrap(), set);
     let session = client.open_session(set.id, "tester", None).await.unwrap();
     assert!(session.statistics.is_none());
     github.queue_job(job());
@@ -130,12 +118,7 @@ async fn h4_a_session_lost_in_any_way_is_opened_anew() {
         lose();
         listening.ear.opened(number + 2).await;
         github.queue_job(job());
-        listening
-            .ear
-            .event(number + 1, |e| {
-                matches!(e, JobEvent::Assigned { .. }).then_some(())
-            })
-            .await;
+        listening.ear.event(number + 1, |e| matches!(e, JobEvent::Assigned { .. }).then_some(())).await;
     }
     listening.stop().await;
 }
@@ -151,10 +134,7 @@ async fn h5_polls_do_not_hold_up_other_calls() {
         let (client, session) = (Arc::clone(&client), session.clone());
         async move { join_all((0..POLLS).map(|_| client.poll(&session, 0, 1))).await }
     });
-    github
-        .wait_until(PATIENCE, |s| s.requests().polls_held() == POLLS)
-        .await
-        .unwrap();
+    github.wait_until(PATIENCE, |s| s.requests().polls_held() == POLLS).await.unwrap();
     assert!(client.find_runner("nobody").await.unwrap().is_none());
     assert_eq!(github.look(|s| s.requests().polls_held()), POLLS);
     polls.abort();
@@ -167,63 +147,36 @@ async fn h6_a_rate_limit_is_an_answer_and_not_a_sleep() {
     let session = session(&client).await;
     let hour = Duration::from_secs(3600);
     for (endpoint, fault) in [
-        (
-            Endpoint::JitConfig,
-            Fault::too_many_requests(Endpoint::JitConfig, hour),
-        ),
-        (
-            Endpoint::GetRunner,
-            Fault::secondary_rate_limit(Endpoint::GetRunner, hour),
-        ),
+        (Endpoint::JitConfig, Fault::too_many_requests(Endpoint::JitConfig, hour)),
+        (Endpoint::GetRunner, Fault::secondary_rate_limit(Endpoint::GetRunner, hour)),
         (Endpoint::Poll, Fault::primary_rate_limit(Endpoint::Poll, hour)),
     ] {
         github.clear_requests();
         github.inject(fault);
         let error = match endpoint {
-            Endpoint::JitConfig => client
-                .mint_jit(session.scale_set_id, "fleet-a")
-                .await
-                .unwrap_err(),
+            Endpoint::JitConfig => client.mint_jit(session.scale_set_id, "fleet-a").await.unwrap_err(),
             Endpoint::GetRunner => client.find_runner("fleet-a").await.unwrap_err(),
             _ => client.poll(&session, 0, 1).await.unwrap_err(),
         };
-        let Error::RateLimited { retry_after } = error else {
-            panic!("{error:?}")
-        };
-        assert!(
-            retry_after > Duration::from_secs(3590) && retry_after <= hour,
-            "{retry_after:?}"
-        );
-        assert_eq!(
-            github.requests(endpoint).len(),
-            1,
-            "asked again in spite of the limit"
-        );
+        let Error::RateLimited { retry_after } = error else { panic!("{error:?}") };
+        assert!(retry_after > Duration::from_secs(3590) && retry_after <= hour, "{retry_after:?}");
+        assert_eq!(github.requests(endpoint).len(), 1, "asked again in spite of the limit");
     }
 }
 
 #[tokio::test]
 async fn h6_a_silent_server_ends_every_call_at_its_deadline() {
     let github = github().start().await.unwrap();
-    let deadlines = Deadlines {
-        control: Duration::from_secs(2),
-        poll: Duration::from_secs(1),
-    };
+    let deadlines = Deadlines { control: Duration::from_secs(2), poll: Duration::from_secs(1) };
     let client = Client::new(&config(&github, "acme"), deadlines).unwrap();
     let session = session(&client).await;
     let id = session.scale_set_id;
     github.inject(Fault::hang(Endpoint::Any, PATIENCE * 10));
     let wanted = wanted();
     let calls: Vec<BoxFuture<'_, Option<Error>>> = vec![
-        client
-            .ensure_scale_set(&wanted, Some(id))
-            .map(Result::err)
-            .boxed(),
+        client.ensure_scale_set(&wanted, Some(id)).map(Result::err).boxed(),
         client.delete_scale_set(id).map(Result::err).boxed(),
-        client
-            .open_session(id, "tester", Some("left"))
-            .map(Result::err)
-            .boxed(),
+        client.open_session(id, "tester", Some("left")).map(Result::err).boxed(),
         client.refresh(&session).map(Result::err).boxed(),
         client.acknowledge(&session, 1).map(Result::err).boxed(),
         client.acquire(&session, &[1]).map(Result::err).boxed(),
@@ -234,18 +187,9 @@ async fn h6_a_silent_server_ends_every_call_at_its_deadline() {
         client.close(&session).map(Result::err).boxed(),
         client.poll(&session, 0, 1).map(Result::err).boxed(),
     ];
-    let errors = tokio::time::timeout(PATIENCE, join_all(calls))
-        .await
-        .expect("all end");
-    assert!(
-        errors.iter().all(|e| matches!(e, Some(Error::Transient(_)))),
-        "{errors:?}"
-    );
-    assert_eq!(
-        github.requests(Endpoint::Poll).len(),
-        1,
-        "a poll is not repeated inside the client"
-    );
+    let errors = tokio::time::timeout(PATIENCE, join_all(calls)).await.expect("all end");
+    assert!(errors.iter().all(|e| matches!(e, Some(Error::Transient(_)))), "{errors:?}");
+    assert_eq!(github.requests(Endpoint::Poll).len(), 1, "a poll is not repeated inside the client");
 }
 
 #[tokio::test]
@@ -263,10 +207,7 @@ async fn h7_what_must_not_be_empty_is_a_bad_reply() {
     }
     for field in ["encodedJITConfig", "runner"] {
         github.inject(Fault::drop_fields(Endpoint::JitConfig, [field]).times(1));
-        bad(
-            client.mint_jit(set.id, &format!("fleet-{field}")).await.err(),
-            field,
-        );
+        bad(client.mint_jit(set.id, &format!("fleet-{field}")).await.err(), field);
     }
     let session = client.open_session(set.id, "tester", None).await.unwrap();
     for fault in [Fault::empty(Endpoint::Poll), Fault::malformed(Endpoint::Poll)] {
@@ -309,26 +250,17 @@ async fn h8_a_message_that_cannot_be_read_or_acknowledged_does_not_block_the_nex
     listening
         .ear
         .until(|heard| {
-            heard
-                .iter()
-                .any(|h| matches!(h, Heard::Message(m) if m.unreadable == 1))
-                .then_some(())
+            heard.iter().any(|h| matches!(h, Heard::Message(m) if m.unreadable == 1)).then_some(())
         })
         .await;
     for number in 1..=3 {
         github.queue_job(job());
-        listening
-            .ear
-            .event(number, |e| matches!(e, JobEvent::Assigned { .. }).then_some(()))
-            .await;
+        listening.ear.event(number, |e| matches!(e, JobEvent::Assigned { .. }).then_some(())).await;
     }
     // Once it works again, what is owed is paid.
     github.clear_faults();
     github.queue_job(job());
-    github
-        .wait_until(PATIENCE, |s| s.scale_set(SET).unwrap().undelivered() == 0)
-        .await
-        .unwrap();
+    github.wait_until(PATIENCE, |s| s.scale_set(SET).unwrap().undelivered() == 0).await.unwrap();
     assert_eq!(sessions(&listening.ear.heard()).count(), 1);
     listening.stop().await;
 }

@@ -26,10 +26,7 @@ fn completed(event: &JobEvent) -> Option<()> {
 }
 
 async fn acknowledged(github: &SimGithub) {
-    github
-        .wait_until(PATIENCE, |s| s.scale_set(SET).unwrap().undelivered() == 0)
-        .await
-        .unwrap();
+    github.wait_until(PATIENCE, |s| s.scale_set(SET).unwrap().undelivered() == 0).await.unwrap();
 }
 
 #[tokio::test]
@@ -67,9 +64,7 @@ async fn statistics_are_told_before_the_first_poll() {
         .ear
         .until(|heard| {
             let opened = heard.iter().position(|h| matches!(h, Heard::Opened(_)))?;
-            let counted = heard
-                .iter()
-                .position(|h| matches!(h, Heard::Statistics(s) if s.assigned == 1))?;
+            let counted = heard.iter().position(|h| matches!(h, Heard::Statistics(s) if s.assigned == 1))?;
             Some((opened, counted))
         })
         .await;
@@ -85,27 +80,15 @@ async fn a_session_left_behind_is_cleared_and_its_messages_come_again() {
     github.queue_job(job());
     let seen = first.ear.event(1, assigned).await;
     let left = first.ear.opened(1).await;
-    let refused = |s: &State| {
-        s.requests()
-            .to(Endpoint::Acknowledge)
-            .any(|r| r.status == Some(503))
-    };
+    let refused = |s: &State| s.requests().to(Endpoint::Acknowledge).any(|r| r.status == Some(503));
     github.wait_until(PATIENCE, refused).await.unwrap();
     first.kill();
     github.clear_faults();
     github.clear_requests();
     let second = Listening::start(client, set.id, Some(&left.id), 3);
     assert_ne!(second.ear.opened(1).await.id, left.id);
-    assert_eq!(
-        github.requests(Endpoint::OpenSession).len(),
-        1,
-        "no conflict was met"
-    );
-    assert_eq!(
-        second.ear.event(1, assigned).await,
-        seen,
-        "not acknowledged, so not lost"
-    );
+    assert_eq!(github.requests(Endpoint::OpenSession).len(), 1, "no conflict was met");
+    assert_eq!(second.ear.event(1, assigned).await, seen, "not acknowledged, so not lost");
     second.stop().await;
 }
 
@@ -131,17 +114,12 @@ async fn capacity_that_rises_is_told_at_once_and_one_that_falls_with_the_next_po
     let github = github().long_poll(PATIENCE * 2).start().await.unwrap();
     let (_, _, listening) = listening(&github, 0).await;
     github.queue_jobs(2, &job());
-    github
-        .wait_until(PATIENCE, |s| s.requests().polls_held() > 0)
-        .await
-        .unwrap();
+    github.wait_until(PATIENCE, |s| s.requests().polls_held() > 0).await.unwrap();
     // The poll that is held says 0, and would be held for a minute: nothing but a new one releases the jobs.
     listening.ear.capacity.send_replace(1);
     listening.ear.event(1, assigned).await;
     github
-        .wait_until(PATIENCE, |s| {
-            s.scale_set(SET).unwrap().session.as_ref().unwrap().capacity == Some(1)
-        })
+        .wait_until(PATIENCE, |s| s.scale_set(SET).unwrap().session.as_ref().unwrap().capacity == Some(1))
         .await
         .unwrap();
     listening.ear.capacity.send_replace(2);
@@ -151,9 +129,7 @@ async fn capacity_that_rises_is_told_at_once_and_one_that_falls_with_the_next_po
     github.cancel_job(id).unwrap();
     listening.ear.event(1, completed).await;
     github
-        .wait_until(PATIENCE, |s| {
-            s.scale_set(SET).unwrap().session.as_ref().unwrap().capacity == Some(0)
-        })
+        .wait_until(PATIENCE, |s| s.scale_set(SET).unwrap().session.as_ref().unwrap().capacity == Some(0))
         .await
         .unwrap();
     listening.stop().await;
@@ -164,10 +140,7 @@ async fn the_end_of_a_token_is_no_event() {
     let github = github().long_poll(PATIENCE * 2).start().await.unwrap();
     let (_, _, listening) = listening(&github, 5).await;
     for number in 1..=3 {
-        github
-            .wait_until(PATIENCE, |s| s.requests().polls_held() > 0)
-            .await
-            .unwrap();
+        github.wait_until(PATIENCE, |s| s.requests().polls_held() > 0).await.unwrap();
         // 401 in mid-poll, and the admin token gone as well.
         github.expire_admin_tokens();
         github.expire_queue_token(SET).unwrap();
@@ -270,11 +243,7 @@ async fn a_rate_limit_is_told_with_its_end() {
     assert!(until.await > jiff::Timestamp::now());
     github.queue_job(job());
     listening.ear.event(1, assigned).await;
-    assert_eq!(
-        sessions(&listening.ear.heard()).count(),
-        1,
-        "a rate limit costs no session"
-    );
+    assert_eq!(sessions(&listening.ear.heard()).count(), 1, "a rate limit costs no session");
     listening.stop().await;
 }
 
@@ -300,12 +269,8 @@ async fn a_revoked_credential_ends_the_loop_after_a_few_tries() {
     github.drop_session(SET).unwrap();
     let ear = Arc::clone(&listening.ear);
     let end = listening.end().await;
-    assert!(
-        matches!(&end, ListenEnd::AuthRejected(text) if !text.contains(DEFAULT_TOKEN)),
-        "{end:?}"
-    );
-    ear.state(|s| matches!(s, ListenState::Refused { .. }).then_some(()))
-        .await;
+    assert!(matches!(&end, ListenEnd::AuthRejected(text) if !text.contains(DEFAULT_TOKEN)), "{end:?}");
+    ear.state(|s| matches!(s, ListenState::Refused { .. }).then_some(())).await;
     assert!(github.requests(Endpoint::RegistrationToken).len() <= 5);
 }
 
@@ -315,9 +280,7 @@ async fn the_loop_stops_at_once_whatever_it_waits_for() {
     // In a back-off, with GitHub down.
     let (_, _, down) = listening(&github, 5).await;
     github.go_down();
-    down.ear
-        .state(|s| matches!(s, ListenState::Unreachable { .. }).then_some(()))
-        .await;
+    down.ear.state(|s| matches!(s, ListenState::Unreachable { .. }).then_some(())).await;
     assert_eq!(down.stop().await, ListenEnd::Cancelled);
     github.clear_faults();
     github.drop_session(SET).unwrap();
@@ -326,20 +289,14 @@ async fn the_loop_stops_at_once_whatever_it_waits_for() {
     let client = Arc::new(client(&github));
     let set = scale_set(&client).await;
     let conflict = Listening::start(Arc::clone(&client) as Arc<dyn ScaleSetService>, set.id, None, 5);
-    conflict
-        .ear
-        .state(|s| matches!(s, ListenState::Conflict { .. }).then_some(()))
-        .await;
+    conflict.ear.state(|s| matches!(s, ListenState::Conflict { .. }).then_some(())).await;
     assert_eq!(conflict.stop().await, ListenEnd::Cancelled);
     github.drop_session(SET).unwrap();
     // While the session is being opened: the one that comes of it does not stay behind.
     github.inject(Fault::delay(Endpoint::OpenSession, std::time::Duration::from_millis(500)).times(1));
     github.clear_requests();
     let opening = Listening::start(client, set.id, None, 5);
-    github
-        .wait_until(PATIENCE, |s| s.requests().count(Endpoint::OpenSession) == 1)
-        .await
-        .unwrap();
+    github.wait_until(PATIENCE, |s| s.requests().count(Endpoint::OpenSession) == 1).await.unwrap();
     assert_eq!(opening.stop().await, ListenEnd::Cancelled);
     assert!(github.look(|s| s.scale_set(SET).unwrap().session.is_none()));
 }

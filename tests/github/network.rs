@@ -65,10 +65,7 @@ async fn serve(
     let text = String::from_utf8_lossy(&head).into_owned();
     let first = text.lines().next().unwrap_or_default().to_owned();
     asked.lock().unwrap().push(first.clone());
-    let login = format!(
-        "proxy-authorization: basic {}",
-        STANDARD.encode(format!("{}:{}", LOGIN.0, LOGIN.1))
-    );
+    let login = format!("proxy-authorization: basic {}", STANDARD.encode(format!("{}:{}", LOGIN.0, LOGIN.1)));
     if !text.lines().any(|line| line.eq_ignore_ascii_case(&login)) {
         let refusal =
             "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -84,14 +81,7 @@ async fn serve(
 }
 
 fn through(github: &SimGithub, network: Network) -> Client {
-    Client::new(
-        &ClientConfig {
-            network,
-            ..config(github, "acme")
-        },
-        Deadlines::default(),
-    )
-    .unwrap()
+    Client::new(&ClientConfig { network, ..config(github, "acme") }, Deadlines::default()).unwrap()
 }
 
 #[tokio::test]
@@ -99,21 +89,12 @@ async fn everything_goes_through_the_proxy_with_its_login() {
     // A name that only the proxy can reach.
     let github = github().public_url("http://ghes.invalid").start().await.unwrap();
     let proxy = TestProxy::start(github.address()).await;
-    let client = through(
-        &github,
-        proxy.network(Some(LOGIN), &["10.0.0.0/8", "corp.invalid"]),
-    );
+    let client = through(&github, proxy.network(Some(LOGIN), &["10.0.0.0/8", "corp.invalid"]));
     let session = crate::support::session(&client).await;
     assert!(client.poll(&session, 0, 1).await.unwrap().is_none());
     let asked = proxy.asked();
-    assert!(
-        asked.iter().all(|line| line.contains("http://ghes.invalid/")),
-        "{asked:?}"
-    );
-    assert!(
-        asked.iter().any(|line| line.contains("/message?")),
-        "the poll too: {asked:?}"
-    );
+    assert!(asked.iter().all(|line| line.contains("http://ghes.invalid/")), "{asked:?}");
+    assert!(asked.iter().any(|line| line.contains("/message?")), "the poll too: {asked:?}");
 }
 
 #[tokio::test]
@@ -121,14 +102,8 @@ async fn a_login_that_the_proxy_refuses_is_said_so() {
     let github = github().public_url("http://ghes.invalid").start().await.unwrap();
     let proxy = TestProxy::start(github.address()).await;
     for login in [None, Some(("tester", "wrong-password"))] {
-        let error = through(&github, proxy.network(login, &[]))
-            .find_runner("a")
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(&error, Error::Config(text) if text.contains("proxy")),
-            "{error:?}"
-        );
+        let error = through(&github, proxy.network(login, &[])).find_runner("a").await.unwrap_err();
+        assert!(matches!(&error, Error::Config(text) if text.contains("proxy")), "{error:?}");
         assert!(!format!("{error:?}").contains("wrong-password"));
     }
     assert_eq!(github.look(|s| s.requests().total()), 0);
@@ -138,11 +113,7 @@ async fn a_login_that_the_proxy_refuses_is_said_so() {
 async fn what_is_excluded_does_not_go_through_the_proxy() {
     let github = github().start().await.unwrap();
     let proxy = TestProxy::start(github.address()).await;
-    scale_set(&through(
-        &github,
-        proxy.network(Some(LOGIN), &["10.0.0.0/8", "127.0.0.0/8"]),
-    ))
-    .await;
+    scale_set(&through(&github, proxy.network(Some(LOGIN), &["10.0.0.0/8", "127.0.0.0/8"]))).await;
     assert!(proxy.asked().is_empty());
     scale_set(&through(&github, proxy.network(Some(LOGIN), &["10.0.0.0/8"]))).await;
     assert!(!proxy.asked().is_empty());
@@ -158,11 +129,7 @@ impl TlsFront {
     async fn start() -> (Self, SimGithub) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let github = github()
-            .public_url(format!("https://{address}"))
-            .start()
-            .await
-            .unwrap();
+        let github = github().public_url(format!("https://{address}")).start().await.unwrap();
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -191,38 +158,20 @@ impl TlsFront {
                 });
             }
         });
-        (
-            TlsFront {
-                address,
-                authority: authority.pem(),
-            },
-            github,
-        )
+        (TlsFront { address, authority: authority.pem() }, github)
     }
 
     fn config(&self, github: &SimGithub, ca_bundle: Option<&str>) -> ClientConfig {
-        let network = Network {
-            proxy: None,
-            ca_bundle: ca_bundle.map(|pem| pem.as_bytes().to_vec()),
-        };
+        let network = Network { proxy: None, ca_bundle: ca_bundle.map(|pem| pem.as_bytes().to_vec()) };
         let url = format!("https://{}/acme", self.address);
-        ClientConfig {
-            url,
-            allow_insecure: false,
-            network,
-            ..config(github, "acme")
-        }
+        ClientConfig { url, allow_insecure: false, network, ..config(github, "acme") }
     }
 }
 
 #[tokio::test]
 async fn an_authority_of_ones_own_is_trusted_when_given() {
     let (front, github) = TlsFront::start().await;
-    let client = Client::new(
-        &front.config(&github, Some(&front.authority)),
-        Deadlines::default(),
-    )
-    .unwrap();
+    let client = Client::new(&front.config(&github, Some(&front.authority)), Deadlines::default()).unwrap();
     let session = crate::support::session(&client).await;
     assert!(client.poll(&session, 0, 1).await.unwrap().is_none());
     github.clear_requests();
@@ -232,25 +181,16 @@ async fn an_authority_of_ones_own_is_trusted_when_given() {
         matches!(&error, Error::Transient(text) if text.to_lowercase().contains("certificate")),
         "{error:?}"
     );
-    assert_eq!(
-        github.look(|s| s.requests().total()),
-        0,
-        "nothing was sent to one who is not trusted"
-    );
+    assert_eq!(github.look(|s| s.requests().total()), 0, "nothing was sent to one who is not trusted");
 }
 
 #[tokio::test]
 async fn a_private_authority_serves_behind_a_proxy_too() {
     let (front, github) = TlsFront::start().await;
     let proxy = TestProxy::start(front.address).await;
-    let network = Network {
-        ca_bundle: Some(front.authority.as_bytes().to_vec()),
-        ..proxy.network(Some(LOGIN), &[])
-    };
-    let config = ClientConfig {
-        network,
-        ..front.config(&github, None)
-    };
+    let network =
+        Network { ca_bundle: Some(front.authority.as_bytes().to_vec()), ..proxy.network(Some(LOGIN), &[]) };
+    let config = ClientConfig { network, ..front.config(&github, None) };
     scale_set(&Client::new(&config, Deadlines::default()).unwrap()).await;
     let asked = proxy.asked();
     assert!(asked.iter().all(|line| line.starts_with("CONNECT ")), "{asked:?}");
@@ -263,15 +203,8 @@ async fn credentials_are_not_sent_in_the_clear_where_github_says_http() {
     let service = serde_json::json!({"url": "http://127.0.0.1:9/", "token": "a.b.c"});
     let fault = testkit::github::Fault::answer(Endpoint::RunnerRegistration, 200, service.to_string());
     github.inject(fault);
-    let client = Client::new(
-        &front.config(&github, Some(&front.authority)),
-        Deadlines::default(),
-    )
-    .unwrap();
+    let client = Client::new(&front.config(&github, Some(&front.authority)), Deadlines::default()).unwrap();
     let error = client.find_runner("a").await.unwrap_err();
-    assert!(
-        matches!(&error, Error::Config(text) if text.contains("not https")),
-        "{error:?}"
-    );
+    assert!(matches!(&error, Error::Config(text) if text.contains("not https")), "{error:?}");
     assert!(!format!("{error:?}").contains(DEFAULT_TOKEN));
 }

@@ -45,29 +45,22 @@ fn gossip(endpoint: Endpoint, status: u16, token: &str) -> Fault {
 #[tokio::test(flavor = "current_thread")]
 async fn planted_secrets_are_nowhere() {
     let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(log.clone())
-        .finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     // With a single subscriber, a callsite that another test's thread meets first would be switched off for all.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
 
     let token = "ghp_planted_token";
     let github = github().token(token).start().await.unwrap();
-    let config = ClientConfig {
-        credentials: Credentials::Token(token.to_owned()),
-        ..config(&github, "acme")
-    };
+    let config =
+        ClientConfig { credentials: Credentials::Token(token.to_owned()), ..config(&github, "acme") };
     let client = Arc::new(Client::new(&config, Deadlines::default()).unwrap());
     let mut said = format!("{config:?} {client:?}");
     let mut secrets = vec![token.to_owned()];
 
     github.inject(gossip(Endpoint::RegistrationToken, 401, token).times(1));
-    let refused = Client::new(&config, Deadlines::default())
-        .unwrap()
-        .find_runner("a")
-        .await;
+    let refused = Client::new(&config, Deadlines::default()).unwrap().find_runner("a").await;
     said.push_str(&format!("{:?}", refused.unwrap_err()));
     assert!(said.contains("X-GitHub-Request-Id"), "{said}");
     let set = scale_set(&client).await;
@@ -88,14 +81,8 @@ async fn planted_secrets_are_nowhere() {
     listening.ear.opened(1).await;
     github.queue_job(JobSpec::new("acme/app", [SET]));
     github.inject(Fault::status(Endpoint::Poll, 500).times(2));
-    listening
-        .ear
-        .state(|s| matches!(s, ListenState::Unreachable { .. }).then_some(()))
-        .await;
-    listening
-        .ear
-        .until(|heard| heard.iter().any(|h| matches!(h, Heard::Message(_))).then_some(()))
-        .await;
+    listening.ear.state(|s| matches!(s, ListenState::Unreachable { .. }).then_some(())).await;
+    listening.ear.until(|heard| heard.iter().any(|h| matches!(h, Heard::Message(_))).then_some(())).await;
     said.push_str(&format!("{:?}", listening.ear.heard()));
     listening.stop().await;
 
@@ -121,10 +108,7 @@ fn settings_that_cannot_be_used_are_refused_without_being_quoted() {
         proxy("socks5://planted:planted@proxy:1"),
         proxy("//planted@"),
         proxy("planted"),
-        Network {
-            proxy: None,
-            ca_bundle: Some(PLANTED.as_bytes().to_vec()),
-        },
+        Network { proxy: None, ca_bundle: Some(PLANTED.as_bytes().to_vec()) },
     ];
     for network in networks {
         let config = ClientConfig {

@@ -21,9 +21,7 @@ pub const SET: &str = "fleet";
 
 /// A simulated GitHub whose quiet polls end soon.
 pub fn github() -> SimGithubBuilder {
-    SimGithub::builder()
-        .long_poll(Duration::from_secs(2))
-        .runner_group("gpu")
+    SimGithub::builder().long_poll(Duration::from_secs(2)).runner_group("gpu")
 }
 
 pub fn config(github: &SimGithub, path: &str) -> ClientConfig {
@@ -81,11 +79,7 @@ pub struct Ear {
 impl Ear {
     pub fn new(capacity: u32) -> Arc<Self> {
         let (changed, capacity) = (watch::Sender::new(()), watch::Sender::new(capacity));
-        Arc::new(Ear {
-            heard: Mutex::default(),
-            changed,
-            capacity,
-        })
+        Arc::new(Ear { heard: Mutex::default(), changed, capacity })
     }
 
     fn hear(&self, heard: Heard) {
@@ -117,18 +111,13 @@ impl Ear {
 
     /// Waits for the number-th event (from 1) that `pick` picks.
     pub async fn event<T>(&self, number: usize, pick: impl Fn(&JobEvent) -> Option<T>) -> T {
-        self.until(|heard| events(heard).iter().filter_map(&pick).nth(number - 1))
-            .await
+        self.until(|heard| events(heard).iter().filter_map(&pick).nth(number - 1)).await
     }
 
     /// Waits for a state of listening.
     pub async fn state<T>(&self, pick: impl Fn(&ListenState) -> Option<T>) -> T {
-        self.until(|heard| {
-            heard
-                .iter()
-                .find_map(|h| if let Heard::State(s) = h { pick(s) } else { None })
-        })
-        .await
+        self.until(|heard| heard.iter().find_map(|h| if let Heard::State(s) = h { pick(s) } else { None }))
+            .await
     }
 
     /// Waits for the number-th session (from 1).
@@ -138,19 +127,11 @@ impl Ear {
 }
 
 pub fn sessions(heard: &[Heard]) -> impl Iterator<Item = SessionRecord> {
-    heard.iter().filter_map(|h| {
-        if let Heard::Opened(s) = h {
-            Some(s.clone())
-        } else {
-            None
-        }
-    })
+    heard.iter().filter_map(|h| if let Heard::Opened(s) = h { Some(s.clone()) } else { None })
 }
 
 pub fn events(heard: &[Heard]) -> Vec<JobEvent> {
-    let messages = heard
-        .iter()
-        .filter_map(|h| if let Heard::Message(m) = h { Some(m) } else { None });
+    let messages = heard.iter().filter_map(|h| if let Heard::Message(m) = h { Some(m) } else { None });
     messages.flat_map(|m| m.events.clone()).collect()
 }
 
@@ -197,26 +178,14 @@ impl Listening {
     ) -> Self {
         let (ear, cancel) = (Ear::new(capacity), CancellationToken::new());
         let left_behind = left_behind.map(str::to_owned);
-        let set = ListenTarget {
-            scale_set_id,
-            owner: "tester".to_owned(),
-            left_behind,
-        };
-        let task = tokio::spawn(listen(
-            service,
-            set,
-            Arc::clone(&ear) as Arc<dyn Audience>,
-            cancel.clone(),
-        ));
+        let set = ListenTarget { scale_set_id, owner: "tester".to_owned(), left_behind };
+        let task = tokio::spawn(listen(service, set, Arc::clone(&ear) as Arc<dyn Audience>, cancel.clone()));
         Listening { ear, cancel, task }
     }
 
     /// Waits for the end that comes by itself.
     pub async fn end(self) -> ListenEnd {
-        tokio::time::timeout(PATIENCE, self.task)
-            .await
-            .expect("the loop ends")
-            .unwrap()
+        tokio::time::timeout(PATIENCE, self.task).await.expect("the loop ends").unwrap()
     }
 
     /// Tells it to stop and waits for its end.
@@ -235,12 +204,7 @@ impl Listening {
 pub async fn listening(github: &SimGithub, capacity: u32) -> (Arc<Client>, ScaleSet, Listening) {
     let client = Arc::new(client(github));
     let set = scale_set(&client).await;
-    let listening = Listening::start(
-        Arc::clone(&client) as Arc<dyn ScaleSetService>,
-        set.id,
-        None,
-        capacity,
-    );
+    let listening = Listening::start(Arc::clone(&client) as Arc<dyn ScaleSetService>, set.id, None, capacity);
     listening.ear.opened(1).await;
     (client, set, listening)
 }

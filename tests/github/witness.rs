@@ -13,11 +13,7 @@ use scaleset::testing::{DEFAULT_PAT, Emulator, Endpoint, Fault};
 use crate::support::{Heard, Listening, SET, wanted};
 
 async fn emulator() -> (Emulator, Arc<Client>) {
-    let emulator = Emulator::builder()
-        .long_poll(Duration::from_secs(2))
-        .runner_group("gpu")
-        .start()
-        .await;
+    let emulator = Emulator::builder().long_poll(Duration::from_secs(2)).runner_group("gpu").start().await;
     let config = ClientConfig {
         url: emulator.config_url(),
         allow_insecure: true,
@@ -31,10 +27,7 @@ async fn emulator() -> (Emulator, Arc<Client>) {
 #[tokio::test]
 async fn a_whole_life_against_the_emulator() {
     let (emulator, client) = emulator().await;
-    let wanted = WantedScaleSet {
-        runner_group: "gpu".to_owned(),
-        ..wanted()
-    };
+    let wanted = WantedScaleSet { runner_group: "gpu".to_owned(), ..wanted() };
     let set = client.ensure_scale_set(&wanted, None).await.unwrap();
     assert_eq!(client.ensure_scale_set(&wanted, Some(set.id)).await.unwrap(), set);
     let listening = Listening::start(Arc::clone(&client) as Arc<dyn ScaleSetService>, set.id, None, 5);
@@ -48,37 +41,23 @@ async fn a_whole_life_against_the_emulator() {
     };
     let job = listening.ear.event(1, id).await;
     let runner = client.mint_jit(set.id, "fleet-a").await.unwrap();
-    assert_eq!(
-        client.find_runner("fleet-a").await.unwrap().unwrap().id,
-        runner.id
-    );
+    assert_eq!(client.find_runner("fleet-a").await.unwrap().unwrap().id, runner.id);
     emulator.start_job(request, Some("fleet-a"));
     let started = |event: &JobEvent| match event {
-        JobEvent::Started {
-            job,
-            runner_name,
-            runner_id,
-        } => Some((job.id.clone(), runner_name.clone(), *runner_id)),
+        JobEvent::Started { job, runner_name, runner_id } => {
+            Some((job.id.clone(), runner_name.clone(), *runner_id))
+        }
         _ => None,
     };
-    assert_eq!(
-        listening.ear.event(1, started).await,
-        (job.clone(), "fleet-a".to_owned(), runner.id)
-    );
+    assert_eq!(listening.ear.event(1, started).await, (job.clone(), "fleet-a".to_owned(), runner.id));
     let busy = client.remove_runner(runner.id).await;
-    assert!(
-        matches!(busy, Err(paddock::github::Error::RunnerBusy)),
-        "{busy:?}"
-    );
+    assert!(matches!(busy, Err(paddock::github::Error::RunnerBusy)), "{busy:?}");
     emulator.complete_job(request, Some("succeeded"));
     let completed = |event: &JobEvent| match event {
         JobEvent::Completed { job, outcome, .. } => Some((job.id.clone(), *outcome)),
         _ => None,
     };
-    assert_eq!(
-        listening.ear.event(1, completed).await,
-        (job, JobOutcome::Succeeded)
-    );
+    assert_eq!(listening.ear.event(1, completed).await, (job, JobOutcome::Succeeded));
 
     // What expires is renewed in place.
     emulator.expire_admin_tokens();
@@ -105,9 +84,6 @@ async fn a_session_left_behind_at_the_emulator_is_taken_over() {
     let set = client.ensure_scale_set(&wanted(), None).await.unwrap();
     let left = client.open_session(set.id, "earlier", None).await.unwrap();
     assert!(client.open_session(set.id, "tester", None).await.is_err());
-    client
-        .open_session(set.id, "tester", Some(&left.id))
-        .await
-        .unwrap();
+    client.open_session(set.id, "tester", Some(&left.id)).await.unwrap();
     assert_eq!(emulator.requests_to(Endpoint::Sessions).len(), 4);
 }

@@ -29,9 +29,7 @@ static CRD: OnceCell<()> = OnceCell::const_new();
 
 /// The kubeconfig of the administrator of the API server that all tests share.
 pub fn kubeconfig() -> PathBuf {
-    env::var_os("PADDOCK_TEST_KUBECONFIG")
-        .expect("run `make test`")
-        .into()
+    env::var_os("PADDOCK_TEST_KUBECONFIG").expect("run `make test`").into()
 }
 
 /// A client of the API server that all tests share, as its administrator, with the definition of `RunnerScaleSet`
@@ -47,9 +45,7 @@ pub async fn client_of(kubeconfig: &Path) -> Client {
     // Fails when another test of this process came first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     Client::try_from(config).unwrap()
 }
 
@@ -58,14 +54,9 @@ pub async fn install_crd(client: &Client) {
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     let crd = RunnerScaleSet::crd();
     let name = RunnerScaleSet::crd_name();
-    crds.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(crd))
-        .await
-        .unwrap();
+    crds.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(crd)).await.unwrap();
     let established = await_condition(crds, name, conditions::is_crd_established());
-    tokio::time::timeout(DEADLINE, established)
-        .await
-        .expect("the definition is not established")
-        .unwrap();
+    tokio::time::timeout(DEADLINE, established).await.expect("the definition is not established").unwrap();
 }
 
 /// Runs a test in a namespace of its own and removes it with all in it, also when the test panics.
@@ -76,10 +67,8 @@ pub async fn in_namespace(test: impl AsyncFnOnce(Client, &str)) {
 /// The same, on any API server.
 pub async fn in_namespace_of(client: Client, test: impl AsyncFnOnce(Client, &str)) {
     let namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
-    let created = Api::<Namespace>::all(client.clone())
-        .create(&PostParams::default(), &namespace)
-        .await
-        .unwrap();
+    let created =
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
     let name = created.metadata.name.unwrap();
     let outcome = AssertUnwindSafe(test(client.clone(), &name)).catch_unwind().await;
     remove_namespace(&client, &name).await;
@@ -97,10 +86,7 @@ async fn remove_namespace(client: &Client, name: &str) {
     namespaces.delete(name, &DeleteParams::default()).await.unwrap();
     let mut namespace = namespaces.get(name).await.unwrap();
     namespace.spec = None;
-    namespaces
-        .replace_subresource("finalize", name, &PostParams::default(), &namespace)
-        .await
-        .unwrap();
+    namespaces.replace_subresource("finalize", name, &PostParams::default(), &namespace).await.unwrap();
 }
 
 async fn delete_all<K>(client: &Client, namespace: &str)
@@ -108,9 +94,7 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    api.delete_collection(&DeleteParams::default(), &ListParams::default())
-        .await
-        .unwrap();
+    api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
 }
 
 /// A JSON merge patch (RFC 7386).

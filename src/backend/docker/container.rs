@@ -81,10 +81,7 @@ pub(super) async fn start(engine: &Engine, launch: &Launch) -> Result<Instance, 
 async fn create(engine: &Engine, client: &Client, launch: &Launch) -> Result<String, Error> {
     let template = &launch.template;
     let options = CreateContainerOptionsBuilder::new().name(&launch.runner);
-    let options = template
-        .platform
-        .iter()
-        .fold(options, |options, platform| options.platform(platform));
+    let options = template.platform.iter().fold(options, |options, platform| options.platform(platform));
     let body = body(engine, client, launch).await;
     let creation = client.docker.create_container(Some(options.build()), body);
     match within(CREATE, creation).await {
@@ -102,21 +99,15 @@ async fn create(engine: &Engine, client: &Client, launch: &Launch) -> Result<Str
                 None => Err(meaning(&error)),
             }
         }
-        Err(EngineError::RequestTimeoutError) => Err(Error::Unreachable(format!(
-            "making a container took longer than {} s",
-            CREATE.as_secs()
-        ))),
+        Err(EngineError::RequestTimeoutError) => {
+            Err(Error::Unreachable(format!("making a container took longer than {} s", CREATE.as_secs())))
+        }
         Err(error) => Err(meaning(&error)),
     }
 }
 
 async fn started(docker: &Docker, id: &str) -> Result<(), Error> {
-    call(
-        "starting a container",
-        START,
-        docker.start_container(id, None::<StartContainerOptions>),
-    )
-    .await
+    call("starting a container", START, docker.start_container(id, None::<StartContainerOptions>)).await
 }
 
 /// The container of that name, if it is this very runner's, and whether it has yet to end.
@@ -151,14 +142,9 @@ async fn discard(engine: &Engine, docker: &Docker, launch: &Launch) {
 
 async fn body(engine: &Engine, client: &Client, launch: &Launch) -> ContainerCreateBody {
     let template = &launch.template;
-    let user_env = template
-        .user_env()
-        .into_iter()
-        .map(|(name, value)| format!("{name}={value}"));
-    let own_env = [
-        format!("{JIT_CONFIGURATION}={}", launch.jit.expose()),
-        format!("{RETURN_VERSION_DEPRECATED}=1"),
-    ];
+    let user_env = template.user_env().into_iter().map(|(name, value)| format!("{name}={value}"));
+    let own_env =
+        [format!("{JIT_CONFIGURATION}={}", launch.jit.expose()), format!("{RETURN_VERSION_DEPRECATED}=1")];
     ContainerCreateBody {
         image: Some(template.image.clone()),
         // One empty word takes the image's own entrypoint away.
@@ -180,9 +166,7 @@ async fn host_config(engine: &Engine, client: &Client, template: &DockerTemplate
         DockerAccess::HostSocket => socket_of(engine).await,
     };
     HostConfig {
-        nano_cpus: template
-            .cpu_millis
-            .map(|millis| clamped(millis.saturating_mul(1_000_000))),
+        nano_cpus: template.cpu_millis.map(|millis| clamped(millis.saturating_mul(1_000_000))),
         memory: bytes,
         // Memory and swap together: none of the latter.
         memory_swap: bytes,
@@ -196,11 +180,7 @@ async fn host_config(engine: &Engine, client: &Client, template: &DockerTemplate
         }),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
-            config: Some(
-                log_options
-                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                    .into(),
-            ),
+            config: Some(log_options.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
         }),
         mounts,
         group_add,
@@ -211,10 +191,7 @@ async fn host_config(engine: &Engine, client: &Client, template: &DockerTemplate
 /// The engine's socket as a mount, and the group that may use it: its number on the host is not the image's.
 async fn socket_of(engine: &Engine) -> (Option<Vec<Mount>>, Option<Vec<String>>) {
     let path = engine.endpoint.path();
-    let group = tokio::fs::metadata(path)
-        .await
-        .ok()
-        .map(|metadata| vec![metadata.gid().to_string()]);
+    let group = tokio::fs::metadata(path).await.ok().map(|metadata| vec![metadata.gid().to_string()]);
     let mount = Mount {
         source: Some(path.to_owned()),
         target: Some(DOCKER_SOCKET.to_owned()),
@@ -239,11 +216,7 @@ pub(super) async fn remove(engine: &Engine, id: &str) -> Result<(), Error> {
 pub(super) async fn log_tail(engine: &Engine, id: &str) -> Result<String, Error> {
     let docker = engine.client()?.docker;
     is_ours(engine, &docker, id).await?;
-    let options = LogsOptionsBuilder::new()
-        .stdout(true)
-        .stderr(true)
-        .tail(TAIL_LINES)
-        .build();
+    let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(TAIL_LINES).build();
     let lines = docker
         .logs(id, Some(options))
         .map_ok(|line| String::from_utf8_lossy(&line.into_bytes()).into_owned());
@@ -260,16 +233,12 @@ async fn is_ours(engine: &Engine, docker: &Docker, id: &str) -> Result<(), Error
         None => {
             let inspection = docker.inspect_container(id, None::<InspectContainerOptions>);
             let found = call("an inspection", ANSWER, inspection).await?;
-            found
-                .config
-                .and_then(|config| config.labels?.remove(Identity::CLUSTER))
+            found.config.and_then(|config| config.labels?.remove(Identity::CLUSTER))
         }
     };
     match cluster.is_some_and(|cluster| cluster == engine.cluster) {
         true => Ok(()),
-        false => Err(Error::Refused(format!(
-            "container {id} does not belong to this cluster"
-        ))),
+        false => Err(Error::Refused(format!("container {id} does not belong to this cluster"))),
     }
 }
 
@@ -278,10 +247,9 @@ async fn destroy(engine: &Engine, docker: &Docker, id: &str) -> Result<(), Error
     let removed = match within(REMOVE, docker.remove_container(id, Some(options))).await {
         // Someone else's removal of it is under way.
         Err(EngineError::DockerResponseServerError { status_code: 409, .. }) => vanished(docker, id).await,
-        Err(EngineError::RequestTimeoutError) => Err(Error::Unreachable(format!(
-            "removing a container took longer than {} s",
-            REMOVE.as_secs()
-        ))),
+        Err(EngineError::RequestTimeoutError) => {
+            Err(Error::Unreachable(format!("removing a container took longer than {} s", REMOVE.as_secs())))
+        }
         removed => removed.map_err(|error| meaning(&error)),
     };
     if matches!(removed, Ok(()) | Err(Error::Gone)) {

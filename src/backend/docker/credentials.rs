@@ -53,11 +53,7 @@ impl RegistryCredentials {
     /// Reads the value of `.dockerconfigjson`.
     pub fn from_docker_config(json: &[u8]) -> Result<Self, InvalidCredentials> {
         let config: DockerConfig = serde_json::from_slice(json).map_err(|error| {
-            InvalidCredentials(format!(
-                "malformed at line {} column {}",
-                error.line(),
-                error.column()
-            ))
+            InvalidCredentials(format!("malformed at line {} column {}", error.line(), error.column()))
         })?;
         let logins = config.auths.into_iter().map(|(registry, auth)| {
             let registry = normal(&registry);
@@ -70,13 +66,10 @@ impl RegistryCredentials {
     pub(super) fn for_image(&self, image: &str) -> Option<&Login> {
         let name = qualified(image);
         let covers = |prefix: &str| {
-            name.strip_prefix(prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@']))
+            name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@']))
         };
         let logins = self.0.iter().filter(|(prefix, _)| covers(prefix));
-        logins
-            .max_by_key(|(prefix, _)| prefix.len())
-            .map(|(_, login)| login)
+        logins.max_by_key(|(prefix, _)| prefix.len()).map(|(_, login)| login)
     }
 }
 
@@ -84,23 +77,14 @@ impl Auth {
     fn login(self, registry: String) -> Result<Login, InvalidCredentials> {
         let (mut username, mut password) = (self.username, self.password);
         if let Some(auth) = self.auth.filter(|auth| !auth.is_empty()) {
-            let decoded = STANDARD
-                .decode(auth.trim())
-                .ok()
-                .and_then(|bytes| String::from_utf8(bytes).ok());
+            let decoded = STANDARD.decode(auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
             let pair = decoded.as_deref().and_then(|pair| pair.split_once(':'));
             let (user, word) =
                 pair.ok_or_else(|| InvalidCredentials(format!("malformed auth of {registry}")))?;
             (username, password) = (Some(user.to_owned()), Some(word.to_owned()));
         }
         let (identity_token, registry_token) = (self.identity_token, self.registry_token);
-        Ok(Login {
-            registry,
-            username,
-            password,
-            identity_token,
-            registry_token,
-        })
+        Ok(Login { registry, username, password, identity_token, registry_token })
     }
 }
 
@@ -126,33 +110,17 @@ impl fmt::Debug for Login {
 
 impl fmt::Debug for RegistryCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RegistryCredentials")
-            .field(&self.0.keys().collect::<Vec<_>>())
-            .finish()
+        f.debug_tuple("RegistryCredentials").field(&self.0.keys().collect::<Vec<_>>()).finish()
     }
 }
 
 /// A registry as a configuration names it: `https://index.docker.io/v1/`, `ghcr.io`, `ghcr.io/acme`.
 fn normal(registry: &str) -> String {
-    let bare = registry
-        .trim_start_matches("https://")
-        .trim_start_matches("http://")
-        .trim_end_matches('/');
-    let bare = bare
-        .strip_suffix("/v1")
-        .or(bare.strip_suffix("/v2"))
-        .unwrap_or(bare);
+    let bare = registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+    let bare = bare.strip_suffix("/v1").or(bare.strip_suffix("/v2")).unwrap_or(bare);
     let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
-    let host = if DOCKER_HUB_ALIASES.contains(&host) {
-        DOCKER_HUB
-    } else {
-        host
-    };
-    if path.is_empty() {
-        host.to_owned()
-    } else {
-        format!("{host}/{path}")
-    }
+    let host = if DOCKER_HUB_ALIASES.contains(&host) { DOCKER_HUB } else { host };
+    if path.is_empty() { host.to_owned() } else { format!("{host}/{path}") }
 }
 
 /// An image reference with its registry. The first part is a registry if it looks like a host, as Docker has it.
@@ -170,9 +138,7 @@ mod tests {
     use super::*;
 
     fn user(credentials: &RegistryCredentials, image: &str) -> Option<String> {
-        credentials
-            .for_image(image)
-            .and_then(|login| login.username.clone())
+        credentials.for_image(image).and_then(|login| login.username.clone())
     }
 
     #[test]
@@ -200,10 +166,7 @@ mod tests {
         ] {
             assert_eq!(user(&logins, image).as_deref(), expected, "{image}");
         }
-        assert_eq!(
-            logins.for_image("busybox").unwrap().password.as_deref(),
-            Some("pass:word")
-        );
+        assert_eq!(logins.for_image("busybox").unwrap().password.as_deref(), Some("pass:word"));
         assert!(!format!("{logins:?}").contains("planted-secret"));
     }
 
@@ -217,10 +180,7 @@ mod tests {
             r#"{"auths": {"ghcr.io": {"auth": "planted-secret"}}}"#,
         ] {
             let error = RegistryCredentials::from_docker_config(json.as_bytes()).unwrap_err();
-            assert!(
-                !format!("{error} {error:?}").contains("planted-secret"),
-                "{json}: {error}"
-            );
+            assert!(!format!("{error} {error:?}").contains("planted-secret"), "{json}: {error}");
         }
     }
 }

@@ -15,9 +15,7 @@ impl Endpoint {
             Some((scheme @ ("tcp" | "ssh"), _)) => {
                 Err(format!("{endpoint}: {scheme}:// endpoints are not available yet"))
             }
-            _ => Err(format!(
-                "{endpoint:?} is no endpoint of a Docker engine: unix:///path is"
-            )),
+            _ => Err(format!("{endpoint:?} is no endpoint of a Docker engine: unix:///path is")),
         }
     }
 
@@ -49,10 +47,7 @@ mod tests {
 
     #[test]
     fn local_sockets_only() {
-        assert_eq!(
-            Endpoint::parse("unix:///nowhere/d.sock").unwrap().to_string(),
-            "unix:///nowhere/d.sock"
-        );
+        assert_eq!(Endpoint::parse("unix:///nowhere/d.sock").unwrap().to_string(), "unix:///nowhere/d.sock");
         for (endpoint, why) in [
             ("tcp://10.0.0.7:2376", "tcp:// endpoints are not available yet"),
             ("ssh://ci@rack-1", "ssh:// endpoints are not available yet"),

@@ -134,19 +134,14 @@ impl Engine {
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Reservation> {
         let mut state = self.state();
         let seen = matches!(state.link, Link::Up(_));
-        (seen && state.slots.free(&state.index) > 0).then(|| Reservation {
-            number: state.slots.reserve(),
-            engine: Arc::clone(self),
-        })
+        (seen && state.slots.free(&state.index) > 0)
+            .then(|| Reservation { number: state.slots.reserve(), engine: Arc::clone(self) })
     }
 
     /// Counts a backend among the engine's users.
     pub(super) fn join(self: &Arc<Self>, scale_set_uid: &str, max_runners: Option<u32>) -> Membership {
         let number = self.state().slots.join(scale_set_uid, max_runners);
-        Membership {
-            engine: Arc::clone(self),
-            number,
-        }
+        Membership { engine: Arc::clone(self), number }
     }
 }
 

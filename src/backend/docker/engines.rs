@@ -54,11 +54,7 @@ pub struct Found {
 impl Engines {
     /// Knows no engine yet. `cluster` is the cluster's id; `waker` is told which scale sets should look again.
     pub fn new(cluster: impl Into<String>, waker: Waker) -> Self {
-        Engines {
-            cluster: cluster.into(),
-            waker,
-            followed: Mutex::default(),
-        }
+        Engines { cluster: cluster.into(), waker, followed: Mutex::default() }
     }
 
     /// The engine of an endpoint, followed from now on at the latest. Must be called within a Tokio runtime.
@@ -68,11 +64,7 @@ impl Engines {
         if let Some(engine) = followed.get(&endpoint).and_then(Weak::upgrade) {
             return engine;
         }
-        let engine = Arc::new(Engine::new(
-            endpoint.clone(),
-            self.cluster.clone(),
-            self.waker.clone(),
-        ));
+        let engine = Arc::new(Engine::new(endpoint.clone(), self.cluster.clone(), self.waker.clone()));
         let task = AbortOnDropHandle::new(tokio::spawn(follow(Arc::clone(&engine))));
         let engine = Arc::new(Followed { engine, _task: task });
         followed.insert(endpoint, Arc::downgrade(&engine));
@@ -81,10 +73,7 @@ impl Engines {
 
     /// All containers of this cluster on all engines, those whose scale set nobody knows among them. No IO.
     pub fn all_instances(&self) -> Vec<EngineListing> {
-        self.engines()
-            .iter()
-            .map(|followed| listing(&followed.engine))
-            .collect()
+        self.engines().iter().map(|followed| listing(&followed.engine)).collect()
     }
 
     /// The slots of each engine: its endpoint, those taken, and those free where there is a limit.
@@ -92,11 +81,7 @@ impl Engines {
         let slots = |followed: &Arc<Followed>| {
             let state = followed.engine.state();
             let free = state.slots.limit().map(|_| state.slots.free(&state.index));
-            (
-                followed.engine.endpoint.to_string(),
-                state.slots.taken(&state.index),
-                free,
-            )
+            (followed.engine.endpoint.to_string(), state.slots.taken(&state.index), free)
         };
         self.engines().iter().map(slots).collect()
     }
@@ -104,10 +89,7 @@ impl Engines {
     /// Removes a container of this cluster that no backend speaks for. [`Error::Gone`] when there is none.
     pub async fn remove(&self, endpoint: &str, instance_id: &str) -> Result<(), Error> {
         let endpoint = Endpoint::parse(endpoint).map_err(Error::Refused)?;
-        let followed = self
-            .engines()
-            .into_iter()
-            .find(|followed| followed.engine.endpoint == endpoint);
+        let followed = self.engines().into_iter().find(|followed| followed.engine.endpoint == endpoint);
         let followed = followed.ok_or_else(|| Error::Unreachable(format!("{endpoint} is not followed")))?;
         container::remove(&followed.engine, instance_id).await
     }
@@ -120,15 +102,9 @@ impl Engines {
 
 fn listing(engine: &Engine) -> EngineListing {
     let state = engine.state();
-    let ours = state
-        .index
-        .containers()
-        .filter(|known| known.cluster == engine.cluster);
+    let ours = state.index.containers().filter(|known| known.cluster == engine.cluster);
     let found = ours.map(|known| Found {
-        instance: Instance {
-            host: engine.endpoint.to_string(),
-            ..known.instance.clone()
-        },
+        instance: Instance { host: engine.endpoint.to_string(), ..known.instance.clone() },
         scale_set: known.scale_set.clone(),
     });
     EngineListing {

@@ -28,9 +28,7 @@ pub(super) async fn within<T>(
     deadline: Duration,
     call: impl Future<Output = Result<T, EngineError>>,
 ) -> Result<T, EngineError> {
-    tokio::time::timeout(deadline, call)
-        .await
-        .unwrap_or(Err(EngineError::RequestTimeoutError))
+    tokio::time::timeout(deadline, call).await.unwrap_or(Err(EngineError::RequestTimeoutError))
 }
 
 /// Which of the four kinds an engine's error is.
@@ -40,10 +38,9 @@ pub(super) fn meaning(error: &EngineError) -> Error {
         EngineError::DockerStreamError { error } => no_capacity(ENGINE_ERROR, error),
         EngineError::JsonDataError { .. }
         | EngineError::JsonSerdeError { .. }
-        | EngineError::APIVersionParseError {} => no_capacity(
-            ENGINE_ERROR,
-            &format!("the engine's answer is not understood: {error}"),
-        ),
+        | EngineError::APIVersionParseError {} => {
+            no_capacity(ENGINE_ERROR, &format!("the engine's answer is not understood: {error}"))
+        }
         _ => Error::Unreachable(with_causes(error)),
     }
 }
@@ -64,10 +61,7 @@ fn refusal(status: u16, message: &str) -> Error {
 }
 
 pub(super) fn no_capacity(reason: &'static str, message: &str) -> Error {
-    Error::NoCapacity {
-        reason,
-        message: message.to_owned(),
-    }
+    Error::NoCapacity { reason, message: message.to_owned() }
 }
 
 /// The HTTP client keeps the reason, such as a refused connection, in the error below the error.
@@ -107,21 +101,9 @@ mod tests {
             (404, "network image-net not found", NETWORK_MISSING),
             (404, "No such container: 9f3c", "gone"),
             (400, "Minimum memory limit allowed is 6MB", "refused"),
-            (
-                409,
-                "Conflict. The container name \"/x\" is already in use by container \"y\"",
-                "refused",
-            ),
-            (
-                500,
-                "unable to find user x: no matching entries in passwd file",
-                "refused",
-            ),
-            (
-                500,
-                "write /var/lib/docker/tmp/x: no space left on device",
-                ENGINE_ERROR,
-            ),
+            (409, "Conflict. The container name \"/x\" is already in use by container \"y\"", "refused"),
+            (500, "unable to find user x: no matching entries in passwd file", "refused"),
+            (500, "write /var/lib/docker/tmp/x: no space left on device", ENGINE_ERROR),
             (503, "", ENGINE_ERROR),
         ] {
             assert_eq!(reason(status, message), expected, "{message}");

@@ -32,10 +32,7 @@ const LISTING: Duration = Duration::from_secs(30);
 /// How often the events are checked against a listing.
 const RELIST: Duration = Duration::from_secs(30);
 /// How long to wait before connecting again.
-const RECONNECT: Backoff = Backoff {
-    first: Duration::from_millis(250),
-    last: Duration::from_secs(15),
-};
+const RECONNECT: Backoff = Backoff { first: Duration::from_millis(250), last: Duration::from_secs(15) };
 /// Inspections at once, when a listing shows containers that ended unseen.
 const INSPECTIONS: usize = 4;
 /// The events that matter.
@@ -80,29 +77,15 @@ async fn session(engine: &Engine, failures: &mut u32) -> Result<Infallible, Erro
 }
 
 async fn connect(engine: &Engine) -> Result<(Client, Timestamp), Error> {
-    let docker = Docker::connect_with_unix(
-        engine.endpoint.path(),
-        CLIENT_TIMEOUT.as_secs(),
-        API_DEFAULT_VERSION,
-    )
-    .map_err(|error| meaning(&error))?
-    .with_request_modifier(with_url_safe_login);
-    let docker = call(
-        "asking for the engine's version",
-        ANSWER,
-        docker.negotiate_version(),
-    )
-    .await?;
+    let docker =
+        Docker::connect_with_unix(engine.endpoint.path(), CLIENT_TIMEOUT.as_secs(), API_DEFAULT_VERSION)
+            .map_err(|error| meaning(&error))?
+            .with_request_modifier(with_url_safe_login);
+    let docker = call("asking for the engine's version", ANSWER, docker.negotiate_version()).await?;
     let about = call("asking for the engine's description", ANSWER, docker.info()).await?;
-    let now = about
-        .system_time
-        .and_then(|time| time.parse().ok())
-        .unwrap_or_else(Timestamp::now);
+    let now = about.system_time.and_then(|time| time.parse().ok()).unwrap_or_else(Timestamp::now);
     // "N/A" is the engine's word for an init program that it cannot run.
-    let init = about
-        .init_commit
-        .and_then(|commit| commit.id)
-        .is_some_and(|id| id != "N/A");
+    let init = about.init_commit.and_then(|commit| commit.id).is_some_and(|id| id != "N/A");
     let version = about.server_version.unwrap_or_default();
     debug!(endpoint = %engine.endpoint, version, api = %docker.client_version(), init, "Docker engine answers");
     Ok((Client { docker, init }, now))
@@ -112,10 +95,8 @@ async fn connect(engine: &Engine) -> Result<(Client, Timestamp), Error> {
 /// plain alphabet, so a password with the wrong characters in the wrong place would be lost.
 fn with_url_safe_login(mut request: BollardRequest) -> BollardRequest {
     if let Some(login) = request.headers_mut().get_mut("x-registry-auth")
-        && let Some(safe) = login
-            .to_str()
-            .ok()
-            .and_then(|text| text.replace('+', "-").replace('/', "_").parse().ok())
+        && let Some(safe) =
+            login.to_str().ok().and_then(|text| text.replace('+', "-").replace('/', "_").parse().ok())
     {
         *login = safe;
         login.set_sensitive(true);
@@ -129,10 +110,7 @@ fn events(docker: &Docker, since: Timestamp) -> impl Stream<Item = Result<EventM
         ("label", vec![Identity::CLUSTER]),
         ("event", EVENTS.into()),
     ]);
-    let options = EventsOptionsBuilder::new()
-        .since(&since.as_second().to_string())
-        .filters(&filters)
-        .build();
+    let options = EventsOptionsBuilder::new().since(&since.as_second().to_string()).filters(&filters).build();
     docker.events(Some(options)).map_err(|error| meaning(&error))
 }
 
@@ -152,10 +130,7 @@ fn listings<'a>(engine: &'a Engine, docker: &'a Docker) -> impl Stream<Item = Re
 
 async fn list(engine: &Engine, docker: &Docker) -> Result<Vec<Container>, Error> {
     let filters = HashMap::from([("label", vec![Identity::CLUSTER])]);
-    let options = ListContainersOptionsBuilder::new()
-        .all(true)
-        .filters(&filters)
-        .build();
+    let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
     let summaries = call("a listing", LISTING, docker.list_containers(Some(options))).await?;
     let containers = stream::iter(summaries).map(|summary| describe(engine, docker, summary));
     let containers: Vec<Option<Container>> = containers.buffered(INSPECTIONS).try_collect().await?;
@@ -170,10 +145,8 @@ async fn describe(
 ) -> Result<Option<Container>, Error> {
     use ContainerSummaryStateEnum::{CREATED, DEAD, EXITED, REMOVING};
     let id = summary.id.unwrap_or_default();
-    let created_at = summary
-        .created
-        .and_then(|second| Timestamp::from_second(second).ok())
-        .unwrap_or_default();
+    let created_at =
+        summary.created.and_then(|second| Timestamp::from_second(second).ok()).unwrap_or_default();
     let state = match summary.state {
         Some(CREATED) => InstanceState::Starting,
         _ => InstanceState::Running,
@@ -200,10 +173,7 @@ async fn ended(
         Err(Error::Gone) => return Ok(None),
         inspected => inspected?.state.unwrap_or_default(),
     };
-    let finished_at = inspected
-        .finished_at
-        .and_then(|at| at.parse::<Timestamp>().ok())
-        .unwrap_or_default();
+    let finished_at = inspected.finished_at.and_then(|at| at.parse::<Timestamp>().ok()).unwrap_or_default();
     container.out_of_memory = inspected.oom_killed.unwrap_or_default();
     container.instance.state = InstanceState::Exited(Exit {
         code: inspected.exit_code,
@@ -222,11 +192,7 @@ fn listed(engine: &Engine, client: &Client, asked_at: u64, listing: Vec<Containe
             state.link = Link::Up(client.clone());
             state.connections += 1;
             affected.extend(state.slots.users());
-            let ours = state
-                .index
-                .containers()
-                .filter(|known| known.cluster == engine.cluster)
-                .count();
+            let ours = state.index.containers().filter(|known| known.cluster == engine.cluster).count();
             info!(endpoint = %engine.endpoint, containers = ours, "Docker engine connected");
         }
         affected

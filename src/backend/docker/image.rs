@@ -22,10 +22,7 @@ use crate::backend::Error;
 use crate::backend::backoff::Backoff;
 
 /// How long to wait before an image that could not be had is tried again.
-pub(super) const RETRY: Backoff = Backoff {
-    first: Duration::from_secs(5),
-    last: Duration::from_secs(300),
-};
+pub(super) const RETRY: Backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_secs(300) };
 /// For an image's description.
 const INSPECTION: Duration = Duration::from_secs(15);
 /// A pull that says nothing for so long is stuck.
@@ -61,11 +58,7 @@ pub(super) enum State {
     /// It is there.
     Ready,
     /// It could not be had.
-    Failed {
-        until: Timestamp,
-        reason: &'static str,
-        message: String,
-    },
+    Failed { until: Timestamp, reason: &'static str, message: String },
 }
 
 impl State {
@@ -81,11 +74,7 @@ impl State {
 
 impl Image {
     pub(super) fn new(wanted: Wanted) -> Self {
-        Image {
-            wanted,
-            state: watch::Sender::new(State::Unknown),
-            failures: AtomicU32::new(0),
-        }
+        Image { wanted, state: watch::Sender::new(State::Unknown), failures: AtomicU32::new(0) }
     }
 
     pub(super) fn state(&self) -> State {
@@ -105,9 +94,7 @@ impl Image {
         }
         let mut state = self.state.subscribe();
         self.begin(engine, |state| *state == State::Ready || state.may_begin());
-        let settled = state
-            .wait_for(|state| !matches!(state, State::Preparing(_)))
-            .await;
+        let settled = state.wait_for(|state| !matches!(state, State::Preparing(_))).await;
         match settled.map(|state| state.clone()) {
             Ok(State::Failed { reason, message, .. }) => Err(Error::NoCapacity { reason, message }),
             Ok(State::Unknown) | Err(_) => {
@@ -160,10 +147,7 @@ impl Image {
         self.state.send_replace(match result {
             Ok(()) => State::Ready,
             Err(Error::NoCapacity { reason, message }) => {
-                warn!(
-                    image = self.wanted.reference,
-                    reason, message, "image cannot be used"
-                );
+                warn!(image = self.wanted.reference, reason, message, "image cannot be used");
                 self.failed(reason, message)
             }
             // The engine went away: it is asked again when it is back.
@@ -176,18 +160,12 @@ impl Image {
 
     fn failed(&self, reason: &'static str, message: String) -> State {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        State::Failed {
-            until: Timestamp::now() + RETRY.after(failures),
-            reason,
-            message,
-        }
+        State::Failed { until: Timestamp::now() + RETRY.after(failures), reason, message }
     }
 
     async fn ensure(&self, engine: &Engine) -> Result<(), Error> {
         let docker = engine.client()?.docker;
-        let Wanted {
-            reference, policy, ..
-        } = &self.wanted;
+        let Wanted { reference, policy, .. } = &self.wanted;
         match policy {
             PullPolicy::Always => self.pull(engine, &docker).await,
             PullPolicy::IfNotPresent if self.present(&docker).await? => Ok(()),
@@ -201,22 +179,9 @@ impl Image {
     }
 
     async fn present(&self, docker: &Docker) -> Result<bool, Error> {
-        match call(
-            "an image's description",
-            INSPECTION,
-            docker.inspect_image(&self.wanted.reference),
-        )
-        .await
-        {
-            Ok(image) => Ok(self
-                .wanted
-                .platform
-                .as_deref()
-                .is_none_or(|platform| is_for(&image, platform))),
-            Err(Error::NoCapacity {
-                reason: IMAGE_MISSING,
-                ..
-            }) => Ok(false),
+        match call("an image's description", INSPECTION, docker.inspect_image(&self.wanted.reference)).await {
+            Ok(image) => Ok(self.wanted.platform.as_deref().is_none_or(|platform| is_for(&image, platform))),
+            Err(Error::NoCapacity { reason: IMAGE_MISSING, .. }) => Ok(false),
             Err(Error::Unreachable(why)) => Err(Error::Unreachable(why)),
             Err(error) => Err(Error::NoCapacity {
                 reason: IMAGE_MISSING,
@@ -226,28 +191,18 @@ impl Image {
     }
 
     async fn pull(&self, engine: &Engine, docker: &Docker) -> Result<(), Error> {
-        let Wanted {
-            reference,
-            platform,
-            login,
-            ..
-        } = &self.wanted;
+        let Wanted { reference, platform, login, .. } = &self.wanted;
         info!(image = reference, endpoint = %engine.endpoint, "pulling image");
         let begun = Instant::now();
-        self.pull_through(
-            engine,
-            docker,
-            &pull_options(reference, platform.as_deref()),
-            login.as_ref(),
-        )
-        .await
-        .map_err(|error| match error {
-            Error::Unreachable(why) => Error::Unreachable(why),
-            error => Error::NoCapacity {
-                reason: IMAGE_PULL_FAILED,
-                message: format!("image {reference} cannot be pulled: {error}"),
-            },
-        })?;
+        self.pull_through(engine, docker, &pull_options(reference, platform.as_deref()), login.as_ref())
+            .await
+            .map_err(|error| match error {
+                Error::Unreachable(why) => Error::Unreachable(why),
+                error => Error::NoCapacity {
+                    reason: IMAGE_PULL_FAILED,
+                    message: format!("image {reference} cannot be pulled: {error}"),
+                },
+            })?;
         let seconds = begun.elapsed().as_secs_f64();
         info!(image = reference, endpoint = %engine.endpoint, seconds, "image pulled");
         Ok(())
@@ -263,10 +218,7 @@ impl Image {
         let login = login.map(Login::credentials);
         let mut lines = std::pin::pin!(docker.create_image(Some(options.clone()), None, login));
         let (mut progress, mut reported) = (Progress::default(), Instant::now());
-        while let Some(line) = tokio::time::timeout(STALLED, lines.next())
-            .await
-            .map_err(|_| stalled())?
-        {
+        while let Some(line) = tokio::time::timeout(STALLED, lines.next()).await.map_err(|_| stalled())? {
             progress.add(line.map_err(|error| meaning(&error))?);
             let message = format!("pulling image {}{progress}", self.wanted.reference);
             self.state.send_replace(State::Preparing(message.clone()));
@@ -290,16 +242,9 @@ fn stalled() -> Error {
 /// A name without a tag stands for `latest`, as in `docker run`; older engines would fetch all tags of it.
 fn pull_options(reference: &str, platform: Option<&str>) -> bollard::query_parameters::CreateImageOptions {
     let name = reference.rsplit('/').next().unwrap_or(reference);
-    let named = if name.contains([':', '@']) {
-        reference.to_owned()
-    } else {
-        format!("{reference}:latest")
-    };
+    let named = if name.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") };
     let options = CreateImageOptionsBuilder::new().from_image(&named);
-    platform
-        .into_iter()
-        .fold(options, |options, platform| options.platform(platform))
-        .build()
+    platform.into_iter().fold(options, |options, platform| options.platform(platform)).build()
 }
 
 /// Whether an image is for a platform, `os/architecture[/variant]`.
@@ -323,9 +268,7 @@ impl Progress {
                 self.0.insert(layer, (current, total));
             }
             (Some("Download complete" | "Pull complete"), ..) => {
-                self.0
-                    .entry(layer)
-                    .and_modify(|(current, total)| *current = *total);
+                self.0.entry(layer).and_modify(|(current, total)| *current = *total);
             }
             _ => {}
         }
@@ -340,13 +283,7 @@ impl std::fmt::Display for Progress {
             return Ok(());
         }
         let megabytes = |bytes: i64| bytes / 1_000_000;
-        write!(
-            f,
-            ": {} %, {} of {} MB",
-            current * 100 / total,
-            megabytes(current),
-            megabytes(total)
-        )
+        write!(f, ": {} %, {} of {} MB", current * 100 / total, megabytes(current), megabytes(total))
     }
 }
 
@@ -361,27 +298,13 @@ mod tests {
         let mut line = |layer: &str, status: &str, current: Option<i64>, total: Option<i64>| {
             let progress_detail = Some(ProgressDetail { current, total });
             let (id, status) = (Some(layer.to_owned()), Some(status.to_owned()));
-            progress.add(CreateImageInfo {
-                id,
-                status,
-                progress_detail,
-                ..CreateImageInfo::default()
-            });
+            progress.add(CreateImageInfo { id, status, progress_detail, ..CreateImageInfo::default() });
             progress.to_string()
         };
         assert_eq!(line("a", "Pulling fs layer", None, None), "");
-        assert_eq!(
-            line("a", "Downloading", Some(50_000_000), Some(200_000_000)),
-            ": 25 %, 50 of 200 MB"
-        );
-        assert_eq!(
-            line("b", "Downloading", Some(100_000_000), Some(100_000_000)),
-            ": 50 %, 150 of 300 MB"
-        );
-        assert_eq!(
-            line("a", "Download complete", None, None),
-            ": 100 %, 300 of 300 MB"
-        );
+        assert_eq!(line("a", "Downloading", Some(50_000_000), Some(200_000_000)), ": 25 %, 50 of 200 MB");
+        assert_eq!(line("b", "Downloading", Some(100_000_000), Some(100_000_000)), ": 50 %, 150 of 300 MB");
+        assert_eq!(line("a", "Download complete", None, None), ": 100 %, 300 of 300 MB");
     }
 
     #[test]
@@ -405,12 +328,9 @@ mod tests {
             variant: text("v8"),
             ..ImageInspect::default()
         };
-        for (platform, expected) in [
-            ("linux", true),
-            ("linux/arm64", true),
-            ("linux/arm64/v8", true),
-            ("linux/amd64", false),
-        ] {
+        for (platform, expected) in
+            [("linux", true), ("linux/arm64", true), ("linux/arm64/v8", true), ("linux/amd64", false)]
+        {
             assert_eq!(is_for(&image, platform), expected, "{platform}");
         }
     }

@@ -46,11 +46,7 @@ impl Container {
     }
 
     fn end(&mut self, code: Option<i64>, at: Timestamp) {
-        self.instance.state = InstanceState::Exited(Exit {
-            code,
-            out_of_memory: false,
-            at,
-        });
+        self.instance.state = InstanceState::Exited(Exit { code, out_of_memory: false, at });
     }
 
     fn apply(&mut self, change: Change, at: Timestamp) {
@@ -190,8 +186,7 @@ impl Index {
     fn put(&mut self, container: Container) -> String {
         self.version += 1;
         let uid = container.instance.scale_set_uid.clone();
-        self.containers
-            .insert(container.instance.id.clone(), (self.version, container));
+        self.containers.insert(container.instance.id.clone(), (self.version, container));
         uid
     }
 }
@@ -214,18 +209,12 @@ mod tests {
             (Identity::BACKEND, "rack"),
             (Identity::TEMPLATE_HASH, "hash"),
         ];
-        let labels = labels
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into();
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         Container::from_labels(id, &labels, at(0), state).unwrap()
     }
 
     fn exited(code: i64, second: i64) -> InstanceState {
-        InstanceState::Exited(Exit {
-            code: Some(code),
-            out_of_memory: false,
-            at: at(second),
-        })
+        InstanceState::Exited(Exit { code: Some(code), out_of_memory: false, at: at(second) })
     }
 
     fn event(index: &mut Index, id: &str, change: Change, second: i64) -> Option<String> {
@@ -255,10 +244,7 @@ mod tests {
     fn what_someone_else_destroys_is_seen_to_end() {
         let mut index = Index::default();
         event(&mut index, "a", Change::Started, 1);
-        assert_eq!(
-            event(&mut index, "a", Change::Destroyed, 2).as_deref(),
-            Some("uid")
-        );
+        assert_eq!(event(&mut index, "a", Change::Destroyed, 2).as_deref(), Some("uid"));
         assert!(state(&index, "a").unwrap().ended());
         assert_eq!(event(&mut index, "a", Change::Started, 1), None);
         assert_eq!(index.forget("a").as_deref(), Some("uid"));
@@ -268,18 +254,15 @@ mod tests {
 
     #[test]
     fn want_of_memory_is_seen_on_either_side_of_the_death() {
-        for changes in [
-            [Change::OutOfMemory, Change::Died(Some(137))],
-            [Change::Died(Some(137)), Change::OutOfMemory],
-        ] {
+        for changes in
+            [[Change::OutOfMemory, Change::Died(Some(137))], [Change::Died(Some(137)), Change::OutOfMemory]]
+        {
             let mut index = Index::default();
             event(&mut index, "a", Change::Started, 1);
             for change in changes {
                 assert!(event(&mut index, "a", change, 2).is_some());
             }
-            let Some(InstanceState::Exited(exit)) = state(&index, "a") else {
-                panic!()
-            };
+            let Some(InstanceState::Exited(exit)) = state(&index, "a") else { panic!() };
             assert!(exit.out_of_memory && !exit.killed());
         }
         let mut index = Index::default();
@@ -295,9 +278,7 @@ mod tests {
             event(&mut index, id, Change::Started, 1);
         }
         let asked_at = index.version();
-        let listing = ["gone", "dies", "stays"]
-            .map(|id| container(id, InstanceState::Running))
-            .into();
+        let listing = ["gone", "dies", "stays"].map(|id| container(id, InstanceState::Running)).into();
         event(&mut index, "gone", Change::Destroyed, 2);
         event(&mut index, "dies", Change::Died(Some(0)), 2);
         event(&mut index, "new", Change::Created, 2);
@@ -317,11 +298,7 @@ mod tests {
         assert_eq!(event(&mut index, "a", Change::Died(Some(0)), 5), None);
         assert_eq!(state(&index, "a"), Some(exited(0, 5)));
         event(&mut index, "a", Change::Started, 6);
-        assert_eq!(
-            state(&index, "a"),
-            Some(InstanceState::Running),
-            "someone started it again"
-        );
+        assert_eq!(state(&index, "a"), Some(InstanceState::Running), "someone started it again");
     }
 
     #[test]
@@ -329,24 +306,14 @@ mod tests {
         let mut index = Index::default();
         event(&mut index, "a", Change::Created, 1);
         event(&mut index, "a", Change::Destroyed, 2);
-        assert!(
-            index
-                .started(container("a", InstanceState::Starting))
-                .state
-                .ended()
-        );
+        assert!(index.started(container("a", InstanceState::Starting)).state.ended());
         event(&mut index, "b", Change::Died(Some(1)), 1);
         index.started(container("b", InstanceState::Starting));
         assert_eq!(state(&index, "b"), Some(exited(1, 1)));
     }
 
     /// The life of a container, as the engine goes through it.
-    const LIFE: [Change; 4] = [
-        Change::Created,
-        Change::Started,
-        Change::Died(Some(3)),
-        Change::Destroyed,
-    ];
+    const LIFE: [Change; 4] = [Change::Created, Change::Started, Change::Died(Some(3)), Change::Destroyed];
 
     fn shown(steps: usize) -> Option<InstanceState> {
         match steps {

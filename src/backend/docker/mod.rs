@@ -66,12 +66,7 @@ enum Trouble {
     #[default]
     None,
     /// The last start failed for want of something.
-    Lacking {
-        until: Timestamp,
-        failures: u32,
-        reason: &'static str,
-        message: String,
-    },
+    Lacking { until: Timestamp, failures: u32, reason: &'static str, message: String },
     /// The engine, at that connection, refused what it was asked for.
     Refused { connection: u64, message: String },
 }
@@ -90,26 +85,16 @@ impl DockerBackend {
         for spec in &template.hosts {
             let place = Place::new(spec, &identity, &template, engines).and_then(|place| {
                 let same = |host: &&Host| {
-                    host.engine()
-                        .is_some_and(|engine| Arc::ptr_eq(engine, &place.followed.engine))
+                    host.engine().is_some_and(|engine| Arc::ptr_eq(engine, &place.followed.engine))
                 };
                 match hosts.iter().find(same) {
                     Some(host) => Err(format!("{} is host {} already", spec.endpoint, host.name)),
                     None => Ok(place),
                 }
             });
-            hosts.push(Host {
-                name: spec.name.clone(),
-                place,
-            });
+            hosts.push(Host { name: spec.name.clone(), place });
         }
-        DockerBackend {
-            name: name.into(),
-            identity,
-            template: Arc::new(template),
-            template_hash,
-            hosts,
-        }
+        DockerBackend { name: name.into(), identity, template: Arc::new(template), template_hash, hosts }
     }
 
     fn place(&self, host: &str) -> Result<&Place, Error> {
@@ -127,9 +112,7 @@ impl DockerBackend {
             (Identity::TEMPLATE_HASH, &self.template_hash),
             (Identity::BACKEND, &self.name),
         ];
-        labels
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into()
+        labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
     }
 
     fn listing(&self, host: &str, engine: &Engine) -> Listing {
@@ -139,10 +122,7 @@ impl DockerBackend {
                 && known.instance.scale_set_uid == self.identity.scale_set_uid
                 && known.instance.backend == self.name
         });
-        let instances = instances.map(|known| Instance {
-            host: host.to_owned(),
-            ..known.instance.clone()
-        });
+        let instances = instances.map(|known| Instance { host: host.to_owned(), ..known.instance.clone() });
         Listing {
             host: host.to_owned(),
             listed_at: state.listed_at,
@@ -171,10 +151,7 @@ impl Backend for DockerBackend {
     }
 
     fn instances(&self) -> Vec<Listing> {
-        let engines = self
-            .hosts
-            .iter()
-            .filter_map(|host| Some((&host.name, host.engine()?)));
+        let engines = self.hosts.iter().filter_map(|host| Some((&host.name, host.engine()?)));
         engines.map(|(name, engine)| self.listing(name, engine)).collect()
     }
 
@@ -186,10 +163,7 @@ impl Backend for DockerBackend {
 
     fn reserve(&self, host: &str) -> Option<Slot> {
         let reservation = self.place(host).ok()?.followed.engine.reserve()?;
-        Some(Slot {
-            host: host.to_owned(),
-            hold: Box::new(reservation),
-        })
+        Some(Slot { host: host.to_owned(), hold: Box::new(reservation) })
     }
 
     /// Carried through even if the caller stops waiting for it, so that nothing is left half made.
@@ -213,20 +187,10 @@ impl Backend for DockerBackend {
             drop(reservation);
             started
         });
-        let started = started
-            .await
-            .unwrap_or_else(|error| Err(Error::Unreachable(error.to_string())));
+        let started = started.await.unwrap_or_else(|error| Err(Error::Unreachable(error.to_string())));
         place.learn(&started);
-        debug!(
-            runner = runner.name,
-            host = slot.host,
-            ok = started.is_ok(),
-            "container start"
-        );
-        started.map(|instance| Instance {
-            host: slot.host,
-            ..instance
-        })
+        debug!(runner = runner.name, host = slot.host, ok = started.is_ok(), "container start");
+        started.map(|instance| Instance { host: slot.host, ..instance })
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
@@ -253,12 +217,7 @@ impl Host {
             Ok(place) => place.state(),
             Err(why) => (Availability::Refused, 0, why.clone()),
         };
-        HostState {
-            name: self.name.clone(),
-            availability,
-            free_slots,
-            message,
-        }
+        HostState { name: self.name.clone(), availability, free_slots, message }
     }
 }
 
@@ -278,9 +237,7 @@ impl Place {
             reference: template.image.clone(),
             platform: template.platform.clone(),
             policy: template.pull_policy,
-            login: logins
-                .and_then(|logins| logins.for_image(&template.image))
-                .cloned(),
+            login: logins.and_then(|logins| logins.for_image(&template.image)).cloned(),
         };
         let followed = engines.engine(endpoint);
         Ok(Place {
@@ -305,25 +262,12 @@ impl Place {
             Trouble::Refused { connection, message } if *connection == state.connections => {
                 (Availability::Refused, message.clone())
             }
-            Trouble::Lacking {
-                until,
-                reason,
-                message,
-                ..
-            } if *until > Timestamp::now() => (
-                Availability::BackOff {
-                    until: *until,
-                    reason,
-                },
-                message.clone(),
-            ),
+            Trouble::Lacking { until, reason, message, .. } if *until > Timestamp::now() => {
+                (Availability::BackOff { until: *until, reason }, message.clone())
+            }
             _ => image_state(&self.image),
         };
-        let message = if message.is_empty() && free == 0 {
-            full(&state)
-        } else {
-            message
-        };
+        let message = if message.is_empty() && free == 0 { full(&state) } else { message };
         (availability, free, message)
     }
 
@@ -334,21 +278,12 @@ impl Place {
                 self.image.started();
                 *self.trouble() = Trouble::None;
             }
-            Err(Error::NoCapacity {
-                reason: IMAGE_MISSING,
-                message,
-            }) => self.image.missing(message),
-            Err(Error::NoCapacity {
-                reason: IMAGE_PULL_FAILED,
-                ..
-            }) => {}
+            Err(Error::NoCapacity { reason: IMAGE_MISSING, message }) => self.image.missing(message),
+            Err(Error::NoCapacity { reason: IMAGE_PULL_FAILED, .. }) => {}
             Err(Error::NoCapacity { reason, message }) => self.trouble().lacks(reason, message),
             Err(Error::Refused(message)) => {
                 let connection = self.followed.engine.state().connections;
-                *self.trouble() = Trouble::Refused {
-                    connection,
-                    message: message.clone(),
-                };
+                *self.trouble() = Trouble::Refused { connection, message: message.clone() };
             }
             Err(Error::Unreachable(_) | Error::Gone) => self.followed.engine.suspect(),
         }
@@ -379,11 +314,9 @@ fn image_state(image: &Image) -> (Availability, String) {
         image::State::Ready => (Availability::Ready, String::new()),
         image::State::Unknown => (Availability::Unprepared, String::new()),
         image::State::Preparing(message) => (Availability::Preparing, message),
-        image::State::Failed {
-            until,
-            reason,
-            message,
-        } if until > Timestamp::now() => (Availability::BackOff { until, reason }, message),
+        image::State::Failed { until, reason, message } if until > Timestamp::now() => {
+            (Availability::BackOff { until, reason }, message)
+        }
         image::State::Failed { message, .. } => (Availability::Unprepared, message),
     }
 }
@@ -398,9 +331,6 @@ fn full(state: &State) -> String {
 
 impl fmt::Debug for DockerBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DockerBackend")
-            .field("name", &self.name)
-            .field("template", &self.template)
-            .finish()
+        f.debug_struct("DockerBackend").field("name", &self.name).field("template", &self.template).finish()
     }
 }

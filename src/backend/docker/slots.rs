@@ -24,13 +24,7 @@ impl Slots {
     /// leaves. Returns its number.
     pub(super) fn join(&mut self, scale_set_uid: &str, max_runners: Option<u32>) -> u64 {
         let number = self.number();
-        self.users.insert(
-            number,
-            User {
-                scale_set_uid: scale_set_uid.to_owned(),
-                max_runners,
-            },
-        );
+        self.users.insert(number, User { scale_set_uid: scale_set_uid.to_owned(), max_runners });
         number
     }
 
@@ -41,10 +35,7 @@ impl Slots {
 
     /// The UIDs of the scale sets that use it.
     pub(super) fn users(&self) -> BTreeSet<String> {
-        self.users
-            .values()
-            .map(|user| user.scale_set_uid.clone())
-            .collect()
+        self.users.values().map(|user| user.scale_set_uid.clone()).collect()
     }
 
     /// Holds a place. Returns its number.
@@ -71,14 +62,8 @@ impl Slots {
 
     /// Places taken: containers that have not ended, of whatever cluster, and those held for runners not seen yet.
     pub(super) fn taken(&self, index: &Index) -> u32 {
-        let seen: HashSet<&str> = index
-            .containers()
-            .map(|known| known.instance.runner.as_str())
-            .collect();
-        let live = index
-            .containers()
-            .filter(|known| !known.instance.state.ended())
-            .count();
+        let seen: HashSet<&str> = index.containers().map(|known| known.instance.runner.as_str()).collect();
+        let live = index.containers().filter(|known| !known.instance.state.ended()).count();
         let unseen = |runner: &&Option<String>| runner.as_deref().is_none_or(|runner| !seen.contains(runner));
         let held = self.reservations.values().filter(unseen).count();
         u32::try_from(live + held).unwrap_or(u32::MAX)
@@ -86,8 +71,7 @@ impl Slots {
 
     /// Places free; `u32::MAX` where there is no limit.
     pub(super) fn free(&self, index: &Index) -> u32 {
-        self.limit()
-            .map_or(u32::MAX, |limit| limit.saturating_sub(self.taken(index)))
+        self.limit().map_or(u32::MAX, |limit| limit.saturating_sub(self.taken(index)))
     }
 
     fn number(&mut self) -> u64 {

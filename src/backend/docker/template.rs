@@ -79,13 +79,8 @@ pub struct HostSpec {
 impl DockerTemplate {
     /// The environment that the user asked for, without the names that are the controller's own.
     pub(super) fn user_env(&self) -> BTreeMap<&str, &str> {
-        let pairs = self
-            .env
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
-        pairs
-            .filter(|(name, _)| ![JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED].contains(name))
-            .collect()
+        let pairs = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        pairs.filter(|(name, _)| ![JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED].contains(name)).collect()
     }
 
     /// Why no engine could run it. Judged here and not by the engine, whose answer would show the value.
@@ -94,10 +89,7 @@ impl DockerTemplate {
             return Some("no image is named".to_owned());
         }
         let malformed = |name: &str| name.is_empty() || name.contains(['=', '\0']);
-        let (name, _) = self
-            .env
-            .iter()
-            .find(|(name, value)| malformed(name) || value.contains('\0'))?;
+        let (name, _) = self.env.iter().find(|(name, value)| malformed(name) || value.contains('\0'))?;
         Some(match malformed(name) {
             true => format!("{name:?} cannot be the name of an environment variable"),
             false => format!("the value of environment variable {name} contains a NUL character"),
@@ -201,15 +193,8 @@ mod tests {
         let same = template().hash();
         assert_eq!(changed(|t| t.pull_policy = PullPolicy::Always), same);
         assert_eq!(changed(|t| t.env.reverse()), same);
-        assert_eq!(
-            changed(|t| t.env.push((JIT_CONFIGURATION.into(), "x".into()))),
-            same
-        );
-        let host = HostSpec {
-            name: "h".into(),
-            endpoint: "unix:///x".into(),
-            max_runners: Some(1),
-        };
+        assert_eq!(changed(|t| t.env.push((JIT_CONFIGURATION.into(), "x".into()))), same);
+        let host = HostSpec { name: "h".into(), endpoint: "unix:///x".into(), max_runners: Some(1) };
         let mut elsewhere = template();
         elsewhere.hosts.push(host);
         assert_eq!(elsewhere.hash(), same);

@@ -55,9 +55,7 @@ pub async fn listen(
     audience: Arc<dyn Audience>,
     cancel: CancellationToken,
 ) -> ListenEnd {
-    Listener::new(service, set, audience, cancel, Pace::default())
-        .listen()
-        .await
+    Listener::new(service, set, audience, cancel, Pace::default()).listen().await
 }
 
 struct Listener {
@@ -97,15 +95,7 @@ impl Listener {
         cancel: CancellationToken,
         pace: Pace,
     ) -> Self {
-        Listener {
-            service,
-            set,
-            audience,
-            cancel,
-            pace,
-            last: None,
-            trouble: Trouble::default(),
-        }
+        Listener { service, set, audience, cancel, pace, last: None, trouble: Trouble::default() }
     }
 
     async fn listen(mut self) -> ListenEnd {
@@ -158,32 +148,19 @@ impl Listener {
 
     /// The session to clear before the next is opened: our own last one, or an earlier controller's.
     fn left_behind(&self) -> Option<String> {
-        self.last
-            .as_ref()
-            .map(|session| session.id.clone())
-            .or_else(|| self.set.left_behind.clone())
+        self.last.as_ref().map(|session| session.id.clone()).or_else(|| self.set.left_behind.clone())
     }
 
     /// Has the session written down and tells what it brought, before the first poll.
     async fn opened(&mut self, session: &Session) -> Result<(), ListenEnd> {
-        tracing::info!(
-            scale_set_id = session.scale_set_id,
-            session = session.id,
-            "message session opened"
-        );
+        tracing::info!(scale_set_id = session.scale_set_id, session = session.id, "message session opened");
         self.last = Some(session.clone());
         self.trouble.conflicts = 0;
         self.trouble.gone = false;
         let since = Timestamp::now();
-        let record = SessionRecord {
-            id: session.id.clone(),
-            owner: session.owner.clone(),
-            since,
-        };
+        let record = SessionRecord { id: session.id.clone(), owner: session.owner.clone(), since };
         let audience = Arc::clone(&self.audience);
-        let written = self
-            .unless_cancelled(timeout(PERSIST, audience.session_opened(&record)))
-            .await?;
+        let written = self.unless_cancelled(timeout(PERSIST, audience.session_opened(&record))).await?;
         if written.is_err() {
             tracing::warn!(
                 session = session.id,
@@ -236,8 +213,7 @@ impl Listener {
     ) -> Result<Next, ListenEnd> {
         self.trouble = Trouble::default();
         reading.alive = Instant::now();
-        self.audience
-            .state(ListenState::PollCompleted { at: Timestamp::now() });
+        self.audience.state(ListenState::PollCompleted { at: Timestamp::now() });
         let new = message.as_ref().is_some_and(|m| m.id > reading.last_message_id);
         if let Some(message) = message {
             self.audience.message(&message);
@@ -271,9 +247,7 @@ impl Listener {
             Ok(session) if session.id == reading.session.id => {
                 tracing::debug!(session = session.id, "message session refreshed");
                 self.last = Some(session.clone());
-                self.audience.state(ListenState::Polling {
-                    since: Timestamp::now(),
-                });
+                self.audience.state(ListenState::Polling { since: Timestamp::now() });
                 if let Some(statistics) = session.statistics {
                     self.audience.statistics(statistics);
                 }
@@ -291,10 +265,8 @@ impl Listener {
 
     /// A poll or a refresh failed that was begun then.
     async fn poll_failed(&mut self, error: Error, begun: Instant) -> Result<Next, ListenEnd> {
-        let lost = matches!(
-            error,
-            Error::SessionLost(_) | Error::ScaleSetGone | Error::SessionConflict { .. }
-        );
+        let lost =
+            matches!(error, Error::SessionLost(_) | Error::ScaleSetGone | Error::SessionConflict { .. });
         if lost && self.trouble.failures == 0 {
             tracing::info!(scale_set_id = self.set.scale_set_id, %error, "message session lost; opening another");
             self.trouble.failures += 1;
@@ -306,11 +278,7 @@ impl Listener {
             && self.trouble.failures == 0
             && begun.elapsed() < UNNOTICED;
         self.endure(error, !passing).await?;
-        Ok(if lost || self.trouble.failures >= POLL_TRIES {
-            Next::Reopen
-        } else {
-            Next::Poll
-        })
+        Ok(if lost || self.trouble.failures >= POLL_TRIES { Next::Reopen } else { Next::Poll })
     }
 
     /// Takes a failure: tells it, and waits as long as it asks for. An error when waiting would not help.
@@ -350,13 +318,7 @@ impl Listener {
                 let wait = jitter(retry_after.clamp(self.pace.first_wait, LONGEST_RATE_LIMIT), 0.1);
                 (ListenState::RateLimited { until: now + wait }, wait)
             }
-            error => (
-                ListenState::Unreachable {
-                    message: error.to_string(),
-                    since,
-                },
-                self.failed(),
-            ),
+            error => (ListenState::Unreachable { message: error.to_string(), since }, self.failed()),
         })
     }
 
@@ -381,15 +343,11 @@ impl Listener {
     async fn settle(&self, reading: &mut Reading) -> Result<(), ListenEnd> {
         let service = self.service.as_ref();
         if !reading.offered.is_empty() {
-            let acquired = self
-                .unless_cancelled(timeout(SETTLE, reading.acquire(service)))
-                .await?;
+            let acquired = self.unless_cancelled(timeout(SETTLE, reading.acquire(service))).await?;
             log_owed("offered jobs could not be acquired", acquired);
         }
         if !reading.recorded.is_empty() {
-            let acknowledged = self
-                .unless_cancelled(timeout(SETTLE, reading.acknowledge(service)))
-                .await?;
+            let acknowledged = self.unless_cancelled(timeout(SETTLE, reading.acknowledge(service))).await?;
             log_owed("a message could not be acknowledged", acknowledged);
         }
         Ok(())
@@ -397,13 +355,8 @@ impl Listener {
 
     /// Jobs that are offered already: their message may have been acknowledged by one who did not acquire them.
     async fn look_for_offers(&self, reading: &mut Reading) -> Result<(), ListenEnd> {
-        match self
-            .unless_cancelled(self.service.acquirable(self.set.scale_set_id))
-            .await?
-        {
-            Ok(jobs) => reading
-                .offered
-                .extend(jobs.iter().map(|j| j.request_id).filter(|id| *id > 0)),
+        match self.unless_cancelled(self.service.acquirable(self.set.scale_set_id)).await? {
+            Ok(jobs) => reading.offered.extend(jobs.iter().map(|j| j.request_id).filter(|id| *id > 0)),
             Err(error) => tracing::warn!(%error, "the offered jobs could not be listed"),
         }
         Ok(())
@@ -414,10 +367,7 @@ impl Listener {
     }
 
     async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, ListenEnd> {
-        self.cancel
-            .run_until_cancelled(work)
-            .await
-            .ok_or(ListenEnd::Cancelled)
+        self.cancel.run_until_cancelled(work).await.ok_or(ListenEnd::Cancelled)
     }
 
     async fn close(&self) {

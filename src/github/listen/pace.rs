@@ -35,9 +35,7 @@ impl Default for Pace {
 impl Pace {
     /// How long to wait after so many failures in a row.
     pub fn back_off(&self, failures: u32) -> Duration {
-        let doubled = self
-            .first_wait
-            .saturating_mul(1 << failures.saturating_sub(1).min(16));
+        let doubled = self.first_wait.saturating_mul(1 << failures.saturating_sub(1).min(16));
         jitter(doubled, 0.5).min(self.longest_wait)
     }
 }

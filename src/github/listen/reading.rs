@@ -55,11 +55,10 @@ impl Reading {
         if message.statistics.is_some() {
             self.counted = Instant::now();
         }
-        self.offered
-            .extend(message.events.iter().filter_map(|event| match event {
-                JobEvent::Available { request_id, .. } if *request_id > 0 => Some(*request_id),
-                _ => None,
-            }));
+        self.offered.extend(message.events.iter().filter_map(|event| match event {
+            JobEvent::Available { request_id, .. } if *request_id > 0 => Some(*request_id),
+            _ => None,
+        }));
     }
 
     pub async fn acquire(&mut self, service: &dyn ScaleSetService) -> Result<(), Error> {

@@ -35,16 +35,11 @@ impl Lab {
     /// Starts the controller.
     pub fn start_at_level(&self, level: &str) -> Controller {
         let started_at = Timestamp::now();
-        let log = self
-            .folder
-            .join(format!("controller-{}.log", started_at.as_millisecond()));
+        let log = self.folder.join(format!("controller-{}.log", started_at.as_millisecond()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_paddock"));
         command
             .args(["run", "--listen=127.0.0.1:0"])
-            .arg(format!(
-                "--kubeconfig={}",
-                self.folder.join("kubeconfig").display()
-            ))
+            .arg(format!("--kubeconfig={}", self.folder.join("kubeconfig").display()))
             .arg(format!("--watch-namespace={}", self.namespace))
             .arg(format!("--cluster-id={}", self.cluster))
             .arg(format!("--log-level={level}"))
@@ -54,11 +49,7 @@ impl Lab {
             .stderr(File::create(&log).unwrap())
             .kill_on_drop(true);
         let child = command.spawn().unwrap();
-        Controller {
-            child,
-            log,
-            started_at,
-        }
+        Controller { child, log, started_at }
     }
 }
 
@@ -83,10 +74,7 @@ impl Controller {
         let begun = std::time::Instant::now();
         let mut kill = Command::new("kill");
         assert!(kill.arg(self.pid().to_string()).status().await.unwrap().success());
-        let status = timeout(PATIENCE, self.child.wait())
-            .await
-            .expect("it stops")
-            .unwrap();
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("it stops").unwrap();
         (status, begun.elapsed())
     }
 

@@ -45,10 +45,7 @@ impl Timeline {
             ("label", vec![format!("{CLUSTER}={cluster}")]),
         ]);
         let since = Timestamp::now().as_second().to_string();
-        let options = EventsOptionsBuilder::new()
-            .since(&since)
-            .filters(&filters)
-            .build();
+        let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
         let mut stream = docker.events(Some(options));
         let (sender, events) = watch::channel(Vec::new());
         let task = tokio::spawn(async move {
@@ -72,20 +69,14 @@ impl Timeline {
 
     /// Waits until the events are so.
     pub async fn until(&self, what: &str, so: impl FnMut(&Vec<Event>) -> bool) {
-        assert!(
-            self.is_so_within(PATIENCE, so).await,
-            "{what}: {:#?}",
-            self.events.borrow()
-        );
+        assert!(self.is_so_within(PATIENCE, so).await, "{what}: {:#?}", self.events.borrow());
     }
 
     /// Whether the events come to be so in this time.
     pub async fn is_so_within(&self, time: Duration, so: impl FnMut(&Vec<Event>) -> bool) -> bool {
         let deadline = Instant::now() + time;
         let mut events = self.events.clone();
-        timeout_at(deadline, events.wait_for(so))
-            .await
-            .is_ok_and(|seen| seen.is_ok())
+        timeout_at(deadline, events.wait_for(so)).await.is_ok_and(|seen| seen.is_ok())
     }
 
     /// From each container's first `from` to its first `to`, by runner.
@@ -137,34 +128,25 @@ impl Lab {
 
     /// The environment of a container.
     pub async fn environment(&self, container: &str) -> Vec<String> {
-        let inspection = self
-            .docker
-            .inspect_container(container, None::<InspectContainerOptions>);
+        let inspection = self.docker.inspect_container(container, None::<InspectContainerOptions>);
         inspection.await.unwrap().config.unwrap().env.unwrap_or_default()
     }
 
     /// Kills a container from outside.
     pub async fn kill_container(&self, container: &str) {
         let options = KillContainerOptionsBuilder::new().signal("KILL").build();
-        self.docker
-            .kill_container(container, Some(options))
-            .await
-            .unwrap();
+        self.docker.kill_container(container, Some(options)).await.unwrap();
     }
 }
 
 /// Removes what is left of a cluster. From a destructor, so by the command line.
 pub(super) fn remove_all(cluster: &str) {
     let filter = format!("label={CLUSTER}={cluster}");
-    let list = Command::new("docker")
-        .args(["ps", "--all", "--quiet", "--filter", &filter])
-        .output();
+    let list = Command::new("docker").args(["ps", "--all", "--quiet", "--filter", &filter]).output();
     let ids = list.map(|list| String::from_utf8_lossy(&list.stdout).into_owned());
     let ids = ids.unwrap_or_default();
     if !ids.is_empty() {
-        let _ = Command::new("docker")
-            .args(["rm", "--force", "--volumes"])
-            .args(ids.split_whitespace())
-            .output();
+        let _ =
+            Command::new("docker").args(["rm", "--force", "--volumes"]).args(ids.split_whitespace()).output();
     }
 }

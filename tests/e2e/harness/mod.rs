@@ -71,11 +71,7 @@ impl Lab {
         fs::create_dir(&folder).unwrap();
         let token = service_account(&client, namespace).await;
         fs::write(folder.join("kubeconfig"), kubeconfig(&admin, &token)).unwrap();
-        let docker = Docker::connect_with_local_defaults()
-            .unwrap()
-            .negotiate_version()
-            .await
-            .unwrap();
+        let docker = Docker::connect_with_local_defaults().unwrap().negotiate_version().await.unwrap();
         Lab {
             timeline: Timeline::follow(&docker, &cluster),
             namespace: namespace.to_owned(),
@@ -110,27 +106,17 @@ async fn service_account(client: &Client, namespace: &str) -> String {
     let rbac = include_str!("../../../deploy/rbac-namespaced.yaml");
     let (role, binding) = rbac.split_once("\n---\n").unwrap();
 
-    apply::<Namespace>(
-        Api::all(client.clone()),
-        &read(include_str!("../../../deploy/namespace.yaml")),
-    )
-    .await;
+    apply::<Namespace>(Api::all(client.clone()), &read(include_str!("../../../deploy/namespace.yaml"))).await;
     apply(accounts.clone(), &account).await;
     apply::<Role>(Api::namespaced(client.clone(), namespace), &read(role)).await;
     apply::<RoleBinding>(Api::namespaced(client.clone(), namespace), &read(binding)).await;
 
     let request = TokenRequest {
-        spec: TokenRequestSpec {
-            expiration_seconds: Some(3600),
-            ..TokenRequestSpec::default()
-        },
+        spec: TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() },
         ..TokenRequest::default()
     };
     let name = account.metadata.name.unwrap();
-    let answer = accounts
-        .create_token_request(&name, &PostParams::default(), &request)
-        .await
-        .unwrap();
+    let answer = accounts.create_token_request(&name, &PostParams::default(), &request).await.unwrap();
     answer.status.unwrap().token
 }
 

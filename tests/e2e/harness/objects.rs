@@ -59,10 +59,7 @@ impl Lab {
         });
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = PatchParams::apply("kubectl").force();
-        secrets
-            .patch(name, &params, &Patch::Apply(manifest))
-            .await
-            .unwrap();
+        secrets.patch(name, &params, &Patch::Apply(manifest)).await.unwrap();
     }
 
     /// Deletes a Secret.
@@ -75,9 +72,7 @@ impl Lab {
     pub async fn scale(&self, name: &str, replicas: i32) {
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         let sets = self.sets();
-        sets.patch_scale(name, &PatchParams::default(), &patch)
-            .await
-            .unwrap();
+        sets.patch_scale(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
     /// Deletes a scale set; does not wait for its end.
@@ -124,8 +119,7 @@ impl Lab {
         reason: Option<&str>,
     ) -> RunnerScaleSet {
         let what = format!("{type_}={status} {}", reason.unwrap_or_default());
-        self.until(name, &what, |set| is(set, type_, status, reason))
-            .await
+        self.until(name, &what, |set| is(set, type_, status, reason)).await
     }
 
     /// Waits until so many runners are pending, idle and busy.
@@ -137,10 +131,7 @@ impl Lab {
     /// Waits until a scale set is gone.
     pub async fn until_gone(&self, name: &str, within: Duration) {
         let gone = |object: Option<&RunnerScaleSet>| object.is_none();
-        if timeout(within, await_condition(self.sets(), name, gone))
-            .await
-            .is_err()
-        {
+        if timeout(within, await_condition(self.sets(), name, gone)).await.is_err() {
             panic!("not gone within {within:?}\n{}", self.describe(name).await);
         }
     }
@@ -220,25 +211,17 @@ impl Record {
             let shown = as_json(status);
             let (pending, idle, busy) = (status.pending_runners, status.idle_runners, status.busy_runners);
             assert_eq!(status.current_runners, pending + idle + busy, "{shown}");
-            assert!(
-                status.current_runners <= max && status.desired_runners <= max,
-                "{shown}"
-            );
-            for (phase, count) in [
-                (RunnerPhase::Pending, pending),
-                (RunnerPhase::Idle, idle),
-                (RunnerPhase::Busy, busy),
-            ] {
+            assert!(status.current_runners <= max && status.desired_runners <= max, "{shown}");
+            for (phase, count) in
+                [(RunnerPhase::Pending, pending), (RunnerPhase::Idle, idle), (RunnerPhase::Busy, busy)]
+            {
                 let listed = status.runners.iter().filter(|r| r.phase == phase).count();
                 assert_eq!(i32::try_from(listed).unwrap(), count, "{phase}: {shown}");
             }
             let on_backends: i32 = status.backends.iter().map(|b| b.current_runners).sum();
             assert_eq!(on_backends, status.current_runners, "{shown}");
             if let Some(demand) = &status.demand {
-                assert!(
-                    status.desired_runners <= max.min(min + demand.assigned_jobs),
-                    "{shown}"
-                );
+                assert!(status.desired_runners <= max.min(min + demand.assigned_jobs), "{shown}");
             }
         }
         statuses.len()

@@ -46,25 +46,11 @@ async fn empty_malformed_and_null() {
     github.inject(Fault::malformed(Endpoint::Poll).times(1));
     github.inject(Fault::null_fields(Endpoint::Poll, ["statistics", "jobDisplayName"]).times(1));
     assert_eq!(queue.try_poll(0, 1).await, (200, Value::Null));
-    let malformed = queue
-        .poll_request(0, 1)
-        .send()
-        .await
-        .expect("sent")
-        .text()
-        .await
-        .expect("a body");
+    let malformed = queue.poll_request(0, 1).send().await.expect("sent").text().await.expect("a body");
     assert!(serde_json::from_str::<Value>(&malformed).is_err() && malformed.starts_with('{'));
     let nulls = queue.poll(0, 1).await;
-    assert_eq!(
-        (nulls.statistics, &nulls.entries[0]["jobDisplayName"]),
-        (Value::Null, &Value::Null)
-    );
-    assert_eq!(
-        queue.poll(0, 1).await.statistics["totalAssignedJobs"],
-        1,
-        "nothing was lost"
-    );
+    assert_eq!((nulls.statistics, &nulls.entries[0]["jobDisplayName"]), (Value::Null, &Value::Null));
+    assert_eq!(queue.poll(0, 1).await.statistics["totalAssignedJobs"], 1, "nothing was lost");
 }
 
 #[tokio::test]
@@ -73,10 +59,7 @@ async fn a_fault_strikes_a_poll_that_is_held() {
     let wire = Wire::connect(&github, "acme").await;
     let queue = wire.open(wire.scale_set("fleet").await, "me").await;
     let poll = tokio::spawn(async move { queue.try_poll(0, 1).await.0 });
-    github
-        .wait_until(PATIENCE, |s| s.requests().polls_held() == 1)
-        .await
-        .expect("held");
+    github.wait_until(PATIENCE, |s| s.requests().polls_held() == 1).await.expect("held");
     github.inject(Fault::status(Endpoint::Poll, 500).for_scale_set("other"));
     github.inject(Fault::status(Endpoint::Poll, 502).for_scale_set("fleet"));
     assert_eq!(poll.await.expect("joined"), 502);
@@ -92,10 +75,7 @@ async fn rate_limits_carry_their_headers() {
     let ask = async || wire.request(Method::GET, GROUPS).send().await.expect("sent");
     let first = ask().await;
     assert_eq!(
-        (
-            first.status().as_u16(),
-            &first.headers()["retry-after"].to_str().expect("text")
-        ),
+        (first.status().as_u16(), &first.headers()["retry-after"].to_str().expect("text")),
         (429, &"10")
     );
     let second = ask().await;
@@ -112,11 +92,7 @@ async fn an_answer_that_is_lost_was_acted_on() {
     let (github, wire, set) = connected().await;
     github.inject(Fault::new(Endpoint::JitConfig, Effect::LoseAnswer).times(1));
     let path = format!("runtime/runnerscalesets/{set}/generatejitconfig");
-    let lost = wire
-        .request(Method::POST, &path)
-        .json(&json!({ "name": "r", "workFolder": "" }))
-        .send()
-        .await;
+    let lost = wire.request(Method::POST, &path).json(&json!({ "name": "r", "workFolder": "" })).send().await;
     assert!(lost.is_err(), "not a byte came back");
     let (status, body) = wire.try_mint(set, "r").await;
     assert_eq!((status, exception(&body)), (409, "AgentExistsException"));
@@ -128,11 +104,7 @@ async fn connections_close_before_and_in_the_middle_of_an_answer() {
     github.inject(Fault::new(Endpoint::RunnerGroups, Effect::Refuse).times(1));
     assert!(wire.request(Method::GET, GROUPS).send().await.is_err());
     github.inject(Fault::new(Endpoint::RunnerGroups, Effect::CutAnswer).times(1));
-    let cut = wire
-        .request(Method::GET, GROUPS)
-        .send()
-        .await
-        .expect("the head comes");
+    let cut = wire.request(Method::GET, GROUPS).send().await.expect("the head comes");
     assert_eq!(cut.status().as_u16(), 200);
     assert!(cut.bytes().await.is_err(), "the body ends too soon");
     assert_eq!(wire.call(Method::GET, GROUPS, Value::Null).await.0, 200);
@@ -142,11 +114,7 @@ async fn connections_close_before_and_in_the_middle_of_an_answer() {
 async fn hangs_and_delays() {
     let (github, wire, _) = connected().await;
     github.inject(Fault::hang(Endpoint::RunnerGroups, PATIENCE).times(1));
-    let hanging = wire
-        .request(Method::GET, GROUPS)
-        .timeout(Duration::from_millis(50))
-        .send()
-        .await;
+    let hanging = wire.request(Method::GET, GROUPS).timeout(Duration::from_millis(50)).send().await;
     assert!(hanging.expect_err("no answer").is_timeout());
     github.inject(Fault::delay(Endpoint::RunnerGroups, Duration::from_millis(50)).times(1));
     let began = Instant::now();
@@ -161,10 +129,7 @@ async fn an_outage_ends_held_polls_and_passes() {
     let queue = wire.open(wire.scale_set("fleet").await, "me").await;
     let request = queue.poll_request(0, 1);
     let poll = tokio::spawn(async move { request.send().await.is_err() });
-    github
-        .wait_until(PATIENCE, |s| s.requests().polls_held() == 1)
-        .await
-        .expect("held");
+    github.wait_until(PATIENCE, |s| s.requests().polls_held() == 1).await.expect("held");
     github.go_down();
     assert!(poll.await.expect("joined"));
     assert!(wire.request(Method::GET, GROUPS).send().await.is_err());
@@ -179,39 +144,23 @@ async fn statistics_lie_batches_repeat_turn_round_and_split() {
     github.zero_statistics("fleet", 1).expect("the set");
     github.reverse_next_batch("fleet").expect("the set");
     let ids = github.queue_jobs(2, &JobSpec::new("acme/app", ["fleet"]));
-    let uuids = github.look(|s| {
-        ids.iter()
-            .map(|id| json!(s.job(*id).expect("a job").uuid))
-            .collect::<Vec<_>>()
-    });
+    let uuids =
+        github.look(|s| ids.iter().map(|id| json!(s.job(*id).expect("a job").uuid)).collect::<Vec<_>>());
     let lying = queue.receive(2).await;
     assert_eq!(lying.statistics["totalAssignedJobs"], 0);
-    assert_eq!(
-        [&lying.entries[0]["jobId"], &lying.entries[1]["jobId"]],
-        [&uuids[1], &uuids[0]]
-    );
+    assert_eq!([&lying.entries[0]["jobId"], &lying.entries[1]["jobId"]], [&uuids[1], &uuids[0]]);
     github.repeat_last_batch("fleet").expect("the set");
     let again = queue.receive(2).await;
     assert_eq!((again.id, again.entries), (lying.id + 1, lying.entries));
     assert_eq!(again.statistics["totalAssignedJobs"], 2);
     github.limit_batch("fleet", 1).expect("the set");
     github.queue_jobs(2, &JobSpec::new("acme/app", ["fleet"]));
-    assert_eq!(
-        (
-            queue.receive(4).await.entries.len(),
-            queue.receive(4).await.entries.len()
-        ),
-        (1, 1)
-    );
+    assert_eq!((queue.receive(4).await.entries.len(), queue.receive(4).await.entries.len()), (1, 1));
 }
 
 #[tokio::test]
 async fn admin_tokens_live_as_long_as_their_exp_says() {
-    let github = github()
-        .admin_token_ttl(Duration::from_secs(1))
-        .start()
-        .await
-        .expect("started");
+    let github = github().admin_token_ttl(Duration::from_secs(1)).start().await.expect("started");
     let wire = Wire::connect(&github, "acme").await;
     let expired = async {
         while wire.call(Method::GET, GROUPS, Value::Null).await.0 != 401 {
@@ -219,26 +168,14 @@ async fn admin_tokens_live_as_long_as_their_exp_says() {
         }
     };
     tokio::time::timeout(PATIENCE, expired).await.expect("it expires");
-    assert_eq!(
-        Wire::connect(&github, "acme")
-            .await
-            .call(Method::GET, GROUPS, Value::Null)
-            .await
-            .0,
-        200
-    );
+    assert_eq!(Wire::connect(&github, "acme").await.call(Method::GET, GROUPS, Value::Null).await.0, 200);
 }
 
 #[tokio::test]
 async fn a_byte_order_mark_precedes_every_body_on_request() {
     let github = github().byte_order_mark().start().await.expect("started");
-    let url = format!(
-        "{}/api/v3/orgs/acme/actions/runners/registration-token",
-        github.url()
-    );
-    let request = reqwest::Client::new()
-        .post(url)
-        .bearer_auth(testkit::github::DEFAULT_TOKEN);
+    let url = format!("{}/api/v3/orgs/acme/actions/runners/registration-token", github.url());
+    let request = reqwest::Client::new().post(url).bearer_auth(testkit::github::DEFAULT_TOKEN);
     let body = request.send().await.expect("sent").bytes().await.expect("a body");
     assert!(body.starts_with(b"\xEF\xBB\xBF{"));
 }
@@ -254,17 +191,9 @@ async fn requests_tell_who_asked_what() {
     let (github, wire, set) = connected().await;
     github.clear_requests();
     let queue = wire.open(set, "me").await;
-    queue
-        .poll_request(0, 7)
-        .header("User-Agent", "a test")
-        .send()
-        .await
-        .expect("sent");
+    queue.poll_request(0, 7).header("User-Agent", "a test").send().await.expect("sent");
     let polls = github.requests(Endpoint::Poll);
-    assert_eq!(
-        (polls[0].user_agent.as_deref(), polls[0].capacity),
-        (Some("a test"), Some(7))
-    );
+    assert_eq!((polls[0].user_agent.as_deref(), polls[0].capacity), (Some("a test"), Some(7)));
     assert_eq!((polls[0].status, polls[0].scale_set), (Some(202), Some(set)));
     assert_eq!(github.look(|s| s.requests().total()), 2);
 }

@@ -28,28 +28,17 @@ async fn the_capacity_of_each_poll_gates_assignment() {
     assert_eq!(queue.try_poll(0, 0).await, (202, Value::Null));
     let first = queue.receive(1).await;
     assert_eq!(first.kinds(), ["JobAssigned"]);
-    assert_eq!(
-        (first.id, &first.entries[0]["runnerRequestId"]),
-        (100_000_001, &json!(0))
-    );
+    assert_eq!((first.id, &first.entries[0]["runnerRequestId"]), (100_000_001, &json!(0)));
     assert_eq!(first.statistics["totalAssignedJobs"], 1);
     assert_eq!(queue.try_poll(first.id, 1).await.0, 202, "the one place is taken");
     assert_eq!(queue.receive(3).await.kinds(), ["JobAssigned", "JobAssigned"]);
 
     let jit = wire.mint(set, "r").await;
     let runner = github.connect_runner(&jit).expect("connected");
-    runner
-        .next_job(PATIENCE)
-        .await
-        .expect("registered")
-        .expect("a job");
+    runner.next_job(PATIENCE).await.expect("registered").expect("a job");
     assert_eq!(queue.receive(0).await.kinds(), ["JobStarted"]);
     github.queue_job(job());
-    assert_eq!(
-        queue.try_poll(0, 3).await.0,
-        202,
-        "a running job takes a place too"
-    );
+    assert_eq!(queue.try_poll(0, 3).await.0, 202, "a running job takes a place too");
     runner.finish(JobResult::Succeeded).expect("finished");
     assert_eq!(queue.receive(3).await.kinds(), ["JobCompleted", "JobAssigned"]);
 }
@@ -60,10 +49,7 @@ async fn a_held_poll_is_answered_when_a_job_is_queued() {
     let wire = Wire::connect(&github, "acme").await;
     let queue = wire.open(wire.scale_set("fleet").await, "me").await;
     let poll = tokio::spawn(async move { queue.poll(0, 1).await.kinds() == ["JobAssigned"] });
-    github
-        .wait_until(PATIENCE, |s| s.requests().polls_held() == 1)
-        .await
-        .expect("held");
+    github.wait_until(PATIENCE, |s| s.requests().polls_held() == 1).await.expect("held");
     github.queue_job(job());
     assert!(poll.await.expect("joined"));
 }
@@ -106,11 +92,7 @@ async fn what_was_not_deleted_is_replayed_to_the_next_session() {
 
 #[tokio::test]
 async fn an_unclaimed_assignment_is_made_three_times() {
-    let github = github()
-        .unclaimed_after(Duration::from_millis(20))
-        .start()
-        .await
-        .expect("started");
+    let github = github().unclaimed_after(Duration::from_millis(20)).start().await.expect("started");
     let wire = Wire::connect(&github, "acme").await;
     let queue = wire.open(wire.scale_set("fleet").await, "me").await;
     let id = github.queue_job(job());
@@ -118,26 +100,15 @@ async fn an_unclaimed_assignment_is_made_three_times() {
     while seen.len() < 6 {
         for entry in queue.receive(1).await.entries {
             assert!(entry["messageType"] == "JobAssigned" || entry["result"] == "canceled");
-            assert_eq!(
-                entry["jobId"],
-                github
-                    .look(|s| s.job(id).map(|j| json!(j.uuid)))
-                    .expect("the job")
-            );
+            assert_eq!(entry["jobId"], github.look(|s| s.job(id).map(|j| json!(j.uuid))).expect("the job"));
             seen.push(entry["messageType"].clone());
         }
     }
     let one = ["JobAssigned", "JobCompleted"];
     assert_eq!(seen, [one, one, one].concat());
     let job = github.look(|s| s.job(id).cloned()).expect("the job");
-    assert_eq!(
-        (job.status, job.attempts, job.result),
-        (JobStatus::Completed, 3, Some(JobResult::Canceled))
-    );
-    assert_eq!(
-        github.statistics("fleet").expect("the set").total_assigned_jobs,
-        0
-    );
+    assert_eq!((job.status, job.attempts, job.result), (JobStatus::Completed, 3, Some(JobResult::Canceled)));
+    assert_eq!(github.statistics("fleet").expect("the set").total_assigned_jobs, 0);
 }
 
 #[tokio::test]
@@ -147,35 +118,18 @@ async fn ghes_offers_jobs_and_waits_for_the_client() {
     let set = wire.scale_set("fleet").await;
     let queue = wire.open(set, "me").await;
     let path = format!("runtime/runnerscalesets/{set}/acquirablejobs");
-    assert_eq!(
-        wire.call(Method::GET, &path, Value::Null).await,
-        (204, Value::Null)
-    );
+    assert_eq!(wire.call(Method::GET, &path, Value::Null).await, (204, Value::Null));
     let ids = github.queue_jobs(2, &job());
     let offers = queue.receive(10).await;
     assert_eq!((offers.id, offers.kinds()), (1, vec!["JobAvailable"; 2]));
     assert_eq!(offers.entries[0]["runnerRequestId"], ids[0]);
     let (_, open) = wire.call(Method::GET, &path, Value::Null).await;
-    assert_eq!(
-        (&open["count"], &open["value"][1]["runnerRequestId"]),
-        (&json!(2), &json!(ids[1]))
-    );
+    assert_eq!((&open["count"], &open["value"][1]["runnerRequestId"]), (&json!(2), &json!(ids[1])));
 
-    assert_eq!(
-        wire.acquire(set, &wire.admin, &ids).await.0,
-        401,
-        "it takes the queue token"
-    );
+    assert_eq!(wire.acquire(set, &wire.admin, &ids).await.0, 401, "it takes the queue token");
     let granted = json!({ "count": 1, "value": [ids[0]] });
-    assert_eq!(
-        wire.acquire(set, &queue.token, &[ids[0], 999]).await,
-        (200, granted.clone())
-    );
-    assert_eq!(
-        wire.acquire(set, &queue.token, &[ids[0]]).await,
-        (200, granted),
-        "twice does no harm"
-    );
+    assert_eq!(wire.acquire(set, &queue.token, &[ids[0], 999]).await, (200, granted.clone()));
+    assert_eq!(wire.acquire(set, &queue.token, &[ids[0]]).await, (200, granted), "twice does no harm");
     let assigned = queue.receive(10).await;
     assert_eq!(
         (assigned.kinds(), &assigned.statistics["totalAssignedJobs"]),
@@ -199,22 +153,13 @@ async fn a_session_left_behind_can_be_deleted_by_whoever_knows_its_id() {
     let set = wire.scale_set("fleet").await;
     let left = github.occupy_session("fleet", "pod-0").expect("occupied");
     let (status, body) = wire.try_open(set, "pod-1").await;
-    assert_eq!(
-        (status, exception(&body)),
-        (409, "RunnerScaleSetSessionConflictException")
-    );
-    assert_eq!(
-        body["message"],
-        "The runner scale set fleet already has an active session for owner pod-0."
-    );
+    assert_eq!((status, exception(&body)), (409, "RunnerScaleSetSessionConflictException"));
+    assert_eq!(body["message"], "The runner scale set fleet already has an active session for owner pod-0.");
 
     let other = Wire::connect(&github, "acme").await;
     assert_eq!(other.close(set, &left).await.0, 204);
     let (status, body) = other.close(set, &left).await;
-    assert_eq!(
-        (status, exception(&body)),
-        (400, "RunnerScaleSetSessionExpiredException")
-    );
+    assert_eq!((status, exception(&body)), (400, "RunnerScaleSetSessionExpiredException"));
     other.open(set, "pod-1").await;
 }
 
@@ -236,18 +181,12 @@ async fn sessions_and_tokens_end_in_mid_poll() {
     assert_eq!((status, &refreshed["sessionId"]), (200, &json!(queue.id)));
     assert_ne!(refreshed["messageQueueAccessToken"], json!(queue.token));
 
-    let token = refreshed["messageQueueAccessToken"]
-        .as_str()
-        .expect("text")
-        .to_owned();
+    let token = refreshed["messageQueueAccessToken"].as_str().expect("text").to_owned();
     let poll = held(support::Queue { token, ..queue });
     is_held().await.expect("held");
     github.expire_session("fleet").expect("a session");
     let ((status, body), _) = poll.await.expect("joined");
-    assert_eq!(
-        (status, exception(&body)),
-        (400, "RunnerScaleSetSessionExpiredException")
-    );
+    assert_eq!((status, exception(&body)), (400, "RunnerScaleSetSessionExpiredException"));
 
     let poll = held(wire.open(set, "me again").await);
     is_held().await.expect("held");
@@ -258,10 +197,7 @@ async fn sessions_and_tokens_end_in_mid_poll() {
     is_held().await.expect("held");
     github.vanish_scale_set("fleet").expect("a set");
     let ((status, body), _) = poll.await.expect("joined");
-    assert_eq!(
-        (status, exception(&body)),
-        (404, "RunnerScaleSetNotFoundException")
-    );
+    assert_eq!((status, exception(&body)), (404, "RunnerScaleSetNotFoundException"));
 }
 
 #[tokio::test]
@@ -272,11 +208,7 @@ async fn a_runner_is_offline_until_it_connects_and_gone_after_one_job() {
     let queue = wire.open(set, "me").await;
     let counts = || {
         let s = github.statistics("fleet").expect("the set");
-        (
-            s.total_registered_runners,
-            s.total_idle_runners,
-            s.total_busy_runners,
-        )
+        (s.total_registered_runners, s.total_idle_runners, s.total_busy_runners)
     };
     let jit = wire.mint(set, "r").await;
     assert_eq!(counts(), (1, 0, 0));
@@ -284,58 +216,34 @@ async fn a_runner_is_offline_until_it_connects_and_gone_after_one_job() {
     assert_eq!(counts(), (1, 1, 0));
     let id = github.queue_job(job().exit_code(3));
     queue.receive(1).await;
-    let order = runner
-        .next_job(PATIENCE)
-        .await
-        .expect("registered")
-        .expect("a job");
+    let order = runner.next_job(PATIENCE).await.expect("registered").expect("a job");
     assert_eq!((order.exit_code, order.duration_ms), (3, -1));
     assert_eq!(counts(), (1, 0, 1));
     github.cancel_job(id).expect("running");
     assert_eq!(runner.hold(PATIENCE).await, Hold::Canceled);
     runner.finish(JobResult::Canceled).expect("finished");
     assert_eq!(counts(), (0, 0, 0));
-    assert!(
-        github.connect_runner(&jit).is_err(),
-        "the configuration is used up"
-    );
+    assert!(github.connect_runner(&jit).is_err(), "the configuration is used up");
 }
 
 #[tokio::test]
 async fn a_silent_runner_fails_its_job() {
-    let github = github()
-        .silence(Duration::from_millis(20))
-        .start()
-        .await
-        .expect("started");
+    let github = github().silence(Duration::from_millis(20)).start().await.expect("started");
     let wire = Wire::connect(&github, "acme").await;
     let set = wire.scale_set("fleet").await;
     let queue = wire.open(set, "me").await;
     let idle = wire.mint(set, "idle").await;
     drop(github.connect_runner(&idle).expect("connected"));
-    github
-        .wait_until(PATIENCE, |s| s.runner("idle").is_some_and(|r| !r.connected))
-        .await
-        .expect("offline");
+    github.wait_until(PATIENCE, |s| s.runner("idle").is_some_and(|r| !r.connected)).await.expect("offline");
 
     let busy = wire.mint(set, "busy").await;
     let runner = github.connect_runner(&busy).expect("connected");
     let id = github.queue_job(job());
     queue.receive(1).await;
-    runner
-        .next_job(PATIENCE)
-        .await
-        .expect("registered")
-        .expect("a job");
+    runner.next_job(PATIENCE).await.expect("registered").expect("a job");
     drop(runner);
-    github
-        .wait_until(PATIENCE, |s| s.runner("busy").is_none())
-        .await
-        .expect("removed");
-    assert_eq!(
-        github.look(|s| s.job(id).and_then(|j| j.result)),
-        Some(JobResult::Failed)
-    );
+    github.wait_until(PATIENCE, |s| s.runner("busy").is_none()).await.expect("removed");
+    assert_eq!(github.look(|s| s.job(id).and_then(|j| j.result)), Some(JobResult::Failed));
 }
 
 #[tokio::test]
@@ -355,17 +263,10 @@ async fn a_registration_may_linger_busy() {
             let (status, body) = wire.call(Method::DELETE, &path, Value::Null).await;
             assert_eq!((status, exception(&body)), (400, "JobStillRunningException"));
         } else {
-            github
-                .wait_until(PATIENCE, |s| s.runner("r").is_none())
-                .await
-                .expect("gone");
+            github.wait_until(PATIENCE, |s| s.runner("r").is_none()).await.expect("gone");
             let (status, body) = wire.call(Method::GET, &path, Value::Null).await;
             assert_eq!((status, exception(&body)), (404, "AgentNotFoundException"));
-            assert_eq!(
-                wire.call(Method::DELETE, &path, Value::Null).await.0,
-                204,
-                "what is gone is removed"
-            );
+            assert_eq!(wire.call(Method::DELETE, &path, Value::Null).await.0, 204, "what is gone is removed");
         }
     }
 }
@@ -380,31 +281,15 @@ async fn the_public_list_of_runners_comes_in_pages() {
     }
     let http = reqwest::Client::new();
     let page = async |page: u32| {
-        let url = format!(
-            "{}/orgs/acme/actions/runners?per_page=2&page={page}",
-            github.url()
-        );
-        support::read(
-            http.get(url)
-                .bearer_auth(DEFAULT_TOKEN)
-                .send()
-                .await
-                .expect("sent"),
-        )
-        .await
-        .1
+        let url = format!("{}/orgs/acme/actions/runners?per_page=2&page={page}", github.url());
+        support::read(http.get(url).bearer_auth(DEFAULT_TOKEN).send().await.expect("sent")).await.1
     };
     let names = |page: &Value| -> Vec<String> {
         let runners = page["runners"].as_array().expect("a list").iter();
-        runners
-            .map(|r| r["name"].as_str().expect("text").to_owned())
-            .collect()
+        runners.map(|r| r["name"].as_str().expect("text").to_owned()).collect()
     };
     let (first, last) = (page(1).await, page(3).await);
-    assert_eq!(
-        (&first["total_count"], names(&first)),
-        (&json!(5), vec!["r0".to_owned(), "r1".to_owned()])
-    );
+    assert_eq!((&first["total_count"], names(&first)), (&json!(5), vec!["r0".to_owned(), "r1".to_owned()]));
     assert_eq!(names(&last), ["r4"]);
     assert_eq!(
         (&last["runners"][0]["status"], &last["runners"][0]["busy"]),
@@ -415,51 +300,23 @@ async fn the_public_list_of_runners_comes_in_pages() {
 
 #[tokio::test]
 async fn scopes_groups_and_labels() {
-    let github = github()
-        .runner_group("gpu")
-        .drop_extra_labels()
-        .start()
-        .await
-        .expect("started");
+    let github = github().runner_group("gpu").drop_extra_labels().start().await.expect("started");
     let wire = Wire::connect(&github, "acme").await;
     let other = Wire::connect(&github, "other").await;
     let set = wire.scale_set("fleet").await;
     other.scale_set("fleet").await;
-    assert_eq!(
-        other
-            .call(
-                Method::GET,
-                &format!("runtime/runnerscalesets/{set}"),
-                Value::Null
-            )
-            .await
-            .0,
-        404
-    );
+    assert_eq!(other.call(Method::GET, &format!("runtime/runnerscalesets/{set}"), Value::Null).await.0, 404);
     let create = |name: &str, group: i64| {
         let labels = json!([{ "name": name, "type": "System" }, { "name": "extra", "type": "System" }]);
         let body = json!({ "name": name, "runnerGroupId": group, "labels": labels });
         let wire = &wire;
         async move { wire.call(Method::POST, "runtime/runnerscalesets", body).await }
     };
-    assert_eq!(
-        exception(&create("fleet", 1).await.1),
-        "RunnerScaleSetExistsException"
-    );
+    assert_eq!(exception(&create("fleet", 1).await.1), "RunnerScaleSetExistsException");
     let (status, created) = create("fleet", 2).await;
-    assert_eq!(
-        (status, &created["runnerGroupName"]),
-        (200, &json!("gpu")),
-        "names are unique per group"
-    );
-    assert_eq!(
-        created["labels"].as_array().expect("a list").len(),
-        1,
-        "extra labels are silently dropped"
-    );
-    let (_, groups) = wire
-        .call(Method::GET, "runtime/runnergroups/?groupName=nope", Value::Null)
-        .await;
+    assert_eq!((status, &created["runnerGroupName"]), (200, &json!("gpu")), "names are unique per group");
+    assert_eq!(created["labels"].as_array().expect("a list").len(), 1, "extra labels are silently dropped");
+    let (_, groups) = wire.call(Method::GET, "runtime/runnergroups/?groupName=nope", Value::Null).await;
     assert_eq!(groups, json!({ "count": 0, "value": [] }));
 }
 
@@ -472,35 +329,17 @@ async fn jobs_outlive_their_scale_set() {
     wire.open(set, "me").await.receive(1).await;
     wire.mint(set, "offline").await;
     assert_eq!(
-        wire.call(
-            Method::DELETE,
-            &format!("runtime/runnerscalesets/{set}"),
-            Value::Null
-        )
-        .await
-        .0,
+        wire.call(Method::DELETE, &format!("runtime/runnerscalesets/{set}"), Value::Null).await.0,
         204
     );
-    assert_eq!(
-        github.look(|s| (s.runners().count(), s.job(id).and_then(|j| j.scale_set))),
-        (0, None)
-    );
+    assert_eq!(github.look(|s| (s.runners().count(), s.job(id).and_then(|j| j.scale_set))), (0, None));
     let queue = wire.open(wire.scale_set("fleet").await, "me").await;
-    assert_eq!(
-        queue.receive(1).await.kinds(),
-        ["JobAssigned"],
-        "the next set of the name gets it"
-    );
+    assert_eq!(queue.receive(1).await.kinds(), ["JobAssigned"], "the next set of the name gets it");
 }
 
 #[tokio::test]
 async fn three_hundred_polls_and_a_thousand_jobs() {
-    let github = github()
-        .long_poll(PATIENCE)
-        .small_jit()
-        .start()
-        .await
-        .expect("started");
+    let github = github().long_poll(PATIENCE).small_jit().start().await.expect("started");
     let wire = std::sync::Arc::new(Wire::connect(&github, "acme").await);
     let mut polls = tokio::task::JoinSet::new();
     for n in 0..300 {
@@ -515,10 +354,7 @@ async fn three_hundred_polls_and_a_thousand_jobs() {
             jobs
         });
     }
-    github
-        .wait_until(PATIENCE, |s| s.requests().polls_held() == 300)
-        .await
-        .expect("all held");
+    github.wait_until(PATIENCE, |s| s.requests().polls_held() == 300).await.expect("all held");
     for n in 0..1000 {
         github.queue_job(JobSpec::new("acme/app", [format!("set-{}", n % 300)]));
     }

@@ -124,15 +124,9 @@ impl Github {
         stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        let (head, body) = answer
-            .split_once("\r\n\r\n")
-            .ok_or(io::ErrorKind::UnexpectedEof)
-            .map_err(io::Error::from)?;
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .unwrap_or(0);
+        let (head, body) =
+            answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof).map_err(io::Error::from)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         match status {
             200..300 => Ok((status, body.to_owned())),
             404 => Err(Failure::RegistrationGone),

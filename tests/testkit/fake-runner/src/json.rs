@@ -42,9 +42,7 @@ pub fn string<'a>(json: &'a str, key: &str) -> Option<&'a str> {
 /// The number of this key.
 pub fn number(json: &str, key: &str) -> Option<i64> {
     let value = value(json, key)?;
-    let end = value
-        .find(|c: char| !c.is_ascii_digit() && c != '-')
-        .unwrap_or(value.len());
+    let end = value.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(value.len());
     value[..end].parse().ok()
 }
 
@@ -54,13 +52,8 @@ mod tests {
 
     #[test]
     fn base64_of_every_length() {
-        for (text, plain) in [
-            ("", ""),
-            ("Zg==", "f"),
-            ("Zm8=", "fo"),
-            ("Zm9v", "foo"),
-            ("Zm9vYg==", "foob"),
-        ] {
+        for (text, plain) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYg==", "foob")]
+        {
             assert_eq!(base64_text(text).as_deref(), Some(plain));
         }
         assert_eq!(base64("+/8=").as_deref(), Some([0xfb, 0xff].as_slice()));

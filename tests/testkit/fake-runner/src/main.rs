@@ -39,10 +39,7 @@ fn main() -> ExitCode {
     if let Some(code) = variable::<u8>("FAKE_RUNNER_EXIT") {
         return ExitCode::from(code);
     }
-    let Some(jit) = env::var("ACTIONS_RUNNER_INPUT_JITCONFIG")
-        .ok()
-        .filter(|jit| !jit.is_empty())
-    else {
+    let Some(jit) = env::var("ACTIONS_RUNNER_INPUT_JITCONFIG").ok().filter(|jit| !jit.is_empty()) else {
         eprintln!("ACTIONS_RUNNER_INPUT_JITCONFIG is not set");
         return ExitCode::from(1);
     };

@@ -36,18 +36,12 @@ pub fn app_private_key() -> &'static str {
     KEY.get_or_init(|| {
         // Both fail only when the system's random source does.
         #[allow(clippy::expect_used)]
-        let der: Pkcs8V1Der<'_> = KeyPair::generate(KeySize::Rsa2048)
-            .and_then(|key| key.as_der())
-            .expect("an RSA key");
+        let der: Pkcs8V1Der<'_> =
+            KeyPair::generate(KeySize::Rsa2048).and_then(|key| key.as_der()).expect("an RSA key");
         let text = STANDARD.encode(der.as_ref());
-        let lines: Vec<&str> = (0..text.len())
-            .step_by(64)
-            .map(|i| &text[i..text.len().min(i + 64)])
-            .collect();
-        format!(
-            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-            lines.join("\n")
-        )
+        let lines: Vec<&str> =
+            (0..text.len()).step_by(64).map(|i| &text[i..text.len().min(i + 64)]).collect();
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
     })
 }
 
@@ -66,9 +60,7 @@ pub(super) struct App {
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App")
-            .field("issuer", &self.issuer)
-            .finish_non_exhaustive()
+        f.debug_struct("App").field("issuer", &self.issuer).finish_non_exhaustive()
     }
 }
 
@@ -80,11 +72,7 @@ impl App {
         } else {
             DecodingKey::from_rsa_pem(key_pem.as_bytes())?
         };
-        Ok(Self {
-            issuer,
-            installation_id,
-            key,
-        })
+        Ok(Self { issuer, installation_id, key })
     }
 
     /// The rules that GitHub documents: RS256, the right issuer, issued in the past, at most ten minutes of life.
@@ -97,13 +85,9 @@ impl App {
         }
         let mut rules = Validation::new(Algorithm::RS256);
         rules.leeway = 0;
-        let claims = jsonwebtoken::decode::<Claims>(jwt, &self.key, &rules)
-            .map_err(|e| e.to_string())?
-            .claims;
-        let issuer = claims
-            .iss
-            .as_str()
-            .map_or_else(|| claims.iss.to_string(), str::to_owned);
+        let claims =
+            jsonwebtoken::decode::<Claims>(jwt, &self.key, &rules).map_err(|e| e.to_string())?.claims;
+        let issuer = claims.iss.as_str().map_or_else(|| claims.iss.to_string(), str::to_owned);
         let now = Timestamp::now().as_second();
         if issuer != self.issuer {
             return Err("'Issuer' claim ('iss') must be the App's id".to_owned());
@@ -182,10 +166,7 @@ impl Tokens {
     /// Checks the bearer of a REST call: a personal access token or an installation token.
     pub fn check_rest(&self, bearer: Option<&str>) -> Result<(), Refusal> {
         let token = bearer.ok_or_else(|| bad_credentials("Requires authentication"))?;
-        let installed = self
-            .installation
-            .get(token)
-            .is_some_and(|end| *end > Instant::now());
+        let installed = self.installation.get(token).is_some_and(|end| *end > Instant::now());
         if installed || self.personal.contains(token) {
             Ok(())
         } else {
@@ -196,8 +177,7 @@ impl Tokens {
     pub fn open_registration(&mut self, bearer: Option<&str>, scope: &Scope) -> Result<String, Refusal> {
         self.check_rest(bearer)?;
         let token = random("A");
-        self.registration
-            .insert(token.clone(), (scope.clone(), Instant::now() + HOUR));
+        self.registration.insert(token.clone(), (scope.clone(), Instant::now() + HOUR));
         Ok(token)
     }
 
@@ -267,15 +247,8 @@ mod tests {
     fn an_app_signs_with_its_own_key_for_a_short_time() {
         let (app, id) = (app(), Value::from("42"));
         assert_eq!(app.accepts(&jwt(&id, -60, 540)), Ok(()));
-        assert_eq!(
-            app.accepts(&jwt(&Value::from(42), -60, 540)),
-            Ok(()),
-            "an app id may be a number"
-        );
-        assert!(
-            app.accepts(&jwt(&Value::from("43"), -60, 540)).is_err(),
-            "another issuer"
-        );
+        assert_eq!(app.accepts(&jwt(&Value::from(42), -60, 540)), Ok(()), "an app id may be a number");
+        assert!(app.accepts(&jwt(&Value::from("43"), -60, 540)).is_err(), "another issuer");
         assert!(app.accepts(&jwt(&id, -60, 3600)).is_err(), "too long a life");
         assert!(app.accepts(&jwt(&id, 60, 540)).is_err(), "issued in the future");
         assert!(app.accepts(&jwt(&id, -600, 540)).is_err(), "expired");
@@ -286,28 +259,17 @@ mod tests {
 
     #[test]
     fn each_token_opens_only_its_own_door() {
-        let builder = crate::github::SimGithub::builder()
-            .token("ghp_a")
-            .app("42", 7, app_private_key());
+        let builder = crate::github::SimGithub::builder().token("ghp_a").app("42", 7, app_private_key());
         let mut tokens = Tokens::new(builder.expect("a key").config());
         let (acme, other) = (scope("acme"), scope("other"));
         assert!(tokens.open_registration(Some("ghp_b"), &acme).is_err());
-        assert!(
-            tokens
-                .open_installation(8, Some(&jwt(&Value::from("42"), -60, 540)))
-                .is_err()
-        );
-        let installed = tokens
-            .open_installation(7, Some(&jwt(&Value::from("42"), -60, 540)))
-            .expect("installed");
-        let registration = tokens
-            .open_registration(Some(&installed), &acme)
-            .expect("registered");
+        assert!(tokens.open_installation(8, Some(&jwt(&Value::from("42"), -60, 540))).is_err());
+        let installed =
+            tokens.open_installation(7, Some(&jwt(&Value::from("42"), -60, 540))).expect("installed");
+        let registration = tokens.open_registration(Some(&installed), &acme).expect("registered");
         assert!(tokens.open_admin(Some(&installed), &acme).is_err());
         assert!(tokens.open_admin(Some(&registration), &other).is_err());
-        let admin = tokens
-            .open_admin(Some(&registration), &acme)
-            .expect("an admin token");
+        let admin = tokens.open_admin(Some(&registration), &acme).expect("an admin token");
         assert_eq!(tokens.check_admin(Some(&admin)).expect("accepted"), acme);
         assert!(tokens.check_admin(Some(&registration)).is_err());
         tokens.expire_admin();

@@ -151,9 +151,7 @@ impl SimGithubBuilder {
         installation_id: i64,
         key_pem: &str,
     ) -> Result<Self, KeyError> {
-        self.config
-            .apps
-            .push(App::new(issuer.into(), installation_id, key_pem)?);
+        self.config.apps.push(App::new(issuer.into(), installation_id, key_pem)?);
         Ok(self)
     }
 

@@ -106,11 +106,8 @@ fn requests(state: &State, call: &Call) -> Result<Answer, Refusal> {
         }
         None => None,
     };
-    let found: Vec<&Request> = state
-        .requests
-        .iter()
-        .filter(|r| wanted.is_none_or(|wanted| r.endpoint == wanted))
-        .collect();
+    let found: Vec<&Request> =
+        state.requests.iter().filter(|r| wanted.is_none_or(|wanted| r.endpoint == wanted)).collect();
     let mut counts: BTreeMap<Endpoint, usize> = BTreeMap::new();
     for request in state.requests.iter() {
         *counts.entry(request.endpoint).or_default() += 1;
@@ -142,11 +139,7 @@ fn job(state: &mut State, call: &Call, id: &str, verb: &str) -> Result<(), Refus
 }
 
 fn scale_set(state: &mut State, call: &Call, name: &str, verb: &str) -> Result<(), Refusal> {
-    let count = |name, default| {
-        call.number(name)
-            .and_then(|n| u32::try_from(n).ok())
-            .unwrap_or(default)
-    };
+    let count = |name, default| call.number(name).and_then(|n| u32::try_from(n).ok()).unwrap_or(default);
     match verb {
         "expire-queue-token" => state.expire_queue_token(name)?,
         "expire-session" => state.expire_session(name)?,
@@ -172,10 +165,7 @@ async fn wait(inner: &Arc<Inner>, call: &Call) -> Result<Answer, Refusal> {
             return Ok(Answer::ok(&overview(&inner.lock())));
         }
         if timeout_at(deadline, changes.changed()).await.is_err() {
-            return Err(Refusal::rest(
-                StatusCode::REQUEST_TIMEOUT,
-                "not so many jobs are over yet",
-            ));
+            return Err(Refusal::rest(StatusCode::REQUEST_TIMEOUT, "not so many jobs are over yet"));
         }
     }
 }

@@ -76,52 +76,29 @@ impl Effect {
 
     /// Whether it spoils the answer after the work.
     pub(super) fn is_after(&self) -> bool {
-        matches!(
-            self,
-            Self::LoseAnswer | Self::CutAnswer | Self::NullFields { .. } | Self::DropFields { .. }
-        )
+        matches!(self, Self::LoseAnswer | Self::CutAnswer | Self::NullFields { .. } | Self::DropFields { .. })
     }
 }
 
 impl Fault {
     /// A fault with any effect, until cleared.
     pub fn new(endpoint: Endpoint, effect: Effect) -> Self {
-        Self {
-            endpoint,
-            scale_set: None,
-            remaining: None,
-            effect,
-        }
+        Self { endpoint, scale_set: None, remaining: None, effect }
     }
 
     /// This status and this body.
     pub fn answer(endpoint: Endpoint, status: u16, body: impl Into<String>) -> Self {
-        Self::new(
-            endpoint,
-            Effect::Answer {
-                status,
-                headers: Vec::new(),
-                body: body.into(),
-            },
-        )
+        Self::new(endpoint, Effect::Answer { status, headers: Vec::new(), body: body.into() })
     }
 
     /// This status, with a short message.
     pub fn status(endpoint: Endpoint, status: u16) -> Self {
-        Self::answer(
-            endpoint,
-            status,
-            json!({ "message": "injected fault" }).to_string(),
-        )
+        Self::answer(endpoint, status, json!({ "message": "injected fault" }).to_string())
     }
 
     /// This status, with the exception of this name.
     pub fn exception(endpoint: Endpoint, status: u16, name: &str) -> Self {
-        Self::answer(
-            endpoint,
-            status,
-            wire::exception(name, "injected fault").to_string(),
-        )
+        Self::answer(endpoint, status, wire::exception(name, "injected fault").to_string())
     }
 
     /// 200 with no body at all.
@@ -147,14 +124,10 @@ impl Fault {
     /// 403 with `X-RateLimit-Remaining: 0`: the hourly quota is spent until it is reset, so much later.
     pub fn primary_rate_limit(endpoint: Endpoint, reset_in: Duration) -> Self {
         let reset = Timestamp::now().as_second() + i64::try_from(reset_in.as_secs()).unwrap_or(i64::MAX / 2);
-        Self::answer(
-            endpoint,
-            403,
-            json!({ "message": "API rate limit exceeded" }).to_string(),
-        )
-        .with_header("X-RateLimit-Limit", "5000")
-        .with_header("X-RateLimit-Remaining", "0")
-        .with_header("X-RateLimit-Reset", reset.to_string())
+        Self::answer(endpoint, 403, json!({ "message": "API rate limit exceeded" }).to_string())
+            .with_header("X-RateLimit-Limit", "5000")
+            .with_header("X-RateLimit-Remaining", "0")
+            .with_header("X-RateLimit-Reset", reset.to_string())
     }
 
     /// 403 whose text speaks of a secondary rate limit, with `Retry-After`.
@@ -214,10 +187,7 @@ impl Fault {
         let everywhere =
             self.endpoint == Endpoint::Any && !matches!(endpoint, Endpoint::Runner | Endpoint::Control);
         (everywhere || self.endpoint == endpoint)
-            && self
-                .scale_set
-                .as_deref()
-                .is_none_or(|wanted| scale_set == Some(wanted))
+            && self.scale_set.as_deref().is_none_or(|wanted| scale_set == Some(wanted))
     }
 }
 
@@ -229,9 +199,7 @@ pub(super) fn take(
     filter: fn(&Effect) -> bool,
 ) -> Option<Effect> {
     faults.retain(|fault| fault.remaining != Some(0));
-    let fault = faults
-        .iter_mut()
-        .find(|f| filter(&f.effect) && f.strikes(endpoint, scale_set))?;
+    let fault = faults.iter_mut().find(|f| filter(&f.effect) && f.strikes(endpoint, scale_set))?;
     if let Some(remaining) = &mut fault.remaining {
         *remaining -= 1;
     }
@@ -291,11 +259,7 @@ mod tests {
     #[test]
     fn nulls_reach_into_message_bodies() {
         let mut value = json!({ "statistics": {}, "body": "[{\"runnerName\":\"r\",\"jobId\":\"j\"}]" });
-        spoil(
-            &mut value,
-            &["statistics".to_owned(), "runnerName".to_owned()],
-            false,
-        );
+        spoil(&mut value, &["statistics".to_owned(), "runnerName".to_owned()], false);
         assert_eq!(value["statistics"], Value::Null);
         let body: Value = serde_json::from_str(value["body"].as_str().expect("text")).expect("JSON");
         assert_eq!(body, json!([{ "runnerName": null, "jobId": "j" }]));

@@ -79,13 +79,7 @@ pub(super) fn secret(encoded: &str) -> Result<String, JitError> {
         serde_json::from_slice::<Value>(&bytes).map_err(|_| JitError("not JSON"))
     };
     let files = decode(encoded)?;
-    let credentials = decode(
-        files[".credentials"]
-            .as_str()
-            .ok_or(JitError("no .credentials"))?,
-    )?;
-    let token = credentials["Data"]["Token"]
-        .as_str()
-        .ok_or(JitError("no token"))?;
+    let credentials = decode(files[".credentials"].as_str().ok_or(JitError("no .credentials"))?)?;
+    let token = credentials["Data"]["Token"].as_str().ok_or(JitError("no token"))?;
     Ok(token.to_owned())
 }

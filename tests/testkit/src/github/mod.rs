@@ -115,11 +115,7 @@ impl Inner {
         if state.faults.is_empty() {
             return None;
         }
-        let set = call
-            .route
-            .scale_set()
-            .and_then(|id| state.scale_set_by_id(id))
-            .map(|set| set.name.clone());
+        let set = call.route.scale_set().and_then(|id| state.scale_set_by_id(id)).map(|set| set.name.clone());
         fault::take(&mut state.faults, call.endpoint, set.as_deref(), filter)
     }
 }
@@ -169,10 +165,7 @@ impl SimGithub {
         let failed = |source| StartError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let public_url = config
-            .public_url
-            .clone()
-            .unwrap_or_else(|| format!("http://{address}"));
+        let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
         let runner_url = config.runner_url.clone().unwrap_or_else(|| public_url.clone());
         let alarm = Arc::new(Notify::new());
         let stop = CancellationToken::new();
@@ -186,19 +179,10 @@ impl SimGithub {
             stop: stop.clone(),
         });
         tokio::spawn(keep_time(Arc::clone(&inner)));
-        let router = Router::new()
-            .fallback(server::handle)
-            .with_state(Arc::clone(&inner));
+        let router = Router::new().fallback(server::handle).with_state(Arc::clone(&inner));
         let stopped = stop.clone().cancelled_owned();
-        tokio::spawn(async move {
-            axum::serve(listener, router)
-                .with_graceful_shutdown(stopped)
-                .await
-        });
-        Ok(Self {
-            inner,
-            _stop: Arc::new(stop.drop_guard()),
-        })
+        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
+        Ok(Self { inner, _stop: Arc::new(stop.drop_guard()) })
     }
 
     /// The address it listens on.
@@ -272,10 +256,7 @@ impl SimGithub {
                 return Ok(found);
             }
             if timeout_at(deadline, changes.changed()).await.is_err() {
-                return Err(TimedOut {
-                    waited: timeout,
-                    state: self.look(State::to_string),
-                });
+                return Err(TimedOut { waited: timeout, state: self.look(State::to_string) });
             }
         }
     }
@@ -356,10 +337,7 @@ impl SimGithub {
     pub fn create_scale_set(&self, path: &str, name: &str) -> Result<ScaleSetId, ControlError> {
         let scope =
             Scope::from_path(path).ok_or_else(|| ControlError::WrongState(format!("no scope: {path}")))?;
-        let body = ScaleSetBody {
-            name: Some(name.to_owned()),
-            ..ScaleSetBody::default()
-        };
+        let body = ScaleSetBody { name: Some(name.to_owned()), ..ScaleSetBody::default() };
         self.inner.lock().create_scale_set(&scope, body).map_err(refused)
     }
 
@@ -426,10 +404,7 @@ impl SimGithub {
 
     /// Clears the faults of one endpoint.
     pub fn clear_faults_at(&self, endpoint: Endpoint) {
-        self.inner
-            .lock()
-            .faults
-            .retain(|fault| fault.endpoint != endpoint);
+        self.inner.lock().faults.retain(|fault| fault.endpoint != endpoint);
     }
 
     /// From now on every connection of a client of GitHub closes at once, held polls included, until
@@ -440,10 +415,7 @@ impl SimGithub {
 
     /// From now on these personal access tokens are accepted, and no other.
     pub fn replace_tokens<S: Into<String>>(&self, tokens: impl IntoIterator<Item = S>) {
-        self.inner
-            .lock()
-            .tokens
-            .replace_personal(tokens.into_iter().map(Into::into).collect());
+        self.inner.lock().tokens.replace_personal(tokens.into_iter().map(Into::into).collect());
     }
 
     /// Voids every installation token that is out.
@@ -494,13 +466,9 @@ impl SimGithub {
         let mut state = self.inner.lock();
         let found = state.scale_set(scale_set).map(|set| (set.scope.clone(), set.id));
         let (scope, id) = found.ok_or_else(|| ControlError::NoSuchScaleSet(scale_set.to_owned()))?;
-        state
-            .open_session(&scope, id, owner)
-            .map_err(|refusal| ControlError::WrongState(refusal.message))?;
+        state.open_session(&scope, id, owner).map_err(|refusal| ControlError::WrongState(refusal.message))?;
         let session = state.scale_set_by_id(id).and_then(|set| set.session.as_ref());
-        session
-            .map(|s| s.id.clone())
-            .ok_or_else(|| ControlError::NoSession(scale_set.to_owned()))
+        session.map(|s| s.id.clone()).ok_or_else(|| ControlError::NoSession(scale_set.to_owned()))
     }
 
     /// Takes a scale set away, with its session, queue and idle runners, as an outage does.

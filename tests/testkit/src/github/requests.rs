@@ -63,10 +63,7 @@ impl RequestLog {
 
     /// How many clients of GitHub sent in all: not those of runners.
     pub fn total(&self) -> usize {
-        self.kept
-            .iter()
-            .filter(|r| r.endpoint != Endpoint::Runner)
-            .count()
+        self.kept.iter().filter(|r| r.endpoint != Endpoint::Runner).count()
     }
 
     /// How many polls are held now.

@@ -16,10 +16,7 @@ const HOUR: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 pub(super) fn handle(inner: &Inner, call: &Call) -> Result<Answer, Refusal> {
     match &call.route {
         Route::AccessToken(installation) => {
-            let token = inner
-                .lock()
-                .tokens
-                .open_installation(*installation, call.bearer())?;
+            let token = inner.lock().tokens.open_installation(*installation, call.bearer())?;
             Ok(token_answer(&token))
         }
         Route::RegistrationToken(scope) => {
@@ -52,9 +49,7 @@ fn register(inner: &Inner, call: &Call) -> Result<Answer, Refusal> {
     }
     let token = inner.lock().tokens.open_admin(call.remote_auth(), &scope)?;
     let url = format!("{}{}/", inner.public_url, inner.config.service_prefix());
-    Ok(Answer::ok(
-        &json!({ "url": url, "token": token, "use_v2_flow": false }),
-    ))
+    Ok(Answer::ok(&json!({ "url": url, "token": token, "use_v2_flow": false })))
 }
 
 fn list_runners(inner: &Inner, call: &Call, scope: &Scope) -> Result<Answer, Refusal> {
@@ -73,7 +68,5 @@ fn list_runners(inner: &Inner, call: &Call, scope: &Scope) -> Result<Answer, Ref
             wire::rest_runner(runner, set.map(|set| set.labels.as_slice()).unwrap_or_default())
         })
         .collect();
-    Ok(Answer::ok(
-        &json!({ "total_count": all.len(), "runners": runners }),
-    ))
+    Ok(Answer::ok(&json!({ "total_count": all.len(), "runners": runners })))
 }

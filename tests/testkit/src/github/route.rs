@@ -11,11 +11,7 @@ pub struct Scope(String);
 impl Scope {
     /// Reads the path of a configuration URL; one or two parts.
     pub(super) fn from_path(path: &str) -> Option<Self> {
-        let parts: Vec<&str> = path
-            .trim_matches('/')
-            .split('/')
-            .filter(|s| !s.is_empty())
-            .collect();
+        let parts: Vec<&str> = path.trim_matches('/').split('/').filter(|s| !s.is_empty()).collect();
         matches!(parts.len(), 1 | 2).then(|| Self(parts.join("/").to_ascii_lowercase()))
     }
 
@@ -31,9 +27,7 @@ impl Scope {
         let repository = repository.to_ascii_lowercase();
         self.0.starts_with("enterprises/")
             || self.0 == repository
-            || repository
-                .split_once('/')
-                .is_some_and(|(owner, _)| owner == self.0)
+            || repository.split_once('/').is_some_and(|(owner, _)| owner == self.0)
     }
 
     /// The path it came from.
@@ -168,11 +162,8 @@ impl Route {
     }
 
     pub fn endpoint(&self, method: &Method) -> Endpoint {
-        let (get, post, delete) = (
-            *method == Method::GET,
-            *method == Method::POST,
-            *method == Method::DELETE,
-        );
+        let (get, post, delete) =
+            (*method == Method::GET, *method == Method::POST, *method == Method::DELETE);
         let patch = *method == Method::PATCH;
         match self {
             Self::AccessToken(_) if post => Endpoint::AccessToken,
@@ -246,10 +237,7 @@ mod tests {
     fn rest_paths_are_served_in_both_styles() {
         let token = Route::RegistrationToken(Scope("acme/app".to_owned()));
         assert_eq!(parse("/repos/Acme/app/actions/runners/registration-token"), token);
-        assert_eq!(
-            parse("/api/v3/repos/acme/app/actions/runners/registration-token"),
-            token
-        );
+        assert_eq!(parse("/api/v3/repos/acme/app/actions/runners/registration-token"), token);
         let list = Route::RunnerList(Scope("enterprises/acme".to_owned()));
         assert_eq!(parse("/enterprises/acme/actions/runners"), list);
     }
@@ -258,10 +246,7 @@ mod tests {
     fn service_paths_need_their_prefix() {
         assert_eq!(parse("/rest/_apis/runtime/runnergroups/"), Route::RunnerGroups);
         assert_eq!(parse("/_apis/runtime/runnergroups/"), Route::Unknown);
-        assert_eq!(
-            parse("/rest/_apis/runtime/runnerscalesets/5/acquirejobs"),
-            Route::AcquireJobs(5)
-        );
+        assert_eq!(parse("/rest/_apis/runtime/runnerscalesets/5/acquirejobs"), Route::AcquireJobs(5));
     }
 
     #[test]

@@ -54,10 +54,7 @@ pub(super) async fn handle(inner: &Arc<Inner>, call: &Call) -> Result<Answer, Re
 }
 
 fn gone() -> Refusal {
-    Refusal::rest(
-        StatusCode::NOT_FOUND,
-        "The runner registration has been deleted from the server.",
-    )
+    Refusal::rest(StatusCode::NOT_FOUND, "The runner registration has been deleted from the server.")
 }
 
 /// The registration is gone: removed, or used up by a job.
@@ -76,10 +73,7 @@ impl Link {
         let mut state = inner.lock();
         let runner = state.runner_by_secret(secret)?.id;
         state.link(runner);
-        Some(Self {
-            inner: Arc::clone(inner),
-            runner,
-        })
+        Some(Self { inner: Arc::clone(inner), runner })
     }
 
     /// Waits for a job; `None` when the time is up.
@@ -95,10 +89,7 @@ impl Link {
                     return Ok(Some(order));
                 }
             }
-            if tokio::time::timeout_at(deadline, changes.changed())
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
                 return Ok(None);
             }
         }
@@ -113,11 +104,7 @@ impl Link {
         loop {
             changes.borrow_and_update();
             let hold = self.inner.lock().hold(self.runner);
-            if hold != Hold::Running
-                || tokio::time::timeout_at(deadline, changes.changed())
-                    .await
-                    .is_err()
-            {
+            if hold != Hold::Running || tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
                 return hold;
             }
         }
@@ -125,11 +112,7 @@ impl Link {
 
     fn finish(&self, result: JobResult) -> Result<(), Gone> {
         let mut state = self.inner.lock();
-        let job = state
-            .runners()
-            .find(|r| r.id == self.runner)
-            .and_then(|r| r.job)
-            .ok_or(Gone)?;
+        let job = state.runners().find(|r| r.id == self.runner).and_then(|r| r.job).ok_or(Gone)?;
         state.finish_job(job, result).map_err(|_| Gone)
     }
 }

@@ -58,12 +58,7 @@ impl Call {
     }
 
     fn authorization(&self, scheme: &str) -> Option<&str> {
-        self.headers
-            .get(AUTHORIZATION)?
-            .to_str()
-            .ok()?
-            .strip_prefix(scheme)?
-            .strip_prefix(' ')
+        self.headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix(scheme)?.strip_prefix(' ')
     }
 
     pub fn bearer(&self) -> Option<&str> {
@@ -155,11 +150,7 @@ impl Logged {
         let mut state = inner.lock();
         let number = state.requests.begin(call.log_entry());
         state.touch();
-        Self {
-            inner: Arc::clone(inner),
-            number,
-            status: None,
-        }
+        Self { inner: Arc::clone(inner), number, status: None }
     }
 }
 
@@ -219,23 +210,12 @@ async fn dispatch(inner: &Arc<Inner>, call: &Call) -> Result<Work, Refusal> {
 /// A fault that takes the place of the work.
 async fn instead(effect: Effect) -> Outcome {
     match effect {
-        Effect::Answer {
-            status,
-            headers,
-            body,
-        } => {
+        Effect::Answer { status, headers, body } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let headers = headers.iter().filter_map(|(name, value)| {
-                Some((
-                    HeaderName::try_from(name).ok()?,
-                    HeaderValue::from_str(value).ok()?,
-                ))
+                Some((HeaderName::try_from(name).ok()?, HeaderValue::from_str(value).ok()?))
             });
-            Outcome::Answer(Answer {
-                status,
-                headers: headers.collect(),
-                body: body.into_bytes(),
-            })
+            Outcome::Answer(Answer { status, headers: headers.collect(), body: body.into_bytes() })
         }
         Effect::Hang { ms } => {
             tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -275,9 +255,9 @@ fn spoil_body(answer: &mut Answer, fields: &[String], drop: bool) {
 fn finish(answer: &mut Answer, byte_order_mark: bool) {
     let headers = &mut answer.headers;
     if !answer.body.is_empty() {
-        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(
-            "application/json; charset=utf-8; api-version=6.0-preview",
-        ));
+        headers
+            .entry(CONTENT_TYPE)
+            .or_insert(HeaderValue::from_static("application/json; charset=utf-8; api-version=6.0-preview"));
         if byte_order_mark {
             answer.body.splice(..0, BYTE_ORDER_MARK.iter().copied());
         }

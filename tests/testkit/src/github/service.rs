@@ -69,20 +69,12 @@ pub(super) fn handle(inner: &Inner, call: &Call) -> Result<Answer, Refusal> {
 
 fn runner_groups(state: &State, call: &Call) -> Answer {
     let wanted = call.query("groupName");
-    let groups = state
-        .groups()
-        .iter()
-        .filter(|g| wanted.is_none_or(|name| g.name.eq_ignore_ascii_case(name)));
+    let groups =
+        state.groups().iter().filter(|g| wanted.is_none_or(|name| g.name.eq_ignore_ascii_case(name)));
     let size = |group: i64| -> usize {
-        state
-            .scale_sets()
-            .filter(|set| set.group_id == group)
-            .map(|set| set.runners.len())
-            .sum()
+        state.scale_sets().filter(|set| set.group_id == group).map(|set| set.runners.len()).sum()
     };
-    Answer::ok(&wire::list(
-        groups.map(|g| wire::runner_group(g, size(g.id))).collect(),
-    ))
+    Answer::ok(&wire::list(groups.map(|g| wire::runner_group(g, size(g.id))).collect()))
 }
 
 fn list_scale_sets(state: &mut State, call: &Call, scope: &Scope) -> Answer {
@@ -94,12 +86,7 @@ fn list_scale_sets(state: &mut State, call: &Call, scope: &Scope) -> Answer {
         .filter(|s| name.is_none_or(|name| s.name.eq_ignore_ascii_case(name)))
         .map(|s| s.id)
         .collect();
-    Answer::ok(&wire::list(
-        found
-            .into_iter()
-            .map(|id| fresh_scale_set_value(state, id))
-            .collect(),
-    ))
+    Answer::ok(&wire::list(found.into_iter().map(|id| fresh_scale_set_value(state, id)).collect()))
 }
 
 fn one_scale_set(state: &mut State, call: &Call, scope: &Scope, id: ScaleSetId) -> Result<Answer, Refusal> {
@@ -128,11 +115,7 @@ fn scale_set_value(state: &State, id: ScaleSetId, statistics: Statistics) -> Val
     let Some(set) = state.scale_set_by_id(id) else {
         return Value::Null;
     };
-    let group = state
-        .groups()
-        .iter()
-        .find(|g| g.id == set.group_id)
-        .map_or("", |g| g.name.as_str());
+    let group = state.groups().iter().find(|g| g.id == set.group_id).map_or("", |g| g.name.as_str());
     let base = format!("{}{}", state.base_url, state.config.service_prefix());
     wire::scale_set(set, group, &base, statistics)
 }
@@ -140,20 +123,10 @@ fn scale_set_value(state: &State, id: ScaleSetId, statistics: Statistics) -> Val
 fn session(state: &mut State, id: ScaleSetId) -> Result<Answer, Refusal> {
     let statistics = state.report(id);
     let set_value = scale_set_value(state, id, statistics);
-    let set = state
-        .scale_set_by_id(id)
-        .ok_or_else(|| Refusal::no_such_scale_set(id))?;
-    let session = set
-        .session
-        .as_ref()
-        .ok_or_else(|| Refusal::no_such_scale_set(id))?;
-    let queue_url = format!(
-        "{}/scalesets/{id}/message?sessionId={}",
-        state.base_url, session.id
-    );
-    Ok(Answer::ok(&wire::session(
-        session, set_value, &queue_url, statistics,
-    )))
+    let set = state.scale_set_by_id(id).ok_or_else(|| Refusal::no_such_scale_set(id))?;
+    let session = set.session.as_ref().ok_or_else(|| Refusal::no_such_scale_set(id))?;
+    let queue_url = format!("{}/scalesets/{id}/message?sessionId={}", state.base_url, session.id);
+    Ok(Answer::ok(&wire::session(session, set_value, &queue_url, statistics)))
 }
 
 fn mint(
@@ -172,17 +145,10 @@ fn mint(
     }
     let body: Body = call.json()?;
     let work_folder = body.work_folder.filter(|folder| !folder.is_empty());
-    let (runner, encoded) = inner.mint_jit(
-        state,
-        scope,
-        id,
-        &body.name,
-        work_folder.as_deref().unwrap_or("_work"),
-    )?;
+    let (runner, encoded) =
+        inner.mint_jit(state, scope, id, &body.name, work_folder.as_deref().unwrap_or("_work"))?;
     let runner = wire::runner(state.runner_of(scope, runner)?);
-    Ok(Answer::ok(
-        &json!({ "runner": runner, "encodedJITConfig": encoded }),
-    ))
+    Ok(Answer::ok(&json!({ "runner": runner, "encodedJITConfig": encoded })))
 }
 
 fn find_runners(state: &State, call: &Call, scope: &Scope) -> Answer {
@@ -217,9 +183,7 @@ fn acquire(state: &mut State, call: &Call, id: ScaleSetId) -> Result<Answer, Ref
     state.check_queue(id, None, call.bearer())?;
     let ids: Vec<i64> = call.json()?;
     let granted = state.acquire(id, &ids);
-    Ok(Answer::ok(&wire::list(
-        granted.into_iter().map(Value::from).collect(),
-    )))
+    Ok(Answer::ok(&wire::list(granted.into_iter().map(Value::from).collect())))
 }
 
 /// The long poll. It is held until there is a message, the session ends, a fault strikes, or its time is up.
@@ -250,10 +214,7 @@ pub(super) async fn poll(inner: &Arc<Inner>, call: &Call) -> Result<Work, Refusa
             }
         }
         // An error says that the scale set is gone; the next look finds that out.
-        if tokio::time::timeout_at(deadline, changes.changed())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
             return Ok(Work::Answer(Answer::empty(StatusCode::ACCEPTED)));
         }
     }
@@ -279,6 +240,5 @@ pub(super) fn acknowledge(inner: &Inner, call: &Call) -> Result<Answer, Refusal>
 /// The queue URL has a query of its own, and a client has to keep it.
 fn session_id(call: &Call) -> Result<Option<&str>, Refusal> {
     let id = call.query("sessionId");
-    id.map(Some)
-        .ok_or_else(|| Refusal::bad_request("The queue URL has lost its sessionId."))
+    id.map(Some).ok_or_else(|| Refusal::bad_request("The queue URL has lost its sessionId."))
 }

@@ -20,11 +20,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub fn json(status: StatusCode, body: &Value) -> Self {
-        Self {
-            status,
-            headers: HeaderMap::new(),
-            body: body.to_string().into_bytes(),
-        }
+        Self { status, headers: HeaderMap::new(), body: body.to_string().into_bytes() }
     }
 
     pub fn ok(body: &Value) -> Self {
@@ -32,11 +28,7 @@ impl Answer {
     }
 
     pub fn empty(status: StatusCode) -> Self {
-        Self {
-            status,
-            headers: HeaderMap::new(),
-            body: Vec::new(),
-        }
+        Self { status, headers: HeaderMap::new(), body: Vec::new() }
     }
 }
 
@@ -51,20 +43,12 @@ pub(super) struct Refusal {
 impl Refusal {
     /// In the form of the REST API: a message alone.
     pub fn rest(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            exception: None,
-            message: message.into(),
-        }
+        Self { status, exception: None, message: message.into() }
     }
 
     /// In the form of the scale-set service: an exception.
     pub fn service(status: StatusCode, exception: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            exception: Some(exception),
-            message: message.into(),
-        }
+        Self { status, exception: Some(exception), message: message.into() }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -72,11 +56,7 @@ impl Refusal {
     }
 
     pub fn unauthorized() -> Self {
-        Self::service(
-            StatusCode::UNAUTHORIZED,
-            "VssUnauthorizedException",
-            "The token is not valid.",
-        )
+        Self::service(StatusCode::UNAUTHORIZED, "VssUnauthorizedException", "The token is not valid.")
     }
 
     pub fn no_such_scale_set(id: i64) -> Self {
@@ -201,10 +181,7 @@ pub(super) fn runner(runner: &Runner) -> Value {
 
 /// A runner in the public REST list.
 pub(super) fn rest_runner(runner: &Runner, labels: &[Label]) -> Value {
-    let labels: Vec<Value> = labels
-        .iter()
-        .map(|l| json!({ "name": l.name, "type": "read-only" }))
-        .collect();
+    let labels: Vec<Value> = labels.iter().map(|l| json!({ "name": l.name, "type": "read-only" })).collect();
     json!({
         "id": runner.id,
         "name": runner.name,

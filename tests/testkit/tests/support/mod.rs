@@ -42,10 +42,7 @@ pub async fn read(response: Response) -> (u16, Value) {
 /// The name that counts in an error.
 pub fn exception(body: &Value) -> &str {
     let name = body["typeName"].as_str().unwrap_or_default();
-    name.split(',')
-        .next()
-        .and_then(|name| name.rsplit('.').next())
-        .unwrap_or_default()
+    name.split(',').next().and_then(|name| name.rsplit('.').next()).unwrap_or_default()
 }
 
 impl Wire {
@@ -53,30 +50,17 @@ impl Wire {
         let http = Client::new();
         let api = format!("{}/api/v3", github.url());
         let url = format!("{api}/orgs/{org}/actions/runners/registration-token");
-        let (status, token) = read(
-            http.post(url)
-                .bearer_auth(DEFAULT_TOKEN)
-                .send()
-                .await
-                .expect("sent"),
-        )
-        .await;
+        let (status, token) =
+            read(http.post(url).bearer_auth(DEFAULT_TOKEN).send().await.expect("sent")).await;
         assert_eq!(status, 201, "{token}");
         let request = http
             .post(format!("{api}/actions/runner-registration"))
-            .header(
-                "Authorization",
-                format!("RemoteAuth {}", token["token"].as_str().expect("a token")),
-            )
+            .header("Authorization", format!("RemoteAuth {}", token["token"].as_str().expect("a token")))
             .json(&json!({ "url": github.config_url(org), "runner_event": "register" }));
         let (status, admin) = read(request.send().await.expect("sent")).await;
         assert_eq!(status, 200, "{admin}");
         let text = |name: &str| admin[name].as_str().expect("text").to_owned();
-        Self {
-            http,
-            base: text("url"),
-            admin: text("token"),
-        }
+        Self { http, base: text("url"), admin: text("token") }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -87,29 +71,14 @@ impl Wire {
 
     /// `acquirejobs`, with whatever token.
     pub async fn acquire(&self, set: i64, token: &str, ids: &[i64]) -> (u16, Value) {
-        let url = format!(
-            "{}_apis/runtime/runnerscalesets/{set}/acquirejobs?api-version=6.0-preview",
-            self.base
-        );
-        read(
-            self.http
-                .post(url)
-                .bearer_auth(token)
-                .json(ids)
-                .send()
-                .await
-                .expect("sent"),
-        )
-        .await
+        let url =
+            format!("{}_apis/runtime/runnerscalesets/{set}/acquirejobs?api-version=6.0-preview", self.base);
+        read(self.http.post(url).bearer_auth(token).json(ids).send().await.expect("sent")).await
     }
 
     pub async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
         let request = self.request(method, path);
-        let request = if body.is_null() {
-            request
-        } else {
-            request.json(&body)
-        };
+        let request = if body.is_null() { request } else { request.json(&body) };
         read(request.send().await.expect("sent")).await
     }
 
@@ -123,12 +92,7 @@ impl Wire {
 
     pub async fn try_open(&self, set: i64, owner: &str) -> (u16, Value) {
         let body = json!({ "sessionId": "00000000-0000-0000-0000-000000000000", "ownerName": owner });
-        self.call(
-            Method::POST,
-            &format!("runtime/runnerscalesets/{set}/sessions"),
-            body,
-        )
-        .await
+        self.call(Method::POST, &format!("runtime/runnerscalesets/{set}/sessions"), body).await
     }
 
     pub async fn open(&self, set: i64, owner: &str) -> Queue {
@@ -145,22 +109,13 @@ impl Wire {
     }
 
     pub async fn close(&self, set: i64, session: &str) -> (u16, Value) {
-        self.call(
-            Method::DELETE,
-            &format!("runtime/runnerscalesets/{set}/sessions/{session}"),
-            Value::Null,
-        )
-        .await
+        self.call(Method::DELETE, &format!("runtime/runnerscalesets/{set}/sessions/{session}"), Value::Null)
+            .await
     }
 
     pub async fn try_mint(&self, set: i64, name: &str) -> (u16, Value) {
         let body = json!({ "name": name, "workFolder": "_work" });
-        self.call(
-            Method::POST,
-            &format!("runtime/runnerscalesets/{set}/generatejitconfig"),
-            body,
-        )
-        .await
+        self.call(Method::POST, &format!("runtime/runnerscalesets/{set}/generatejitconfig"), body).await
     }
 
     /// A JIT configuration.
@@ -189,20 +144,13 @@ impl Message {
     }
 
     pub fn kinds(&self) -> Vec<&str> {
-        self.entries
-            .iter()
-            .map(|e| e["messageType"].as_str().expect("text"))
-            .collect()
+        self.entries.iter().map(|e| e["messageType"].as_str().expect("text")).collect()
     }
 }
 
 impl Queue {
     pub fn poll_request(&self, last: i64, capacity: i64) -> RequestBuilder {
-        let last = if last > 0 {
-            format!("&lastMessageId={last}")
-        } else {
-            String::new()
-        };
+        let last = if last > 0 { format!("&lastMessageId={last}") } else { String::new() };
         self.http
             .get(format!("{}{last}", self.url))
             .bearer_auth(&self.token)
@@ -226,9 +174,7 @@ impl Queue {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, message)
-            .await
-            .expect("a message in time")
+        tokio::time::timeout(PATIENCE, message).await.expect("a message in time")
     }
 
     /// Polls for the next message and deletes it.
@@ -240,13 +186,7 @@ impl Queue {
 
     pub async fn acknowledge(&self, message: i64) -> u16 {
         let url = self.url.replacen("/message?", &format!("/message/{message}?"), 1);
-        let response = self
-            .http
-            .delete(url)
-            .bearer_auth(&self.token)
-            .send()
-            .await
-            .expect("sent");
+        let response = self.http.delete(url).bearer_auth(&self.token).send().await.expect("sent");
         response.status().as_u16()
     }
 }

@@ -262,10 +262,7 @@ impl State {
             set.id
         });
         self.emit(Kind::Assigned, id);
-        self.schedule(
-            Instant::now() + self.config.unclaimed_after,
-            Timer::Unclaimed { job: id, attempt },
-        );
+        self.schedule(Instant::now() + self.config.unclaimed_after, Timer::Unclaimed { job: id, attempt });
         if let Some(set) = set {
             self.wake_idle_runners(set);
         }
@@ -283,11 +280,7 @@ impl State {
         job.finished_at = Some(Timestamp::now());
         let set = job.scale_set;
         let again = attempt < last;
-        job.status = if again {
-            JobStatus::Queued
-        } else {
-            JobStatus::Completed
-        };
+        job.status = if again { JobStatus::Queued } else { JobStatus::Completed };
         if let Some(set) = self.set_mut(set) {
             set.assigned.retain(|job| *job != id);
         }
@@ -328,15 +321,10 @@ impl State {
     /// For tests: the job starts on a registered runner, connected or not.
     pub(in crate::github) fn start_job(&mut self, id: JobId, runner: &str) -> Result<(), ControlError> {
         let job = self.jobs.get(&id).ok_or(ControlError::NoSuchJob(id))?;
-        let found = self
-            .runner(runner)
-            .ok_or_else(|| ControlError::NoSuchRunner(runner.to_owned()))?;
+        let found = self.runner(runner).ok_or_else(|| ControlError::NoSuchRunner(runner.to_owned()))?;
         if job.status != JobStatus::Assigned || job.scale_set != Some(found.scale_set) || found.job.is_some()
         {
-            let message = format!(
-                "job {id} is {:?}, runner {runner:?} has job {:?}",
-                job.status, found.job
-            );
+            let message = format!("job {id} is {:?}, runner {runner:?} has job {:?}", job.status, found.job);
             return Err(ControlError::WrongState(message));
         }
         let runner = found.reference();
@@ -348,10 +336,7 @@ impl State {
     pub(in crate::github) fn finish_job(&mut self, id: JobId, result: JobResult) -> Result<(), ControlError> {
         let job = self.jobs.get_mut(&id).ok_or(ControlError::NoSuchJob(id))?;
         if job.status != JobStatus::Running {
-            return Err(ControlError::WrongState(format!(
-                "job {id} is {:?}, not running",
-                job.status
-            )));
+            return Err(ControlError::WrongState(format!("job {id} is {:?}, not running", job.status)));
         }
         let runner = job.runner.as_ref().map(|r| r.id);
         self.complete(id, result);
@@ -371,10 +356,7 @@ impl State {
             }
             JobStatus::Running => {
                 job.cancel_requested = true;
-                match runner
-                    .and_then(|id| self.runners.get(&id))
-                    .filter(|r| r.connected)
-                {
+                match runner.and_then(|id| self.runners.get(&id)).filter(|r| r.connected) {
                     Some(runner) => runner.touch(),
                     None => self.finish_job(id, JobResult::Canceled)?,
                 }

@@ -84,10 +84,8 @@ pub struct State {
 
 impl State {
     pub(super) fn new(config: Config, base_url: String, alarm: Arc<Notify>) -> Self {
-        let groups = (1..).zip(&config.runner_groups).map(|(id, name)| RunnerGroup {
-            id,
-            name: name.clone(),
-        });
+        let groups =
+            (1..).zip(&config.runner_groups).map(|(id, name)| RunnerGroup { id, name: name.clone() });
         Self {
             groups: groups.collect(),
             tokens: Tokens::new(&config),
@@ -201,34 +199,15 @@ impl State {
 impl std::fmt::Display for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for set in self.sets.values() {
-            let session = set
-                .session
-                .as_ref()
-                .map_or("no session".to_owned(), |s| format!("session of {}", s.owner));
-            writeln!(
-                f,
-                "scale set {} {:?}: {session}, {:?}",
-                set.id,
-                set.name,
-                self.count(set)
-            )?;
+            let session =
+                set.session.as_ref().map_or("no session".to_owned(), |s| format!("session of {}", s.owner));
+            writeln!(f, "scale set {} {:?}: {session}, {:?}", set.id, set.name, self.count(set))?;
         }
         for runner in self.runners.values() {
-            writeln!(
-                f,
-                "runner {} {:?}: {}, job {:?}",
-                runner.id,
-                runner.name,
-                runner.status(),
-                runner.job
-            )?;
+            writeln!(f, "runner {} {:?}: {}, job {:?}", runner.id, runner.name, runner.status(), runner.job)?;
         }
         for job in self.jobs.values() {
-            writeln!(
-                f,
-                "job {} of {:?}: {:?}, {:?}",
-                job.id, job.scale_set, job.status, job.result
-            )?;
+            writeln!(f, "job {} of {:?}: {:?}, {:?}", job.id, job.scale_set, job.status, job.result)?;
         }
         Ok(())
     }

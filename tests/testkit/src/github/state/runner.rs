@@ -53,10 +53,7 @@ impl Runner {
     }
 
     pub(super) fn reference(&self) -> RunnerRef {
-        RunnerRef {
-            id: self.id,
-            name: self.name.clone(),
-        }
+        RunnerRef { id: self.id, name: self.name.clone() }
     }
 
     pub(super) fn touch(&self) {
@@ -107,17 +104,9 @@ impl State {
         if name.is_empty() {
             return Err(Refusal::bad_request("A runner needs a name."));
         }
-        if self
-            .runners
-            .values()
-            .any(|r| r.scope == *scope && r.name.eq_ignore_ascii_case(name))
-        {
+        if self.runners.values().any(|r| r.scope == *scope && r.name.eq_ignore_ascii_case(name)) {
             let message = format!("A runner exists with the same name {name}.");
-            return Err(Refusal::service(
-                StatusCode::CONFLICT,
-                "AgentExistsException",
-                message,
-            ));
+            return Err(Refusal::service(StatusCode::CONFLICT, "AgentExistsException", message));
         }
         let id = self.next_id();
         let secret = random("runner_");
@@ -158,11 +147,7 @@ impl State {
         };
         if runner.job.is_some() {
             let message = format!("Runner {:?} is still running a job.", runner.name);
-            return Err(Refusal::service(
-                StatusCode::BAD_REQUEST,
-                "JobStillRunningException",
-                message,
-            ));
+            return Err(Refusal::service(StatusCode::BAD_REQUEST, "JobStillRunningException", message));
         }
         self.forget_runner(id);
         Ok(())
@@ -211,10 +196,7 @@ impl State {
 
     pub(super) fn wake_idle_runners(&self, set: ScaleSetId) {
         let runners = self.set(Some(set)).into_iter().flat_map(|set| &set.runners);
-        for runner in runners
-            .filter_map(|id| self.runners.get(id))
-            .filter(|r| r.job.is_none())
-        {
+        for runner in runners.filter_map(|id| self.runners.get(id)).filter(|r| r.job.is_none()) {
             runner.touch();
         }
     }
@@ -257,10 +239,7 @@ impl State {
         runner.link += 1;
         let link = runner.link;
         if runner.links == 0 {
-            self.schedule(
-                Instant::now() + self.config.silence,
-                Timer::Silent { runner: id, link },
-            );
+            self.schedule(Instant::now() + self.config.silence, Timer::Silent { runner: id, link });
         }
     }
 
@@ -276,17 +255,12 @@ impl State {
                 job
             }
         };
-        let job = self
-            .jobs
-            .get(&job)
-            .filter(|job| job.status == JobStatus::Running)?;
+        let job = self.jobs.get(&job).filter(|job| job.status == JobStatus::Running)?;
         Some(Order {
             id: job.id,
             job_id: job.uuid.clone(),
             job_name: job.name.clone(),
-            duration_ms: job
-                .duration_ms
-                .map_or(-1, |ms| i64::try_from(ms).unwrap_or(i64::MAX)),
+            duration_ms: job.duration_ms.map_or(-1, |ms| i64::try_from(ms).unwrap_or(i64::MAX)),
             exit_code: job.exit_code,
             result: job.planned_result,
         })
@@ -294,11 +268,7 @@ impl State {
 
     /// How the job of this runner stands.
     pub(in crate::github) fn hold(&self, id: RunnerId) -> Hold {
-        let job = self
-            .runners
-            .get(&id)
-            .and_then(|r| r.job)
-            .and_then(|job| self.jobs.get(&job));
+        let job = self.runners.get(&id).and_then(|r| r.job).and_then(|job| self.jobs.get(&job));
         match job {
             Some(job) if job.status != JobStatus::Running => Hold::Finished,
             Some(job) if job.cancel_requested => Hold::Canceled,

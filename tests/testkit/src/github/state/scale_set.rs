@@ -143,10 +143,7 @@ impl ScaleSet {
     fn serves(&self, labels: &[String]) -> bool {
         labels.iter().all(|wanted| {
             self.name.eq_ignore_ascii_case(wanted)
-                || self
-                    .labels
-                    .iter()
-                    .any(|label| label.name.eq_ignore_ascii_case(wanted))
+                || self.labels.iter().any(|label| label.name.eq_ignore_ascii_case(wanted))
         })
     }
 
@@ -159,10 +156,7 @@ impl ScaleSet {
                 entries.reverse();
             }
             self.last_message_id += 1;
-            self.queue.push_back(Message {
-                id: self.last_message_id,
-                entries,
-            });
+            self.queue.push_back(Message { id: self.last_message_id, entries });
         }
     }
 }
@@ -181,10 +175,7 @@ impl State {
         self.check_name(scope, group_id, &name, None)?;
         let mut labels = self.accept_labels(body.labels.unwrap_or_default())?;
         if labels.is_empty() {
-            labels.push(Label {
-                name: name.clone(),
-                kind: "System".to_owned(),
-            });
+            labels.push(Label { name: name.clone(), kind: "System".to_owned() });
         }
         let id = self.next_id();
         let set = ScaleSet {
@@ -222,10 +213,7 @@ impl State {
     ) -> Result<(), Refusal> {
         let set = self.owned(scope, id)?;
         let group_id = body.runner_group_id.unwrap_or(set.group_id);
-        let name = body
-            .name
-            .filter(|n| !n.is_empty())
-            .unwrap_or_else(|| set.name.clone());
+        let name = body.name.filter(|n| !n.is_empty()).unwrap_or_else(|| set.name.clone());
         self.check_group(group_id)?;
         self.check_name(scope, group_id, &name, Some(id))?;
         let labels = body.labels.map(|labels| self.accept_labels(labels)).transpose()?;
@@ -249,11 +237,7 @@ impl State {
         let set = self.owned(scope, id)?;
         if !set.running.is_empty() {
             let message = format!("Runner scale set {:?} has running jobs.", set.name);
-            return Err(Refusal::service(
-                StatusCode::BAD_REQUEST,
-                "JobStillRunningException",
-                message,
-            ));
+            return Err(Refusal::service(StatusCode::BAD_REQUEST, "JobStillRunningException", message));
         }
         self.remove_scale_set(id);
         Ok(())
@@ -290,8 +274,7 @@ impl State {
     /// The set that a job goes to: the oldest that covers its repository and has its labels.
     pub(super) fn matching_set(&self, repository: &str, labels: &[String]) -> Option<ScaleSetId> {
         let mut sets = self.sets.values();
-        sets.find(|set| set.scope.covers(repository) && set.serves(labels))
-            .map(|set| set.id)
+        sets.find(|set| set.scope.covers(repository) && set.serves(labels)).map(|set| set.id)
     }
 
     fn check_group(&self, id: i64) -> Result<(), Refusal> {
@@ -317,10 +300,7 @@ impl State {
     }
 
     fn accept_labels(&self, mut labels: Vec<Label>) -> Result<Vec<Label>, Refusal> {
-        if labels
-            .iter()
-            .any(|l| !(1..=255).contains(&l.name.chars().count()))
-        {
+        if labels.iter().any(|l| !(1..=255).contains(&l.name.chars().count())) {
             return Err(Refusal::bad_request("A label has 1 to 255 characters."));
         }
         if self.config.drop_extra_labels {
@@ -390,10 +370,8 @@ impl State {
         session_id: &str,
     ) -> Result<(), Refusal> {
         self.owned(scope, id)?;
-        let set = self
-            .sets
-            .get_mut(&id)
-            .filter(|set| set.session.as_ref().is_some_and(|s| s.id == session_id));
+        let set =
+            self.sets.get_mut(&id).filter(|set| set.session.as_ref().is_some_and(|s| s.id == session_id));
         let set = set.ok_or_else(|| expired(session_id))?;
         let session = set.session.take();
         set.touch();
@@ -411,14 +389,8 @@ impl State {
         session_id: Option<&str>,
         token: Option<&str>,
     ) -> Result<&mut ScaleSet, Refusal> {
-        let set = self
-            .sets
-            .get_mut(&id)
-            .ok_or_else(|| Refusal::no_such_scale_set(id))?;
-        let session = set
-            .session
-            .as_ref()
-            .filter(|s| session_id.is_none_or(|wanted| wanted == s.id));
+        let set = self.sets.get_mut(&id).ok_or_else(|| Refusal::no_such_scale_set(id))?;
+        let session = set.session.as_ref().filter(|s| session_id.is_none_or(|wanted| wanted == s.id));
         let Some(session) = session else {
             let message = "The session does not exist.";
             return Err(Refusal::service(
@@ -459,10 +431,7 @@ impl State {
     }
 
     fn session_mut(&mut self, name: &str) -> Result<&mut Session, ControlError> {
-        self.named_mut(name)?
-            .session
-            .as_mut()
-            .ok_or_else(|| ControlError::NoSession(name.to_owned()))
+        self.named_mut(name)?.session.as_mut().ok_or_else(|| ControlError::NoSession(name.to_owned()))
     }
 }
 
@@ -513,15 +482,10 @@ impl State {
         let Some(set) = job.scale_set.and_then(|id| self.sets.get_mut(&id)) else {
             return;
         };
-        let request_id = if self.config.model == Model::Broker {
-            0
-        } else {
-            job.id
-        };
+        let request_id = if self.config.model == Model::Broker { 0 } else { job.id };
         let base = format!("{}{}", self.base_url, self.config.service_prefix());
         let acquire_url = format!("{base}/_apis/runtime/runnerscalesets/{}/acquirejobs", set.id);
-        set.pending
-            .push_back(wire::job_message(kind, job, request_id, &acquire_url));
+        set.pending.push_back(wire::job_message(kind, job, request_id, &acquire_url));
         set.touch();
     }
 
@@ -600,9 +564,5 @@ impl State {
 
 fn expired(session_id: &str) -> Refusal {
     let message = format!("The session identifier {session_id} is not valid.");
-    Refusal::service(
-        StatusCode::BAD_REQUEST,
-        "RunnerScaleSetSessionExpiredException",
-        message,
-    )
+    Refusal::service(StatusCode::BAD_REQUEST, "RunnerScaleSetSessionExpiredException", message)
 }
