@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use paddock::controller::{self, Options};
@@ -39,6 +39,13 @@ struct Run {
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "PADDOCK_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Lead only while holding a Lease, so that several controllers may run.
+    #[arg(long, env = "PADDOCK_LEADER_ELECT", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
+          default_missing_value = "true", require_equals = true)]
+    leader_elect: bool,
+    /// Where that Lease is. Default: the controller's own namespace.
+    #[arg(long, env = "PADDOCK_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
     /// The id that marks what is ours on every backend. Default: the UID of the kube-system namespace.
     #[arg(long, env = "PADDOCK_CLUSTER_ID", value_name = "ID")]
     cluster_id: Option<String>,
@@ -92,7 +99,14 @@ async fn serve(options: Run) -> Result<(), Box<dyn Error>> {
         TcpListener::bind(options.listen).await.map_err(|e| format!("--listen {}: {e}", options.listen))?;
     let client = Client::try_from(kube_config(&options).await?)?;
     let owner = std::env::var("HOSTNAME").unwrap_or_else(|_| "paddock".to_owned());
-    let settings = Options { namespaces: options.watch_namespace, cluster_id: options.cluster_id, owner };
+    let lease_namespace = options.lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    let lease_namespace = options.leader_elect.then_some(lease_namespace);
+    let settings = Options {
+        namespaces: options.watch_namespace,
+        cluster_id: options.cluster_id,
+        owner,
+        lease_namespace,
+    };
     Ok(controller::run(client, listener, settings, stopping).await?)
 }
 

@@ -102,6 +102,9 @@ impl Starter<'_> {
             Err(error) => return self.fail(super::registrar::reason_of(&error), &error.to_string()),
         };
         self.set.state().ledger.registered(self.name, minted.id);
+        if !self.ctx.fence.holds() {
+            return "not_leading";
+        }
         let host = slot.host.clone();
         let runner = NewRunner { name: self.name, jit: &minted.configuration };
         match timeout(deadline, self.backend.start(slot, &runner)).await {
@@ -236,6 +239,9 @@ impl Remover<'_> {
         let Some(id) = &self.runner.instance_id else {
             return true;
         };
+        if !self.ctx.fence.holds() {
+            return false;
+        }
         match self.backend.remove(&self.runner.host, id).await {
             Ok(()) | Err(backend::Error::Gone) => true,
             Err(error) => {

@@ -10,10 +10,11 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
+use super::lease::Fence;
 use super::set::Set;
 use super::world::World;
 use crate::api::RunnerScaleSet;
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::{Health, Metrics, Permit};
 
 /// What the watch of scale sets yields: an object that cannot be read stops nothing but itself.
 pub(super) type Guarded = DeserializeGuard<RunnerScaleSet>;
@@ -28,6 +29,8 @@ pub(super) struct Context {
     pub owner: String,
     /// GitHub, the hosts and the time.
     pub world: Arc<dyn World>,
+    /// Whether this process may act.
+    pub fence: Fence,
     /// Kubernetes events.
     pub events: Events,
     /// Metrics.
@@ -41,6 +44,12 @@ pub(super) struct Context {
 }
 
 impl Context {
+    /// What tells those that act whether they still may.
+    pub fn permit(&self) -> Permit {
+        let fence = self.fence.clone();
+        Arc::new(move || fence.holds())
+    }
+
     /// The API of one namespace.
     pub fn scale_sets(&self, namespace: &str) -> Api<RunnerScaleSet> {
         Api::namespaced(self.client.clone(), namespace)

@@ -8,6 +8,7 @@ mod context;
 mod events;
 mod finalize;
 mod inputs;
+mod lease;
 mod reconcile;
 mod registrar;
 mod run;

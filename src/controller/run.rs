@@ -15,6 +15,7 @@ use tracing::{debug, info};
 
 use super::context::{Context, Guarded, Sets};
 use super::events::Events;
+use super::lease::{Candidate, Fence};
 use super::reconcile::{after_error, reconcile};
 use super::world::Real;
 use crate::api::RunnerScaleSet;
@@ -31,8 +32,10 @@ pub struct Options {
     pub namespaces: Vec<String>,
     /// The cluster's id; none: the UID of the `kube-system` namespace.
     pub cluster_id: Option<String>,
-    /// Who owns the message sessions: stable over restarts.
+    /// Who owns the message sessions and the Lease: stable over restarts, and no other's.
     pub owner: String,
+    /// Where the Lease is by which one of several controllers leads; none: this one leads without asking.
+    pub lease_namespace: Option<String>,
 }
 
 /// Why the controller cannot start.
@@ -48,6 +51,9 @@ pub enum StartError {
         "cannot read the kube-system namespace for the cluster's id: allow it or give --cluster-id ({0})"
     )]
     NoClusterId(kube::Error),
+    /// Another controller may lead now.
+    #[error("leadership is lost; this process may not act any more")]
+    LeadershipLost,
     /// The web server ended.
     #[error("the web server: {0}")]
     Serve(#[from] std::io::Error),
@@ -60,15 +66,57 @@ pub async fn run(
     options: Options,
     stopping: CancellationToken,
 ) -> Result<(), StartError> {
-    let ctx = Arc::new(context(client, &options, stopping.clone()).await?);
+    let mut candidate =
+        options.lease_namespace.as_ref().map(|n| Candidate::new(client.clone(), n, &options.owner));
+    let fence = candidate.as_ref().map_or_else(Fence::open, Candidate::fence);
+    let ctx = Arc::new(context(client, &options, fence, stopping.clone()).await?);
     let server = serve(listener, ctx.metrics.clone(), ctx.health.clone(), stopping.clone());
+    let (served, led) = future::join(server, lead(&ctx, &options, candidate.as_mut())).await;
+    led?;
+    Ok(served?)
+}
+
+/// Leads once this process may, until it is told to stop or may not any more.
+async fn lead(
+    ctx: &Arc<Context>,
+    options: &Options,
+    candidate: Option<&mut Candidate>,
+) -> Result<(), StartError> {
+    let Some(candidate) = candidate else {
+        reconcile_all(ctx, options).await;
+        farewell(ctx).await;
+        return Ok(());
+    };
+    // A standby is as ready as it can be.
+    ctx.health.ready();
+    if !candidate.lead(&ctx.stopping).await {
+        return Ok(());
+    }
+    let keep = async {
+        let kept = candidate.keep(&ctx.stopping).await;
+        ctx.stopping.cancel();
+        kept
+    };
+    let (kept, ()) = future::join(keep, reconcile_all(ctx, options)).await;
+    if !kept {
+        return Err(StartError::LeadershipLost);
+    }
+    farewell(ctx).await;
+    candidate.resign().await;
+    Ok(())
+}
+
+async fn reconcile_all(ctx: &Arc<Context>, options: &Options) {
     let scopes: Vec<Option<String>> = match options.namespaces.as_slice() {
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
     info!(cluster = ctx.cluster, owner = ctx.owner, "controller started");
-    let controllers = future::join_all(scopes.into_iter().map(|scope| control(ctx.clone(), scope)));
-    let (served, _) = future::join(server, controllers).await;
+    future::join_all(scopes.into_iter().map(|scope| control(ctx.clone(), scope))).await;
+}
+
+/// Sessions are closed, and starts that are under way are waited for.
+async fn farewell(ctx: &Context) {
     let tasks = ctx.sets.all();
     tasks.iter().for_each(|set| {
         set.tasks.close();
@@ -77,12 +125,12 @@ pub async fn run(
     // What is not done by then is taken up by the next controller.
     let _ = tokio::time::timeout(FAREWELL, farewell).await;
     info!("controller stopped; runners are left running");
-    Ok(served?)
 }
 
 async fn context(
     client: Client,
     options: &Options,
+    fence: Fence,
     stopping: CancellationToken,
 ) -> Result<Context, StartError> {
     let scope = options.namespaces.first().map(String::as_str);
@@ -103,6 +151,7 @@ async fn context(
         client,
         cluster,
         sets,
+        fence,
         stopping,
     })
 }

@@ -116,7 +116,7 @@ impl Set {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let status = object.status.clone().unwrap_or_default();
         let now = ctx.world.now();
-        let writer = Writer::new(ctx.scale_sets(&namespace), &name, &status, ctx.metrics.clone());
+        let writer = Writer::new(ctx.scale_sets(&namespace), &name, &status, ctx);
         Set {
             identity: Identity {
                 cluster: ctx.cluster.clone(),
@@ -187,7 +187,9 @@ impl State {
         let unchanged = set.target.borrow().as_ref().is_some_and(|t| t.client == inputs.client);
         let service = match (&self.service, unchanged) {
             (Some(service), true) => service.clone(),
-            _ => Arc::new(Measured::new(ctx.world.github(&inputs.client)?, ctx.metrics.clone())),
+            _ => {
+                Arc::new(Measured::new(ctx.world.github(&inputs.client)?, ctx.metrics.clone(), ctx.permit()))
+            }
         };
         self.service = Some(service.clone());
         self.policy = Some(inputs.policy);

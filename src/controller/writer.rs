@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::context::Context;
+use super::lease::Fence;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
 use crate::telemetry::Metrics;
 
@@ -36,6 +38,7 @@ pub(super) struct Writer {
     wanted: watch::Sender<Option<RunnerScaleSetStatus>>,
     written: Mutex<Written>,
     metrics: Metrics,
+    fence: Fence,
 }
 
 struct Written {
@@ -49,11 +52,12 @@ impl Writer {
         api: Api<RunnerScaleSet>,
         name: &str,
         current: &RunnerScaleSetStatus,
-        metrics: Metrics,
+        ctx: &Context,
     ) -> Writer {
         let written = Written { status: current.clone(), at: Instant::now() - INTERVAL, in_a_row: 0 };
         let wanted = watch::Sender::new(None);
-        Writer { api, name: name.to_owned(), wanted, written: Mutex::new(written), metrics }
+        let (metrics, fence) = (ctx.metrics.clone(), ctx.fence.clone());
+        Writer { api, name: name.to_owned(), wanted, written: Mutex::new(written), metrics, fence }
     }
 
     /// Has a status written soon.
@@ -90,7 +94,7 @@ impl Writer {
     }
 
     async fn apply(&self, written: &mut Written, status: RunnerScaleSetStatus) -> Result<(), kube::Error> {
-        if same(&written.status, &status) {
+        if same(&written.status, &status) || !self.fence.holds() {
             return Ok(());
         }
         let patch = serde_json::json!({

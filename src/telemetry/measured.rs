@@ -13,10 +13,15 @@ use crate::github::{
     WantedScaleSet,
 };
 
-/// Counts and times each call of the service that it passes on. A call that its caller gave up is not counted.
+/// Tells whether this process may act at this moment.
+pub type Permit = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Counts and times each call of the service that it passes on, and passes none on while it may not. A call that its
+/// caller gave up is not counted.
 pub struct Measured {
     service: Arc<dyn ScaleSetService>,
     metrics: Metrics,
+    permit: Permit,
 }
 
 impl fmt::Debug for Measured {
@@ -26,9 +31,9 @@ impl fmt::Debug for Measured {
 }
 
 impl Measured {
-    /// Measures `service` in `metrics`.
-    pub fn new(service: Arc<dyn ScaleSetService>, metrics: Metrics) -> Measured {
-        Measured { service, metrics }
+    /// Measures `service` in `metrics`, as long as `permit` allows.
+    pub fn new(service: Arc<dyn ScaleSetService>, metrics: Metrics, permit: Permit) -> Measured {
+        Measured { service, metrics, permit }
     }
 
     async fn measure<T>(
@@ -36,6 +41,9 @@ impl Measured {
         call: &'static str,
         answer: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
+        if !(self.permit)() {
+            return Err(Error::Transient("this controller does not lead".to_owned()));
+        }
         let start = Instant::now();
         let result = answer.await;
         let outcome = result.as_ref().map_or_else(outcome, |_| "ok");
@@ -202,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn every_call_is_passed_on_and_counted_by_outcome() {
         let metrics = Metrics::new();
-        let service = Measured::new(Arc::new(Service), metrics.clone());
+        let service = Measured::new(Arc::new(Service), metrics.clone(), Arc::new(|| true));
         let wanted = WantedScaleSet { name: String::new(), runner_group: String::new(), labels: Vec::new() };
         let _ = service.ensure_scale_set(&wanted, None).await;
         let _ = service.delete_scale_set(1).await;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use health::{Health, Stalled};
 pub use logs::{LogError, LogFormat, init};
-pub use measured::Measured;
+pub use measured::{Measured, Permit};
 pub use metrics::{Metrics, SetGauges, SetLabels, StartPhase};
 pub use server::serve;
 
