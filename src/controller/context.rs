@@ -14,6 +14,7 @@ use super::lease::Fence;
 use super::set::Set;
 use super::world::World;
 use crate::api::RunnerScaleSet;
+use crate::backend::Waker;
 use crate::telemetry::{Health, Metrics, Permit};
 
 /// What the watch of scale sets yields: an object that cannot be read stops nothing but itself.
@@ -44,6 +45,31 @@ pub(super) struct Context {
 }
 
 impl Context {
+    /// What all scale sets share, none known yet. `world` is made with what wakes a scale set by its UID.
+    pub fn new(
+        client: Client,
+        cluster: String,
+        owner: String,
+        fence: Fence,
+        stopping: CancellationToken,
+        world: impl FnOnce(Waker) -> Arc<dyn World>,
+    ) -> Context {
+        let sets = Arc::new(Sets::default());
+        let wake = sets.clone();
+        Context {
+            world: world(Waker::new(move |uid| wake.wake(uid))),
+            events: Events::new(client.clone(), owner.clone()),
+            metrics: Metrics::new(),
+            health: Health::new(),
+            client,
+            cluster,
+            owner,
+            fence,
+            sets,
+            stopping,
+        }
+    }
+
     /// What tells those that act whether they still may.
     pub fn permit(&self) -> Permit {
         let fence = self.fence.clone();

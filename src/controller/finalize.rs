@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::context::Context;
+use super::reconcile::Next;
 use super::set::Set;
 use crate::api::RunnerScaleSet;
 
@@ -81,7 +81,7 @@ pub(super) async fn advance(
     ctx: &Context,
     left: Left,
     now: Timestamp,
-) -> Result<Option<Action>, kube::Error> {
+) -> Result<Option<Next>, kube::Error> {
     let expired = drain_until(object).is_some_and(|until| until <= now);
     if left.unseen || left.running > 0 || (left.registered > 0 && !expired) {
         return Ok(None);
@@ -104,7 +104,7 @@ pub(super) async fn advance(
             Err(error) if expired => remains.push(format!("scale set {id} at GitHub ({error})")),
             Err(error) => {
                 warn!(error, "the scale set cannot be deleted at GitHub yet");
-                return Ok(Some(Action::requeue(RETRY)));
+                return Ok(Some(Next::After(RETRY)));
             }
         }
     }
@@ -112,7 +112,7 @@ pub(super) async fn advance(
         remains.push(format!("the registrations of {} runners at GitHub", left.registered));
     }
     finish(object, set, ctx, &remains).await?;
-    Ok(Some(Action::await_change()))
+    Ok(Some(Next::OnChange))
 }
 
 async fn finish(

@@ -5,6 +5,7 @@ mod act;
 mod audience;
 mod conditions;
 mod context;
+mod core;
 mod events;
 mod finalize;
 mod inputs;
@@ -18,4 +19,6 @@ mod step;
 mod world;
 mod writer;
 
+pub use core::Core;
 pub use run::{Options, StartError, run};
+pub use world::World;

@@ -17,6 +17,15 @@ use crate::plan::Invalid;
 /// Without any other reason, a set is looked at this often.
 const QUIET: Duration = Duration::from_secs(60);
 
+/// When an object is to be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// After this, or when it changes.
+    After(Duration),
+    /// When it changes.
+    OnChange,
+}
+
 /// What a reconcile could not do.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -38,29 +47,40 @@ impl Error {
     }
 }
 
-/// Reconciles one object, timed.
+/// Reconciles what the watch yields.
 pub(super) async fn reconcile(object: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let object = match &object.0 {
-        Ok(object) => object,
+    let next = match &object.0 {
+        Ok(object) => reconcile_timed(object, &ctx).await?,
         Err(error) => {
             warn!(%error, "a RunnerScaleSet cannot be read; it is left alone until it changes");
-            return Ok(Action::await_change());
+            Next::OnChange
         }
     };
+    Ok(match next {
+        Next::After(pause) => Action::requeue(pause),
+        Next::OnChange => Action::await_change(),
+    })
+}
+
+/// Reconciles one object, timed.
+pub(super) async fn reconcile_timed(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Next, Error> {
     let span = tracing::info_span!(
         "reconcile",
         scale_set = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
     );
     let began = Instant::now();
-    let result = reconcile_one(object, &ctx).instrument(span).await;
+    let result = reconcile_one(object, ctx).instrument(span).await;
     ctx.metrics.reconcile(began.elapsed(), result.as_ref().err().map(Error::category));
     result
 }
 
-async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Action, Error> {
+async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Next, Error> {
+    if !ctx.fence.holds() {
+        return Ok(Next::OnChange);
+    }
     let deleting = object.metadata.deletion_timestamp.is_some();
     if deleting && !finalize::is_held(object) {
-        return Ok(Action::await_change());
+        return Ok(Next::OnChange);
     }
     if !deleting && !finalize::is_held(object) {
         finalize::hold(object, ctx).await?;
@@ -71,17 +91,17 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ac
     let now = ctx.world.now();
     let Some(step) = step::step(&set, ctx, now) else {
         set.writer.write(step::status(&set, now));
-        return Ok(Action::requeue(QUIET));
+        return Ok(Next::After(QUIET));
     };
     step::perform(&set, ctx, step.work);
     set.capacity
         .send_if_modified(|capacity| std::mem::replace(capacity, step.plan.capacity) != step.plan.capacity);
     set.writer.write(step.status);
-    if deleting && let Some(action) = finalize::advance(object, &set, ctx, step.left, now).await? {
-        return Ok(action);
+    if deleting && let Some(next) = finalize::advance(object, &set, ctx, step.left, now).await? {
+        return Ok(next);
     }
     let wake_in = step.plan.wake_at.map_or(QUIET, |at| elapsed(now, at).min(QUIET));
-    Ok(Action::requeue(wake_in + Duration::from_millis(1)))
+    Ok(Next::After(wake_in + Duration::from_millis(1)))
 }
 
 /// Begins to know a set: its tasks start.

@@ -13,14 +13,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::context::{Context, Guarded, Sets};
-use super::events::Events;
+use super::context::{Context, Guarded};
 use super::lease::{Candidate, Fence};
 use super::reconcile::{after_error, reconcile};
-use super::world::Real;
+use super::world::{Real, World};
 use crate::api::RunnerScaleSet;
-use crate::backend::Waker;
-use crate::telemetry::{Health, Metrics, serve};
+use crate::telemetry::serve;
 
 /// On a stop, sessions are closed and starts that are under way are waited for, no longer than this.
 const FAREWELL: Duration = Duration::from_secs(8);
@@ -140,20 +138,8 @@ async fn context(
         Some(id) => id.clone(),
         None => cluster_id(&client).await.map_err(StartError::NoClusterId)?,
     };
-    let sets = Arc::new(Sets::default());
-    let wake = sets.clone();
-    Ok(Context {
-        world: Arc::new(Real::new(&cluster, Waker::new(move |uid| wake.wake(uid)))),
-        events: Events::new(client.clone(), options.owner.clone()),
-        metrics: Metrics::new(),
-        health: Health::new(),
-        owner: options.owner.clone(),
-        client,
-        cluster,
-        sets,
-        fence,
-        stopping,
-    })
+    let real = |waker| Arc::new(Real::new(&cluster, waker)) as Arc<dyn World>;
+    Ok(Context::new(client, cluster.clone(), options.owner.clone(), fence, stopping, real))
 }
 
 async fn cluster_id(client: &Client) -> Result<String, kube::Error> {

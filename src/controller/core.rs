@@ -1,0 +1,48 @@
+//! The controller without its watches: driven by hand, in a world of the caller's choice. The model of the tests does so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::lease::Fence;
+use super::reconcile::{Next, reconcile_timed};
+use super::world::World;
+use crate::api::RunnerScaleSet;
+use crate::backend::Waker;
+
+/// One controller.
+pub struct Core(Arc<Context>);
+
+impl Core {
+    /// A controller that has just begun. It leads until `stopping` is cancelled.
+    pub fn new(
+        client: Client,
+        cluster: &str,
+        owner: &str,
+        stopping: CancellationToken,
+        world: impl FnOnce(Waker) -> Arc<dyn World>,
+    ) -> Core {
+        let (cluster, owner) = (cluster.to_owned(), owner.to_owned());
+        Core(Arc::new(Context::new(client, cluster, owner, Fence::open(), stopping, world)))
+    }
+
+    /// The namespaces and names of objects that are to be reconciled, as it becomes so.
+    pub fn wakes(&self) -> impl Stream<Item = (String, String)> + use<> {
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        self.0.sets.wake_through(None, sender);
+        receiver.map(|object| (object.namespace.unwrap_or_default(), object.name))
+    }
+
+    /// Reconciles one object; answers when it is to be looked at again, if ever, or what went wrong.
+    pub async fn reconcile(&self, object: &RunnerScaleSet) -> Result<Option<Duration>, String> {
+        match reconcile_timed(object, &self.0).await {
+            Ok(Next::After(pause)) => Ok(Some(pause)),
+            Ok(Next::OnChange) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
