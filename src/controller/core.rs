@@ -18,7 +18,7 @@ use crate::backend::Waker;
 pub struct Core(Arc<Context>);
 
 impl Core {
-    /// A controller that has just begun. It leads until `stopping` is cancelled.
+    /// A controller that has just begun. It leads until [`Core::depose`]; when `stopping` is cancelled it says farewell.
     pub fn new(
         client: Client,
         cluster: &str,
@@ -35,6 +35,11 @@ impl Core {
         let (sender, receiver) = futures::channel::mpsc::unbounded();
         self.0.sets.wake_through(None, sender);
         receiver.map(|object| (object.namespace.unwrap_or_default(), object.name))
+    }
+
+    /// It does not lead any more: from now on it may not act.
+    pub fn depose(&self) {
+        self.0.fence.drop_now();
     }
 
     /// Reconciles one object; answers when it is to be looked at again, if ever, or what went wrong.

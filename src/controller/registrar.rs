@@ -14,6 +14,7 @@ use super::audience::SetAudience;
 use super::context::Context;
 use super::set::Set;
 use crate::api::condition::reason;
+use crate::chance;
 use crate::github::{
     self, ClientConfig, ListenEnd, ListenTarget, ScaleSet, ScaleSetService, WantedScaleSet, listen,
 };
@@ -113,6 +114,7 @@ impl Registrar {
                 }
             }
             tokio::select! {
+                biased;
                 () = ended.cancelled() => break,
                 end = wait(&mut listener) => {
                     listener = None;
@@ -134,10 +136,12 @@ impl Registrar {
             .with_min_delay(FIRST_PAUSE)
             .with_max_delay(LONGEST_PAUSE)
             .with_jitter()
+            .with_jitter_seed(chance::seed())
             .without_max_times()
             .build();
         loop {
             let answer = tokio::select! {
+                biased;
                 answer = target.service.ensure_scale_set(&target.scale_set, known) => answer,
                 _ = self.target.changed() => return None,
                 () = ended.cancelled() => return None,
@@ -149,6 +153,7 @@ impl Registrar {
             let pause = pauses.next().unwrap_or(LONGEST_PAUSE).max(retry_after(&error));
             self.not_registered(&error, pause);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 _ = self.target.changed() => return None,
                 () = ended.cancelled() => return None,
@@ -217,6 +222,7 @@ impl Registrar {
         };
         self.not_registered(&error, FIRST_PAUSE);
         tokio::select! {
+                biased;
             () = tokio::time::sleep(FIRST_PAUSE) => {}
             () = ended.cancelled() => {}
         }
