@@ -221,6 +221,7 @@ pub fn client(life: &Arc<Life>) -> Client {
 
 async fn call(life: &Arc<Life>, request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
     life.living().await;
+    crate::COUNTS[1 + usize::from(request.uri().path().contains("events")) ].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let (parts, body) = request.into_parts();
     let body = body.collect_bytes().await.map_err(std::io::Error::other)?;
     let (course, there, back) = {

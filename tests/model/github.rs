@@ -395,7 +395,7 @@ impl State {
         scale_set.next_message += 1;
         let message = Message { id: scale_set.next_message, statistics: Some(statistics), events, unreadable: 0 };
         if std::mem::take(&mut scale_set.lose) {
-            self.note(|| format!("a message of set {set} is lost: {message:?}"));
+            self.note(|| format!("message {} of set {set} is lost", message.id));
             return;
         }
         self.github.sets[set].queue.push_back((message, honest));

@@ -23,8 +23,8 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// The first history of a run that breaks a rule, and which.
-pub fn find(first: u64, count: u64, threads: usize, veil: &Veil) -> Option<(u64, Violation)> {
+/// The first history of a run that breaks a rule, that one if one is given, and how.
+pub fn find(first: u64, count: u64, threads: usize, veil: &Veil, rule: Option<u8>) -> Option<(u64, Violation)> {
     let (next, found) = (AtomicU64::new(first), Mutex::new(None));
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -34,7 +34,8 @@ pub fn find(first: u64, count: u64, threads: usize, veil: &Veil) -> Option<(u64,
                     if seed - first >= count || found.lock().unwrap().is_some() {
                         return;
                     }
-                    if let Some(violation) = play(&history(seed), veil, false).violation {
+                    let violation = play(&history(seed), veil, false).violation;
+                    if let Some(violation) = violation.filter(|v| rule.is_none_or(|rule| v.rule == rule)) {
                         found.lock().unwrap().get_or_insert((seed, violation));
                     }
                 }
@@ -47,7 +48,7 @@ pub fn find(first: u64, count: u64, threads: usize, veil: &Veil) -> Option<(u64,
 /// Thins a history out as long as it breaks the same rule.
 pub fn shrink(mut history: History, rule: u8, veil: &Veil) -> History {
     let breaks = |history: &History| play(history, veil, false).violation.is_some_and(|v| v.rule == rule);
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(40);
     let mut size = history.steps.len() / 2;
     while size > 0 && Instant::now() < until {
         let mut at = 0;
@@ -112,7 +113,8 @@ fn random_histories_keep_the_rules() {
     let first = number("PADDOCK_MODEL_FIRST").unwrap_or(FIRST);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let began = Instant::now();
-    if let Some((seed, violation)) = find(first, count, threads, &clear()) {
+    if let Some((seed, violation)) = find(first, count, threads, &clear(), None) {
+        println!("{} histories in {:.0} s", seed - first, began.elapsed().as_secs_f64());
         panic!("{}", report(seed, &violation, &clear()));
     }
     println!("{count} histories in {:.0} s", began.elapsed().as_secs_f64());
@@ -127,4 +129,15 @@ fn replay() {
     if let Some(violation) = outcome.violation {
         panic!("{}", report(seed, &violation, &clear()));
     }
+}
+
+#[test]
+fn pace() {
+    let (mut calls, began) = (0, Instant::now());
+    for seed in 1..=10 {
+        let outcome = play(&history(seed), &clear(), true);
+        calls += outcome.trace.len();
+        println!("{seed} {:?} {} lines, {:?}", began.elapsed(), outcome.trace.len(), outcome.violation.map(|v| v.rule));
+    }
+    println!("{calls}; {:?}", crate::COUNTS);
 }
