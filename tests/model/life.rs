@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 use crate::history::Weather;
-use crate::hosts::{Handle, Place, SimBackend, View};
+use crate::hosts::{Container, Handle, Place, SimBackend, View};
 use crate::service::Service;
 use crate::sim::{Sim, State};
 
@@ -42,9 +42,9 @@ pub struct Memory {
     pub views: Vec<View>,
     pub places: BTreeMap<u64, Place>,
     /// What its watch shows, by set.
-    pub handed: Vec<Option<RunnerScaleSet>>,
+    pub handed: Vec<Option<Arc<RunnerScaleSet>>>,
     /// What it reconciles, or reconciled last.
-    pub acting: Vec<Option<RunnerScaleSet>>,
+    pub acting: Vec<Option<Arc<RunnerScaleSet>>>,
     /// The instances that it was ever shown.
     pub seen: BTreeSet<String>,
     /// The hashes of its backends' templates, by set and name.
@@ -76,6 +76,7 @@ impl Memory {
 pub struct Life {
     pub sim: Arc<Sim>,
     pub number: usize,
+    sets: usize,
     waker: OnceLock<Waker>,
     suspicions: Vec<Notify>,
     stopping: CancellationToken,
@@ -116,6 +117,7 @@ impl Life {
         let life = Arc::new(Life {
             sim: sim.clone(),
             number,
+            sets,
             waker: OnceLock::new(),
             suspicions: (0..hosts).map(|_| Notify::new()).collect(),
             stopping: CancellationToken::new(),
@@ -206,8 +208,7 @@ impl Life {
     }
 
     fn wake_all(&self) {
-        let sets = self.sim.state().cluster.objects.len();
-        (0..sets).for_each(|set| self.wake(set));
+        (0..self.sets).for_each(|set| self.wake(set));
     }
 
     /// Counts what it does: who spins is found.
@@ -264,7 +265,7 @@ async fn watch(life: Arc<Life>, set: usize, woken: Arc<Vec<Notify>>) {
             if state.cluster.weather != Weather::Down {
                 let object = state.cluster.objects[set].clone();
                 let memory = &mut state.lives[life.number];
-                let version = |o: &Option<RunnerScaleSet>| o.as_ref().and_then(|o| o.metadata.resource_version.clone());
+                let version = |o: &Option<Arc<RunnerScaleSet>>| o.as_ref().and_then(|o| o.metadata.resource_version.clone());
                 if version(&memory.handed[set]) != version(&object) {
                     if memory.handed[set].is_none()
                         && let Some(status) = object.as_ref().and_then(|o| o.status.as_ref())
@@ -300,7 +301,6 @@ async fn reconcile(life: Arc<Life>, core: Arc<Core>, set: usize, woken: Arc<Vec<
             memory.acting[set].clone()
         };
         let Some(object) = object else { continue };
-        crate::COUNTS[0].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         next = match core.reconcile(&object).await {
             Ok(pause) => pause.map(|pause| Instant::now() + pause),
             Err(error) => {
@@ -379,18 +379,26 @@ fn show(life: &Arc<Life>, host: usize) {
     if state.lives[life.number].views[host].too_little {
         return;
     }
+    let (now, slots) = (state.now, state.hosts[host].slots.unwrap_or(u32::MAX) as usize);
     let mut shown = state.hosts[host].instances.clone();
-    let now = state.now;
     let view = &mut state.lives[life.number].views[host];
     // What someone else removed is shown as ended until the next listing.
-    for (id, mut gone) in std::mem::take(&mut view.instances) {
-        if !shown.contains_key(&id) {
+    for (id, gone) in &view.instances {
+        if !shown.contains_key(id) {
+            let mut gone = gone.clone();
             gone.end(Exit { code: None, out_of_memory: false, at: now });
-            shown.insert(id, gone);
+            shown.insert(id.clone(), gone);
         }
     }
-    view.instances = shown;
+    let before = std::mem::replace(&mut view.instances, shown);
+    let after = &view.instances;
+    let full = |instances: &BTreeMap<String, Container>| instances.values().filter(|i| i.live()).count() >= slots;
+    let changed = after.iter().filter(|(id, i)| before.get(*id).is_none_or(|was| was.shown != i.shown));
+    let mut affected: BTreeSet<usize> = changed.map(|(_, i)| i.set).collect();
+    if full(&before) && !full(after) {
+        affected.extend(0..life.sets);
+    }
     state.lives[life.number].saw(host);
     drop(state);
-    life.wake_all();
+    affected.into_iter().for_each(|set| life.wake(set));
 }

@@ -96,7 +96,6 @@ impl Service {
         what: &'static str,
         effect: impl FnOnce(&mut State, usize) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        crate::COUNTS[3].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.life.living().await;
         let (course, there, back) = {
             let mut state = self.life.sim.state();
@@ -133,7 +132,6 @@ impl Service {
 
     /// One look for a message.
     fn look(&self, session: &Session, last: i64, capacity: u32) -> Result<Option<Message>, Error> {
-        crate::COUNTS[4].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut state = self.life.sim.state();
         let now = state.now;
         let set = state.github.set_of(session.scale_set_id)?;
