@@ -167,6 +167,8 @@ pub struct Place {
     pub host: usize,
     pub backend: String,
     pub runner: Option<String>,
+    /// Its instance was made, and counts in its stead.
+    pub made: bool,
 }
 
 /// A place that returns when dropped.
@@ -352,6 +354,8 @@ impl SimBackend {
             disowned: starts == Starts::Stuck,
         };
         state.hosts[host].instances.insert(id.to_owned(), container);
+        let places = state.lives[self.life.number].places.values_mut();
+        places.filter(|p| p.runner.as_deref() == Some(runner)).for_each(|p| p.made = true);
         state.note(|| format!("{runner} is made on host {host} ({starts:?})"));
         rules::instance_comes(&mut state, self.life.number, host, self.set);
         drop(state);
@@ -447,7 +451,7 @@ impl Backend for Handle {
             return None;
         }
         let number = state.number();
-        let place = Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None };
+        let place = Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None, made: false };
         state.lives[self.0.life.number].places.insert(number, place);
         let hold = Hold { life: self.0.life.clone(), number };
         Some(Slot { host: host.to_owned(), hold: Box::new(hold) })

@@ -357,7 +357,9 @@ fn lose(life: &Arc<Life>, host: usize) {
 fn list(life: &Arc<Life>, host: usize) {
     let mut state = life.sim.state();
     let now = state.now;
-    let empty = std::mem::take(&mut state.hosts[host].empty_listing);
+    // Two such listings in a row would be believed, and rightly.
+    let before = state.lives[life.number].views[host].too_little;
+    let empty = std::mem::take(&mut state.hosts[host].empty_listing) && !before;
     let shown = if empty { BTreeMap::new() } else { state.hosts[host].instances.clone() };
     if empty {
         state.note(|| format!("host {host} shows controller {} nothing", life.number));

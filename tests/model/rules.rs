@@ -76,9 +76,8 @@ pub fn place_taken(state: &mut State, life: usize, set: usize, backend: &str, ho
     let Some(object) = memory.acting[set].clone() else { return };
     let knows = |i: &&Container| memory.knows(set, &i.shown.id, &i.shown.runner);
     let live: Vec<&Container> = state.live(set).map(|(_, i)| i).filter(knows).collect();
-    let made = |runner: Option<&str>| live.iter().any(|i| Some(i.shown.runner.as_str()) == runner);
     let held: Vec<&str> = memory.places.values()
-        .filter(|p| p.set == set && !made(p.runner.as_deref()))
+        .filter(|p| p.set == set && !p.made)
         .map(|p| p.backend.as_str())
         .collect();
     let all = live.len() + held.len() + 1;
