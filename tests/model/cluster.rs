@@ -252,7 +252,7 @@ async fn call(life: &Arc<Life>, request: Request<Body>) -> Result<Response<Body>
             Course::Well | Course::AnswerLost => sim.state().cluster.answer(&parts.method, &path, &body),
         };
         if !path.contains("events") {
-            sim.cluster.send_replace(());
+            sim.cluster.tell();
         }
         if matches!(course, Course::AnswerLost) {
             tokio::time::sleep(GIVEN_UP).await;

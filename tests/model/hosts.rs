@@ -359,7 +359,7 @@ impl SimBackend {
         state.note(|| format!("{runner} is made on host {host} ({starts:?})"));
         rules::instance_comes(&mut state, self.life.number, host, self.set);
         drop(state);
-        self.life.sim.hosts[host].send_replace(());
+        self.life.sim.hosts[host].tell();
     }
 
     /// None when it is gone or over already.
@@ -372,7 +372,7 @@ impl SimBackend {
         memory.views[host].instances.insert(id.to_owned(), known);
         memory.seen.insert(id.to_owned());
         drop(state);
-        self.life.sim.hosts[host].send_replace(());
+        self.life.sim.hosts[host].tell();
         Some(shown)
     }
 }
@@ -509,7 +509,7 @@ impl Backend for Handle {
         tokio::spawn(async move {
             tokio::time::sleep(there).await;
             let answer = take_away(&mut worker.sim.state(), worker.number, set, host, &id);
-            worker.sim.hosts[host].send_replace(());
+            worker.sim.hosts[host].tell();
             tokio::time::sleep(if lost { REMOVE } else { back }).await;
             let _ = sender.send(if lost { Err(Error::Unreachable("no answer".into())) } else { answer });
         });

@@ -257,7 +257,7 @@ async fn wakes(core: Arc<Core>, woken: Arc<Vec<Notify>>) {
 
 /// The watch of one object: what it shows is late, and stands still while the API server does not answer.
 async fn watch(life: Arc<Life>, set: usize, woken: Arc<Vec<Notify>>) {
-    let mut changed = life.sim.cluster.subscribe();
+    let mut changed = life.sim.cluster.follow();
     loop {
         life.sim.pause(5, 150).await;
         {
@@ -277,9 +277,7 @@ async fn watch(life: Arc<Life>, set: usize, woken: Arc<Vec<Notify>>) {
                 }
             }
         }
-        if changed.changed().await.is_err() {
-            return;
-        }
+        changed.changed().await;
     }
 }
 
@@ -315,14 +313,12 @@ async fn reconcile(life: Arc<Life>, core: Arc<Core>, set: usize, woken: Arc<Vec<
 
 /// Keeps what a controller is shown of a host.
 async fn follow(life: Arc<Life>, host: usize) {
-    let mut changed = life.sim.hosts[host].subscribe();
+    let mut changed = life.sim.hosts[host].follow();
     life.sim.pause(1, 400).await;
     loop {
         if !life.sim.state().hosts[host].reachable {
             lose(&life, host);
-            if changed.changed().await.is_err() {
-                return;
-            }
+            changed.changed().await;
             life.sim.pause(50, 15_000).await;
             continue;
         }
@@ -333,7 +329,7 @@ async fn follow(life: Arc<Life>, host: usize) {
                 biased;
                 () = sleep_until(relist) => break,
                 () = life.suspicions[host].notified() => break,
-                _ = changed.changed() => {}
+                () = changed.changed() => {}
             }
             life.sim.pause(1, 400).await;
             if !life.sim.state().hosts[host].reachable {

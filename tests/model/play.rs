@@ -9,6 +9,7 @@ use paddock::runner::InstanceState;
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
+use crate::changes::Changes;
 use crate::github::{End, JobRecord, JobState, LAPSE, Presence};
 use crate::history::{Fate, History, Move, Starts, Weather};
 use crate::life::{Life, Veil};
@@ -150,9 +151,9 @@ impl Play {
 
     fn make(&self, what: Move) {
         self.change(what);
-        self.sim.github.send_replace(());
-        self.sim.cluster.send_replace(());
-        self.sim.hosts.iter().for_each(|host| host.send_replace(()));
+        self.sim.github.tell();
+        self.sim.cluster.tell();
+        self.sim.hosts.iter().for_each(Changes::tell);
     }
 
     fn change(&self, what: Move) {
@@ -281,9 +282,9 @@ impl Play {
         tokio::spawn(async move {
             sleep(wait).await;
             change(&mut sim.state());
-            sim.github.send_replace(());
-            sim.cluster.send_replace(());
-            sim.hosts.iter().for_each(|host| host.send_replace(()));
+            sim.github.tell();
+            sim.cluster.tell();
+            sim.hosts.iter().for_each(Changes::tell);
         });
     }
 
@@ -351,7 +352,7 @@ async fn age(sim: Arc<Sim>) {
             state.github_ages();
             rules::look(&mut state);
         }
-        sim.github.send_replace(());
+        sim.github.tell();
     }
 }
 
@@ -419,7 +420,9 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     if live.len() < wanted && live.len() < room(state, set) {
         return Some((0, format!("set {set} wants {wanted} runners and has {}", live.len())));
     }
-    let memory = state.lives.iter().rev().find(|life| life.alive)?;
+    let Some(memory) = state.lives.iter().rev().find(|life| life.alive && life.leads) else {
+        return Some((0, "nobody leads".to_owned()));
+    };
     for (_, instance) in &live {
         let current = memory.templates.get(&(set, instance.shown.backend.clone()));
         if instance.shown.state != InstanceState::Running || current != Some(&instance.shown.template_hash) {

@@ -111,7 +111,7 @@ impl Service {
                 Course::Hangs => return tokio::time::sleep(CONTROL).await,
                 Course::Well | Course::AnswerLost => {
                     let answer = effect(&mut sim.state(), number);
-                    sim.github.send_replace(());
+                    sim.github.tell();
                     answer
                 }
             };
@@ -260,7 +260,7 @@ impl ScaleSetService for Service {
             (state.github_course(true), state.millis(1, 60))
         };
         tokio::time::sleep(there).await;
-        let mut changed = self.life.sim.github.subscribe();
+        let mut changed = self.life.sim.github.follow();
         let deadline = Instant::now() + LONG_POLL;
         let answer = loop {
             self.life.living().await;
@@ -284,7 +284,7 @@ impl ScaleSetService for Service {
             tokio::select! {
                 biased;
                 () = sleep_until(deadline) => break Ok(None),
-                _ = changed.changed() => {}
+                () = changed.changed() => {}
             }
         };
         self.life.living().await;
