@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Action, Bounds, Input, Removal};
+use super::{Action, Bounds, Input, Removal, placement};
 use crate::runner::{Phase, Runner};
 
 /// Which runners go.
@@ -144,10 +144,10 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retrea
     outdated.sort_by_key(|r| (r.created_at, r.name.clone()));
     let budget = input.policy.max_unavailable.of(idle_wanted as usize);
     let occupying = input.ledger.runners().filter(|r| r.occupies()).count();
-    let headroom = (bounds.max as usize).saturating_sub(occupying);
+    let headroom = (bounds.max as usize).saturating_sub(occupying).min(placement::places(input) as usize);
     let pending = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Pending).count();
 
-    // Where the ceiling allows, the replacement comes first; where it does not, the budget is what may be missing.
+    // Where the ceilings allow, the replacement comes first; where they do not, the budget is what may be missing.
     let surge = budget.min(outdated.len());
     let needed = (idle_wanted as usize).saturating_sub(if headroom + pending == 0 { budget } else { 0 });
     let removable = idle.len().saturating_sub(needed).min(budget);

@@ -138,7 +138,8 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
     let object = state.cluster.objects[set].as_ref()?;
     let memory = &state.lives[life];
     let timeouts = &object.spec.timeouts;
-    let age = between(instance.shown.created_at, now);
+    // It was asked for before it was made.
+    let age = between(instance.shown.created_at, now) + SETTLED;
     let over = |limit: Duration| !limit.is_zero() && age >= limit;
     let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
     let never_up = instance.shown.state == InstanceState::Starting && age >= start;
