@@ -31,6 +31,8 @@ pub struct Host {
     pub starts: Starts,
     /// The next listing shows nothing, although there is something.
     pub empty_listing: bool,
+    /// It refused something: what is mended there shows when it is connected to again.
+    pub refused: bool,
     pub instances: BTreeMap<String, Container>,
 }
 
@@ -42,6 +44,8 @@ pub struct Container {
     pub shown: Instance,
     /// The registration that it starts with.
     pub registration: i64,
+    /// The controller that asked for it; none of ours for a foreign one.
+    pub maker: usize,
     /// Its start was answered with an error, or not at all.
     pub disowned: bool,
 }
@@ -61,7 +65,7 @@ impl Host {
                 state: InstanceState::Running,
             };
             let foreign =
-                Container { cluster: "cluster-2".to_owned(), set: 0, shown, registration: 0, disowned: false };
+                Container { cluster: "cluster-2".to_owned(), set: 0, shown, registration: 0, maker: usize::MAX, disowned: false };
             (id, foreign)
         });
         Host {
@@ -69,6 +73,7 @@ impl Host {
             reachable: true,
             starts: Starts::Well,
             empty_listing: false,
+            refused: false,
             instances: foreign.collect(),
         }
     }
@@ -158,6 +163,8 @@ pub struct View {
     pub connections: u64,
     /// What is shown came from a listing that showed too little; no event mends that.
     pub too_little: bool,
+    /// When it was last shown too little.
+    pub misled: Option<Timestamp>,
 }
 
 /// A place that a controller holds on a host.
@@ -300,7 +307,10 @@ impl SimBackend {
                     let message = "no room".to_owned();
                     return Err(Error::NoCapacity { reason: reason::ENGINE_ERROR, message });
                 }
-                Starts::Refused => return Err(Error::Refused("no such runtime".into())),
+                Starts::Refused => {
+                    state.hosts[host].refused = true;
+                    return Err(Error::Refused("no such runtime".into()));
+                }
                 _ => {}
             }
             state.number()
@@ -351,6 +361,7 @@ impl SimBackend {
             set: self.set,
             shown,
             registration,
+            maker: self.life.number,
             disowned: starts == Starts::Stuck,
         };
         state.hosts[host].instances.insert(id.to_owned(), container);

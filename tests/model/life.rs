@@ -364,6 +364,7 @@ fn list(life: &Arc<Life>, host: usize) {
     view.connections += u64::from(!view.up);
     view.up = true;
     view.too_little = empty;
+    view.misled = if empty { Some(now) } else { view.misled };
     view.listed_at = Some(now);
     view.instances = shown;
     state.lives[life.number].saw(host);

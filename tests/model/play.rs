@@ -296,7 +296,7 @@ impl Play {
             state.cluster.weather = Weather::Fine;
             let known = rules::known_busy(&state);
             for host in &mut state.hosts {
-                host.reachable = true;
+                host.reachable = !host.refused;
                 host.starts = Starts::Well;
                 host.empty_listing = false;
             }
@@ -304,7 +304,7 @@ impl Play {
                 set.hold_until = None;
                 // What hangs and is known to run is ended by timeouts.job.
                 let stays = |job: &&mut JobRecord| {
-                    matches!(job.state, JobState::Running { registration } if known.contains(&registration))
+                    matches!(job.state, JobState::Running { registration } if known.contains_key(&registration))
                 };
                 for job in set.jobs.iter_mut().filter(|job| !stays(job)) {
                     (job.hangs, job.seconds) = (false, job.seconds.min(5));
@@ -314,6 +314,7 @@ impl Play {
         }
         self.controllers.begin_after(Duration::from_secs(20));
         self.make(Move::Nothing);
+        self.after(Duration::from_secs(10), |state| state.hosts.iter_mut().for_each(|host| host.reachable = true));
     }
 
     /// Waits until the world is at rest, and looks whether it stays so.
@@ -334,11 +335,14 @@ impl Play {
             }
         }
         self.sim.state().note(|| "-- at rest".to_owned());
+        let before = self.sim.state().watch.minted.clone();
         sleep(AT_REST).await;
         let mut state = self.sim.state();
-        rules::look(&mut state);
-        if let Some((rule, what)) = unrest(&state) {
-            state.violate(rule, format!("no lasting rest: {what}"));
+        for (set, before) in before.into_iter().enumerate() {
+            let started = state.watch.minted[set] - before;
+            if started > 0 && never_recycled(&state, set) {
+                state.violate(0, format!("no lasting rest: set {set} started {started} more"));
+            }
         }
     }
 }
@@ -409,6 +413,7 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     if let Some(job) = scale_set.jobs.iter().find(|job| !matches!(job.state, JobState::Over(_)))
         && !object.spec.suspend
         && object.spec.max_runners > 0
+        && room(state, set) > 0
     {
         return Some((0, format!("{} is {:?}", job.id, job.state)));
     }
@@ -456,6 +461,11 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
 /// Without a reaper, a runner that GitHub does not see is nobody's.
 fn leaked(registration: &crate::github::Registration) -> bool {
     REAPER || registration.state != Presence::Offline
+}
+
+/// Whether idle runners of a set stay for ever.
+fn never_recycled(state: &State, set: usize) -> bool {
+    state.setup.sets[set].idle == 0 && state.setup.sets[set].lifetime == 0
 }
 
 fn has_instance(state: &State, registration: i64) -> bool {

@@ -1,6 +1,7 @@
 //! The rules of the design, as they show in the world: in what is done to it, and in what it is after every step. They
 //! know what a controller can know, and nothing of what it believes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -38,6 +39,8 @@ pub struct Watch {
     fine: Timestamp,
     /// Since when demand and runners of each set are as they are.
     calm: Vec<(u32, u32, Timestamp)>,
+    /// How many runners each set ever registered.
+    pub minted: Vec<u32>,
     /// When a set's spec last changed.
     pub edited: Vec<Timestamp>,
     /// When the drain of a deleted set is over.
@@ -49,7 +52,7 @@ pub struct Watch {
 impl Watch {
     pub fn new(setup: &Setup, now: Timestamp) -> Watch {
         let sets = setup.sets.len();
-        Watch { fair: now, fine: now, calm: vec![(0, 0, now); sets], edited: vec![now; sets], drained: vec![None; sets], gone: vec![None; sets] }
+        Watch { fair: now, fine: now, calm: vec![(0, 0, now); sets], minted: vec![0; sets], edited: vec![now; sets], drained: vec![None; sets], gone: vec![None; sets] }
     }
 }
 
@@ -100,8 +103,12 @@ pub fn place_taken(state: &mut State, life: usize, set: usize, backend: &str, ho
 pub fn instance_comes(state: &mut State, life: usize, host: usize, set: usize) {
     let Some(slots) = state.hosts[host].slots else { return };
     let memory = &state.lives[life];
-    // What a host did not show cannot be counted.
-    let shown = |i: &&Container| memory.views[host].instances.contains_key(&i.shown.id);
+    // What a host did not show cannot be counted, nor what another controller asked for and came since.
+    let late = |i: &Container| i.maker != life && between(i.shown.created_at, state.now) < SETTLED;
+    let shown = |i: &&Container| memory.views[host].instances.contains_key(&i.shown.id) && !late(i);
+    if memory.views[host].misled.is_some_and(|at| between(at, state.now) < 2 * SETTLED) {
+        return;
+    }
     let held = |i: &&Container| memory.places.values().any(|p| p.runner.as_ref() == Some(&i.shown.runner));
     let known = state.hosts[host].live().filter(|i| shown(i) || held(i)).count();
     if known > slots as usize {
@@ -112,6 +119,7 @@ pub fn instance_comes(state: &mut State, life: usize, host: usize, set: usize) {
 /// A runner is registered.
 pub fn minted(state: &mut State, life: usize, set: usize) {
     let now = state.now;
+    state.watch.minted[set] += 1;
     let minted = &mut state.lives[life].minted[set];
     minted.push(now);
     minted.retain(|at| between(*at, now) < Duration::from_secs(60));
@@ -244,12 +252,12 @@ pub fn note_gone(state: &mut State, set: usize) {
     }
 }
 
-/// The registrations of runners that status shows to be busy. What GitHub did not tell, or told a controller that died
-/// before it was written down, no controller can know.
-pub fn known_busy(state: &State) -> Vec<i64> {
+/// The registrations of runners that status shows to be busy, and since when. What GitHub did not tell, or told a
+/// controller that died before it was written down, no controller can know.
+pub fn known_busy(state: &State) -> BTreeMap<i64, Timestamp> {
     let runners = state.cluster.objects.iter().flatten().filter_map(|o| o.status.as_ref()).flat_map(|s| &s.runners);
     let busy = runners.filter(|r| r.phase == Phase::Busy);
-    busy.filter_map(|r| state.github.registered(&r.name)).map(|r| r.id).collect()
+    busy.filter_map(|r| Some((state.github.registered(&r.name)?.id, r.since.0))).collect()
 }
 
 fn overdue(state: &mut State, set: usize) {
@@ -271,8 +279,8 @@ fn overdue(state: &mut State, set: usize) {
     let long = timeouts.job.get() + OVERDUE;
     let known = known_busy(state);
     let runs = |job: &&JobRecord| {
-        let running = matches!(job.state, JobState::Running { registration } if known.contains(&registration));
-        running && job.silent.is_none() && job.since + long < now
+        let JobState::Running { registration } = job.state else { return false };
+        job.silent.is_none() && known.get(&registration).is_some_and(|since| job.since.max(*since) + long < now)
     };
     let job = state.github.sets[set].jobs.iter().find(runs).map(|job| job.id.clone());
     if let Some(job) = job {

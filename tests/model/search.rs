@@ -51,6 +51,7 @@ pub fn shrink(mut history: History, rule: u8, veil: &Veil) -> History {
     let until = Instant::now() + Duration::from_secs(40);
     let mut size = history.steps.len() / 2;
     while size > 0 && Instant::now() < until {
+        let before = history.steps.len();
         let mut at = 0;
         while at < history.steps.len() && Instant::now() < until {
             let mut fewer = history.clone();
@@ -68,7 +69,9 @@ pub fn shrink(mut history: History, rule: u8, veil: &Veil) -> History {
                 at += size;
             }
         }
-        size /= 2;
+        // The last moves may need more than one look.
+        let shorter = history.steps.len() < before;
+        size = if size == 1 && shorter { 1 } else { size / 2 };
     }
     round(&mut history, breaks);
     history
