@@ -149,7 +149,10 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retrea
 
     // Where the ceilings allow, the replacement comes first; where they do not, the budget is what may be missing.
     let surge = budget.min(outdated.len());
-    let needed = (idle_wanted as usize).saturating_sub(if headroom + pending == 0 { budget } else { 0 });
+    let needed = match headroom + pending {
+        0 => idle.len().min(idle_wanted as usize).saturating_sub(budget),
+        _ => idle_wanted as usize,
+    };
     let removable = idle.len().saturating_sub(needed).min(budget);
     retreat.replacements = u32::try_from(surge).unwrap_or(u32::MAX);
     for runner in outdated.into_iter().take(removable) {

@@ -77,8 +77,12 @@ pub fn place_taken(state: &mut State, life: usize, set: usize, backend: &str, ho
         return;
     }
     let Some(object) = memory.acting[set].clone() else { return };
-    let knows = |i: &&Container| memory.knows(set, &i.shown.id, &i.shown.runner);
-    let live: Vec<&Container> = state.live(set).map(|(_, i)| i).filter(knows).collect();
+    // A start that failed, on a host that then shows nothing, has left nothing, as far as anyone can see.
+    let misled = |host: usize| memory.views[host].misled.is_some_and(|at| between(at, state.now) < SETTLED);
+    let knows = |(host, i): &(usize, &Container)| {
+        memory.knows(set, &i.shown.id, &i.shown.runner) && !(i.disowned && misled(*host))
+    };
+    let live: Vec<&Container> = state.live(set).filter(knows).map(|(_, i)| i).collect();
     let held: Vec<&str> = memory.places.values()
         .filter(|p| p.set == set && !p.made)
         .map(|p| p.backend.as_str())
