@@ -302,7 +302,7 @@ impl SimBackend {
             if !state.hosts[host].reachable || !self.life.lives(&state) {
                 return Err(Error::Unreachable("no route".into()));
             }
-            match starts {
+            match state.hosts[host].starts {
                 Starts::NoCapacity => {
                     let message = "no room".to_owned();
                     return Err(Error::NoCapacity { reason: reason::ENGINE_ERROR, message });

@@ -110,7 +110,7 @@ pub fn instance_comes(state: &mut State, life: usize, host: usize, set: usize) {
     // What a host did not show cannot be counted, nor what another controller asked for and came since.
     let late = |i: &Container| i.maker != life && between(i.shown.created_at, state.now) < SETTLED;
     let shown = |i: &&Container| memory.views[host].instances.contains_key(&i.shown.id) && !late(i);
-    if memory.views[host].misled.is_some_and(|at| between(at, state.now) < 2 * SETTLED) {
+    if memory.views[host].misled.is_some_and(|at| between(at, state.now) < 5 * SETTLED) {
         return;
     }
     let held = |i: &&Container| memory.places.values().any(|p| p.runner.as_ref() == Some(&i.shown.runner));
@@ -267,7 +267,10 @@ pub fn known_busy(state: &State) -> BTreeMap<i64, Timestamp> {
 fn overdue(state: &mut State, set: usize) {
     let now = state.now;
     let Some(object) = state.cluster.objects[set].clone() else { return };
-    if drained_at(&object).is_some_and(|at| at + DELETION < now) && between(state.watch.fair, now) > DELETION {
+    // A start that is under way is waited for: what comes of it would be nobody's.
+    let starting = state.lives.iter().any(|life| life.alive && life.places.values().any(|p| p.set == set));
+    let over = drained_at(&object).is_some_and(|at| at + DELETION < now);
+    if over && !starting && between(state.watch.fair, now) > DELETION {
         state.violate(9, format!("set {set} is not gone {} s after its drain", DELETION.as_secs()));
     }
     if between(state.watch.fine, now) <= OVERDUE {
