@@ -499,7 +499,9 @@ fn remains(state: &State, set: usize) -> Option<(u8, String)> {
     if let Some(left) = state.github.registrations.values().find(|r| r.set == set) {
         return Some((4, format!("set {set} is gone, and {} is still registered", left.name)));
     }
-    if state.github.sets[set].id.is_some() {
+    // One that was made, and whose id nobody was told or wrote down, is lost without a reaper.
+    let id = state.github.sets[set].id;
+    if id.is_some() && (REAPER || id == state.watch.shown_id[set]) {
         return Some((4, format!("set {set} is gone, and is still at GitHub")));
     }
     None

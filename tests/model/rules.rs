@@ -45,6 +45,8 @@ pub struct Watch {
     pub edited: Vec<Timestamp>,
     /// When the drain of a deleted set is over.
     drained: Vec<Option<Timestamp>>,
+    /// The id of its scale set that an object last showed.
+    pub shown_id: Vec<Option<i64>>,
     /// Whether the drain was over when a set's object went.
     pub gone: Vec<Option<bool>>,
 }
@@ -52,7 +54,7 @@ pub struct Watch {
 impl Watch {
     pub fn new(setup: &Setup, now: Timestamp) -> Watch {
         let sets = setup.sets.len();
-        Watch { fair: now, fine: now, calm: vec![(0, 0, now); sets], minted: vec![0; sets], edited: vec![now; sets], drained: vec![None; sets], gone: vec![None; sets] }
+        Watch { fair: now, fine: now, calm: vec![(0, 0, now); sets], minted: vec![0; sets], edited: vec![now; sets], drained: vec![None; sets], shown_id: vec![None; sets], gone: vec![None; sets] }
     }
 }
 
@@ -248,7 +250,10 @@ pub fn look(state: &mut State) {
 /// Notes that an object is gone, and whether it waited for its drain to be over.
 pub fn note_gone(state: &mut State, set: usize) {
     match &state.cluster.objects[set] {
-        Some(object) => state.watch.drained[set] = drained_at(object),
+        Some(object) => {
+            state.watch.drained[set] = drained_at(object);
+            state.watch.shown_id[set] = object.status.as_ref().and_then(|s| s.scale_set_id);
+        }
         None => {
             let expired = state.watch.drained[set].is_some_and(|at| at <= state.now);
             state.watch.gone[set].get_or_insert(expired);
