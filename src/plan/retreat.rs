@@ -46,6 +46,8 @@ pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, dema
     for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
         match runner.retry_at {
             Some(at) if at > input.now => retreat.wake(at),
+            // Once the drain is over, no other reason to go is as good.
+            _ if drain_is_over(input) => {}
             _ => {
                 if let Some(why) = overdue(input, runner, &mut retreat) {
                     retreat.remove(runner, why);
@@ -89,9 +91,13 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
     None
 }
 
+fn drain_is_over(input: &Input<'_>) -> bool {
+    input.policy.drain_until.is_some_and(|until| until <= input.now)
+}
+
 /// Suspended or being deleted: idle runners go at once, busy ones when the drain is over.
 fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
-    let expired = input.policy.drain_until.is_some_and(|until| until <= input.now);
+    let expired = drain_is_over(input);
     if let Some(until) = input.policy.drain_until.filter(|until| *until > input.now) {
         retreat.wake(until);
     }

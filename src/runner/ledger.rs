@@ -310,18 +310,19 @@ impl Ledger {
         }
     }
 
-    /// It was not up in time: a failed start, although something of it may be left to remove.
+    /// It was not up in time: a failed start, although something of it may be left to remove. Said once, however often its
+    /// removal is tried.
     pub fn start_timed_out(&mut self, name: &str, message: &str, now: Timestamp) {
-        let Some(runner) = self.runners.get(name) else {
+        let Some(runner) = self.runners.get(name).filter(|r| r.retry_at.is_none()) else {
             return;
         };
         let failure = Failure::start(runner, reason::START_TIMEOUT, message, now);
         self.failures.note(failure);
     }
 
-    /// Its job runs for too long, and is stopped with it.
+    /// Its job runs for too long, and is stopped with it. Said once, too.
     pub fn job_timed_out(&mut self, name: &str, now: Timestamp) {
-        let Some(runner) = self.runners.get(name) else {
+        let Some(runner) = self.runners.get(name).filter(|r| r.retry_at.is_none()) else {
             return;
         };
         let failure = Failure::job_timed_out(runner, now);

@@ -14,6 +14,7 @@ mod life;
 mod planted;
 mod play;
 mod process;
+mod regressions;
 mod rules;
 mod search;
 mod service;

@@ -36,11 +36,15 @@ thread_local! {
     static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// A task that panics breaks a promise too, wherever it runs.
+/// A task that panics breaks a promise too, wherever it runs. With RUST_LOG the controller's own words are shown.
 fn catch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+        }
         panic::set_hook(Box::new(move |info| {
             if PLAYING.get() {
                 PANICKED.with_borrow_mut(|first| first.get_or_insert_with(|| info.to_string()).truncate(500));
@@ -309,6 +313,9 @@ impl Play {
                 for job in set.jobs.iter_mut().filter(|job| !stays(job)) {
                     (job.hangs, job.seconds) = (false, job.seconds.min(5));
                 }
+                // A long queue would only take long.
+                let waiting = set.jobs.iter_mut().filter(|job| job.state == JobState::Queued);
+                waiting.skip(10).for_each(|job| job.state = JobState::Over(End::Cancelled));
                 (set.zero, set.lose, set.shuffle, set.truncate) = (false, false, false, false);
             }
         }

@@ -39,6 +39,8 @@ pub struct Watch {
     fine: Timestamp,
     /// Since when demand and runners of each set are as they are.
     calm: Vec<(u32, u32, Timestamp)>,
+    /// When a start of each set was last under way.
+    starting: Vec<Timestamp>,
     /// How many runners each set ever registered.
     pub minted: Vec<u32>,
     /// When a set's spec last changed.
@@ -54,7 +56,7 @@ pub struct Watch {
 impl Watch {
     pub fn new(setup: &Setup, now: Timestamp) -> Watch {
         let sets = setup.sets.len();
-        Watch { fair: now, fine: now, calm: vec![(0, 0, now); sets], minted: vec![0; sets], edited: vec![now; sets], drained: vec![None; sets], shown_id: vec![None; sets], gone: vec![None; sets] }
+        Watch { fair: now, fine: now, calm: vec![(0, 0, now); sets], starting: vec![now; sets], minted: vec![0; sets], edited: vec![now; sets], drained: vec![None; sets], shown_id: vec![None; sets], gone: vec![None; sets] }
     }
 }
 
@@ -275,7 +277,10 @@ fn overdue(state: &mut State, set: usize) {
     // A start that is under way is waited for: what comes of it would be nobody's.
     let starting = state.lives.iter().any(|life| life.alive && life.places.values().any(|p| p.set == set));
     let over = drained_at(&object).is_some_and(|at| at + DELETION < now);
-    if over && !starting && between(state.watch.fair, now) > DELETION {
+    if starting {
+        state.watch.starting[set] = now;
+    }
+    if over && [state.watch.starting[set], state.watch.fair].iter().all(|at| between(*at, now) > DELETION) {
         state.violate(9, format!("set {set} is not gone {} s after its drain", DELETION.as_secs()));
     }
     if between(state.watch.fine, now) <= OVERDUE {
