@@ -215,6 +215,7 @@ impl Listener {
         reading.alive = Instant::now();
         self.audience.state(ListenState::PollCompleted { at: Timestamp::now() });
         let new = message.as_ref().is_some_and(|m| m.id > reading.last_message_id);
+        let miscounted = message.as_ref().is_some_and(miscounted);
         if let Some(message) = message {
             self.audience.message(&message);
             reading.take(&message);
@@ -225,7 +226,7 @@ impl Listener {
             reading.hasty += 1;
             self.pause(self.pace.back_off(reading.hasty)).await?;
         }
-        if reading.counted.elapsed() >= self.pace.stale_statistics {
+        if miscounted || reading.counted.elapsed() >= self.pace.stale_statistics {
             return self.renew(reading).await;
         }
         Ok(Next::Poll)
@@ -378,6 +379,15 @@ impl Listener {
             Err(_) => tracing::warn!(session = session.id, "the session could not be closed in time"),
         }
     }
+}
+
+/// Whether a message tells of an assigned job and does not count it: statistics are sometimes missing, or all zero.
+fn miscounted(message: &Message) -> bool {
+    message.statistics.is_none_or(|s| s.assigned == 0)
+        && message
+            .events
+            .iter()
+            .any(|e| matches!(e, JobEvent::Assigned { .. }))
 }
 
 fn log_owed(what: &'static str, outcome: Result<Result<(), Error>, Elapsed>) {
