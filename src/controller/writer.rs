@@ -65,8 +65,9 @@ impl Writer {
         self.wanted.send_replace(Some(status));
     }
 
-    /// Writes a status now.
+    /// Writes a status now; one that was to be written soon is older, and is not written any more.
     pub async fn write_now(&self, status: RunnerScaleSetStatus) -> Result<(), kube::Error> {
+        self.write(status.clone());
         self.apply(&mut *self.written.lock().await, status).await
     }
 
@@ -79,8 +80,9 @@ impl Writer {
                 () = ended.cancelled() => return,
             }
             sleep(GATHER).await;
+            let next = self.written.lock().await.next();
+            sleep_until(next).await;
             let mut written = self.written.lock().await;
-            sleep_until(written.next()).await;
             let Some(status) = wanted.borrow_and_update().clone() else {
                 continue;
             };
