@@ -5,5 +5,6 @@ pub mod backend;
 pub mod controller;
 pub mod github;
 pub mod plan;
+pub mod reaper;
 pub mod runner;
 pub mod telemetry;

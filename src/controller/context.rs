@@ -98,6 +98,12 @@ impl Sets {
         self.wakes.lock().unwrap_or_else(PoisonError::into_inner).push((namespace, sender));
     }
 
+    /// Whether objects of a namespace are this controller's to judge.
+    pub fn serve(&self, namespace: &str) -> bool {
+        let wakes = self.wakes.lock().unwrap_or_else(PoisonError::into_inner);
+        wakes.iter().any(|(scope, _)| scope.as_ref().is_none_or(|scope| scope == namespace))
+    }
+
     /// The state kept for an object, made by `make` when there is none.
     pub fn of(&self, object: &RunnerScaleSet, make: impl FnOnce(&str) -> Arc<Set>) -> Arc<Set> {
         let uid = object.uid().unwrap_or_default();

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::context::{Context, Guarded};
+use super::housekeeping;
 use super::lease::{Candidate, Fence};
 use super::reconcile::{after_error, reconcile};
 use super::world::{Real, World};
@@ -110,6 +111,7 @@ async fn reconcile_all(ctx: &Arc<Context>, options: &Options) {
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
     info!(cluster = ctx.cluster, owner = ctx.owner, "controller started");
+    tokio::spawn(housekeeping::run(ctx.clone()));
     future::join_all(scopes.into_iter().map(|scope| control(ctx.clone(), scope))).await;
 }
 

@@ -108,6 +108,8 @@ pub(super) struct Placed {
     pub backend: Arc<dyn Backend>,
     /// What it was made from.
     pub input: BackendInput,
+    /// The names of all backends of the set at that time.
+    pub siblings: Vec<String>,
 }
 
 impl Set {
@@ -218,13 +220,17 @@ impl State {
         };
         let before = hashes(&self.backends);
         let same = |a: &BackendInput, b: &BackendInput| a.name == b.name && a.template == b.template;
+        let siblings: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
         let make = |input: BackendInput| {
-            let kept = self.backends.iter().find(|placed| same(&placed.input, &input));
+            let kept = self
+                .backends
+                .iter()
+                .find(|placed| placed.siblings == siblings && same(&placed.input, &input));
             let backend = kept.map(|placed| placed.backend.clone()).unwrap_or_else(|| {
                 let (identity, template) = (set.identity.clone(), input.template.clone());
-                ctx.world.backend(&input.name, identity, template)
+                ctx.world.backend(&input.name, &siblings, identity, template)
             });
-            Placed { backend, input }
+            Placed { backend, input, siblings: siblings.clone() }
         };
         self.backends = inputs.into_iter().map(make).collect();
         before != hashes(&self.backends)

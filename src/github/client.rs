@@ -15,8 +15,8 @@ use super::transport::{self, Reply};
 use super::url::{ConfigUrl, below};
 use super::wire::{self, Group, Jit, List, WireJob, WireRunner, WireScaleSet, WireSession};
 use super::{
-    AcquirableJob, Credentials, Deadlines, Error, JitRunner, Message, Network, RunnerReference, ScaleSet,
-    ScaleSetService, Session, WantedScaleSet,
+    AcquirableJob, Credentials, Deadlines, Error, JitRunner, ListedRunner, Message, Network, RunnerReference,
+    ScaleSet, ScaleSetService, Session, WantedScaleSet,
 };
 use crate::runner::JitConfiguration;
 
@@ -382,6 +382,11 @@ impl ScaleSetService for Client {
 
     async fn find_runner(&self, name: &str) -> Result<Option<RunnerReference>, Error> {
         within(self.deadlines.control, self.find(name)).await
+    }
+
+    async fn list_runners(&self) -> Result<Vec<ListedRunner>, Error> {
+        let listing = within(self.deadlines.control, self.auth.list_runners()).await?;
+        Ok(listing.into_iter().map(Into::into).collect())
     }
 
     async fn remove_runner(&self, id: i64) -> Result<(), Error> {

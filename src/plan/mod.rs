@@ -119,6 +119,8 @@ pub enum Removal {
     StartTimeout,
     /// `timeouts.job`: even though a job runs.
     JobTimeout,
+    /// GitHub said long ago that its job was over, and it is still there.
+    Overstayed,
     /// The set is suspended, or its maximum is 0.
     Suspended,
     /// The object is being deleted.
@@ -142,6 +144,7 @@ impl Removal {
             Removal::Lifetime => "Lifetime",
             Removal::StartTimeout => "StartTimeout",
             Removal::JobTimeout => "JobTimeout",
+            Removal::Overstayed => "Overstayed",
             Removal::Suspended => "Suspended",
             Removal::Deleted => "Deleted",
             Removal::DrainExpired => "DrainExpired",

@@ -79,6 +79,11 @@ impl Ledger {
         self.runners.get(name)
     }
 
+    /// The names of all runners that are there, or were lately.
+    pub fn known_names(&self) -> impl Iterator<Item = &str> {
+        self.runners.keys().chain(self.retired.keys()).map(String::as_str)
+    }
+
     /// What GitHub asks for.
     pub fn demand(&self) -> &Demand {
         &self.demand
@@ -329,6 +334,7 @@ impl Ledger {
         if let Some(runner) = self.runners.get_mut(name) {
             runner.operation = None;
             runner.retry_at = Some(now + BUSY_RETRY);
+            runner.job_completed_at = None;
             runner.enter(Phase::Busy, now);
         }
     }

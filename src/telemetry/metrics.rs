@@ -123,6 +123,7 @@ struct Families {
     starts: Family<[Word; 2], Counter>,
     start_latency: Histograms<[Word; 1]>,
     removals: Family<[Word; 1], Counter>,
+    orphans: Family<[Word; 1], Counter>,
     host_slots: Family<[(&'static str, String); 2], Gauge>,
     status_writes: Counter,
     /// When the last poll of each scale set came back.
@@ -173,6 +174,7 @@ impl Families {
             start_latency: histograms(r, "paddock_start_latency_seconds",
                 "Stretches of the way from demand to a running job", || Histogram::new(START)),
             removals: add(r, "paddock_runner_removals", "Runners removed", Family::default()),
+            orphans: add(r, "paddock_orphans_found", "What nobody spoke for any more", Family::default()),
             host_slots: add(r, "paddock_host_slots", "Slots of a host", Family::default()),
             status_writes: add(r, "paddock_status_writes", "Writes of a scale set's status", Counter::default()),
             polls: Mutex::default(),
@@ -313,6 +315,11 @@ impl Metrics {
     /// A runner was removed, and why in a word.
     pub fn removal(&self, reason: &'static str) {
         self.0.removals.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Something was found that nobody speaks for any more: an `instance` or a `registration`.
+    pub fn orphan(&self, kind: &'static str) {
+        self.0.orphans.get_or_create(&[("kind", kind)]).inc();
     }
 
     /// The slots of a host; `host` is what tells it from all others.
