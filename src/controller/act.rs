@@ -12,7 +12,7 @@ use crate::api::condition::reason;
 use crate::backend::{self, Backend, NewRunner, Slot};
 use crate::github::{self, ScaleSetService};
 use crate::plan::Removal;
-use crate::runner::{Registration, Runner};
+use crate::runner::{Phase, Registration, Runner};
 use crate::telemetry::StartPhase;
 
 /// A removal that did not work is tried again after this.
@@ -97,9 +97,9 @@ impl Starter<'_> {
         let minted = match self.service.mint_jit(self.scale_set_id, self.name).await {
             Ok(minted) => minted,
             Err(github::Error::RunnerExists) => {
-                return self.fail(reason::RUNNER_EXISTS, "the name is taken at GitHub");
+                return self.unregistered(reason::RUNNER_EXISTS, "the name is taken at GitHub");
             }
-            Err(error) => return self.fail(super::registrar::reason_of(&error), &error.to_string()),
+            Err(error) => return self.unregistered(super::registrar::reason_of(&error), &error.to_string()),
         };
         self.set.state().ledger.registered(self.name, minted.id);
         if !self.ctx.fence.holds() {
@@ -116,6 +116,12 @@ impl Starter<'_> {
             Ok(Err(error)) => self.fail(reason_of(&error), &error.to_string()),
             Err(_) => self.fail(reason::START_TIMEOUT, "it was not up within timeouts.start"),
         }
+    }
+
+    fn unregistered(&self, why: &'static str, message: &str) -> &'static str {
+        warn!(reason = why, message, "the runner could not be registered");
+        self.set.state().ledger.registration_failed(self.name, why, message, self.ctx.world.now());
+        why
     }
 
     fn fail(&self, why: &'static str, message: &str) -> &'static str {
@@ -185,6 +191,9 @@ impl Remover<'_> {
     /// Clears away what is left of a runner that ended: the instance at once, then the registration unless the runner
     /// took it along.
     async fn collect(&self, unexplained: bool) {
+        if self.runner.phase == Phase::Failed {
+            self.keep_log().await;
+        }
         if !self.remove_instance().await {
             return self.retry_after(REMOVAL_RETRY);
         }
@@ -206,6 +215,16 @@ impl Remover<'_> {
                 info!(%error, "the registration of a runner that is gone cannot be removed yet");
                 self.retry_after(DEREGISTRATION_RETRY);
             }
+        }
+    }
+
+    /// Adds the last lines that a failed runner printed to the report of its failure.
+    async fn keep_log(&self) {
+        let Some(id) = &self.runner.instance_id else { return };
+        if let Ok(log) = self.backend.log_tail(&self.runner.host, id).await
+            && !log.trim().is_empty()
+        {
+            self.set.state().ledger.add_log(&self.runner.name, log.trim());
         }
     }
 

@@ -20,7 +20,7 @@ use super::writer::Writer;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
 use crate::backend::Backend;
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
-use crate::plan::{BackendView, Invalid, Policy};
+use crate::plan::{self, BackendView, Invalid, Policy};
 use crate::runner::{Failure, Identity, Job, Ledger, Observation, Remembered};
 use crate::telemetry::{Measured, SetLabels};
 
@@ -243,14 +243,16 @@ impl State {
     }
 
     /// The backends, as a decision sees them.
-    pub fn views(&self) -> Vec<BackendView> {
+    pub fn views(&self, now: Timestamp) -> Vec<BackendView> {
         let view = |placed: &Placed| BackendView {
             name: placed.backend.name().to_owned(),
             max_runners: placed.input.max_runners,
             template_hash: placed.backend.template_hash().to_owned(),
             hosts: placed.backend.hosts(),
         };
-        self.backends.iter().map(view).collect()
+        let mut views: Vec<BackendView> = self.backends.iter().map(view).collect();
+        plan::set_aside(&mut views, self.ledger.failures(), now);
+        views
     }
 
     /// What the backends show.

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::runner::{HostState, Ledger, Runner};
 use placement::Placement;
 
+pub use placement::set_aside;
 pub use policy::{Bounds, Invalid, Policy};
 pub use schedule::Schedule;
 pub use verdict::Verdict;

@@ -150,12 +150,7 @@ impl Ledger {
             if !runner.occupies() || runner.operation.is_some() {
                 continue;
             }
-            let Some(listed_at) = observations
-                .iter()
-                .filter(|o| o.backend == runner.backend && o.host == runner.host)
-                .find(|o| o.instances.iter().all(|i| i.runner != runner.name))
-                .and_then(|o| o.listed_at)
-            else {
+            let Some(listed_at) = listed_without(observations, runner) else {
                 runner.missing_since = None;
                 continue;
             };
@@ -187,7 +182,7 @@ impl Ledger {
                     self.failures.note(Failure::job_lost(runner, now));
                 }
             } else {
-                self.failures.succeeded();
+                self.failures.succeeded(&runner.backend, &runner.host);
             }
         } else if runner.operation == Some(Operation::Removing) {
             runner.enter(Phase::Done, now);
@@ -233,7 +228,6 @@ impl Ledger {
     }
 
     fn job_started(&mut self, job: &Job, runner_name: &str, runner_id: i64, now: Timestamp) {
-        self.failures.succeeded();
         self.demand.started(runner_name, &job.id, now);
         let over = self.seen.contains(&(job.id.clone(), 3));
         let Some(runner) = self.runners.get_mut(runner_name) else {
@@ -242,6 +236,7 @@ impl Ledger {
         if runner_id > 0 && runner.registration == Registration::Unknown {
             runner.registration = Registration::Present(runner_id);
         }
+        self.failures.succeeded(&runner.backend, &runner.host);
         runner.job = Some(job.clone());
         if runner.enter(Phase::Busy, now) && over {
             runner.job_completed_at = Some(now);
@@ -294,6 +289,20 @@ impl Ledger {
         runner.enter(Phase::Failed, now);
         let failure = Failure::start(runner, reason, message, now);
         self.failures.note(failure);
+    }
+
+    /// GitHub did not register it, for the reason given: there is no instance of it.
+    pub fn registration_failed(&mut self, name: &str, reason: &'static str, message: &str, now: Timestamp) {
+        let Some(runner) = self.runners.get_mut(name) else { return };
+        runner.operation = None;
+        runner.enter(Phase::Failed, now);
+        let failure = Failure::registration(runner, reason, message, now);
+        self.failures.note(failure);
+    }
+
+    /// What a runner that failed printed last.
+    pub fn add_log(&mut self, name: &str, log: &str) {
+        self.failures.add_log(name, log);
     }
 
     /// Its removal begins.
@@ -367,4 +376,17 @@ impl Ledger {
     fn forget_retired(&mut self, now: Timestamp) {
         self.retired.retain(|_, at| *at + RETIRED_FOR > now);
     }
+}
+
+/// When the host of a runner was last listed, if the runner was not there. A host that is not among those of the spec
+/// any more cannot be asked: then it is when the last of all others was.
+fn listed_without(observations: &[Observation], runner: &Runner) -> Option<Timestamp> {
+    let host = |o: &&Observation| o.backend == runner.backend && o.host == runner.host;
+    let known = observations.iter().any(|o| host(&o));
+    let candidates = || observations.iter().filter(|o| !known || host(o));
+    let shown = candidates().any(|o| o.instances.iter().any(|i| i.runner == runner.name));
+    if shown || candidates().any(|o| o.listed_at.is_none()) {
+        return None;
+    }
+    candidates().filter_map(|o| o.listed_at).min()
 }

@@ -240,7 +240,7 @@ impl Host {
             Ok(place) => place.state(),
             Err(why) => (Availability::Refused, 0, why.clone()),
         };
-        HostState { name: self.name.clone(), availability, free_slots, message }
+        HostState { name: self.name.clone(), availability, free_slots, failures: 0, message }
     }
 }
 
