@@ -34,15 +34,11 @@ async fn main() -> Result<()> {
         stage.github.queue(1, SCALE_SET, &name, Some(seconds)).await?;
     }
     live.tell(format!("{} jobs are queued at GitHub, of {JOBS:?} s", JOBS.len()));
-    live.until("all jobs done and cleared away", Seen::is_over)
-        .await?;
+    live.until("all jobs done and cleared away", Seen::is_over).await?;
 
     live.tell(format!("kubectl delete rss {SCALE_SET}"));
     let deleted_at = Timestamp::now();
-    stage
-        .scale_sets()
-        .delete(SCALE_SET, &DeleteParams::default())
-        .await?;
+    stage.scale_sets().delete(SCALE_SET, &DeleteParams::default()).await?;
     live.until("deleted", |seen| seen.deleted_at.is_some()).await?;
 
     let seen = live.seen;
@@ -73,16 +69,9 @@ enum News {
 impl<'a> Live<'a> {
     fn begin(stage: &'a Stage) -> Live<'a> {
         let name = watcher::Config::default().fields(&format!("metadata.name={SCALE_SET}"));
-        let objects = watcher(stage.scale_sets(), name)
-            .map(|event| Ok(News::ScaleSet(event?)))
-            .boxed();
-        let containers = stage
-            .containers(&stage.cluster)
-            .map(|event| Ok(News::Container(event?)));
-        Live {
-            news: Box::new(futures::stream::select(objects, containers)),
-            seen: Seen::new(),
-        }
+        let objects = watcher(stage.scale_sets(), name).map(|event| Ok(News::ScaleSet(event?))).boxed();
+        let containers = stage.containers(&stage.cluster).map(|event| Ok(News::Container(event?)));
+        Live { news: Box::new(futures::stream::select(objects, containers)), seen: Seen::new() }
     }
 
     fn tell(&self, what: impl Display) {
@@ -194,10 +183,7 @@ impl Seen {
 
     fn sum_up(&self, jobs: &[Job], deleted_at: Timestamp) {
         println!("Seconds from a job's queueing until");
-        println!(
-            "{:<9} {:<16} {:>10} {:>8} {:>8} {:>10}",
-            "", "", "container", "job", "job", "container"
-        );
+        println!("{:<9} {:<16} {:>10} {:>8} {:>8} {:>10}", "", "", "container", "job", "job", "container");
         println!(
             "{:<9} {:<16} {:>10} {:>8} {:>8} {:>10}",
             "JOB", "RUNNER", "STARTED", "BEGUN", "DONE", "REMOVED"
@@ -214,21 +200,12 @@ impl Seen {
             ];
             let [started, begun, done, removed] =
                 times.map(|time| time.map_or(f64::NAN, |time| seconds(job.queued_at, time)));
-            println!(
-                "{:<9} {runner:<16} {started:>10.2} {begun:>8.2} {done:>8.2} {removed:>10.2}",
-                job.name
-            );
+            println!("{:<9} {runner:<16} {started:>10.2} {begun:>8.2} {done:>8.2} {removed:>10.2}", job.name);
             whole = whole.max(removed);
         }
-        let clearing = self
-            .containers
-            .values()
-            .filter_map(|life| Some(seconds(life.ended?, life.removed?)));
+        let clearing = self.containers.values().filter_map(|life| Some(seconds(life.ended?, life.removed?)));
         println!("\nfirst job queued to last container removed  {whole:6.2} s");
-        println!(
-            "a container's end to its removal, at most   {:6.2} s",
-            clearing.fold(0.0, f64::max)
-        );
+        println!("a container's end to its removal, at most   {:6.2} s", clearing.fold(0.0, f64::max));
         let deletion = self.deleted_at.map_or(f64::NAN, |gone| seconds(deleted_at, gone));
         println!("delete of the scale set to its end          {deletion:6.2} s");
         println!("changes of the object in all                {:6}", self.updates);
@@ -254,36 +231,21 @@ impl Row {
     const HEADER: &str = "NAME    DESIRED  CURRENT  PENDING  IDLE  BUSY  READY";
 
     fn new(status: &RunnerScaleSetStatus) -> Row {
-        let ready = status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == "Ready");
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
         Row {
             desired: status.desired_runners,
             current: status.current_runners,
             pending: status.pending_runners,
             idle: status.idle_runners,
             busy: status.busy_runners,
-            ready: ready
-                .map(|condition| condition.status.clone())
-                .unwrap_or_default(),
+            ready: ready.map(|condition| condition.status.clone()).unwrap_or_default(),
         }
     }
 }
 
 impl Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Row {
-            desired,
-            current,
-            pending,
-            idle,
-            busy,
-            ready,
-        } = self;
-        write!(
-            f,
-            "{SCALE_SET:<7} {desired:<8} {current:<8} {pending:<8} {idle:<5} {busy:<5} {ready}"
-        )
+        let Row { desired, current, pending, idle, busy, ready } = self;
+        write!(f, "{SCALE_SET:<7} {desired:<8} {current:<8} {pending:<8} {idle:<5} {busy:<5} {ready}")
     }
 }
