@@ -17,6 +17,14 @@ use crate::api::RunnerScaleSet;
 use crate::backend::Waker;
 use crate::telemetry::{Health, Metrics, Permit};
 
+/// What the API server said, in short: kube's own text has the whole answer in it.
+pub(super) fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// What the watch of scale sets yields: an object that cannot be read stops nothing but itself.
 pub(super) type Guarded = DeserializeGuard<RunnerScaleSet>;
 

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::context::{Context, Guarded};
+use super::context::{Context, Guarded, brief};
 use super::housekeeping;
 use super::lease::{Candidate, Fence};
 use super::reconcile::{after_error, reconcile};
@@ -42,7 +42,7 @@ pub struct Options {
 pub enum StartError {
     /// The CRD is not there, or the API server does not let us see its objects.
     #[error(
-        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/runnerscaleset.yaml), and the RBAC of deploy/? {0}"
+        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/runnerscaleset.yaml), and the RBAC of deploy/? {}", brief(.0)
     )]
     NoScaleSets(kube::Error),
     /// The cluster's id cannot be read.

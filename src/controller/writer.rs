@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::context::Context;
+use super::context::{Context, brief};
 use super::lease::Fence;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
 use crate::telemetry::Metrics;
@@ -87,7 +87,7 @@ impl Writer {
                 continue;
             };
             if let Err(error) = self.apply(&mut written, status).await {
-                warn!(%error, "the status could not be written");
+                warn!(error = brief(&error), "the status could not be written");
                 drop(written);
                 wanted.mark_changed();
                 sleep(PAUSE).await;
