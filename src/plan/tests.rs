@@ -510,6 +510,26 @@ fn a_host_that_refuses_every_start_is_set_aside_and_the_others_take_the_demand_a
 }
 
 #[test]
+fn demand_that_idle_runners_leave_alone_is_flagged_and_not_chased() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 10}));
+    world.assigned(2);
+    world.step();
+    world.up();
+    for minute in 0..10 {
+        world.now = minute * 60;
+        world.ledger.observe(&[], at(world.now));
+        let plan = world.step();
+        assert_eq!(starts(&plan), 0);
+        let reason = if minute < 6 { "AsExpected" } else { "PhantomDemand" };
+        assert_eq!(plan.verdict.reason, reason, "after {minute} minutes");
+    }
+    world.busy("linux-001", "a");
+    world.busy("linux-002", "b");
+    world.ledger.observe(&[], at(world.now));
+    assert_eq!(world.step().verdict.met, Some(true));
+}
+
+#[test]
 fn a_rejected_runner_version_stops_starts_until_the_template_changes() {
     let mut world = World::new(serde_json::json!({}));
     world.assigned(1);

@@ -34,6 +34,11 @@ pub(super) fn judge(
     let failing = failing(input);
     let placed = if failing { counts.up } else { counts.serving + placement.placed };
     let waiting = assigned.saturating_sub(placed);
+    if let (0, Some(since)) = (waiting, input.ledger.demand().phantom_since(input.now)) {
+        let message =
+            format!("idle runners leave assigned jobs alone since {since:.0}; none are started for those");
+        return Verdict { met: Some(false), reason: reason::PHANTOM_DEMAND, message };
+    }
     if waiting == 0 {
         return Verdict { met: Some(true), reason: reason::AS_EXPECTED, message: String::new() };
     }

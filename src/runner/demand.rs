@@ -11,6 +11,8 @@ use super::{Runner, Statistics};
 /// GitHub gives up on a runner after about 10 minutes of silence; until then it counts the dead runner's job as
 /// running, and no other runner can have it.
 const DEAD_RUNNER: Duration = Duration::from_secs(15 * 60);
+/// A runner takes a job within seconds of both being there; GitHub assigns one anew after 5 minutes.
+const PHANTOM_AFTER: Duration = Duration::from_secs(6 * 60);
 /// Within this, GitHub's messages about a runner that ended have come.
 const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
 
@@ -20,6 +22,8 @@ pub struct Demand {
     latest: Option<(Statistics, Timestamp)>,
     /// Jobs whose runner ended and whose completion GitHub has not told yet, by job id: since when.
     ended: BTreeMap<String, Timestamp>,
+    /// Since when idle runners leave assigned jobs alone.
+    untaken_since: Option<Timestamp>,
     /// Runners that ended cleanly, and whose job, if there was one, is not known yet.
     unexplained: BTreeMap<String, (Runner, Timestamp)>,
 }
@@ -36,9 +40,24 @@ impl Demand {
         self.latest.map(|(s, _)| s.assigned.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX)))
     }
 
-    /// When the next correction runs out by itself.
+    /// Since when idle runners leave assigned jobs alone, if that is long enough to be no delay any more.
+    pub fn phantom_since(&self, now: Timestamp) -> Option<Timestamp> {
+        self.untaken_since.filter(|since| *since + PHANTOM_AFTER <= now)
+    }
+
+    /// When time alone changes what this says.
     pub fn settles_at(&self) -> Option<Timestamp> {
-        self.unexplained.values().map(|(_, at)| *at + MESSAGES_ARRIVE).min()
+        let messages = self.unexplained.values().map(|(_, at)| *at + MESSAGES_ARRIVE);
+        messages.chain(self.untaken_since.map(|since| since + PHANTOM_AFTER)).min()
+    }
+
+    /// Notes whether idle runners leave assigned jobs alone.
+    pub(super) fn compare(&mut self, idle: u32, busy: u32, now: Timestamp) {
+        if idle > 0 && self.assigned().is_some_and(|assigned| assigned > busy) {
+            self.untaken_since.get_or_insert(now);
+        } else {
+            self.untaken_since = None;
+        }
     }
 
     pub(super) fn count(&mut self, statistics: Statistics, now: Timestamp) {

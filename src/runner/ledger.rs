@@ -122,6 +122,10 @@ impl Ledger {
         }
         self.notice_missing(observations, now);
         self.demand.settle(now, &mut self.failures);
+        let up = |phase| self.runners.values().filter(|r| r.serves() && r.phase == phase).count();
+        let (idle, busy) = (up(Phase::Idle), up(Phase::Busy));
+        let count = |runners| u32::try_from(runners).unwrap_or(u32::MAX);
+        self.demand.compare(count(idle), count(busy), now);
     }
 
     fn observe_instance(&mut self, instance: &Instance, listed_at: Option<Timestamp>, now: Timestamp) {
