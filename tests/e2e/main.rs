@@ -6,5 +6,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod deletion;
 mod fleet;
 mod harness;
+mod queue;
+mod restart;
+mod trouble;
+mod writes;
