@@ -11,5 +11,8 @@ mod fleet;
 mod harness;
 mod queue;
 mod restart;
+mod secrets;
 mod trouble;
+mod variants;
+mod witness;
 mod writes;
