@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use audience::{Audience, ListenEnd, ListenState, ListenTarget, SessionRecord};
 
 use super::{Error, Message, ScaleSetService, Session};
+use crate::runner::JobEvent;
 use pace::{Pace, jitter};
 use reading::Reading;
 
@@ -384,10 +385,7 @@ impl Listener {
 /// Whether a message tells of an assigned job and does not count it: statistics are sometimes missing, or all zero.
 fn miscounted(message: &Message) -> bool {
     message.statistics.is_none_or(|s| s.assigned == 0)
-        && message
-            .events
-            .iter()
-            .any(|e| matches!(e, JobEvent::Assigned { .. }))
+        && message.events.iter().any(|e| matches!(e, JobEvent::Assigned { .. }))
 }
 
 fn log_owed(what: &'static str, outcome: Result<Result<(), Error>, Elapsed>) {
