@@ -66,10 +66,7 @@ async fn with_github_down_it_ends_at_the_deadline_and_says_what_is_left() {
         let died_at = deaths.iter().find(|e| e.runner == busy).unwrap().at;
         // The deadline counts from a whole second.
         let waited = died_at.duration_since(deleted_at).unsigned_abs();
-        assert!(
-            waited >= Duration::from_secs(9),
-            "the busy runner was given {waited:?}"
-        );
+        assert!(waited >= Duration::from_secs(9), "the busy runner was given {waited:?}");
         let note = lab.event("linux", "LeftBehind").await;
         assert!(note.contains(&format!("scale set {id} at GitHub")), "{note}");
         assert!(note.contains("registrations"), "{note}");
@@ -84,8 +81,7 @@ async fn one_that_never_registered_goes_at_once() {
         lab.secret("github", [("github_token", "ghp_wrong")]).await;
         let _controller = lab.start();
         lab.apply(&Manifest::sample(&github.config_url("acme"))).await;
-        lab.until_is("linux", "Registered", "False", Some("AuthRejected"))
-            .await;
+        lab.until_is("linux", "Registered", "False", Some("AuthRejected")).await;
         lab.delete("linux").await;
         lab.until_gone("linux", Duration::from_secs(10)).await;
     })
@@ -99,8 +95,7 @@ async fn one_whose_secret_is_gone_ends_by_what_the_controller_still_knows() {
         let _controller = lab.start();
         one_busy_two_idle(lab, &github, "2h").await;
         lab.delete_secret("github").await;
-        lab.until_is("linux", "Stalled", "True", Some("SecretMissing"))
-            .await;
+        lab.until_is("linux", "Stalled", "True", Some("SecretMissing")).await;
         lab.delete("linux").await;
         let job = github.look(|s| s.jobs().next().unwrap().id);
         github.finish_job(job, JobResult::Succeeded).unwrap();
@@ -122,16 +117,11 @@ async fn one_whose_secret_was_never_known_ends_at_the_deadline() {
         lab.delete_secret("github").await;
 
         let _second = lab.start();
-        lab.until_is("linux", "Stalled", "True", Some("SecretMissing"))
-            .await;
+        lab.until_is("linux", "Stalled", "True", Some("SecretMissing")).await;
         lab.delete("linux").await;
         lab.until_gone("linux", PATIENCE).await;
         assert_eq!(lab.containers().await.len(), 0);
-        assert_eq!(
-            github.look(|s| s.jobs_in(JobStatus::Running)),
-            1,
-            "GitHub was not asked"
-        );
+        assert_eq!(github.look(|s| s.jobs_in(JobStatus::Running)), 1, "GitHub was not asked");
         let note = lab.event("linux", "LeftBehind").await;
         assert!(note.contains("no credentials for GitHub"), "{note}");
     })

@@ -29,9 +29,7 @@ const TROUBLES: [Trouble; 12] = [
     ("the statistics are all zero", |github| {
         github.zero_statistics("linux", 1).unwrap();
     }),
-    ("an empty 200", |github| {
-        github.inject(Fault::empty(Endpoint::Poll).times(1))
-    }),
+    ("an empty 200", |github| github.inject(Fault::empty(Endpoint::Poll).times(1))),
     ("a 202", |github| {
         github.inject(Fault::answer(Endpoint::Poll, 202, "").times(1));
     }),
@@ -66,15 +64,12 @@ async fn no_trouble_of_the_queue_loses_a_runner_or_starts_one_twice() {
                 .await
                 .unwrap_or_else(|waited| panic!("{trouble}: {waited}"));
             lab.timeline
-                .until(trouble, |events| {
-                    events.iter().filter(|e| e.action == "destroy").count() == done + 1
-                })
+                .until(trouble, |events| events.iter().filter(|e| e.action == "destroy").count() == done + 1)
                 .await;
             assert_eq!(lab.timeline.count("create"), done + 1, "{trouble}");
         }
         let all_well = |s: &testkit::github::State| {
-            s.jobs()
-                .all(|j| j.attempts == 1 && j.result == Some(JobResult::Succeeded))
+            s.jobs().all(|j| j.attempts == 1 && j.result == Some(JobResult::Succeeded))
         };
         assert!(github.look(all_well));
         lab.until_phases("linux", (0, 0, 0)).await;
@@ -99,25 +94,16 @@ async fn a_stranger_s_session_is_named_and_waited_out() {
 
         github.drop_session("linux").unwrap();
         github.occupy_session("linux", "a-stranger").unwrap();
-        let set = lab
-            .until_is("linux", "Listening", "False", Some("SessionConflict"))
-            .await;
+        let set = lab.until_is("linux", "Listening", "False", Some("SessionConflict")).await;
         let message = &crate::harness::condition(&set, "Listening").unwrap().message;
         assert!(message.contains("a-stranger"), "{message}");
         let second = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
-        let disturbed = lab
-            .timeline
-            .is_so_within(CONFLICT, |events| events.iter().any(|e| e.action == "die"))
-            .await;
+        let disturbed =
+            lab.timeline.is_so_within(CONFLICT, |events| events.iter().any(|e| e.action == "die")).await;
         assert!(!disturbed, "the busy runner stays");
 
         github.expire_session("linux").unwrap();
-        github
-            .wait_until(PATIENCE, |s| {
-                s.job(second).unwrap().status == JobStatus::Completed
-            })
-            .await
-            .unwrap();
+        github.wait_until(PATIENCE, |s| s.job(second).unwrap().status == JobStatus::Completed).await.unwrap();
         lab.until_is("linux", "Listening", "True", None).await;
         github.finish_job(first, JobResult::Succeeded).unwrap();
         lab.until_phases("linux", (0, 0, 0)).await;

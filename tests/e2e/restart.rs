@@ -68,10 +68,7 @@ async fn a_killed_controller_is_followed_by_one_that_knows_its_runners() {
             assert_eq!((attempts, now), (1, runner));
         }
         let job = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
-        github
-            .wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Completed)
-            .await
-            .unwrap();
+        github.wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Completed).await.unwrap();
     })
     .await;
 }
@@ -87,10 +84,7 @@ async fn a_controller_killed_amid_a_burst_is_followed_by_one_that_meets_the_dema
         lab.apply(&manifest).await;
         lab.until_is("linux", "Ready", "True", None).await;
         let record = lab.record("linux");
-        github.queue_jobs(
-            6,
-            &JobSpec::new("acme/app", ["linux"]).lasting(Duration::from_secs(1)),
-        );
+        github.queue_jobs(6, &JobSpec::new("acme/app", ["linux"]).lasting(Duration::from_secs(1)));
         lab.timeline
             .until("the first containers are made", |events| {
                 events.iter().filter(|e| e.action == "create").count() >= 2
@@ -98,10 +92,7 @@ async fn a_controller_killed_amid_a_burst_is_followed_by_one_that_meets_the_dema
             .await;
         first.kill().await;
         let _second = lab.start();
-        github
-            .wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Completed) == 6)
-            .await
-            .unwrap();
+        github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Completed) == 6).await.unwrap();
         assert!(github.look(|s| s.jobs().all(|j| j.result == Some(JobResult::Succeeded))));
         lab.until_phases("linux", (0, 0, 0)).await;
         assert_eq!(lab.containers().await.len(), 0);

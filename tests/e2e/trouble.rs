@@ -55,14 +55,9 @@ async fn all_show(lab: &Lab) {
     for (name, type_, status, reason) in TROUBLES {
         let what = format!("{type_}={status}, {reason}");
         let left = deadline.saturating_duration_since(Instant::now());
-        let set = lab
-            .until_within(left, name, &what, |set| is(set, type_, status, Some(reason)))
-            .await;
+        let set = lab.until_within(left, name, &what, |set| is(set, type_, status, Some(reason))).await;
         // With GitHub at hand and no job, a set without its image is ready all the same.
-        assert!(
-            name == "no-image" || is(&set, "Ready", "False", Some(reason)),
-            "{name}"
-        );
+        assert!(name == "no-image" || is(&set, "Ready", "False", Some(reason)), "{name}");
     }
 }
 
@@ -71,17 +66,9 @@ async fn what_is_wrong_is_said_and_heals_once_mended() {
     lab("trouble", async |lab| {
         let github = github(lab).await;
         let other = || SimGithub::builder().small_jit().start();
-        let (groupless, failing, imageless) = (
-            other().await.unwrap(),
-            other().await.unwrap(),
-            other().await.unwrap(),
-        );
-        let tokens = SimGithub::builder()
-            .small_jit()
-            .token("ghp_right")
-            .start()
-            .await
-            .unwrap();
+        let (groupless, failing, imageless) =
+            (other().await.unwrap(), other().await.unwrap(), other().await.unwrap());
+        let tokens = SimGithub::builder().small_jit().token("ghp_right").start().await.unwrap();
         let vacant = vacant_address();
         let tag = Tag(format!("paddock.test/{}:1", lab.cluster));
         failing.inject(Fault::status(Endpoint::Any, 503));
@@ -115,9 +102,8 @@ async fn what_is_wrong_is_said_and_heals_once_mended() {
             github.clear_requests();
         }
         let tries = |log: String| {
-            let tries = log
-                .lines()
-                .filter(|l| l.contains("cannot be registered") && l.contains("nobody-there"));
+            let tries =
+                log.lines().filter(|l| l.contains("cannot be registered") && l.contains("nobody-there"));
             tries.count()
         };
         let before = tries(controller.log());
@@ -129,32 +115,23 @@ async fn what_is_wrong_is_said_and_heals_once_mended() {
         assert!(tries(controller.log()) - before < REQUESTS);
 
         lab.secret("github", [("github_token", "ghp_right")]).await;
-        lab.until_within(SHOWN_WITHIN, "wrong-token", "healed", |set| {
-            is(set, "Ready", "True", None)
-        })
-        .await;
+        lab.until_within(SHOWN_WITHIN, "wrong-token", "healed", |set| is(set, "Ready", "True", None)).await;
         lab.secret("later", [("github_token", DEFAULT_TOKEN)]).await;
-        lab.until_within(SHOWN_WITHIN, "no-secret", "healed", |set| {
-            is(set, "Ready", "True", None)
-        })
-        .await;
+        lab.until_within(SHOWN_WITHIN, "no-secret", "healed", |set| is(set, "Ready", "True", None)).await;
         lab.secret("github", [("github_token", DEFAULT_TOKEN)]).await;
         groupless.add_runner_group("elite");
         failing.clear_faults();
         tag.set();
         let _there = SimGithub::builder().bind(vacant).start().await.unwrap();
         for name in ["no-group", "nobody-there", "only-errors"] {
-            lab.until_within(NEXT_TRY, name, "healed", |set| is(set, "Ready", "True", None))
-                .await;
+            lab.until_within(NEXT_TRY, name, "healed", |set| is(set, "Ready", "True", None)).await;
         }
         lab.until_within(NEXT_TRY, "no-image", "healed", |set| {
             is(set, "DemandMet", "True", None) && set.status.as_ref().unwrap().idle_runners == 1
         })
         .await;
         imageless
-            .wait_until(PATIENCE, |s| {
-                s.jobs_in(testkit::github::JobStatus::Completed) == 1
-            })
+            .wait_until(PATIENCE, |s| s.jobs_in(testkit::github::JobStatus::Completed) == 1)
             .await
             .unwrap();
     })

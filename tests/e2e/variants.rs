@@ -13,10 +13,7 @@ async fn run_jobs(lab: &Lab, github: &SimGithub, count: usize) {
     let job = JobSpec::new("acme/app", ["linux"]).lasting(Duration::from_millis(300));
     let jobs = github.queue_jobs(count, &job);
     github
-        .wait_until(PATIENCE, |s| {
-            jobs.iter()
-                .all(|job| s.job(*job).unwrap().status == JobStatus::Completed)
-        })
+        .wait_until(PATIENCE, |s| jobs.iter().all(|job| s.job(*job).unwrap().status == JobStatus::Completed))
         .await
         .unwrap();
     let succeeded = |s: &testkit::github::State| {
@@ -35,10 +32,7 @@ async fn enterprise_server_offers_jobs_and_they_are_acquired() {
         let token = testkit::github::DEFAULT_TOKEN;
         lab.secret("github", [("github_token", token)]).await;
         drop(github);
-        let github = SimGithub::builder()
-            .model(Model::Ghes)
-            .byte_order_mark()
-            .drop_extra_labels();
+        let github = SimGithub::builder().model(Model::Ghes).byte_order_mark().drop_extra_labels();
         let github = github.start().await.unwrap();
         // Queued before there is a scale set, and more than may run at once.
         let early = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
@@ -47,16 +41,11 @@ async fn enterprise_server_offers_jobs_and_they_are_acquired() {
         let manifest = Manifest::sample(&github.config_url("acme/app"))
             .spec(json!({"maxRunners": 2, "labels": ["x64"]}));
         lab.apply(&manifest).await;
-        let set = lab
-            .until_is("linux", "Registered", "False", Some("LabelsDropped"))
-            .await;
+        let set = lab.until_is("linux", "Registered", "False", Some("LabelsDropped")).await;
         let message = &crate::harness::condition(&set, "Registered").unwrap().message;
         assert!(message.contains("x64"), "{message}");
         lab.until_is("linux", "Ready", "True", None).await;
-        github
-            .wait_until(PATIENCE, |s| s.job(early).unwrap().status == JobStatus::Completed)
-            .await
-            .unwrap();
+        github.wait_until(PATIENCE, |s| s.job(early).unwrap().status == JobStatus::Completed).await.unwrap();
         run_jobs(lab, &github, 4).await;
         record.assert_consistent(0, 2);
     })
@@ -117,14 +106,9 @@ async fn a_runner_that_github_holds_to_be_too_old_is_not_started_again() {
         let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 1}));
         let old = json!({"env": [{"name": "FAKE_RUNNER_EXIT", "value": "7"}]});
         lab.apply(&manifest.clone().docker(old)).await;
-        let set = lab
-            .until_is("linux", "Stalled", "True", Some("RunnerVersionRejected"))
-            .await;
+        let set = lab.until_is("linux", "Stalled", "True", Some("RunnerVersionRejected")).await;
         let failure = &set.status.as_ref().unwrap().recent_failures[0];
-        assert_eq!(
-            (failure.reason.as_str(), failure.exit_code),
-            ("RunnerVersionRejected", Some(7))
-        );
+        assert_eq!((failure.reason.as_str(), failure.exit_code), ("RunnerVersionRejected", Some(7)));
         let again = lab
             .timeline
             .is_so_within(Duration::from_secs(3), |events| {
@@ -169,18 +153,10 @@ async fn a_suspended_set_finishes_its_jobs_and_takes_no_more() {
         lab.until_phases("linux", (0, 0, 0)).await;
         assert_eq!(lab.containers().await.len(), 0);
         let waits = github.look(|s| s.job(second).unwrap().status);
-        assert!(
-            matches!(waits, JobStatus::Queued | JobStatus::Assigned),
-            "{waits:?}"
-        );
+        assert!(matches!(waits, JobStatus::Queued | JobStatus::Assigned), "{waits:?}");
 
         lab.apply(&manifest.spec(json!({"suspend": false}))).await;
-        github
-            .wait_until(PATIENCE, |s| {
-                s.job(second).unwrap().status == JobStatus::Completed
-            })
-            .await
-            .unwrap();
+        github.wait_until(PATIENCE, |s| s.job(second).unwrap().status == JobStatus::Completed).await.unwrap();
         lab.until_phases("linux", (0, 1, 0)).await;
     })
     .await;
@@ -224,12 +200,8 @@ async fn a_new_template_replaces_idle_runners_one_at_a_time() {
         lab.apply(&changed).await;
         lab.until("linux", "the idle runners are of the new template", |set| {
             let status = set.status.as_ref().unwrap();
-            let outdated: Vec<&str> = status
-                .runners
-                .iter()
-                .filter(|r| r.outdated)
-                .map(|r| r.name.as_str())
-                .collect();
+            let outdated: Vec<&str> =
+                status.runners.iter().filter(|r| r.outdated).map(|r| r.name.as_str()).collect();
             phases(set) == (0, 3, 1) && outdated == [busy.as_str()] && is(set, "Reconciling", "False", None)
         })
         .await;
@@ -267,18 +239,14 @@ async fn what_dies_is_replaced_and_what_is_idle_for_too_long_is_renewed() {
             .await;
         lab.until_phases("linux", (0, 1, 0)).await;
 
-        lab.apply(&manifest.spec(json!({"timeouts": {"idle": "2s"}})))
-            .await;
+        lab.apply(&manifest.spec(json!({"timeouts": {"idle": "2s"}}))).await;
         lab.timeline
             .until("the idle one is renewed", |events| {
                 events.iter().filter(|e| e.action == "destroy").count() == 2
                     && events.iter().filter(|e| e.action == "start").count() >= 3
             })
             .await;
-        github
-            .wait_until(PATIENCE, |s| s.runners().count() == 1)
-            .await
-            .unwrap();
+        github.wait_until(PATIENCE, |s| s.runners().count() == 1).await.unwrap();
     })
     .await;
 }

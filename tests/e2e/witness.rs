@@ -10,10 +10,7 @@ use crate::harness::{Manifest, PATIENCE, lab};
 #[tokio::test]
 async fn jobs_run_against_the_scaleset_crate_s_emulator() {
     lab("emulator", async |lab| {
-        let emulator = Emulator::builder()
-            .long_poll(Duration::from_secs(10))
-            .start()
-            .await;
+        let emulator = Emulator::builder().long_poll(Duration::from_secs(10)).start().await;
         lab.secret("github", [("github_token", DEFAULT_PAT)]).await;
         let _controller = lab.start();
         let record = lab.record("linux");

@@ -21,28 +21,17 @@ async fn writes(client: &Client) -> BTreeMap<String, u64> {
     let request = Request::get("/metrics").body(Vec::new()).unwrap();
     let metrics = client.request_text(request).await.unwrap();
     let mut writes = BTreeMap::new();
-    for line in metrics
-        .lines()
-        .filter(|l| l.starts_with("apiserver_request_total{"))
-    {
+    for line in metrics.lines().filter(|l| l.starts_with("apiserver_request_total{")) {
         let label = |name: &str| {
             let (_, rest) = line.split_once(&format!("{name}=\"")).unwrap();
             rest.split('"').next().unwrap()
         };
-        let own = matches!(
-            label("resource"),
-            "leases" | "flowschemas" | "prioritylevelconfigurations"
-        );
+        let own = matches!(label("resource"), "leases" | "flowschemas" | "prioritylevelconfigurations");
         if own || !matches!(label("verb"), "POST" | "PUT" | "PATCH" | "APPLY" | "DELETE") {
             continue;
         }
-        let what = format!(
-            "{} {}/{} {}",
-            label("verb"),
-            label("resource"),
-            label("subresource"),
-            label("code")
-        );
+        let what =
+            format!("{} {}/{} {}", label("verb"), label("resource"), label("subresource"), label("code"));
         let count: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let count = count as u64;
@@ -93,10 +82,7 @@ async fn jobs_cost_few_writes() {
             let job = JobSpec::new("acme/app", ["linux"]).lasting(duration);
             let done = github.look(|s| s.jobs_in(JobStatus::Completed)) + count;
             github.queue_jobs(count, &job);
-            github
-                .wait_until(2 * PATIENCE, |s| s.jobs_in(JobStatus::Completed) == done)
-                .await
-                .unwrap();
+            github.wait_until(2 * PATIENCE, |s| s.jobs_in(JobStatus::Completed) == done).await.unwrap();
         };
         let one = writes_for(lab, async || run(1, Duration::from_secs(5)).await).await;
         println!("one job: {one:?}");

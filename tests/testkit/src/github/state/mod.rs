@@ -161,10 +161,7 @@ impl State {
 
     pub(super) fn add_group(&mut self, name: &str) {
         let id = self.groups.last().map_or(1, |group| group.id + 1);
-        self.groups.push(RunnerGroup {
-            id,
-            name: name.to_owned(),
-        });
+        self.groups.push(RunnerGroup { id, name: name.to_owned() });
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<()> {
