@@ -69,7 +69,7 @@ async fn with_github_down_it_ends_at_the_deadline_and_says_what_is_left() {
         assert!(waited >= Duration::from_secs(9), "the busy runner was given {waited:?}");
         let note = lab.event("linux", "LeftBehind").await;
         assert!(note.contains(&format!("scale set {id} at GitHub")), "{note}");
-        assert!(note.contains("registrations"), "{note}");
+        assert!(note.contains("the registrations of 3 runners"), "{note}");
     })
     .await;
 }
