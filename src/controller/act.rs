@@ -183,7 +183,10 @@ impl Remover<'_> {
         self.ctx.metrics.removal(why.as_str());
         if why.forced() {
             // With its instance gone, GitHub may let go of it; if not, it cleans up after a runner that is silent.
-            let _ = timeout(LAST_WORD, self.deregister()).await;
+            let released = timeout(LAST_WORD, self.deregister()).await;
+            if why == Removal::DrainExpired && !matches!(released, Ok(Ok(()))) {
+                self.set.state().abandoned += 1;
+            }
         }
         self.retire();
     }

@@ -31,6 +31,8 @@ pub(super) struct Left {
     pub running: usize,
     /// Runners without one, whose registration may remain.
     pub registered: usize,
+    /// Runners that are gone, and whose registration was left when the drain was over.
+    pub abandoned: usize,
 }
 
 /// Whether the object is kept by us.
@@ -108,8 +110,9 @@ pub(super) async fn advance(
             }
         }
     }
-    if left.registered > 0 {
-        remains.push(format!("the registrations of {} runners at GitHub", left.registered));
+    let registrations = left.registered + left.abandoned;
+    if registrations > 0 {
+        remains.push(format!("the registrations of {registrations} runners at GitHub"));
     }
     finish(object, set, ctx, &remains).await?;
     Ok(Some(Next::OnChange))

@@ -96,6 +96,8 @@ pub(super) struct State {
     pub told: HashMap<&'static str, Timestamp>,
     /// Since when runners are wanted that are not placed.
     pub wanting_since: Option<Timestamp>,
+    /// Runners that went when the drain was over and whose registration GitHub may still have.
+    pub abandoned: usize,
     /// Failures that were reported already.
     pub failures_reported: u64,
     /// The conditions as last shown, for their times.
@@ -178,6 +180,7 @@ impl State {
             ledger,
             told: HashMap::new(),
             wanting_since: None,
+            abandoned: 0,
             failures_reported: 0,
             conditions: status.conditions,
         }

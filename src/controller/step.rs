@@ -46,7 +46,7 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
     let busy_with = |r: &&Runner| r.occupies() || r.operation.is_some();
     let running = state.ledger.runners().filter(busy_with).count();
     let registered = state.ledger.runners().count() - running;
-    let left = Left { unseen: !observed(&state, set, now), running, registered };
+    let left = Left { unseen: !observed(&state, set, now), running, registered, abandoned: state.abandoned };
     Some(Step { plan, work, status, left })
 }
 

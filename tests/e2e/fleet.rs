@@ -3,18 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::github::{DEFAULT_TOKEN, Endpoint, JobResult, JobSpec, JobStatus, SimGithub};
+use testkit::github::{Endpoint, JobResult, JobSpec, JobStatus};
 
-use crate::harness::{Lab, Manifest, PATIENCE, lab};
+use crate::harness::{Lab, Manifest, PATIENCE, github, lab};
 
 /// After its exit, no container stays for longer.
 const CLEARED_WITHIN: Duration = Duration::from_secs(2);
-
-/// A simulated GitHub whose token the Secret `github` holds.
-async fn github(lab: &Lab) -> SimGithub {
-    lab.secret("github", [("github_token", DEFAULT_TOKEN)]).await;
-    SimGithub::builder().small_jit().start().await.unwrap()
-}
 
 #[tokio::test]
 async fn the_sample_runs_five_jobs_at_once_and_leaves_nothing() {

@@ -6,5 +6,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod deletion;
 mod fleet;
 mod harness;
+mod queue;
+mod restart;
+mod secrets;
+mod trouble;
+mod variants;
+mod witness;
+mod writes;

@@ -38,7 +38,7 @@ impl Lab {
         let log = self.folder.join(format!("controller-{}.log", started_at.as_millisecond()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_paddock"));
         command
-            .args(["run", "--listen=127.0.0.1:0"])
+            .args(["run", "--listen=127.0.0.1:0", "--leader-elect=false"])
             .arg(format!("--kubeconfig={}", self.folder.join("kubeconfig").display()))
             .arg(format!("--watch-namespace={}", self.namespace))
             .arg(format!("--cluster-id={}", self.cluster))

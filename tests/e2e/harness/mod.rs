@@ -8,6 +8,7 @@ mod objects;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -20,11 +21,13 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use testkit::github::{DEFAULT_TOKEN, SimGithub};
+use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 pub use controller::Controller;
-pub use docker::{Event, Timeline};
+pub use docker::Timeline;
 pub use manifest::{IMAGE, Manifest};
 pub use objects::{condition, is, phases};
 
@@ -61,6 +64,39 @@ pub async fn lab(word: &str, test: impl AsyncFnOnce(&Lab)) {
         test(&lab).await;
     })
     .await;
+}
+
+/// A simulated GitHub whose token the lab's Secret `github` holds.
+pub async fn github(lab: &Lab) -> SimGithub {
+    lab.secret("github", [("github_token", DEFAULT_TOKEN)]).await;
+    SimGithub::builder().small_jit().start().await.unwrap()
+}
+
+/// The same, on an API server that serves this test alone.
+pub async fn lab_on_own_server(word: &str, test: impl AsyncFnOnce(&Lab)) {
+    let run = std::env::var_os("PADDOCK_TEST_DIR").expect("run `make test`");
+    let server = Server(PathBuf::from(run).join(word));
+    let up = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/up");
+    let up = Command::new(up).arg(&server.0).stdout(Stdio::null()).status();
+    assert!(up.await.unwrap().success());
+    let admin = server.0.join("kubeconfig");
+    let client = support::client_of(&admin).await;
+    support::install_crd(&client).await;
+    support::in_namespace_of(client, async |client, namespace| {
+        let lab = Lab::set_up(client, admin.clone(), namespace, word).await;
+        test(&lab).await;
+    })
+    .await;
+}
+
+/// An API server in this folder; it ends with this.
+struct Server(PathBuf);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let down = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/down");
+        let _ = std::process::Command::new(down).arg(&self.0).output();
+    }
 }
 
 impl Lab {
