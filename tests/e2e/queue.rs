@@ -2,22 +2,18 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub};
 
-use crate::harness::{Manifest, PATIENCE, github, lab};
+use crate::harness::{Manifest, PATIENCE, github, lab, phases};
 
 /// A fault, by name, and how it is brought about.
 type Trouble = (&'static str, fn(&SimGithub));
 
-const TROUBLES: [Trouble; 12] = [
+const TROUBLES: [Trouble; 11] = [
     ("nothing at all", |_| {}),
     ("a message is repeated", |github| {
         github.repeat_last_batch("linux").unwrap();
-    }),
-    ("a batch is out of order", |github| {
-        // While the poll is held back, a batch gathers.
-        github.inject(Fault::delay(Endpoint::Poll, Duration::from_secs(2)).times(1));
-        github.reverse_next_batch("linux").unwrap();
     }),
     ("a field is null", |github| {
         let fields = ["jobDisplayName", "requestLabels", "ownerName"];
@@ -75,6 +71,53 @@ async fn no_trouble_of_the_queue_loses_a_runner_or_starts_one_twice() {
         lab.until_phases("linux", (0, 0, 0)).await;
         lab.until_is("linux", "Ready", "True", None).await;
         record.assert_consistent(0, 10);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_life_told_backwards_and_twice_changes_nothing() {
+    lab("backwards", async |lab| {
+        let github = github(lab).await;
+        let controller = lab.start();
+        let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 1}));
+        lab.apply(&manifest).await;
+        lab.until_phases("linux", (0, 1, 0)).await;
+
+        // One poll ends, the next is held back: meanwhile the spare takes a job and is done with it.
+        github.inject(Fault::answer(Endpoint::Poll, 202, "").times(1));
+        github.inject(Fault::delay(Endpoint::Poll, Duration::from_secs(4)).times(1));
+        github
+            .wait_until(PATIENCE, |s| {
+                let mut polls = s.requests().to(Endpoint::Poll).rev();
+                polls.next().is_some_and(|r| r.held) && polls.next().is_some_and(|r| r.status == Some(202))
+            })
+            .await
+            .unwrap();
+        github.reverse_next_batch("linux").unwrap();
+        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
+        github.assign_jobs("linux", 1).unwrap();
+        github.wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Completed).await.unwrap();
+        assert_eq!(github.look(|s| s.scale_set("linux").unwrap().undelivered()), 1);
+        github.wait_until(PATIENCE, |s| s.scale_set("linux").unwrap().undelivered() == 0).await.unwrap();
+        lab.until("linux", "the spare is replaced", |set| phases(set) == (0, 1, 0)).await;
+        let log = controller.log();
+        let heard = |what: &str| log.find(&format!("event={what}")).unwrap();
+        assert!(heard("Completed") < heard("Started") && heard("Started") < heard("Assigned"));
+
+        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]));
+        lab.until_phases("linux", (0, 1, 1)).await;
+        github.repeat_last_batch("linux").unwrap();
+        github.wait_until(PATIENCE, |s| s.scale_set("linux").unwrap().undelivered() == 0).await.unwrap();
+        github.finish_job(job, JobResult::Succeeded).unwrap();
+        lab.until_phases("linux", (0, 1, 0)).await;
+        let more = lab
+            .timeline
+            .is_so_within(Duration::from_secs(3), |events| {
+                events.iter().filter(|e| e.action == "create").count() > 3
+            })
+            .await;
+        assert!(!more, "a spare, its replacement, and one for the second job");
     })
     .await;
 }
