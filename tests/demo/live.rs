@@ -62,14 +62,15 @@ struct Live<'a> {
 }
 
 enum News {
-    ScaleSet(Event<RunnerScaleSet>),
+    ScaleSet(Box<Event<RunnerScaleSet>>),
     Container(ContainerEvent),
 }
 
 impl<'a> Live<'a> {
     fn begin(stage: &'a Stage) -> Live<'a> {
         let name = watcher::Config::default().fields(&format!("metadata.name={SCALE_SET}"));
-        let objects = watcher(stage.scale_sets(), name).map(|event| Ok(News::ScaleSet(event?))).boxed();
+        let objects =
+            watcher(stage.scale_sets(), name).map(|event| Ok(News::ScaleSet(Box::new(event?)))).boxed();
         let containers = stage.containers(&stage.cluster).map(|event| Ok(News::Container(event?)));
         Live { news: Box::new(futures::stream::select(objects, containers)), seen: Seen::new() }
     }
@@ -83,7 +84,7 @@ impl<'a> Live<'a> {
         let follow = async {
             while !reached(&self.seen) {
                 match self.news.next().await.ok_or("the news ended")?? {
-                    News::ScaleSet(event) => self.seen.scale_set(event),
+                    News::ScaleSet(event) => self.seen.scale_set(*event),
                     News::Container(event) => self.seen.container(event),
                 }
             }

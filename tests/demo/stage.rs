@@ -84,7 +84,8 @@ impl Stage {
 
     /// How many containers of the controller there are, ended ones too.
     pub async fn count_containers(&self) -> Result<usize> {
-        let filters = HashMap::from([("label", vec![format!("{}={}", Identity::CLUSTER, self.cluster)])]);
+        let label = format!("{}={}", Identity::CLUSTER, self.cluster);
+        let filters = HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters);
         Ok(self.docker.list_containers(Some(options.build())).await?.len())
     }
@@ -118,7 +119,8 @@ impl ContainerEvent {
 /// The simulated GitHub, by its control API.
 pub struct GitHub {
     http: reqwest::Client,
-    url: String,
+    /// Its base.
+    pub url: String,
 }
 
 /// What the simulated GitHub holds.
@@ -131,6 +133,8 @@ pub struct State {
     pub runners: Vec<Value>,
     /// All jobs ever queued.
     pub jobs: Vec<Job>,
+    /// Polls that wait for a message.
+    pub polls_held: usize,
 }
 
 /// A job, as the simulated GitHub tells of it.
@@ -167,6 +171,15 @@ impl GitHub {
             "repository": "acme/app", "labels": [scale_set], "name": name, "durationMs": seconds.map(|s| s * 1000),
         });
         self.post(&format!("jobs?count={count}"), &job).await
+    }
+
+    /// Cancels all jobs that are not over.
+    pub async fn cancel_all(&self) -> Result<()> {
+        let jobs = self.state().await?.jobs;
+        for job in jobs.iter().filter(|job| job.status != "completed") {
+            self.post(&format!("jobs/{}/cancel", job.id), &Value::Null).await?;
+        }
+        Ok(())
     }
 
     /// What it holds.
