@@ -19,7 +19,9 @@ async fn time_to_listen(github: &SimGithub, controller: &Controller) -> Duration
         polls.find(|r| r.at > controller.started_at).map(|r| r.at)
     });
     let polled_at = polled_at.await.unwrap();
-    polled_at.duration_since(controller.started_at).unsigned_abs()
+    let took = polled_at.duration_since(controller.started_at).unsigned_abs();
+    println!("listening after {took:?}");
+    took
 }
 
 /// The session that the status names.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::github::{Endpoint, JobResult, JobSpec, JobStatus, Model, SimGithub, app_private_key};
+use testkit::github::{
+    DEFAULT_TOKEN, Endpoint, JobResult, JobSpec, JobStatus, Model, SimGithub, app_private_key,
+};
 
 use crate::harness::{Lab, Manifest, PATIENCE, github, is, lab, phases};
 
@@ -28,10 +30,7 @@ async fn run_jobs(lab: &Lab, github: &SimGithub, count: usize) {
 #[tokio::test]
 async fn enterprise_server_offers_jobs_and_they_are_acquired() {
     lab("ghes", async |lab| {
-        let github = github(lab).await;
-        let token = testkit::github::DEFAULT_TOKEN;
-        lab.secret("github", [("github_token", token)]).await;
-        drop(github);
+        lab.secret("github", [("github_token", DEFAULT_TOKEN)]).await;
         let github = SimGithub::builder().model(Model::Ghes).byte_order_mark().drop_extra_labels();
         let github = github.start().await.unwrap();
         // Queued before there is a scale set, and more than may run at once.
