@@ -285,7 +285,15 @@ impl ScaleSetService for Client {
             let call = Call::of_set(Method::POST, Hop::OpenSession, scale_set_id, &["sessions"]);
             let body = json!({"sessionId": NO_SESSION, "ownerName": owner});
             let reply = self.call_once(call.body(body)).await?;
-            self.session(&reply, scale_set_id, owner)
+            let session = self.session(&reply, scale_set_id, owner);
+            if session.is_err()
+                && let Some(id) = wire::decode::<WireSession>(&reply.body, "the session").ok().map(|wire| wire.id)
+                && !id.is_empty()
+            {
+                // It is open, of no use, and would be in the way of the next.
+                let _ = self.delete_session(scale_set_id, &id).await;
+            }
+            session
         })
         .await
     }

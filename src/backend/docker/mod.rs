@@ -30,7 +30,7 @@ pub use template::{DockerAccess, DockerTemplate, HostSpec, PullPolicy};
 
 use super::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
 use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
-use crate::runner::{Identity, Instance};
+use crate::runner::{Exit, Identity, Instance, InstanceState};
 use container::Launch;
 use endpoint::Endpoint;
 use engine::{Engine, Link, Membership, Reservation, State};
@@ -141,10 +141,18 @@ impl DockerBackend {
                 && known.instance.scale_set_uid == self.identity.scale_set_uid
                 && self.speaks_for(&known.instance.backend)
         });
-        let instances = instances.map(|known| Instance {
-            backend: self.name.clone(),
-            host: host.to_owned(),
-            ..known.instance.clone()
+        // Made and never started, by a controller that is no more: nobody will start it.
+        let forsaken = |instance: &Instance| {
+            instance.state == InstanceState::Starting && !state.slots.is_held_for(&instance.runner)
+        };
+        let instances = instances.map(|known| {
+            let mut instance =
+                Instance { backend: self.name.clone(), host: host.to_owned(), ..known.instance.clone() };
+            if forsaken(&instance) {
+                let exit = Exit { code: None, out_of_memory: false, at: instance.created_at };
+                instance.state = InstanceState::Exited(exit);
+            }
+            instance
         });
         Listing {
             host: host.to_owned(),
