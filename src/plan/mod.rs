@@ -122,7 +122,7 @@ pub enum Removal {
     JobTimeout,
     /// GitHub said long ago that its job was over, and it is still there.
     Overstayed,
-    /// The set is suspended, or its maximum is 0.
+    /// The set is suspended.
     Suspended,
     /// The object is being deleted.
     Deleted,
