@@ -7,7 +7,7 @@ mod manifest;
 mod objects;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-pub use controller::Controller;
+pub use controller::{Controller, signal};
 pub use docker::Timeline;
 pub use manifest::{IMAGE, Manifest};
 pub use objects::{condition, is, phases};
@@ -100,6 +100,27 @@ impl Drop for Server {
 }
 
 impl Lab {
+    /// Lets controllers agree in this namespace on which of them leads, by the Role of `deploy/`.
+    pub async fn permit_leader_election(&self) {
+        let rbac = include_str!("../../../deploy/rbac-leader.yaml");
+        let (role, binding) = rbac.split_once("\n---\n").unwrap();
+        let (mut role, mut binding): (Role, RoleBinding) = (read(role), read(binding));
+        role.metadata.namespace = Some(self.namespace.clone());
+        binding.metadata.namespace = Some(self.namespace.clone());
+        apply(Api::namespaced(self.client.clone(), &self.namespace), &role).await;
+        apply(Api::namespaced(self.client.clone(), &self.namespace), &binding).await;
+    }
+
+    /// Where the test keeps its files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the API server is at home, if it serves this test alone.
+    pub fn server_folder(&self) -> &Path {
+        self.admin.parent().unwrap()
+    }
+
     async fn set_up(client: Client, admin: PathBuf, namespace: &str, word: &str) -> Lab {
         let run = std::env::var("PADDOCK_TEST_ID").expect("run `make test`");
         let cluster = format!("{run}-{word}");
@@ -170,7 +191,7 @@ where
 }
 
 /// The administrator's kubeconfig, with this token in place of the administrator's.
-fn kubeconfig(admin: &std::path::Path, token: &str) -> String {
+fn kubeconfig(admin: &Path, token: &str) -> String {
     let admin = Kubeconfig::read_from(admin).unwrap();
     let cluster = admin.clusters[0].cluster.clone().unwrap();
     let config = json!({

@@ -1,0 +1,21 @@
+//! Faults on real parts under load: the controller, the engine, the API server and its etcd are killed and frozen, the
+//! network to GitHub fails. Each test ends in the same account: nothing lost, nothing killed, nothing done twice, nothing
+//! left behind.
+//!
+//! With `PADDOCK_SOAK` in the environment the tests take their long forms; `PADDOCK_SEED` repeats a run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+// The end-to-end tests use the rest of it.
+#[allow(dead_code, unused_imports)]
+#[path = "../e2e/harness/mod.rs"]
+mod harness;
+
+mod account;
+
+mod kills;
+mod leadership;
+mod load;
