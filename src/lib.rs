@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod chance;
 pub mod controller;
 pub mod github;
 pub mod plan;

@@ -20,7 +20,7 @@ use crate::backend::Waker;
 pub struct Core(Arc<Context>, Mutex<Rounds>);
 
 impl Core {
-    /// A controller that has just begun. It leads until `stopping` is cancelled.
+    /// A controller that has just begun. It leads until [`Core::depose`]; when `stopping` is cancelled it says farewell.
     pub fn new(
         client: Client,
         cluster: &str,
@@ -43,6 +43,11 @@ impl Core {
     /// Makes one of the reaper's rounds.
     pub async fn make_round(&self) {
         self.1.lock().await.make(&self.0).await;
+    }
+
+    /// It does not lead any more: from now on it may not act.
+    pub fn depose(&self) {
+        self.0.fence.drop_now();
     }
 
     /// Reconciles one object; answers when it is to be looked at again, if ever, or what went wrong.

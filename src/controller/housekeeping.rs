@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rand::RngExt;
+
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::context::Context;
 use super::set::Set;
+use crate::chance;
 use crate::github::{ClientConfig, ListedRunner, ScaleSetService};
 use crate::reaper::{Abandoned, SWEEP_INTERVAL, Stray, Strays};
 
@@ -31,7 +32,7 @@ pub(super) struct Rounds {
 pub(super) async fn run(ctx: Arc<Context>) {
     let mut rounds = Rounds::default();
     loop {
-        let pause = ROUND.mul_f64(rand::rng().random_range(0.75..=1.25));
+        let pause = ROUND.mul_f64(0.75 + 0.5 * chance::share());
         tokio::select! {
             () = sleep(pause) => {}
             () = ctx.stopping.cancelled() => return,

@@ -51,7 +51,8 @@ impl Fence {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 
-    fn drop_now(&self) {
+    /// This process may not act any more.
+    pub fn drop_now(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

@@ -14,6 +14,7 @@ use super::audience::SetAudience;
 use super::context::Context;
 use super::set::Set;
 use crate::api::condition::reason;
+use crate::chance;
 use crate::github::{
     self, ClientConfig, ListenEnd, ListenTarget, ScaleSet, ScaleSetService, WantedScaleSet, listen,
 };
@@ -115,6 +116,7 @@ impl Registrar {
                 }
             }
             tokio::select! {
+                biased;
                 () = ended.cancelled() => break,
                 end = wait(&mut listener) => {
                     listener = None;
@@ -141,10 +143,12 @@ impl Registrar {
             .with_min_delay(FIRST_PAUSE)
             .with_max_delay(LONGEST_PAUSE)
             .with_jitter()
+            .with_jitter_seed(chance::seed())
             .without_max_times()
             .build();
         loop {
             let answer = tokio::select! {
+                biased;
                 answer = self.ensure(target, known) => answer,
                 _ = targets.changed() => return None,
                 () = ended.cancelled() => return None,
@@ -156,6 +160,7 @@ impl Registrar {
             let pause = pauses.next().unwrap_or(LONGEST_PAUSE).max(retry_after(&error));
             self.not_registered(&error, pause);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 _ = targets.changed() => return None,
                 () = ended.cancelled() => return None,
@@ -239,6 +244,7 @@ impl Registrar {
         };
         self.not_registered(&error, FIRST_PAUSE);
         tokio::select! {
+                biased;
             () = tokio::time::sleep(FIRST_PAUSE) => {}
             () = ended.cancelled() => {}
         }

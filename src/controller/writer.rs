@@ -76,6 +76,7 @@ impl Writer {
         let mut wanted = self.wanted.subscribe();
         loop {
             tokio::select! {
+                biased;
                 changed = wanted.changed() => if changed.is_err() { return },
                 () = ended.cancelled() => return,
             }

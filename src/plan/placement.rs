@@ -30,7 +30,7 @@ pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
     let closed = input.intake != Intake::Open || held_back(input);
     for backend in input.backends {
         let mut room = Room::of(backend, input.ledger);
-        placement.room += room.total();
+        placement.room = placement.room.saturating_add(room.total());
         prepare(input, backend, &mut placement);
         while !closed && placement.placed < wanted {
             let Some(host) = room.take() else { break };

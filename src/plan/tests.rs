@@ -530,6 +530,108 @@ fn demand_that_idle_runners_leave_alone_is_flagged_and_not_chased() {
 }
 
 #[test]
+fn a_drop_in_demand_touches_no_runner_that_is_starting() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 10}));
+    world.assigned(3);
+    world.step();
+    world.assigned(1);
+    for second in [0, 30, 120] {
+        world.now = second;
+        let plan = world.step();
+        assert_eq!((starts(&plan), removals(&plan)), (0, vec![]), "after {second} s");
+    }
+    world.up();
+    assert!(removals(&world.step()).is_empty(), "it is surplus only from now on");
+    world.now = 180;
+    assert_eq!(removals(&world.step()).len(), 2);
+}
+
+#[test]
+fn a_runner_that_is_not_up_in_time_is_removed_and_counted() {
+    let mut world = World::new(serde_json::json!({"timeouts": {"start": "2m"}}));
+    world.assigned(1);
+    world.step();
+    let starting = Instance {
+        id: "id".to_owned(),
+        runner: "linux-001".to_owned(),
+        scale_set_uid: "uid".to_owned(),
+        backend: "rack".to_owned(),
+        host: "rack-1".to_owned(),
+        template_hash: TEMPLATE.to_owned(),
+        created_at: at(0),
+        state: InstanceState::Starting,
+    };
+    world.ledger.start_succeeded(&starting, at(0));
+    world.now = 119;
+    assert!(removals(&world.step()).is_empty());
+    world.now = 120;
+    assert_eq!(removals(&world.step()), [("linux-001", Removal::StartTimeout)]);
+}
+
+#[test]
+fn a_runner_that_is_still_there_long_after_its_job_is_asked_for() {
+    let mut world = World::new(serde_json::json!({}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.busy("linux-001", "job");
+    world.completed("linux-001", "job");
+    world.assigned(0);
+    world.now = 299;
+    assert!(removals(&world.step()).is_empty());
+    world.now = 300;
+    assert_eq!(removals(&world.step()), [("linux-001", Removal::Overstayed)]);
+    assert!(!Removal::Overstayed.forced(), "GitHub may say that the job runs on");
+    world.ledger.found_busy("linux-001", at(300));
+    world.now = 1000;
+    assert!(removals(&world.step()).is_empty());
+}
+
+#[test]
+fn a_runner_that_two_listings_do_not_show_is_gone_and_frees_its_slot() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.assigned(0);
+    world.step();
+    world.up();
+    let mut list = |world: &mut World, listed_at: Option<i64>| {
+        let observation = Observation {
+            backend: "rack".to_owned(),
+            host: "rack-1".to_owned(),
+            listed_at: listed_at.map(at),
+            instances: Vec::new(),
+        };
+        world.ledger.observe(&[observation], at(world.now));
+        starts(&world.plan())
+    };
+    assert_eq!(list(&mut world, None), 0, "a listing that failed says nothing");
+    assert_eq!(list(&mut world, Some(10)), 0, "one look is not enough");
+    assert_eq!(list(&mut world, Some(10)), 0, "the same look again is no second one");
+    assert_eq!(list(&mut world, Some(40)), 1);
+    assert_eq!(world.ledger.failures().recent().next().map(|f| f.reason), Some("Vanished"));
+    let plan = world.step();
+    assert!(
+        plan.actions.contains(&Action::Collect { runner: "linux-001".into() }),
+        "its registration goes too"
+    );
+}
+
+#[test]
+fn runners_that_crash_before_a_job_are_replaced_ever_more_slowly() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.assigned(0);
+    let mut tries = 0;
+    for second in 0..600 {
+        world.now = second;
+        tries += starts(&world.step());
+        world.up();
+        for name in world.names(|r| r.phase == Phase::Idle) {
+            world.exits(&name, 1);
+        }
+    }
+    assert!((5..=10).contains(&tries), "{tries} tries in 10 minutes");
+}
+
+#[test]
 fn a_rejected_runner_version_stops_starts_until_the_template_changes() {
     let mut world = World::new(serde_json::json!({}));
     world.assigned(1);

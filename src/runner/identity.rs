@@ -1,6 +1,6 @@
 //! Names, and the identity that every instance carries on its backend.
 
-use rand::RngExt;
+use crate::chance;
 
 /// Whose an instance is. Written on every instance; what does not carry `cluster` is never touched.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,9 +34,8 @@ const SUFFIX_LENGTH: usize = 8;
 /// A fresh runner name: `<scaleSetName>-<8 of a-z0-9>`.
 pub fn runner_name(scale_set_name: &str) -> String {
     const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let mut rng = rand::rng();
     let suffix: String =
-        (0..SUFFIX_LENGTH).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect();
+        (0..SUFFIX_LENGTH).map(|_| char::from(ALPHABET[chance::below(ALPHABET.len())])).collect();
     format!("{scale_set_name}-{suffix}")
 }
 

@@ -13,7 +13,6 @@ use bollard::query_parameters::{
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use rand::RngExt;
 use tracing::{debug, info, warn};
 
 use super::engine::{Client, Engine, Link};
@@ -21,6 +20,7 @@ use super::failure::{call, meaning};
 use super::index::{Change, Container};
 use crate::backend::Error;
 use crate::backend::backoff::Backoff;
+use crate::chance;
 use crate::runner::{Exit, Identity, InstanceState};
 
 /// The longest that the engine may take to begin any answer. Calls have closer deadlines of their own.
@@ -118,7 +118,7 @@ fn events(docker: &Docker, since: Timestamp) -> impl Stream<Item = Result<EventM
 fn listings<'a>(engine: &'a Engine, docker: &'a Docker) -> impl Stream<Item = Result<Input, Error>> + 'a {
     stream::unfold(false, move |again| async move {
         if again {
-            let pause = RELIST.mul_f64(rand::rng().random_range(0.8..=1.2));
+            let pause = RELIST.mul_f64(0.8 + 0.4 * chance::share());
             // Either is a reason to look.
             let _ = tokio::time::timeout(pause, engine.suspicion.notified()).await;
         }

@@ -136,6 +136,7 @@ impl Listener {
         let mut opening =
             Box::pin(async move { service.open_session(id, &owner, left_behind.as_deref()).await });
         tokio::select! {
+            biased;
             opened = &mut opening => Ok(opened),
             () = self.cancel.cancelled() => {
                 // GitHub may have opened it already: dropped now, it would stand in the way of the next one.
@@ -184,6 +185,7 @@ impl Listener {
             let advertised = *capacity.borrow_and_update();
             let begun = Instant::now();
             let answer = tokio::select! {
+            biased;
                 answer = self.service.poll(&reading.session, reading.last_message_id, advertised) => answer,
                 // A dropped poll loses nothing: what it would have brought is not acknowledged.
                 () = rises_above(&mut capacity, advertised) => {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::chance;
+
 /// How patient the loop is.
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
@@ -42,5 +44,5 @@ impl Pace {
 
 /// `wait` plus up to `share` of itself, by chance.
 pub(super) fn jitter(wait: Duration, share: f64) -> Duration {
-    wait.mul_f64(1.0 + share * rand::random::<f64>())
+    wait.mul_f64(1.0 + share * chance::share())
 }

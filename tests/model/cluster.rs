@@ -1,0 +1,277 @@
+//! The API server, as far as the controller needs one: the objects, the Secret, events; and how it fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Client;
+use kube::api::ObjectMeta;
+use kube::client::Body;
+use paddock::api::{RunnerScaleSet, RunnerScaleSetSpec};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tower::service_fn;
+
+use crate::history::{SetSetup, Setup, Weather};
+use crate::life::Life;
+use crate::sim::State;
+
+/// A client gives a call up after this, whatever the server does.
+const GIVEN_UP: Duration = Duration::from_secs(60);
+
+/// What the API server holds.
+pub struct Cluster {
+    /// By set; none when it was deleted.
+    pub objects: Vec<Option<RunnerScaleSet>>,
+    pub weather: Weather,
+    version: u64,
+}
+
+impl Cluster {
+    pub fn new(setup: &Setup, now: Timestamp) -> Cluster {
+        let object = |(number, set)| Some(object(number, set, setup, now));
+        let objects = setup.sets.iter().enumerate().map(object).collect();
+        Cluster { objects, weather: Weather::Fine, version: 1 }
+    }
+
+    /// The set of a UID.
+    pub fn set_of(&self, uid: &str) -> Option<usize> {
+        (0..self.objects.len()).find(|set| uid == self::uid(*set))
+    }
+
+    /// Changes an object's spec, as a person would.
+    pub fn edit(&mut self, set: usize, edit: impl FnOnce(&mut RunnerScaleSetSpec)) {
+        let Some(object) = &mut self.objects[set] else { return };
+        let before = object.spec.clone();
+        edit(&mut object.spec);
+        object.spec.min_runners = object.spec.min_runners.min(object.spec.max_runners);
+        if object.spec != before {
+            object.metadata.generation = object.metadata.generation.map(|g| g + 1);
+            self.touch(set);
+        }
+    }
+
+    /// Deletes an object, as a person would.
+    pub fn delete(&mut self, set: usize, now: Timestamp) {
+        let Some(object) = &mut self.objects[set] else { return };
+        if object.metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        let now = Timestamp::from_second(now.as_second()).expect("a time");
+        object.metadata.deletion_timestamp = Some(Time(now));
+        object.metadata.generation = object.metadata.generation.map(|g| g + 1);
+        self.touch(set);
+        self.let_go(set);
+    }
+
+    fn let_go(&mut self, set: usize) {
+        let Some(object) = &self.objects[set] else { return };
+        let held = object.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty());
+        if object.metadata.deletion_timestamp.is_some() && !held {
+            self.objects[set] = None;
+        }
+    }
+
+    fn touch(&mut self, set: usize) {
+        self.version += 1;
+        if let Some(object) = &mut self.objects[set] {
+            object.metadata.resource_version = Some(self.version.to_string());
+        }
+    }
+
+    /// Does what a request asks for.
+    fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        match (method.as_str(), parts.as_slice()) {
+            ("GET", ["api", "v1", "namespaces", _, "secrets", _]) => (StatusCode::OK, secret()),
+            (
+                "PATCH",
+                ["apis", "paddock.dev", "v1alpha1", "namespaces", _, "runnerscalesets", name, rest @ ..],
+            ) => {
+                let set = (0..self.objects.len()).find(|set| self::name(*set) == **name);
+                let body: Value = serde_json::from_slice(body).expect("a patch is JSON");
+                match set {
+                    Some(set) if self.objects[set].is_some() => {
+                        self.patch(set, rest.first() == Some(&"status"), &body)
+                    }
+                    _ => refused(StatusCode::NOT_FOUND, "NotFound"),
+                }
+            }
+            ("POST" | "PATCH", ["apis", "events.k8s.io", ..]) => {
+                (StatusCode::OK, serde_json::from_slice(body).unwrap_or_default())
+            }
+            other => panic!("the controller asks the API server for what it does not have here: {other:?}"),
+        }
+    }
+
+    fn patch(&mut self, set: usize, status: bool, body: &Value) -> (StatusCode, Value) {
+        let object = self.objects[set].as_mut().expect("it was looked for");
+        if status {
+            let status = serde_json::from_value(body["status"].clone()).expect("a status is one");
+            if object.status.as_ref() != Some(&status) {
+                object.status = Some(status);
+                self.touch(set);
+            }
+            let object = serde_json::to_value(&self.objects[set]).expect("an object has a JSON form");
+            return (StatusCode::OK, object);
+        }
+        let wanted = &body["metadata"];
+        if wanted["resourceVersion"].as_str() != object.metadata.resource_version.as_deref() {
+            return refused(StatusCode::CONFLICT, "Conflict");
+        }
+        object.metadata.finalizers =
+            serde_json::from_value(wanted["finalizers"].clone()).expect("finalizers");
+        let metadata = serde_json::to_value(&object.metadata).expect("metadata has a JSON form");
+        self.touch(set);
+        self.let_go(set);
+        let answer =
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata});
+        (StatusCode::OK, answer)
+    }
+}
+
+fn refused(code: StatusCode, reason: &str) -> (StatusCode, Value) {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": reason, "reason": reason, "code": code.as_u16()});
+    (code, status)
+}
+
+fn secret() -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "github", "namespace": "ns"},
+        "data": {"github_token": "Z2hwX21vZGVs"}})
+}
+
+pub fn name(set: usize) -> String {
+    format!("set-{set}")
+}
+
+pub fn uid(set: usize) -> String {
+    format!("uid-{set}")
+}
+
+fn object(number: usize, set: &SetSetup, setup: &Setup, now: Timestamp) -> RunnerScaleSet {
+    let backends: Vec<Value> = set
+        .backends
+        .iter()
+        .enumerate()
+        .map(|(at, backend)| {
+            let hosts: Vec<Value> = backend
+                .hosts
+                .iter()
+                .map(|host| {
+                    let mut value =
+                        json!({"name": format!("host-{host}"), "endpoint": format!("unix:///{host}")});
+                    if let Some(slots) = setup.hosts[*host].slots {
+                        value["maxRunners"] = slots.into();
+                    }
+                    value
+                })
+                .collect();
+            let mut value =
+                json!({"name": format!("backend-{at}"), "docker": {"image": "runner:1", "hosts": hosts}});
+            if let Some(max) = backend.max {
+                value["maxRunners"] = max.into();
+            }
+            value
+        })
+        .collect();
+    let seconds = |seconds: u32| format!("{seconds}s");
+    let spec = json!({
+        "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
+        "minRunners": set.min, "maxRunners": set.max, "backends": backends,
+        "timeouts": {"start": seconds(set.start), "job": seconds(set.job), "idle": seconds(set.idle),
+            "lifetime": seconds(set.lifetime), "drain": seconds(set.drain)},
+        "scaleDown": {"delay": seconds(set.delay)},
+    });
+    let spec = serde_json::from_value(spec).expect("a spec is one");
+    let mut object = RunnerScaleSet::new(&name(number), spec);
+    object.metadata = ObjectMeta {
+        name: Some(name(number)),
+        namespace: Some("ns".to_owned()),
+        uid: Some(uid(number)),
+        generation: Some(1),
+        resource_version: Some("1".to_owned()),
+        creation_timestamp: Some(Time(now)),
+        ..ObjectMeta::default()
+    };
+    object
+}
+
+/// How a call goes.
+enum Course {
+    Well,
+    /// It does nothing, and fails.
+    Fails,
+    /// It does what it should, and nobody is told.
+    AnswerLost,
+    /// Nothing comes of it, for long.
+    Hangs,
+}
+
+impl State {
+    fn course(&mut self) -> Course {
+        let weather = self.cluster.weather;
+        match weather {
+            Weather::Fine => Course::Well,
+            Weather::Patchy => match self.millis(0, 9).as_millis() {
+                0..=5 => Course::Well,
+                6 | 7 => Course::Fails,
+                8 => Course::AnswerLost,
+                _ => Course::Hangs,
+            },
+            Weather::Down if self.chance(50) => Course::Fails,
+            Weather::Down => Course::Hangs,
+        }
+    }
+}
+
+/// The API server as one controller reaches it.
+pub fn client(life: &Arc<Life>) -> Client {
+    let life = life.clone();
+    let service = service_fn(move |request: Request<Body>| {
+        let life = life.clone();
+        async move { call(&life, request).await }
+    });
+    Client::new(service, "ns")
+}
+
+async fn call(life: &Arc<Life>, request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
+    life.living().await;
+    let (parts, body) = request.into_parts();
+    let body = body.collect_bytes().await.map_err(std::io::Error::other)?;
+    let (course, there, back) = {
+        let mut state = life.sim.state();
+        life.count_call(&mut state);
+        (state.course(), state.millis(1, 20), state.millis(1, 20))
+    };
+    let (sender, answered) = oneshot::channel();
+    let sim = life.sim.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(there).await;
+        let path = parts.uri.path().to_owned();
+        let answer = match course {
+            Course::Fails => refused(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+            Course::Hangs => return tokio::time::sleep(GIVEN_UP).await,
+            Course::Well | Course::AnswerLost => sim.state().cluster.answer(&parts.method, &path, &body),
+        };
+        if !path.contains("events") {
+            sim.cluster.send_replace(());
+        }
+        if matches!(course, Course::AnswerLost) {
+            tokio::time::sleep(GIVEN_UP).await;
+            return;
+        }
+        tokio::time::sleep(back).await;
+        let _ = sender.send(answer);
+    });
+    let answer = answered.await;
+    life.living().await;
+    let Ok((code, body)) = answer else {
+        return Err(std::io::Error::other("no answer"));
+    };
+    let body = serde_json::to_vec(&body).expect("JSON has a text");
+    let response = Response::builder().status(code).header("content-type", "application/json");
+    Ok(response.body(Body::from(body)).expect("a response"))
+}

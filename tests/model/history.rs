@@ -1,0 +1,294 @@
+//! What a history is made of: a world to begin with, and moves. Both follow from a seed.
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// The world that a history begins with.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub hosts: Vec<HostSetup>,
+    pub sets: Vec<SetSetup>,
+    /// Whether GitHub assigns jobs by itself, as the broker of github.com does, or offers them.
+    pub broker: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct HostSetup {
+    pub slots: Option<u32>,
+    /// Instances of another cluster, which take slots.
+    pub foreign: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct SetSetup {
+    pub min: u32,
+    pub max: u32,
+    pub backends: Vec<BackendSetup>,
+    /// All in seconds.
+    pub start: u32,
+    pub job: u32,
+    pub idle: u32,
+    pub lifetime: u32,
+    pub delay: u32,
+    pub drain: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct BackendSetup {
+    pub hosts: Vec<usize>,
+    pub max: Option<u32>,
+}
+
+/// How GitHub or the API server does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weather {
+    Fine,
+    /// Some calls fail, in all the ways there are; some answers are lost.
+    Patchy,
+    /// Nothing works.
+    Down,
+}
+
+/// How a host starts instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starts {
+    Well,
+    /// They take minutes.
+    Slow,
+    /// They never come up, and no answer comes.
+    Stuck,
+    /// There is no room for them.
+    NoCapacity,
+    /// They are refused.
+    Refused,
+    /// They come up, and nobody is told.
+    Unanswered,
+    /// They end at once.
+    Fatal,
+}
+
+/// What becomes of the instances of a host that goes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Kept,
+    Killed,
+    Gone,
+}
+
+/// How an instance dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    Killed,
+    OutOfMemory,
+    Failed,
+    /// Not only dead: nothing is left of it.
+    Removed,
+}
+
+/// One thing that happens. `pick` chooses among those that there are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Move {
+    Nothing,
+    Queue { set: usize, jobs: u32, seconds: u32, hangs: bool },
+    Cancel { pick: usize },
+    GitHub { weather: Weather, seconds: u32 },
+    LoseMessage { set: usize },
+    RepeatMessage { set: usize },
+    Shuffle { set: usize },
+    Truncate { set: usize },
+    DelayMessages { set: usize, seconds: u32 },
+    ZeroStatistics { set: usize },
+    ExpireToken { set: usize },
+    EndSession { set: usize },
+    VanishScaleSet { set: usize },
+    DropRegistration { pick: usize },
+    CompleteEarly { pick: usize },
+    HostAway { host: usize, seconds: u32, fate: Fate },
+    HostStarts { host: usize, starts: Starts, seconds: u32 },
+    EmptyListing { host: usize },
+    Die { pick: usize, death: Death },
+    Cluster { weather: Weather, seconds: u32 },
+    Crash { seconds: u32 },
+    Restart { seconds: u32 },
+    Depose { seconds: u32 },
+    Min { set: usize, to: u32 },
+    Max { set: usize, to: u32 },
+    Template { set: usize },
+    Suspend { set: usize, on: bool },
+    Delete { set: usize },
+}
+
+/// A move, and how long it is after the one before.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Step {
+    pub after: Duration,
+    pub what: Move,
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after({}, {:?})", self.after.as_millis(), self.what)
+    }
+}
+
+/// All that happens, and where.
+#[derive(Debug, Clone)]
+pub struct History {
+    pub seed: u64,
+    pub setup: Setup,
+    pub steps: Vec<Step>,
+}
+
+/// The history of a seed.
+pub fn history(seed: u64) -> History {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let setup = setup(&mut rng);
+    let count = rng.random_range(40..160);
+    // Each history has its own mixture: some are about hosts, some about GitHub, some about nothing but jobs.
+    let weights: Vec<u32> =
+        KINDS.iter().map(|(weight, _)| weight * *pick(&mut rng, &[0, 1, 1, 2, 4])).collect();
+    let mut steps = Vec::new();
+    let mut deleted = false;
+    for number in 0..count {
+        let late = number * 3 > count * 2;
+        let after = pause(&mut rng);
+        let mut what = one(&mut rng, &setup, &weights);
+        if let Move::Delete { .. } = what {
+            if !late || deleted {
+                what = Move::Nothing;
+            }
+            deleted |= late;
+        }
+        steps.push(Step { after, what });
+    }
+    History { seed, setup, steps }
+}
+
+fn pick<'a, T>(rng: &mut StdRng, of: &'a [T]) -> &'a T {
+    &of[rng.random_range(0..of.len())]
+}
+
+fn pause(rng: &mut StdRng) -> Duration {
+    let millis = match rng.random_range(0..100) {
+        0..45 => rng.random_range(0..1_000),
+        45..80 => rng.random_range(0..10_000),
+        80..97 => rng.random_range(0..60_000),
+        _ => rng.random_range(0..400_000),
+    };
+    Duration::from_millis(millis)
+}
+
+fn setup(rng: &mut StdRng) -> Setup {
+    let hosts: Vec<HostSetup> = (0..rng.random_range(1..=3))
+        .map(|_| HostSetup {
+            slots: *pick(rng, &[Some(1), Some(2), Some(3), Some(4), Some(6), None]),
+            foreign: *pick(rng, &[0, 0, 0, 1]),
+        })
+        .collect();
+    let sets = (0..*pick(rng, &[1, 1, 1, 2])).map(|_| set(rng, hosts.len())).collect();
+    Setup { hosts, sets, broker: rng.random_range(0..4) > 0 }
+}
+
+fn set(rng: &mut StdRng, hosts: usize) -> SetSetup {
+    let max = rng.random_range(1..=6);
+    let cut = rng.random_range(1..=hosts);
+    let mut backends =
+        vec![BackendSetup { hosts: (0..cut).collect(), max: *pick(rng, &[None, None, Some(2)]) }];
+    if cut < hosts {
+        backends.push(BackendSetup { hosts: (cut..hosts).collect(), max: None });
+    }
+    SetSetup {
+        min: rng.random_range(0..=max.min(3)),
+        max,
+        backends,
+        start: *pick(rng, &[60, 120, 300]),
+        job: *pick(rng, &[600, 1200]),
+        idle: *pick(rng, &[0, 0, 0, 300]),
+        lifetime: *pick(rng, &[0, 0, 0, 900]),
+        delay: *pick(rng, &[0, 10, 60]),
+        drain: *pick(rng, &[0, 60, 300, 900]),
+    }
+}
+
+type Make = fn(&mut StdRng, usize, usize) -> Move;
+
+/// How often each kind of move is, and how one is made, for a set and a host.
+const KINDS: &[(u32, Make)] = &[
+    (2, |_, _, _| Move::Nothing),
+    (16, |rng, set, _| Move::Queue {
+        set,
+        jobs: rng.random_range(1..=4),
+        seconds: *pick(rng, &[1, 5, 20, 60, 200]),
+        hangs: rng.random_range(0..40) == 0,
+    }),
+    (3, |rng, _, _| Move::Cancel { pick: rng.random_range(0..100) }),
+    (2, |rng, _, _| Move::GitHub {
+        weather: *pick(rng, &[Weather::Patchy, Weather::Down]),
+        seconds: *pick(rng, &[5, 60, 300]),
+    }),
+    (2, |_, set, _| Move::LoseMessage { set }),
+    (2, |_, set, _| Move::RepeatMessage { set }),
+    (2, |_, set, _| Move::Shuffle { set }),
+    (1, |_, set, _| Move::Truncate { set }),
+    (2, |rng, set, _| Move::DelayMessages { set, seconds: *pick(rng, &[3, 30, 200]) }),
+    (2, |_, set, _| Move::ZeroStatistics { set }),
+    (1, |_, set, _| Move::ExpireToken { set }),
+    (1, |_, set, _| Move::EndSession { set }),
+    (1, |_, set, _| Move::VanishScaleSet { set }),
+    (1, |rng, _, _| Move::DropRegistration { pick: rng.random_range(0..100) }),
+    (1, |rng, _, _| Move::CompleteEarly { pick: rng.random_range(0..100) }),
+    (3, |rng, _, host| Move::HostAway {
+        host,
+        seconds: *pick(rng, &[1, 20, 90, 400]),
+        fate: *pick(rng, &[Fate::Kept, Fate::Kept, Fate::Killed, Fate::Gone]),
+    }),
+    (4, |rng, _, host| Move::HostStarts {
+        host,
+        starts: *pick(
+            rng,
+            &[
+                Starts::Slow,
+                Starts::Stuck,
+                Starts::NoCapacity,
+                Starts::Refused,
+                Starts::Unanswered,
+                Starts::Fatal,
+            ],
+        ),
+        seconds: *pick(rng, &[5, 30, 120]),
+    }),
+    (1, |_, _, host| Move::EmptyListing { host }),
+    (4, |rng, _, _| Move::Die {
+        pick: rng.random_range(0..100),
+        death: *pick(rng, &[Death::Killed, Death::OutOfMemory, Death::Failed, Death::Removed]),
+    }),
+    (2, |rng, _, _| Move::Cluster {
+        weather: *pick(rng, &[Weather::Patchy, Weather::Down]),
+        seconds: *pick(rng, &[2, 20, 120]),
+    }),
+    (3, |rng, _, _| Move::Crash { seconds: *pick(rng, &[0, 1, 10, 60]) }),
+    (1, |rng, _, _| Move::Restart { seconds: *pick(rng, &[0, 1, 10]) }),
+    (1, |rng, _, _| Move::Depose { seconds: *pick(rng, &[0, 1, 10]) }),
+    (2, |rng, set, _| Move::Min { set, to: rng.random_range(0..=3) }),
+    (2, |rng, set, _| Move::Max { set, to: rng.random_range(0..=6) }),
+    (2, |_, set, _| Move::Template { set }),
+    (1, |rng, set, _| Move::Suspend { set, on: rng.random_range(0..2) == 0 }),
+    (2, |_, set, _| Move::Delete { set }),
+];
+
+fn one(rng: &mut StdRng, setup: &Setup, weights: &[u32]) -> Move {
+    let set = rng.random_range(0..setup.sets.len());
+    let host = rng.random_range(0..setup.hosts.len());
+    let total: u32 = weights.iter().sum();
+    let mut at = rng.random_range(0..total.max(1));
+    for ((_, make), weight) in KINDS.iter().zip(weights) {
+        if at < *weight {
+            return make(rng, set, host);
+        }
+        at -= weight;
+    }
+    Move::Nothing
+}

@@ -1,0 +1,552 @@
+//! The hosts and the instances on them, and a backend as one controller has it: what it was last shown, and calls that
+//! may fail in all ways.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use paddock::api::condition::reason;
+use paddock::backend::docker::DockerTemplate;
+use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
+use paddock::runner::{Exit, Identity, Instance, InstanceState};
+use tokio::sync::oneshot;
+
+use crate::github::{JobState, Presence};
+use crate::history::{Death, HostSetup, Starts};
+use crate::life::Life;
+use crate::sim::{CLUSTER, State};
+use crate::{process, rules};
+
+/// No start takes longer to be answered, and no removal.
+const START: Duration = Duration::from_secs(180);
+const REMOVE: Duration = Duration::from_secs(60);
+
+/// A host.
+pub struct Host {
+    pub slots: Option<u32>,
+    pub reachable: bool,
+    pub starts: Starts,
+    /// The next listing shows nothing, although there is something.
+    pub empty_listing: bool,
+    pub instances: BTreeMap<String, Container>,
+}
+
+/// An instance, in truth.
+#[derive(Debug, Clone)]
+pub struct Container {
+    pub cluster: String,
+    pub set: usize,
+    pub shown: Instance,
+    /// The registration that it starts with.
+    pub registration: i64,
+    /// Its start was answered with an error, or not at all.
+    pub disowned: bool,
+}
+
+impl Host {
+    pub fn new(setup: &HostSetup) -> Host {
+        let foreign = (0..setup.foreign).map(|number| {
+            let id = format!("foreign-{number}");
+            let shown = Instance {
+                id: id.clone(),
+                runner: id.clone(),
+                scale_set_uid: "uid-0".to_owned(),
+                backend: "backend-0".to_owned(),
+                host: String::new(),
+                template_hash: "other".to_owned(),
+                created_at: crate::sim::base(),
+                state: InstanceState::Running,
+            };
+            let foreign = Container {
+                cluster: "cluster-2".to_owned(),
+                set: 0,
+                shown,
+                registration: 0,
+                disowned: false,
+            };
+            (id, foreign)
+        });
+        Host {
+            slots: setup.slots.map(|slots| slots.max(setup.foreign)),
+            reachable: true,
+            starts: Starts::Well,
+            empty_listing: false,
+            instances: foreign.collect(),
+        }
+    }
+
+    pub fn live(&self) -> impl Iterator<Item = &Container> {
+        self.instances.values().filter(|i| !i.shown.state.ended())
+    }
+}
+
+impl Container {
+    pub fn ours(&self) -> bool {
+        self.cluster == CLUSTER
+    }
+
+    pub fn live(&self) -> bool {
+        !self.shown.state.ended()
+    }
+}
+
+impl State {
+    /// All instances, with their hosts.
+    pub fn instances(&self) -> impl Iterator<Item = (usize, &Container)> {
+        self.hosts.iter().enumerate().flat_map(|(host, h)| h.instances.values().map(move |i| (host, i)))
+    }
+
+    /// Instances of a set that have not ended.
+    pub fn live(&self, set: usize) -> impl Iterator<Item = (usize, &Container)> {
+        self.instances().filter(move |(_, i)| i.ours() && i.set == set && i.live())
+    }
+
+    /// An instance's process ends.
+    pub fn end_instance(&mut self, host: usize, id: &str, code: i64, out_of_memory: bool) {
+        let now = self.now;
+        let Some(instance) = self.hosts[host].instances.get_mut(id).filter(|i| i.live()) else { return };
+        instance.shown.state = InstanceState::Exited(Exit { code: Some(code), out_of_memory, at: now });
+        let (name, registration) = (instance.shown.runner.clone(), instance.registration);
+        self.note(|| {
+            format!("{name} ends with {code}{}", if out_of_memory { ", out of memory" } else { "" })
+        });
+        self.silence(registration);
+    }
+
+    /// Nothing of an instance is left.
+    pub fn drop_instance(&mut self, host: usize, id: &str) {
+        if let Some(instance) = self.hosts[host].instances.remove(id)
+            && instance.live()
+        {
+            self.silence(instance.registration);
+        }
+    }
+
+    /// A runner's process is gone: GitHub notices in time.
+    fn silence(&mut self, registration: i64) {
+        let now = self.now;
+        let Some(runner) = self.github.registrations.get_mut(&registration) else { return };
+        if runner.state == Presence::Idle {
+            runner.state = Presence::Offline;
+        }
+        let set = runner.set;
+        let running = JobState::Running { registration };
+        if let Some(job) = self.github.sets[set].jobs.iter_mut().find(|job| job.state == running) {
+            job.silent.get_or_insert(now);
+        }
+    }
+
+    pub fn die(&mut self, host: usize, id: &str, death: Death) {
+        match death {
+            Death::Killed => self.end_instance(host, id, 137, false),
+            Death::OutOfMemory => self.end_instance(host, id, 137, true),
+            Death::Failed => self.end_instance(host, id, 1, false),
+            Death::Removed => self.drop_instance(host, id),
+        }
+    }
+}
+
+/// What a controller was last shown of a host.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub up: bool,
+    pub listed_at: Option<Timestamp>,
+    pub instances: BTreeMap<String, Container>,
+    /// Connections so far.
+    pub connections: u64,
+    /// What is shown came from a listing that showed too little; no event mends that.
+    pub too_little: bool,
+}
+
+/// A place that a controller holds on a host.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub set: usize,
+    pub host: usize,
+    pub backend: String,
+    pub runner: Option<String>,
+}
+
+/// A place that returns when dropped.
+struct Hold {
+    life: Arc<Life>,
+    number: u64,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.life.sim.state().lives[self.life.number].places.remove(&self.number);
+    }
+}
+
+/// A backend as one controller has it.
+pub struct SimBackend {
+    pub life: Arc<Life>,
+    pub set: usize,
+    pub name: String,
+    pub template_hash: String,
+    /// By their names in the backend.
+    pub hosts: Vec<(String, usize)>,
+    ready: Mutex<HashMap<usize, Ready>>,
+    trouble: Mutex<HashMap<usize, Trouble>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    Preparing,
+    Yes,
+}
+
+#[derive(Clone)]
+enum Trouble {
+    Lacking { until: Timestamp, failures: u32 },
+    Refused { connection: u64 },
+}
+
+impl SimBackend {
+    pub fn new(
+        life: &Arc<Life>,
+        name: &str,
+        identity: &Identity,
+        template: &DockerTemplate,
+    ) -> Arc<SimBackend> {
+        let host = |endpoint: &str| endpoint.trim_start_matches("unix:///").parse().expect("a host's number");
+        let set = life.sim.state().cluster.set_of(&identity.scale_set_uid).expect("a set of ours");
+        let template_hash = template.hash();
+        let known = template_hash.clone();
+        life.sim.state().lives[life.number].templates.insert((set, name.to_owned()), known);
+        Arc::new(SimBackend {
+            life: life.clone(),
+            set,
+            name: name.to_owned(),
+            template_hash,
+            hosts: template.hosts.iter().map(|spec| (spec.name.clone(), host(&spec.endpoint))).collect(),
+            ready: Mutex::default(),
+            trouble: Mutex::default(),
+        })
+    }
+
+    fn host(&self, name: &str) -> Option<usize> {
+        self.hosts.iter().find(|(known, _)| known == name).map(|(_, host)| *host)
+    }
+
+    fn free(&self, state: &State, host: usize) -> u32 {
+        let memory = &state.lives[self.life.number];
+        let view = &memory.views[host];
+        let seen = |runner: &str| view.instances.values().any(|i| i.shown.runner == runner);
+        let live = view.instances.values().filter(|i| i.live()).count();
+        let held = memory.places.values().filter(|p| p.host == host);
+        let held = held.filter(|p| p.runner.as_deref().is_none_or(|runner| !seen(runner))).count();
+        let taken = u32::try_from(live + held).expect("few");
+        state.hosts[host].slots.map_or(u32::MAX, |slots| slots.saturating_sub(taken))
+    }
+
+    fn availability(&self, state: &State, host: usize) -> Availability {
+        let view = &state.lives[self.life.number].views[host];
+        if !view.up {
+            return Availability::Unreachable;
+        }
+        match self.trouble.lock().expect("held for moments").get(&host) {
+            Some(Trouble::Refused { connection }) if *connection == view.connections => {
+                return Availability::Refused;
+            }
+            Some(Trouble::Lacking { until, .. }) if *until > state.now => {
+                return Availability::BackOff { until: *until, reason: reason::ENGINE_ERROR };
+            }
+            _ => {}
+        }
+        match self.ready.lock().expect("held for moments").get(&host) {
+            None => Availability::Unprepared,
+            Some(Ready::Preparing) => Availability::Preparing,
+            Some(Ready::Yes) => Availability::Ready,
+        }
+    }
+
+    /// What the end of a start says of the host, as the Docker backend has it.
+    fn learn(&self, host: usize, answer: &Result<Instance, Error>) {
+        let (now, connection) = {
+            let state = self.life.sim.state();
+            (state.now, state.lives[self.life.number].views[host].connections)
+        };
+        let mut trouble = self.trouble.lock().expect("held for moments");
+        match answer {
+            Ok(_) => drop(trouble.remove(&host)),
+            Err(Error::NoCapacity { .. }) => {
+                let failures = match trouble.get(&host) {
+                    Some(Trouble::Lacking { until, .. }) if *until > now => return,
+                    Some(Trouble::Lacking { failures, .. }) => failures + 1,
+                    _ => 1,
+                };
+                let wait = Duration::from_secs(5 << failures.min(6)).min(Duration::from_secs(300));
+                trouble.insert(host, Trouble::Lacking { until: now + wait, failures });
+            }
+            Err(Error::Refused(_)) => drop(trouble.insert(host, Trouble::Refused { connection })),
+            Err(Error::Gone | Error::Unreachable(_)) => self.life.suspect(host),
+        }
+    }
+
+    /// Carried through, whoever still waits for it.
+    async fn launch(
+        self: Arc<Self>,
+        host: usize,
+        runner: String,
+        registration: i64,
+        hold: Box<dyn Any + Send>,
+    ) -> Result<Instance, Error> {
+        let sim = self.life.sim.clone();
+        let starts = sim.state().hosts[host].starts;
+        match starts {
+            Starts::Slow => sim.pause(20_000, 170_000).await,
+            _ => sim.pause(50, 4_000).await,
+        }
+        let number = {
+            let mut state = sim.state();
+            if !state.hosts[host].reachable || !self.life.lives(&state) {
+                return Err(Error::Unreachable("no route".into()));
+            }
+            match starts {
+                Starts::NoCapacity => {
+                    let message = "no room".to_owned();
+                    return Err(Error::NoCapacity { reason: reason::ENGINE_ERROR, message });
+                }
+                Starts::Refused => return Err(Error::Refused("no such runtime".into())),
+                _ => {}
+            }
+            state.number()
+        };
+        let id = format!("instance-{number}");
+        self.create(host, &id, &runner, registration, starts);
+        if starts == Starts::Stuck {
+            tokio::time::sleep(START).await;
+            return Err(Error::Unreachable("no answer".into()));
+        }
+        sim.pause(50, 3_000).await;
+        if !self.life.lives(&sim.state()) {
+            // Made, and never started: nobody is left to ask for it.
+            return Err(Error::Unreachable("nobody asks".into()));
+        }
+        let Some(shown) = self.bring_up(host, &id) else {
+            let message = "its container vanished before it was started".to_owned();
+            return Err(Error::NoCapacity { reason: reason::ENGINE_ERROR, message });
+        };
+        let process = process::run(sim.clone(), host, id.clone(), starts == Starts::Fatal);
+        tokio::spawn(process);
+        if starts == Starts::Unanswered {
+            sim.pause(0, 100_000).await;
+            if let Some(instance) = sim.state().hosts[host].instances.get_mut(&id) {
+                instance.disowned = true;
+            }
+            return Err(Error::Unreachable("no answer".into()));
+        }
+        sim.pause(1, 100).await;
+        sim.state().lives[self.life.number].seen.insert(id);
+        drop(hold);
+        Ok(shown)
+    }
+
+    fn create(&self, host: usize, id: &str, runner: &str, registration: i64, starts: Starts) {
+        let mut state = self.life.sim.state();
+        let shown = Instance {
+            id: id.to_owned(),
+            runner: runner.to_owned(),
+            scale_set_uid: crate::cluster::uid(self.set),
+            backend: self.name.clone(),
+            host: String::new(),
+            template_hash: self.template_hash.clone(),
+            created_at: state.now,
+            state: InstanceState::Starting,
+        };
+        let container = Container {
+            cluster: CLUSTER.to_owned(),
+            set: self.set,
+            shown,
+            registration,
+            disowned: starts == Starts::Stuck,
+        };
+        state.hosts[host].instances.insert(id.to_owned(), container);
+        state.note(|| format!("{runner} is made on host {host} ({starts:?})"));
+        rules::instance_comes(&mut state, self.life.number, host, self.set);
+        drop(state);
+        self.life.sim.hosts[host].send_replace(());
+    }
+
+    /// None when it is gone or over already.
+    fn bring_up(&self, host: usize, id: &str) -> Option<Instance> {
+        let mut state = self.life.sim.state();
+        let instance = state.hosts[host].instances.get_mut(id).filter(|i| i.live())?;
+        instance.shown.state = InstanceState::Running;
+        let shown = instance.shown.clone();
+        drop(state);
+        self.life.sim.hosts[host].send_replace(());
+        Some(shown)
+    }
+}
+
+/// The backend that a controller holds: several hold the same.
+pub struct Handle(pub Arc<SimBackend>);
+
+#[async_trait]
+impl Backend for Handle {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn kind(&self) -> &'static str {
+        "docker"
+    }
+
+    fn template_hash(&self) -> &str {
+        &self.0.template_hash
+    }
+
+    fn hosts(&self) -> Vec<HostState> {
+        let state = self.0.life.sim.state();
+        let host = |(name, host): &(String, usize)| {
+            let availability = self.0.availability(&state, *host);
+            let up = availability != Availability::Unreachable;
+            let free_slots = if up { self.0.free(&state, *host) } else { 0 };
+            HostState { name: name.clone(), availability, free_slots, failures: 0, message: String::new() }
+        };
+        self.0.hosts.iter().map(host).collect()
+    }
+
+    fn instances(&self) -> Vec<Listing> {
+        let state = self.0.life.sim.state();
+        let listing = |(name, host): &(String, usize)| {
+            let view = &state.lives[self.0.life.number].views[*host];
+            let own = view
+                .instances
+                .values()
+                .filter(|i| i.ours() && i.set == self.0.set && i.shown.backend == self.0.name);
+            Listing {
+                host: name.clone(),
+                listed_at: view.listed_at,
+                current: view.up,
+                instances: own.map(|i| Instance { host: name.clone(), ..i.shown.clone() }).collect(),
+            }
+        };
+        self.0.hosts.iter().map(listing).collect()
+    }
+
+    fn prepare(&self, host: &str) {
+        let Some(host) = self.0.host(host) else { return };
+        self.0
+            .trouble
+            .lock()
+            .expect("held for moments")
+            .retain(|known, trouble| *known != host || matches!(trouble, Trouble::Refused { .. }));
+        let mut ready = self.0.ready.lock().expect("held for moments");
+        if ready.contains_key(&host) {
+            return;
+        }
+        ready.insert(host, Ready::Preparing);
+        drop(ready);
+        let backend = self.0.clone();
+        tokio::spawn(async move {
+            backend.life.sim.pause(50, 8_000).await;
+            backend.ready.lock().expect("held for moments").insert(host, Ready::Yes);
+            backend.life.wake(backend.set);
+        });
+    }
+
+    fn reserve(&self, host: &str) -> Option<Slot> {
+        let at = self.0.host(host)?;
+        let mut state = self.0.life.sim.state();
+        let availability = self.0.availability(&state, at);
+        rules::place_taken(&mut state, self.0.life.number, self.0.set, &self.0.name, at, &availability);
+        let view_up = state.lives[self.0.life.number].views[at].up;
+        if !view_up || self.0.free(&state, at) == 0 || !self.0.life.lives(&state) {
+            return None;
+        }
+        let number = state.number();
+        let place = Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None };
+        state.lives[self.0.life.number].places.insert(number, place);
+        let hold = Hold { life: self.0.life.clone(), number };
+        Some(Slot { host: host.to_owned(), hold: Box::new(hold) })
+    }
+
+    async fn start(&self, slot: Slot, runner: &NewRunner<'_>) -> Result<Instance, Error> {
+        let life = &self.0.life;
+        life.living().await;
+        let host = self.0.host(&slot.host).ok_or_else(|| Error::Refused("there is no such host".into()))?;
+        {
+            let mut state = life.sim.state();
+            life.count_call(&mut state);
+            if let Some(hold) = slot.hold.downcast_ref::<Hold>()
+                && let Some(place) = state.lives[life.number].places.get_mut(&hold.number)
+            {
+                place.runner = Some(runner.name.to_owned());
+            }
+            if !state.lives[life.number].views[host].up {
+                return Err(Error::Unreachable("not connected".into()));
+            }
+        }
+        let registration = runner.jit.expose().parse().expect("a registration's number");
+        let (sender, answered) = oneshot::channel();
+        let (backend, name) = (self.0.clone(), runner.name.to_owned());
+        tokio::spawn(async move {
+            let answer = backend.clone().launch(host, name.clone(), registration, slot.hold).await;
+            if let Err(error) = &answer {
+                backend.life.sim.state().note(|| format!("the start of {name} fails: {error:?}"));
+            }
+            backend.learn(host, &answer);
+            let _ = sender.send(answer);
+        });
+        let answer = answered.await;
+        life.living().await;
+        let answer = answer.unwrap_or_else(|_| Err(Error::Unreachable("nobody answers".into())));
+        answer.map(|instance| Instance { host: slot.host, ..instance })
+    }
+
+    async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
+        let life = self.0.life.clone();
+        life.living().await;
+        let host = self.0.host(host).ok_or_else(|| Error::Refused("there is no such host".into()))?;
+        let (there, back, lost) = {
+            let mut state = life.sim.state();
+            life.count_call(&mut state);
+            if !state.lives[life.number].views[host].up {
+                return Err(Error::Unreachable("not connected".into()));
+            }
+            let rough = state.hosts[host].starts != Starts::Well;
+            (state.millis(1, 200), state.millis(1, 3_000), rough && state.chance(20))
+        };
+        let (sender, answered) = oneshot::channel();
+        let id = instance_id.to_owned();
+        let (worker, set) = (life.clone(), self.0.set);
+        tokio::spawn(async move {
+            tokio::time::sleep(there).await;
+            let answer = take_away(&mut worker.sim.state(), worker.number, set, host, &id);
+            worker.sim.hosts[host].send_replace(());
+            tokio::time::sleep(if lost { REMOVE } else { back }).await;
+            let _ = sender.send(if lost { Err(Error::Unreachable("no answer".into())) } else { answer });
+        });
+        let answer = answered.await;
+        life.living().await;
+        let answer = answer.unwrap_or_else(|_| Err(Error::Unreachable("nobody answers".into())));
+        if matches!(answer, Err(Error::Unreachable(_))) {
+            life.suspect(host);
+        }
+        answer
+    }
+
+    async fn log_tail(&self, _: &str, _: &str) -> Result<String, Error> {
+        self.0.life.living().await;
+        Ok(String::new())
+    }
+}
+
+fn take_away(state: &mut State, life: usize, set: usize, host: usize, id: &str) -> Result<(), Error> {
+    if !state.hosts[host].reachable {
+        return Err(Error::Unreachable("no route".into()));
+    }
+    let Some(instance) = state.hosts[host].instances.get(id).cloned() else { return Err(Error::Gone) };
+    rules::instance_goes(state, life, set, &instance);
+    state
+        .note(|| format!("controller {life} removes {} ({:?})", instance.shown.runner, instance.shown.state));
+    state.drop_instance(host, id);
+    Ok(())
+}

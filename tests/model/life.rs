@@ -1,0 +1,404 @@
+//! One controller process: the real core, the world as it reaches it, and the loop that reconciles. It may die at any
+//! moment; what it asked for may then still happen, and no answer ever comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use jiff::Timestamp;
+use paddock::api::RunnerScaleSet;
+use paddock::backend::docker::DockerTemplate;
+use paddock::backend::{Backend, Waker};
+use paddock::controller::{Core, World};
+use paddock::github::{ClientConfig, Error, ScaleSetService};
+use paddock::reaper::Stray;
+use paddock::runner::Identity;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster;
+use crate::history::Weather;
+use crate::hosts::{Handle, Place, SimBackend, View};
+use crate::service::Service;
+use crate::sim::{Sim, State};
+
+/// A reconcile that failed is tried again after this.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How often hosts are listed.
+const LISTED: (u64, u64) = (24_000, 36_000);
+/// No controller does so much in a second unless it spins.
+const MOST_CALLS: u32 = 400;
+
+/// What a process holds, and what it was told.
+pub struct Memory {
+    pub alive: bool,
+    /// It may act.
+    pub leads: bool,
+    /// It was told to stop.
+    pub stopping: bool,
+    pub began: Timestamp,
+    pub views: Vec<View>,
+    pub places: BTreeMap<u64, Place>,
+    /// What its watch shows, by set.
+    pub handed: Vec<Option<RunnerScaleSet>>,
+    /// What it reconciles, or reconciled last.
+    pub acting: Vec<Option<RunnerScaleSet>>,
+    /// The instances that it was ever shown.
+    pub seen: BTreeSet<String>,
+    /// The hashes of its backends' templates, by set and name.
+    pub templates: BTreeMap<(usize, String), String>,
+    /// The runners that the status told of when it began.
+    pub remembered: Vec<BTreeSet<String>>,
+    /// The assigned jobs that it was last told of, and since when it is told so; none when that is not sure.
+    pub told: Vec<Option<(u32, Timestamp)>>,
+    /// When runners were registered.
+    pub minted: Vec<Vec<Timestamp>>,
+    second: i64,
+    calls: u32,
+}
+
+impl Memory {
+    fn saw(&mut self, host: usize) {
+        self.seen.extend(self.views[host].instances.keys().cloned());
+    }
+
+    /// Whether it can know of an instance.
+    pub fn knows(&self, set: usize, id: &str, runner: &str) -> bool {
+        self.seen.contains(id)
+            || self.remembered[set].contains(runner)
+            || self.places.values().any(|place| place.runner.as_deref() == Some(runner))
+    }
+}
+
+/// One controller process.
+pub struct Life {
+    pub sim: Arc<Sim>,
+    pub number: usize,
+    waker: OnceLock<Waker>,
+    suspicions: Vec<Notify>,
+    stopping: CancellationToken,
+    core: OnceLock<Arc<Core>>,
+    tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Puts something between the controller and its world.
+pub type Veil = Arc<dyn Fn(Arc<Life>, Arc<dyn World>) -> Arc<dyn World> + Send + Sync>;
+
+impl Life {
+    /// A controller begins.
+    pub fn begin(sim: &Arc<Sim>, veil: &Veil) -> Arc<Life> {
+        let mut state = sim.state();
+        let number = state.lives.len();
+        let sets = state.cluster.objects.len();
+        let memory = Memory {
+            alive: true,
+            leads: true,
+            stopping: false,
+            began: state.now,
+            views: vec![View::default(); state.hosts.len()],
+            places: BTreeMap::new(),
+            handed: vec![None; sets],
+            acting: vec![None; sets],
+            seen: BTreeSet::new(),
+            templates: BTreeMap::new(),
+            remembered: vec![BTreeSet::new(); sets],
+            told: vec![None; sets],
+            minted: vec![Vec::new(); sets],
+            second: 0,
+            calls: 0,
+        };
+        state.lives.push(memory);
+        state.note(|| format!("controller {number} begins"));
+        let hosts = state.hosts.len();
+        drop(state);
+        let life = Arc::new(Life {
+            sim: sim.clone(),
+            number,
+            waker: OnceLock::new(),
+            suspicions: (0..hosts).map(|_| Notify::new()).collect(),
+            stopping: CancellationToken::new(),
+            core: OnceLock::new(),
+            tasks: std::sync::Mutex::default(),
+        });
+        life.run(veil, sets, hosts);
+        life
+    }
+
+    fn run(self: &Arc<Self>, veil: &Veil, sets: usize, hosts: usize) {
+        let client = cluster::client(self);
+        let world = |waker: Waker| {
+            let _ = self.waker.set(waker);
+            veil(self.clone(), Arc::new(Reached(self.clone())))
+        };
+        let core = Core::new(client, crate::sim::CLUSTER, "paddock", self.stopping.clone(), world);
+        let core = Arc::new(core);
+        let _ = self.core.set(core.clone());
+        let woken: Arc<Vec<Notify>> = Arc::new((0..sets).map(|_| Notify::new()).collect());
+        let mut tasks = vec![tokio::spawn(wakes(core.clone(), woken.clone()))];
+        for set in 0..sets {
+            tasks.push(tokio::spawn(watch(self.clone(), set, woken.clone())));
+            tasks.push(tokio::spawn(reconcile(self.clone(), core.clone(), set, woken.clone())));
+        }
+        tasks.extend((0..hosts).map(|host| tokio::spawn(follow(self.clone(), host))));
+        *self.tasks.lock().expect("held for moments") = tasks;
+    }
+
+    /// It dies on the spot.
+    pub fn kill(&self) {
+        let mut state = self.sim.state();
+        if std::mem::replace(&mut state.lives[self.number].alive, false) {
+            state.note(|| format!("controller {} is dead", self.number));
+        }
+        state.lives[self.number].leads = false;
+        drop(state);
+        self.tasks.lock().expect("held for moments").drain(..).for_each(|task| task.abort());
+    }
+
+    /// It is told to stop, and says farewell.
+    pub fn stop(&self) {
+        let mut state = self.sim.state();
+        state.lives[self.number].stopping = true;
+        state.note(|| format!("controller {} stops", self.number));
+        drop(state);
+        self.tasks.lock().expect("held for moments").drain(..).for_each(|task| task.abort());
+        self.stopping.cancel();
+    }
+
+    /// It does not lead any more; what it asked for is still on its way.
+    pub fn depose(&self) {
+        let mut state = self.sim.state();
+        state.lives[self.number].leads = false;
+        state.note(|| format!("controller {} does not lead any more", self.number));
+        drop(state);
+        if let Some(core) = self.core.get() {
+            core.depose();
+        }
+        self.stopping.cancel();
+    }
+
+    pub fn lives(&self, state: &State) -> bool {
+        state.lives[self.number].alive
+    }
+
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// Returns while it lives, and never after.
+    pub async fn living(&self) {
+        let lives = self.lives(&self.sim.state());
+        if !lives {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Looks at once whether a host still answers.
+    pub fn suspect(&self, host: usize) {
+        self.suspicions[host].notify_one();
+    }
+
+    pub fn wake(&self, set: usize) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake(&cluster::uid(set));
+        }
+    }
+
+    fn wake_all(&self) {
+        let sets = self.sim.state().cluster.objects.len();
+        (0..sets).for_each(|set| self.wake(set));
+    }
+
+    /// Counts what it does: who spins is found.
+    pub fn count_call(&self, state: &mut State) {
+        let second = state.now.as_second();
+        let memory = &mut state.lives[self.number];
+        if memory.second != second {
+            (memory.second, memory.calls) = (second, 0);
+        }
+        memory.calls += 1;
+        assert!(memory.calls < 100 * MOST_CALLS, "the controller spins");
+        if memory.calls == MOST_CALLS {
+            state.violate(9, format!("controller {} does {MOST_CALLS} things in a second", self.number));
+        }
+    }
+}
+
+/// The world, as one controller reaches it.
+struct Reached(Arc<Life>);
+
+#[async_trait]
+impl World for Reached {
+    fn now(&self) -> Timestamp {
+        self.0.sim.now()
+    }
+
+    fn github(&self, _: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, Error> {
+        Ok(Arc::new(Service { life: self.0.clone() }))
+    }
+
+    fn backend(
+        &self,
+        name: &str,
+        _: &[String],
+        identity: Identity,
+        template: DockerTemplate,
+    ) -> Arc<dyn Backend> {
+        Arc::new(Handle(SimBackend::new(&self.0, name, &identity, &template)))
+    }
+
+    fn instances(&self) -> Vec<Stray> {
+        Vec::new()
+    }
+
+    async fn remove_stray(&self, _: &Stray) -> Result<(), paddock::backend::Error> {
+        Ok(())
+    }
+
+    fn slots(&self) -> Vec<(String, u32, Option<u32>)> {
+        Vec::new()
+    }
+}
+
+async fn wakes(core: Arc<Core>, woken: Arc<Vec<Notify>>) {
+    let mut wakes = std::pin::pin!(core.wakes());
+    while let Some((_, name)) = wakes.next().await {
+        let set = (0..woken.len()).find(|set| cluster::name(*set) == name);
+        set.into_iter().for_each(|set| woken[set].notify_one());
+    }
+}
+
+/// The watch of one object: what it shows is late, and stands still while the API server does not answer.
+async fn watch(life: Arc<Life>, set: usize, woken: Arc<Vec<Notify>>) {
+    let mut changed = life.sim.cluster.subscribe();
+    loop {
+        life.sim.pause(5, 150).await;
+        {
+            let mut state = life.sim.state();
+            if state.cluster.weather != Weather::Down {
+                let object = state.cluster.objects[set].clone();
+                let memory = &mut state.lives[life.number];
+                let version =
+                    |o: &Option<RunnerScaleSet>| o.as_ref().and_then(|o| o.metadata.resource_version.clone());
+                if version(&memory.handed[set]) != version(&object) {
+                    if memory.handed[set].is_none()
+                        && let Some(status) = object.as_ref().and_then(|o| o.status.as_ref())
+                    {
+                        memory.remembered[set] = status.runners.iter().map(|r| r.name.clone()).collect();
+                    }
+                    memory.handed[set] = object;
+                    woken[set].notify_one();
+                }
+            }
+        }
+        if changed.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Plays kube-rs: one at a time per object; when it changed, when it is woken, when it is time.
+async fn reconcile(life: Arc<Life>, core: Arc<Core>, set: usize, woken: Arc<Vec<Notify>>) {
+    let mut next: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            biased;
+            () = woken[set].notified() => {}
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+        }
+        next = None;
+        let object = {
+            let mut state = life.sim.state();
+            life.count_call(&mut state);
+            let memory = &mut state.lives[life.number];
+            memory.acting[set].clone_from(&memory.handed[set]);
+            memory.acting[set].clone()
+        };
+        let Some(object) = object else { continue };
+        next = match core.reconcile(&object).await {
+            Ok(pause) => pause.map(|pause| Instant::now() + pause),
+            Err(error) => {
+                life.sim.state().note(|| format!("reconciling set {set} fails: {error}"));
+                Some(Instant::now() + AGAIN)
+            }
+        };
+        // Nothing that is done is done in no time.
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Keeps what a controller is shown of a host.
+async fn follow(life: Arc<Life>, host: usize) {
+    let mut changed = life.sim.hosts[host].subscribe();
+    life.sim.pause(1, 400).await;
+    loop {
+        if !life.sim.state().hosts[host].reachable {
+            lose(&life, host);
+            if changed.changed().await.is_err() {
+                return;
+            }
+            life.sim.pause(50, 15_000).await;
+            continue;
+        }
+        list(&life, host);
+        let relist = Instant::now() + life.sim.state().millis(LISTED.0, LISTED.1);
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(relist) => break,
+                () = life.suspicions[host].notified() => break,
+                _ = changed.changed() => {}
+            }
+            life.sim.pause(1, 400).await;
+            if !life.sim.state().hosts[host].reachable {
+                break;
+            }
+            show(&life, host);
+        }
+    }
+}
+
+fn lose(life: &Arc<Life>, host: usize) {
+    let mut state = life.sim.state();
+    let was_up = std::mem::replace(&mut state.lives[life.number].views[host].up, false);
+    drop(state);
+    if was_up {
+        life.wake_all();
+    }
+}
+
+/// A whole listing.
+fn list(life: &Arc<Life>, host: usize) {
+    let mut state = life.sim.state();
+    let now = state.now;
+    let empty = std::mem::take(&mut state.hosts[host].empty_listing);
+    let shown = if empty { BTreeMap::new() } else { state.hosts[host].instances.clone() };
+    if empty {
+        state.note(|| format!("host {host} shows controller {} nothing", life.number));
+    }
+    let view = &mut state.lives[life.number].views[host];
+    view.connections += u64::from(!view.up);
+    view.up = true;
+    view.too_little = empty;
+    view.listed_at = Some(now);
+    view.instances = shown;
+    state.lives[life.number].saw(host);
+    drop(state);
+    life.wake_all();
+}
+
+/// What events tell between listings.
+fn show(life: &Arc<Life>, host: usize) {
+    let mut state = life.sim.state();
+    if state.lives[life.number].views[host].too_little {
+        return;
+    }
+    let shown = state.hosts[host].instances.clone();
+    state.lives[life.number].views[host].instances = shown;
+    state.lives[life.number].saw(host);
+    drop(state);
+    life.wake_all();
+}

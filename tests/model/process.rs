@@ -1,0 +1,115 @@
+//! The runner in an instance: it connects, takes one job, works, and ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::github::{End, JobState};
+use crate::history::Weather;
+use crate::sim::{Sim, State};
+
+/// What the runner finds when it looks.
+enum Turn {
+    /// Its instance is not running any more.
+    Gone,
+    /// GitHub does not know it.
+    Unregistered,
+    Wait,
+    Work {
+        set: usize,
+        job: usize,
+    },
+}
+
+/// Runs until the instance ends.
+pub async fn run(sim: Arc<Sim>, host: usize, id: String, fatal: bool) {
+    let (mut github, mut hosts) = (sim.github.subscribe(), sim.hosts[host].subscribe());
+    if fatal {
+        sim.pause(10, 2_000).await;
+        return end(&sim, host, &id, 1);
+    }
+    sim.pause(300, 3_000).await;
+    loop {
+        let turn = turn(&mut sim.state(), host, &id);
+        match turn {
+            Turn::Gone => return,
+            Turn::Unregistered => {
+                sim.pause(10, 2_000).await;
+                return end(&sim, host, &id, 0);
+            }
+            Turn::Work { set, job } => {
+                sim.github.send_replace(());
+                return work(&sim, host, &id, set, job).await;
+            }
+            Turn::Wait => tokio::select! {
+                biased;
+                _ = github.changed() => {}
+                _ = hosts.changed() => {}
+            },
+        }
+    }
+}
+
+fn turn(state: &mut State, host: usize, id: &str) -> Turn {
+    let Some(instance) = state.hosts[host].instances.get(id).filter(|i| i.live()) else { return Turn::Gone };
+    if state.github.weather == Weather::Down {
+        return Turn::Wait;
+    }
+    let registration = instance.registration;
+    let Some(runner) = state.github.registrations.get(&registration) else { return Turn::Unregistered };
+    let set = runner.set;
+    match state.take_job(registration) {
+        Some(job) => Turn::Work { set, job },
+        None => Turn::Wait,
+    }
+}
+
+async fn work(sim: &Arc<Sim>, host: usize, id: &str, set: usize, number: usize) {
+    let (mut github, mut hosts) = (sim.github.subscribe(), sim.hosts[host].subscribe());
+    let done_at = {
+        let state = sim.state();
+        let job = &state.github.sets[set].jobs[number];
+        let length =
+            if job.hangs { Duration::from_secs(86_400) } else { Duration::from_secs(job.seconds.into()) };
+        Instant::now() + length
+    };
+    let end_of_job = loop {
+        {
+            let state = sim.state();
+            let job = &state.github.sets[set].jobs[number];
+            if state.hosts[host].instances.get(id).is_none_or(|i| !i.live()) {
+                return;
+            }
+            if !matches!(job.state, JobState::Running { .. }) {
+                break None;
+            }
+            if state.github.weather != Weather::Down {
+                if job.cancelled {
+                    break Some(End::Cancelled);
+                }
+                if Instant::now() >= done_at {
+                    break Some(End::Succeeded);
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = sleep_until(done_at), if Instant::now() < done_at => {}
+            _ = github.changed() => {}
+            _ = hosts.changed() => {}
+        }
+    };
+    if let Some(how) = end_of_job {
+        sim.state().end_job(set, number, how);
+        sim.github.send_replace(());
+    }
+    sim.pause(50, 3_000).await;
+    end(sim, host, id, 0);
+}
+
+fn end(sim: &Arc<Sim>, host: usize, id: &str, code: i64) {
+    sim.state().end_instance(host, id, code, false);
+    sim.hosts[host].send_replace(());
+    sim.github.send_replace(());
+}

@@ -1,0 +1,306 @@
+//! The rules of the design, as they show in the world: in what is done to it, and in what it is after every step. They
+//! know what a controller can know, and nothing of what it believes.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use paddock::api::RunnerScaleSet;
+use paddock::backend::Availability;
+use paddock::runner::InstanceState;
+
+use crate::github::{JobState, Presence, Registration};
+use crate::history::{Setup, Starts, Weather};
+use crate::hosts::Container;
+use crate::sim::{State, between};
+
+/// What was decided before a change may be done this much after it.
+const SETTLED: Duration = Duration::from_secs(60);
+/// What is overdue by this much is a fault.
+const OVERDUE: Duration = Duration::from_secs(180);
+/// A deletion may take this much longer than the drain.
+const DELETION: Duration = Duration::from_secs(120);
+/// No scale set of a few runners registers so many in a minute.
+const MOST_MINTED: usize = 120;
+
+/// A rule of the design is broken. 0: the world does not converge.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    pub rule: u8,
+    pub what: String,
+    /// In seconds since the beginning.
+    pub at: f64,
+}
+
+/// What the rules remember between two looks.
+pub struct Watch {
+    /// Since when all is well but GitHub, and all is well.
+    fair: Timestamp,
+    fine: Timestamp,
+    /// Since when demand and runners of each set are as they are.
+    calm: Vec<(u32, u32, Timestamp)>,
+    /// When a set's spec last changed.
+    pub edited: Vec<Timestamp>,
+    /// When a set's object went, and whether its drain was over.
+    pub gone: Vec<Option<bool>>,
+}
+
+impl Watch {
+    pub fn new(setup: &Setup, now: Timestamp) -> Watch {
+        let sets = setup.sets.len();
+        Watch {
+            fair: now,
+            fine: now,
+            calm: vec![(0, 0, now); sets],
+            edited: vec![now; sets],
+            gone: vec![None; sets],
+        }
+    }
+}
+
+fn deleting_since(object: &RunnerScaleSet) -> Option<Timestamp> {
+    object.metadata.deletion_timestamp.as_ref().map(|t| t.0)
+}
+
+/// When busy runners of a deleted object are not waited for any more.
+fn drained_at(object: &RunnerScaleSet) -> Option<Timestamp> {
+    deleting_since(object).map(|at| at + object.spec.timeouts.drain.get())
+}
+
+/// How many runners a set may have.
+fn ceiling(object: &RunnerScaleSet) -> u32 {
+    if object.spec.suspend || deleting_since(object).is_some() {
+        0
+    } else {
+        object.spec.max_runners.unsigned_abs()
+    }
+}
+
+/// A controller takes a place for a runner.
+pub fn place_taken(
+    state: &mut State,
+    life: usize,
+    set: usize,
+    backend: &str,
+    host: usize,
+    availability: &Availability,
+) {
+    let memory = &state.lives[life];
+    if !memory.alive || !memory.leads {
+        return;
+    }
+    let Some(object) = memory.acting[set].clone() else { return };
+    let knows = |i: &&Container| memory.knows(set, &i.shown.id, &i.shown.runner);
+    let live: Vec<&Container> = state.live(set).map(|(_, i)| i).filter(knows).collect();
+    let made = |runner: Option<&str>| live.iter().any(|i| Some(i.shown.runner.as_str()) == runner);
+    let held: Vec<&str> = memory
+        .places
+        .values()
+        .filter(|p| p.set == set && !made(p.runner.as_deref()))
+        .map(|p| p.backend.as_str())
+        .collect();
+    let all = live.len() + held.len() + 1;
+    let here = live.iter().filter(|i| i.shown.backend == backend).count()
+        + held.iter().filter(|b| **b == backend).count()
+        + 1;
+    let names: Vec<String> = live.iter().map(|i| i.shown.runner.clone()).collect();
+    let max = ceiling(&object) as usize;
+    let own = object.spec.backends.iter().find(|b| b.name == backend).and_then(|b| b.max_runners);
+    let own = own.map_or(usize::MAX, |max| max.unsigned_abs() as usize);
+    if all > max {
+        state.violate(
+            1,
+            format!(
+                "set {set} may have {max} runners and is to have {all}: {names:?}, {} to come",
+                held.len()
+            ),
+        );
+    } else if here > own {
+        state.violate(1, format!("{backend} of set {set} may have {own} runners and is to have {here}"));
+    }
+    if *availability != Availability::Ready {
+        state.violate(
+            8,
+            format!("a runner of set {set} is started on host {host}, which is {availability:?}"),
+        );
+    }
+}
+
+/// An instance is made.
+pub fn instance_comes(state: &mut State, life: usize, host: usize, set: usize) {
+    let Some(slots) = state.hosts[host].slots else { return };
+    let memory = &state.lives[life];
+    let known =
+        state.hosts[host].live().filter(|i| memory.knows(i.set, &i.shown.id, &i.shown.runner)).count();
+    if known > slots as usize {
+        state.violate(
+            3,
+            format!("host {host} has {slots} slots and now {known} instances, one more of set {set}"),
+        );
+    }
+}
+
+/// A runner is registered.
+pub fn minted(state: &mut State, life: usize, set: usize) {
+    let now = state.now;
+    let minted = &mut state.lives[life].minted[set];
+    minted.push(now);
+    minted.retain(|at| between(*at, now) < Duration::from_secs(60));
+    if minted.len() == MOST_MINTED {
+        state.violate(9, format!("set {set} registered {MOST_MINTED} runners within a minute"));
+    }
+}
+
+fn instance_of(state: &State, registration: i64) -> Option<Container> {
+    state.instances().map(|(_, i)| i).find(|i| i.ours() && i.registration == registration).cloned()
+}
+
+/// A registration is removed, of a runner that has no job.
+pub fn registration_goes(state: &mut State, life: usize, registration: &Registration) {
+    let Some(instance) = instance_of(state, registration.id).filter(Container::live) else { return };
+    if let Some(why) = unjustified(state, life, &instance) {
+        state.violate(5, format!("{} is deregistered for no reason: {why}", instance.shown.runner));
+    }
+}
+
+/// Whether there is no reason to take an idle runner away: none for a while.
+fn unjustified(state: &State, life: usize, instance: &Container) -> Option<String> {
+    let (set, now) = (instance.set, state.now);
+    let object = state.cluster.objects[set].as_ref()?;
+    let memory = &state.lives[life];
+    let timeouts = &object.spec.timeouts;
+    let age = between(instance.shown.created_at, now);
+    let over = |limit: Duration| !limit.is_zero() && age >= limit;
+    let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
+    let never_up = instance.shown.state == InstanceState::Starting && age >= start;
+    let aged = over(timeouts.idle.get()) || over(timeouts.lifetime.get()) || never_up || instance.disowned;
+    let unwanted = ceiling(object) == 0 || instance.shown.created_at < state.watch.edited[set];
+    let (demand, serving, since) = state.watch.calm[set];
+    let calm = [since, memory.began, state.watch.edited[set]].iter().all(|at| between(*at, now) > SETTLED);
+    let told = memory.told[set].is_some_and(|(told, since)| {
+        told == state.github.count(set).assigned && between(since, now) > SETTLED
+    });
+    let (demand_now, serving_now) = balance(state, set);
+    if aged || unwanted || !calm || !told || (demand, serving) != (demand_now, serving_now) {
+        return None;
+    }
+    let wanted = ceiling(object).min(object.spec.min_runners.unsigned_abs() + demand);
+    (serving <= wanted).then(|| format!("{serving} serve, {wanted} are wanted, and nothing has changed"))
+}
+
+/// Jobs that want a runner, and runners that can be counted on.
+fn balance(state: &State, set: usize) -> (u32, u32) {
+    let lives = |registration: i64| state.live(set).any(|(_, i)| i.registration == registration);
+    let wants = |state: &JobState| match state {
+        JobState::Assigned => true,
+        JobState::Running { registration } => lives(*registration),
+        _ => false,
+    };
+    let demand = state.github.sets[set].jobs.iter().filter(|job| wants(&job.state)).count();
+    let serves = |i: &Container| state.github.registrations.contains_key(&i.registration);
+    let serving = state.live(set).filter(|(_, i)| serves(i)).count();
+    (u32::try_from(demand).expect("few"), u32::try_from(serving).expect("few"))
+}
+
+/// An instance is removed.
+pub fn instance_goes(state: &mut State, life: usize, set: usize, instance: &Container) {
+    let name = &instance.shown.runner;
+    if !instance.ours() || instance.set != set {
+        return state.violate(7, format!("{name} is none of set {set}'s, and is removed"));
+    }
+    if !instance.live() {
+        return;
+    }
+    let Some(registration) = state.github.registrations.get(&instance.registration) else { return };
+    let memory = &state.lives[life];
+    let object = memory.acting[set].as_ref();
+    let running = JobState::Running { registration: instance.registration };
+    let job = state.github.sets[set].jobs.iter().find(|job| job.state == running);
+    let busy_since = job.map_or(instance.shown.created_at, |job| job.since);
+    let slack = SignedDuration::from_secs(1);
+    let forced = object.is_some_and(|object| {
+        drained_at(object).is_some_and(|at| at <= state.now + slack)
+            || busy_since + object.spec.timeouts.job.get() <= state.now + slack
+    });
+    if forced {
+        return;
+    }
+    let rule = if memory.stopping || !memory.leads { 6 } else { 2 };
+    let what = match registration.state {
+        Presence::Busy => "is removed while its job runs",
+        Presence::Idle | Presence::Offline => "is removed while GitHub may still give it a job",
+    };
+    state.violate(rule, format!("{name} {what}"));
+}
+
+/// A scale set is deleted at GitHub.
+pub fn scale_set_goes(state: &mut State, life: usize, set: usize) {
+    let deleting = state.cluster.objects[set].as_ref().is_none_or(|object| deleting_since(object).is_some());
+    if !deleting {
+        state.violate(
+            6,
+            format!("the scale set of set {set} is deleted by controller {life}, and its object is not"),
+        );
+    }
+}
+
+/// Looks at the world as time passes.
+pub fn look(state: &mut State) {
+    let now = state.now;
+    let leader = state.lives.iter().any(|life| life.alive && life.leads && !life.stopping);
+    let hosts = state.hosts.iter().all(|host| host.reachable && host.starts == Starts::Well);
+    if !leader || !hosts || state.cluster.weather != Weather::Fine {
+        state.watch.fair = now;
+    }
+    if state.github.weather != Weather::Fine || state.watch.fair == now {
+        state.watch.fine = now;
+    }
+    for set in 0..state.cluster.objects.len() {
+        let (demand, serving) = balance(state, set);
+        let calm = &mut state.watch.calm[set];
+        if (calm.0, calm.1) != (demand, serving) {
+            *calm = (demand, serving, now);
+        }
+        note_gone(state, set);
+        overdue(state, set);
+    }
+}
+
+/// Notes that an object is gone, and whether it waited for its drain to be over.
+pub fn note_gone(state: &mut State, set: usize) {
+    match &state.cluster.objects[set] {
+        Some(object) => {
+            let expired = drained_at(object).is_some_and(|at| at <= state.now);
+            state.watch.gone[set] = Some(expired).filter(|expired| *expired);
+        }
+        None => drop(state.watch.gone[set].get_or_insert(false)),
+    }
+}
+
+fn overdue(state: &mut State, set: usize) {
+    let now = state.now;
+    let Some(object) = state.cluster.objects[set].clone() else { return };
+    if drained_at(&object).is_some_and(|at| at + DELETION < now) && between(state.watch.fair, now) > DELETION
+    {
+        state.violate(9, format!("set {set} is not gone {} s after its drain", DELETION.as_secs()));
+    }
+    if between(state.watch.fine, now) <= OVERDUE {
+        return;
+    }
+    let timeouts = &object.spec.timeouts;
+    let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
+    let late = |i: &Container| {
+        i.shown.state == InstanceState::Starting && i.shown.created_at + start + OVERDUE < now
+    };
+    let never_up = state.live(set).find(|(_, i)| late(i)).map(|(_, i)| i.shown.runner.clone());
+    if let Some(name) = never_up {
+        state.violate(9, format!("{name} never came up, and is still there"));
+    }
+    let long = timeouts.job.get() + OVERDUE;
+    let runs = |job: &&crate::github::JobRecord| {
+        matches!(job.state, JobState::Running { .. }) && job.silent.is_none() && job.since + long < now
+    };
+    let job = state.github.sets[set].jobs.iter().find(runs).map(|job| job.id.clone());
+    if let Some(job) = job {
+        state.violate(9, format!("{job} runs longer than timeouts.job"));
+    }
+}

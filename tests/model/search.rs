@@ -1,0 +1,141 @@
+//! Random histories, and what is made of one that breaks a rule: the shortest that still does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use paddock::controller::World;
+
+use crate::history::{History, Step, history};
+use crate::life::{Life, Veil};
+use crate::play::play;
+use crate::rules::Violation;
+
+/// Where the seeds of a run begin unless told otherwise.
+const FIRST: u64 = 1;
+
+/// No veil: the controller sees the world as it is.
+pub fn clear() -> Veil {
+    Arc::new(|_: Arc<Life>, world: Arc<dyn World>| world)
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// The first history of a run that breaks a rule, and which.
+pub fn find(first: u64, count: u64, threads: usize, veil: &Veil) -> Option<(u64, Violation)> {
+    let (next, found) = (AtomicU64::new(first), Mutex::new(None));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed - first >= count || found.lock().unwrap().is_some() {
+                        return;
+                    }
+                    if let Some(violation) = play(&history(seed), veil, false).violation {
+                        found.lock().unwrap().get_or_insert((seed, violation));
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+/// Thins a history out as long as it breaks the same rule.
+pub fn shrink(mut history: History, rule: u8, veil: &Veil) -> History {
+    let breaks = |history: &History| play(history, veil, false).violation.is_some_and(|v| v.rule == rule);
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut size = history.steps.len() / 2;
+    while size > 0 && Instant::now() < until {
+        let mut at = 0;
+        while at < history.steps.len() && Instant::now() < until {
+            let mut fewer = history.clone();
+            let end = (at + size).min(fewer.steps.len());
+            let time: Duration = fewer.steps.drain(at..end).map(|step| step.after).sum();
+            let mut kept = fewer.clone();
+            if let Some(next) = kept.steps.get_mut(at) {
+                next.after += time;
+            }
+            if breaks(&fewer) {
+                history = fewer;
+            } else if breaks(&kept) {
+                history = kept;
+            } else {
+                at += size;
+            }
+        }
+        size /= 2;
+    }
+    round(&mut history, breaks);
+    history
+}
+
+/// Makes the pauses round, where that changes nothing.
+fn round(history: &mut History, breaks: impl Fn(&History) -> bool) {
+    for at in 0..history.steps.len() {
+        let full = history.steps[at].after;
+        for shorter in [
+            Duration::ZERO,
+            Duration::from_secs(full.as_secs() / 10 * 10),
+            Duration::from_secs(full.as_secs()),
+        ] {
+            let mut rounder = history.clone();
+            rounder.steps[at].after = shorter;
+            if shorter < full && breaks(&rounder) {
+                *history = rounder;
+                break;
+            }
+        }
+    }
+}
+
+/// What a person needs to see it again.
+pub fn report(seed: u64, violation: &Violation, veil: &Veil) -> String {
+    let full = history(seed);
+    let before = full.steps.len();
+    let least = shrink(full, violation.rule, veil);
+    let outcome = play(&least, veil, true);
+    let steps: Vec<String> = least.steps.iter().map(|step: &Step| format!("    {step:?},\n")).collect();
+    format!(
+        "seed {seed}: rule {} is broken after {:.0} s: {}\n{:#?}\n{} of {before} moves are enough:\n{}\nthey break rule {:?}\nreplay: PADDOCK_MODEL_SEED={seed} cargo test --test model replay -- --nocapture\n\n{}",
+        violation.rule,
+        violation.at,
+        violation.what,
+        least.setup,
+        least.steps.len(),
+        steps.concat(),
+        outcome.violation,
+        tail(&outcome.trace),
+    )
+}
+
+fn tail(trace: &[String]) -> String {
+    trace[trace.len().saturating_sub(150)..].join("\n")
+}
+
+#[test]
+fn random_histories_keep_the_rules() {
+    let count =
+        number("PADDOCK_MODEL_HISTORIES").map_or(10_000, |count| if count == 0 { u64::MAX } else { count });
+    let first = number("PADDOCK_MODEL_FIRST").unwrap_or(FIRST);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let began = Instant::now();
+    if let Some((seed, violation)) = find(first, count, threads, &clear()) {
+        panic!("{}", report(seed, &violation, &clear()));
+    }
+    println!("{count} histories in {:.0} s", began.elapsed().as_secs_f64());
+}
+
+/// Plays one history again, whole, and tells what happens. Without a seed it plays the first.
+#[test]
+fn replay() {
+    let seed = number("PADDOCK_MODEL_SEED").unwrap_or(FIRST);
+    let outcome = play(&history(seed), &clear(), true);
+    println!("{}", outcome.trace.join("\n"));
+    if let Some(violation) = outcome.violation {
+        panic!("{}", report(seed, &violation, &clear()));
+    }
+}
