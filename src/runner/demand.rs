@@ -20,7 +20,7 @@ const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Demand {
     latest: Option<(Statistics, Timestamp)>,
-    /// Jobs whose runner ended and whose completion GitHub has not told yet, by job id: since when.
+    /// Jobs whose runner ended and whose completion GitHub has not told yet, by job id: for how long that is believed.
     ended: BTreeMap<String, Timestamp>,
     /// Since when idle runners leave assigned jobs alone.
     untaken_since: Option<Timestamp>,
@@ -48,7 +48,8 @@ impl Demand {
     /// When time alone changes what this says.
     pub fn settles_at(&self) -> Option<Timestamp> {
         let messages = self.unexplained.values().map(|(_, at)| *at + MESSAGES_ARRIVE);
-        messages.chain(self.untaken_since.map(|since| since + PHANTOM_AFTER)).min()
+        let untaken = self.untaken_since.map(|since| since + PHANTOM_AFTER);
+        messages.chain(self.ended.values().copied()).chain(untaken).min()
     }
 
     /// Notes whether idle runners leave assigned jobs alone.
@@ -64,9 +65,12 @@ impl Demand {
         self.latest = Some((statistics, now));
     }
 
+    /// A runner that was not killed reported its job's end before its own: GitHub's counts lag behind for a moment only,
+    /// and an earlier controller may have heard of it already.
     pub(super) fn ended_with_job(&mut self, runner: &Runner, now: Timestamp) {
         let Some(job) = &runner.job else { return };
-        self.ended.insert(job.id.clone(), now);
+        let dead = runner.exit.as_ref().is_none_or(|exit| exit.out_of_memory || exit.killed());
+        self.ended.insert(job.id.clone(), now + if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE });
     }
 
     pub(super) fn ended_unexplained(&mut self, runner: &Runner, now: Timestamp) {
@@ -75,7 +79,7 @@ impl Demand {
 
     pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
         if self.unexplained.remove(runner).is_some() {
-            self.ended.insert(job_id.to_owned(), now);
+            self.ended.insert(job_id.to_owned(), now + MESSAGES_ARRIVE);
         }
     }
 
@@ -86,7 +90,7 @@ impl Demand {
 
     /// Gives up waiting for messages that should have come: a runner that ended cleanly without a job is a failure.
     pub(super) fn settle(&mut self, now: Timestamp, failures: &mut Failures) {
-        self.ended.retain(|_, at| *at + DEAD_RUNNER > now);
+        self.ended.retain(|_, until| *until > now);
         let (late, waiting) = std::mem::take(&mut self.unexplained)
             .into_iter()
             .partition(|(_, (_, at))| *at + MESSAGES_ARRIVE <= now);

@@ -178,7 +178,11 @@ impl Ledger {
             return;
         };
         let exit = runner.exit.clone();
-        if runner.phase == Phase::Busy {
+        if exit.is_none() && runner.template_hash.is_empty() {
+            // No host ever showed it, only a status remembers it: the controller that wrote that has heard and said
+            // what became of it since.
+            runner.enter(Phase::Done, now);
+        } else if runner.phase == Phase::Busy {
             runner.enter(Phase::Done, now);
             if runner.job_completed_at.is_none() {
                 self.demand.ended_with_job(runner, now);

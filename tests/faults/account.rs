@@ -80,13 +80,20 @@ pub async fn settle(
     crashes: usize,
 ) -> Vec<JobId> {
     github.wait_until(2 * PATIENCE, |s| s.jobs().all(|j| j.status == JobStatus::Completed)).await.unwrap();
-    lab.until("linux", "all is still", |set| {
-        let status = set.status.as_ref().unwrap();
-        let met = is(set, "Ready", "True", None) && is(set, "DemandMet", "True", None);
-        met && status.current_runners == 0 && status.runners.is_empty()
-    })
-    .await;
+    let set = lab
+        .until("linux", "all is still", |set| {
+            let status = set.status.as_ref().unwrap();
+            let met = is(set, "Ready", "True", None) && is(set, "DemandMet", "True", None);
+            met && status.current_runners == 0 && status.runners.is_empty()
+        })
+        .await;
     let failed = assert_jobs(github);
+    let told = &set.status.as_ref().unwrap().recent_failures;
+    println!(
+        "recent failures: {:?}",
+        told.iter().map(|f| format!("{}: {}", f.reason, f.message)).collect::<Vec<_>>()
+    );
+    assert!(!failed.is_empty() || told.iter().all(|f| f.reason != "JobLost"), "no job was lost: {told:#?}");
     witness.assert_well();
     nothing_on(engines, lab).await;
     registrations_go(github, crashes).await;
