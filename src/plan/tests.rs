@@ -593,7 +593,7 @@ fn a_runner_that_two_listings_do_not_show_is_gone_and_frees_its_slot() {
     world.assigned(0);
     world.step();
     world.up();
-    let mut list = |world: &mut World, listed_at: Option<i64>| {
+    let list = |world: &mut World, listed_at: Option<i64>| {
         let observation = Observation {
             backend: "rack".to_owned(),
             host: "rack-1".to_owned(),
