@@ -41,6 +41,13 @@ pub struct SetLabels {
 pub struct SetGauges {
     /// GitHub's last counts. None: there are none yet, and what is shown stays.
     pub statistics: Option<Statistics>,
+    /// The runners that are registered. As the ledger has them, as are the next two: GitHub tells its counts only with
+    /// a job's message, and a spare that comes up brings none.
+    pub registered_runners: u32,
+    /// Of these, those with a job.
+    pub busy_runners: u32,
+    /// Those that are up and have none.
+    pub idle_runners: u32,
     /// The spares asked for, schedule applied.
     pub min_runners: u32,
     /// The ceiling, schedule applied.
@@ -98,9 +105,9 @@ struct JobLabels {
 const SIZES: [(&str, &str, SizeOf); 8] = [
     ("gha_assigned_jobs", "Jobs assigned to the scale set", |s| s.statistics.map(|s| s.assigned)),
     ("gha_running_jobs", "Jobs running, or about to", |s| s.statistics.map(|s| s.running)),
-    ("gha_registered_runners", "Runners registered at GitHub", |s| s.statistics.map(|s| s.registered_runners)),
-    ("gha_busy_runners", "Registered runners with a job", |s| s.statistics.map(|s| s.busy_runners)),
-    ("gha_idle_runners", "Registered runners without a job", |s| s.statistics.map(|s| s.idle_runners)),
+    ("gha_registered_runners", "Runners registered at GitHub", |s| Some(s.registered_runners)),
+    ("gha_busy_runners", "Registered runners with a job", |s| Some(s.busy_runners)),
+    ("gha_idle_runners", "Registered runners without a job", |s| Some(s.idle_runners)),
     ("gha_min_runners", "Idle runners kept on top of the jobs in hand", |s| Some(s.min_runners)),
     ("gha_max_runners", "Ceiling of the scale set", |s| Some(s.max_runners)),
     ("gha_desired_runners", "Runners wanted by the last decision", |s| Some(s.desired_runners)),
@@ -400,8 +407,15 @@ mod tests {
         let metrics = Metrics::new();
         let second = Duration::from_secs(1);
         let statistics = Statistics { assigned: 5, ..Statistics::default() };
-        let sizes =
-            SetGauges { statistics: Some(statistics), min_runners: 2, max_runners: 9, desired_runners: 7 };
+        let sizes = SetGauges {
+            statistics: Some(statistics),
+            registered_runners: 4,
+            busy_runners: 3,
+            idle_runners: 1,
+            min_runners: 2,
+            max_runners: 9,
+            desired_runners: 7,
+        };
         metrics.set(&linux(), &sizes);
         metrics.job_started(&linux(), Some(second));
         metrics.job_completed(&linux(), JobOutcome::Failed, Some(second));
@@ -426,9 +440,9 @@ mod tests {
         let expected = [
             format!("gha_assigned_jobs{{{set}}} 5"),
             format!("gha_running_jobs{{{set}}} 0"),
-            format!("gha_registered_runners{{{set}}} 0"),
-            format!("gha_busy_runners{{{set}}} 0"),
-            format!("gha_idle_runners{{{set}}} 0"),
+            format!("gha_registered_runners{{{set}}} 4"),
+            format!("gha_busy_runners{{{set}}} 3"),
+            format!("gha_idle_runners{{{set}}} 1"),
             format!("gha_min_runners{{{set}}} 2"),
             format!("gha_max_runners{{{set}}} 9"),
             format!("gha_desired_runners{{{set}}} 7"),

@@ -18,11 +18,12 @@ async fn the_sample_runs_five_jobs_at_once_and_leaves_nothing() {
         let record = lab.record("linux");
         lab.apply(&Manifest::sample(&github.config_url("acme")).spec(json!({"labels": ["x64", "large"]})))
             .await;
-        lab.until_is("linux", "Ready", "True", None).await;
-        let labels = github.look(|s| {
+        let ready = lab.until_is("linux", "Ready", "True", None).await;
+        let (id, labels) = github.look(|s| {
             let set = s.scale_set("linux").expect("the scale set is at GitHub");
-            set.labels.iter().map(|l| l.name.clone()).collect::<Vec<_>>()
+            (set.id, set.labels.iter().map(|l| l.name.clone()).collect::<Vec<_>>())
         });
+        assert_eq!(ready.status.unwrap().scale_set_id, Some(id));
         assert_eq!(labels, ["linux", "x64", "large"]);
         assert_eq!(columns(lab).await, ["linux", "0", "0", "0", "0", "0", "True"]);
 

@@ -6,9 +6,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../github/gateways.rs"]
+mod gateways;
+
+mod changes;
 mod deletion;
+mod failures;
 mod fleet;
 mod harness;
+mod network;
 mod queue;
 mod restart;
 mod secrets;

@@ -122,6 +122,94 @@ async fn a_life_told_backwards_and_twice_changes_nothing() {
     .await;
 }
 
+/// More jobs than one message tells of, by GitHub's own measure.
+const MANY: usize = 60;
+
+#[tokio::test]
+async fn demand_is_what_github_counts_and_not_what_a_message_tells_of() {
+    lab("truncated", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"maxRunners": 6}));
+        lab.apply(&manifest).await;
+        lab.until_is("linux", "Ready", "True", None).await;
+        let record = lab.record("linux");
+        let until_assigned = async |jobs: i32| {
+            lab.until("linux", &format!("{jobs} jobs are assigned"), |set| {
+                let status = set.status.as_ref().unwrap();
+                status.demand.as_ref().is_some_and(|d| d.assigned_jobs == jobs) && status.desired_runners == 6
+            })
+            .await;
+        };
+
+        // The second message comes only after the controller has waited for the first to be acknowledged.
+        github.limit_batch("linux", 2).unwrap();
+        github.inject(Fault::hang(Endpoint::Acknowledge, PATIENCE));
+        let jobs = github.queue_jobs(6, &JobSpec::new("acme/app", ["linux"]));
+        github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Running) == 6).await.unwrap();
+        until_assigned(6).await;
+        github.clear_faults();
+        for status in record.statuses() {
+            let assigned = status.demand.map(|d| d.assigned_jobs);
+            assert!(matches!(assigned, None | Some(0 | 6)), "{assigned:?}");
+        }
+
+        github.limit_batch("linux", 50).unwrap();
+        github.queue_jobs(MANY, &JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
+        github.assign_jobs("linux", 6 + MANY).unwrap();
+        until_assigned(66).await;
+        for job in jobs {
+            github.finish_job(job, JobResult::Succeeded).unwrap();
+        }
+        github.wait_until(PATIENCE * 3, |s| s.jobs_in(JobStatus::Completed) == 6 + MANY).await.unwrap();
+        lab.until_phases("linux", (0, 0, 0)).await;
+        assert_eq!(lab.timeline.count("create"), 6 + MANY);
+        record.assert_consistent(0, 6);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_runner_that_took_a_job_unheard_of_is_not_removed_as_surplus() {
+    lab("unheard", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let manifest = Manifest::sample(&github.config_url("acme"))
+            .spec(json!({"minRunners": 1, "scaleDown": {"delay": "0s"}}));
+        lab.apply(&manifest).await;
+        lab.until_phases("linux", (0, 1, 0)).await;
+
+        // GitHub has no news for the controller, while the spare takes a job.
+        github.inject(Fault::answer(Endpoint::Poll, 202, ""));
+        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]));
+        github.assign_jobs("linux", 1).unwrap();
+        github.wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Running).await.unwrap();
+        let containers = lab.containers().await;
+        lab.until_phases("linux", (0, 1, 0)).await;
+        lab.scale("linux", 0).await;
+        let set = lab.until_phases("linux", (0, 0, 1)).await;
+        assert_eq!(set.status.unwrap().desired_runners, 0, "nothing was heard of the job");
+        let removals: Vec<_> = github.requests(Endpoint::RemoveRunner).iter().map(|r| r.status).collect();
+        assert_eq!(removals, [Some(400)], "GitHub refused");
+
+        github.clear_faults();
+        github.wait_until(PATIENCE, |s| s.scale_set("linux").unwrap().undelivered() == 0).await.unwrap();
+        lab.until("linux", "the job is heard of", |set| {
+            let runners = &set.status.as_ref().unwrap().runners;
+            phases(set) == (0, 0, 1) && runners[0].job.is_some()
+        })
+        .await;
+        assert_eq!(lab.containers().await, containers);
+        assert_eq!(lab.timeline.count("die"), 0);
+        github.finish_job(job, JobResult::Succeeded).unwrap();
+        lab.until_phases("linux", (0, 0, 0)).await;
+        assert_eq!(github.look(|s| s.job(job).unwrap().result), Some(JobResult::Succeeded));
+        assert_eq!(lab.timeline.count("create"), 1);
+        assert_eq!(github.requests(Endpoint::RemoveRunner).len(), 1);
+    })
+    .await;
+}
+
 /// For so long a stranger holds the session here; the way out is the same after a minute.
 const CONFLICT: Duration = Duration::from_secs(8);
 

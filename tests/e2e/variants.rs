@@ -169,6 +169,8 @@ fn assert_metrics(metrics: &str, namespace: &str) {
         ("gha_assigned_jobs", 1),
         ("gha_running_jobs", 1),
         ("gha_busy_runners", 1),
+        ("gha_idle_runners", 1),
+        ("gha_registered_runners", 2),
         ("gha_min_runners", 1),
         ("gha_max_runners", 10),
         ("gha_desired_runners", 2),
