@@ -15,7 +15,13 @@ mod support;
 mod harness;
 
 mod account;
-
+mod apiserver;
+mod deletion;
+mod engine;
+mod engines;
+mod hosts;
 mod kills;
 mod leadership;
 mod load;
+mod network;
+mod proxy;
