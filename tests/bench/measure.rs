@@ -23,7 +23,7 @@ use stage::{ContainerEvent, Result, Stage, variable};
 /// The scale set that the jobs are for.
 const SCALE_SET: &str = "bench";
 /// How often a burst is measured, and the same by the Docker API alone at each concurrency.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 11;
 /// Jobs in a burst.
 const BURST: usize = 30;
 /// How long each of them would take, in seconds, were it not cancelled once all runners are up.
