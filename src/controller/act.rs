@@ -21,8 +21,9 @@ const REMOVAL_RETRY: Duration = Duration::from_secs(10);
 const DEREGISTRATION_RETRY: Duration = Duration::from_secs(30);
 /// How long GitHub's messages about a runner that ended may take; only then is its registration looked for.
 const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
-/// Before a removal that happens whatever GitHub says, GitHub is asked for no longer than this.
-const LAST_WORD: Duration = Duration::from_secs(10);
+/// Before a removal that happens whatever GitHub says, GitHub is asked for no longer than this; and once more after it.
+/// Both, a call that was under way at the end of the drain (30 s) and the scale set's own end have a minute together.
+const LAST_WORD: Duration = Duration::from_secs(5);
 /// The registration of a runner that ended is given up to GitHub's own housekeeping after this.
 const GIVEN_UP: Duration = Duration::from_secs(15 * 60);
 

@@ -46,8 +46,17 @@ pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
 /// Sets aside the hosts on which starts failed again and again, for as long as each is to be left alone.
 pub fn set_aside(backends: &mut [BackendView], failures: &Failures, now: Timestamp) {
     for backend in backends {
-        for host in backend.hosts.iter_mut().filter(|host| host.availability == Availability::Ready) {
+        for host in &mut backend.hosts {
             let Some(row) = failures.on_host(&backend.name, &host.name) else { continue };
+            // The host's own word for the last of them does not tell how long this has gone on.
+            if matches!(host.availability, Availability::BackOff { .. }) && row.last.ends_with(&host.message)
+            {
+                host.message =
+                    format!("{} starts in a row failed since {:.0}: {}", row.length, row.since, host.message);
+            }
+            if host.availability != Availability::Ready {
+                continue;
+            }
             host.failures = row.length;
             if let Some(until) = row.retry_at.filter(|at| *at > now) {
                 host.availability = Availability::BackOff { until, reason: reason::START_FAILURES };

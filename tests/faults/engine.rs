@@ -36,16 +36,14 @@ impl Engine {
         // Engines of 20.10 read their identity from a place that they would share.
         let config = json!({"deprecated-key-path": folder.join("key.json")});
         fs::write(folder.join("daemon.json"), config.to_string()).unwrap();
-        let network = network(github);
+        let network = network(github).await;
         let process = dockerd(&folder, &endpoint, &network);
-        let docker = Docker::connect_with_unix(&endpoint, 60, bollard::API_DEFAULT_VERSION).unwrap();
-        let mut engine = Engine { folder, endpoint, network, process, docker };
-        engine.answers().await;
+        let docker = answers(&endpoint).await;
+        let engine = Engine { folder, endpoint, network, process, docker };
         let copy = format!("docker save {IMAGE} | docker --host {} load", engine.endpoint);
         assert!(
             Command::new("sh").args(["-c", &copy]).stdout(Stdio::null()).status().await.unwrap().success()
         );
-        engine.docker = engine.docker.clone().negotiate_version().await.unwrap();
         engine
     }
 
@@ -62,7 +60,7 @@ impl Engine {
     /// Starts it again, with what it had. What still runs of its containers, it ends.
     pub async fn restart(&mut self) {
         self.process = dockerd(&self.folder, &self.endpoint, &self.network);
-        self.answers().await;
+        answers(&self.endpoint).await;
     }
 
     /// Freezes it. Its containers run on.
@@ -74,13 +72,15 @@ impl Engine {
     pub async fn thaw(&self) {
         signal(self.process.id().unwrap(), "CONT").await;
     }
+}
 
-    async fn answers(&self) {
-        eventually("the engine answers", PATIENCE, async || {
-            tokio::time::timeout(Duration::from_secs(1), self.docker.ping()).await.ok()?.ok()
-        })
-        .await;
-    }
+/// A client of the engine, once it answers.
+async fn answers(endpoint: &str) -> Docker {
+    eventually("the engine answers", PATIENCE, async || {
+        let docker = Docker::connect_with_unix(endpoint, 60, bollard::API_DEFAULT_VERSION).ok()?;
+        tokio::time::timeout(Duration::from_secs(1), docker.negotiate_version()).await.ok()?.ok()
+    })
+    .await
 }
 
 impl Drop for Engine {
@@ -120,13 +120,21 @@ impl Drop for Engine {
 
 /// A network without a way out, in which connections to an address of this machine come to it all the same: an engine
 /// in the machine's own would take its bridge away.
-fn network(address: SocketAddr) -> Child {
+async fn network(address: SocketAddr) -> Child {
     let (ip, port) = (address.ip(), address.port());
     let outside = format!("nsenter --net=/proc/{}/ns/net {BUSYBOX} nc {ip} {port}", std::process::id());
     let script = format!("{BUSYBOX} ip link set lo up && exec {BUSYBOX} nc -ll -p {port} -e {outside}");
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", &script]).stdin(Stdio::null()).kill_on_drop(true);
-    command.spawn().expect("a test needs to make a network, as root")
+    let network = command.spawn().expect("a test needs to make a network, as root");
+    let process = format!("/proc/{}", network.id().unwrap());
+    eventually("the network is its own", PATIENCE, async || {
+        let namespace = |process: &str| fs::read_link(format!("{process}/ns/net")).ok();
+        let busy = fs::read_to_string(format!("{process}/comm")).ok()?.trim() == "busybox";
+        (busy && namespace(&process)? != namespace("/proc/self")?).then_some(())
+    })
+    .await;
+    network
 }
 
 fn dockerd(folder: &Path, endpoint: &str, network: &Child) -> Child {

@@ -96,6 +96,7 @@ async fn a_host_that_refuses_every_start_is_left_alone_and_said_so() {
         github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Completed) == 1).await.unwrap();
         assert!(!bad.tries().is_empty(), "the bad host was tried");
         println!("the first job was done after {:?}", begun.elapsed());
+        println!("{:#?}", lab.get("linux").await.status.map(|status| status.backends));
         assert!(
             begun.elapsed() < Duration::from_secs(6),
             "it waited for the bad host: {:?}",
