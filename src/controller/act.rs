@@ -108,14 +108,22 @@ impl Starter<'_> {
         }
         let host = slot.host.clone();
         let runner = NewRunner { name: self.name, jit: &minted.configuration };
-        match timeout(deadline, self.backend.start(slot, &runner)).await {
-            Ok(Ok(instance)) => {
+        let mut starting = std::pin::pin!(self.backend.start(slot, &runner));
+        let started = match timeout(deadline, &mut starting).await {
+            Ok(started) => started,
+            Err(_) => {
+                // The backend carries it through: until it says how that went the runner keeps its slot.
+                self.give_up();
+                starting.await
+            }
+        };
+        match started {
+            Ok(instance) => {
                 info!(host, instance = instance.id, "runner started");
                 self.set.state().ledger.start_succeeded(&instance, self.ctx.world.now());
                 "started"
             }
-            Ok(Err(error)) => self.fail(reason_of(&error), &error.to_string()),
-            Err(_) => self.fail(reason::START_TIMEOUT, "it was not up within timeouts.start"),
+            Err(error) => self.fail(reason_of(&error), &error.to_string()),
         }
     }
 
@@ -123,6 +131,14 @@ impl Starter<'_> {
         warn!(reason = why, message, "the runner could not be registered");
         self.set.state().ledger.registration_failed(self.name, why, message, self.ctx.world.now());
         why
+    }
+
+    /// It is not waited for any more: another may take its place.
+    fn give_up(&self) {
+        const MESSAGE: &str = "it was not up within timeouts.start";
+        warn!(reason = reason::START_TIMEOUT, MESSAGE, "the runner does not come up");
+        self.set.state().ledger.start_given_up(self.name, MESSAGE, self.ctx.world.now());
+        self.ctx.sets.wake(&self.set.uid);
     }
 
     fn fail(&self, why: &'static str, message: &str) -> &'static str {
@@ -197,6 +213,14 @@ impl Remover<'_> {
     async fn collect(&self, unexplained: bool) {
         if self.runner.phase == Phase::Failed {
             self.keep_log().await;
+        }
+        // An instance that was not seen ended may have a job, whatever became of its start.
+        if self.runner.exit.is_none()
+            && self.runner.instance_id.is_some()
+            && let Err(error) = self.deregister().await
+        {
+            info!(%error, "the registration of a runner that may live cannot be removed yet");
+            return self.retry_after(DEREGISTRATION_RETRY);
         }
         if !self.remove_instance().await {
             return self.retry_after(REMOVAL_RETRY);

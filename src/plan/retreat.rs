@@ -108,7 +108,7 @@ fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
         (None, _) => Removal::Suspended,
     };
     for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
-        let ready = expired || runner.retry_at.is_none_or(|at| at <= input.now);
+        let ready = runner.retry_at.is_none_or(|at| at <= input.now);
         // While an object is deleted nobody listens any more: asking for the removal of a busy runner tells whether it still is.
         let asked = runner.phase != Phase::Busy || input.policy.drain_until.is_some();
         if ready && asked && !retreat.goes(runner) {

@@ -141,6 +141,9 @@ impl Ledger {
             runner.template_hash.clone_from(&instance.template_hash);
             runner.created_at = instance.created_at;
         }
+        if !runner.occupies() && runner.operation.is_none() && !instance.state.ended() {
+            runner.revive(instance, now);
+        }
         runner.observe(instance, now);
         if runner.exit.is_some() && runner.occupies() && runner.operation != Some(Operation::Starting) {
             self.end(&instance.runner, now);
@@ -288,15 +291,23 @@ impl Ledger {
         }
     }
 
+    /// It was not up in time, and its start is still under way: a failure, and no capacity, but it keeps its slot.
+    pub fn start_given_up(&mut self, name: &str, message: &str, now: Timestamp) {
+        self.start_timed_out(name, message, now);
+        self.begin_removal(name);
+    }
+
     /// Its start failed, for the reason given; nothing of it is left on the backend.
     pub fn start_failed(&mut self, name: &str, reason: &'static str, message: &str, now: Timestamp) {
         let Some(runner) = self.runners.get_mut(name) else {
             return;
         };
-        runner.operation = None;
+        let given_up = runner.operation.take() == Some(Operation::Removing);
         runner.enter(Phase::Failed, now);
-        let failure = Failure::start(runner, reason, message, now);
-        self.failures.note(failure);
+        if !given_up {
+            let failure = Failure::start(runner, reason, message, now);
+            self.failures.note(failure);
+        }
     }
 
     /// GitHub did not register it, for the reason given: there is no instance of it.

@@ -145,6 +145,15 @@ impl Runner {
         moved
     }
 
+    /// Its instance lives, although its start was said to have failed, or it was not to be seen for a while: it takes its
+    /// slot again, and goes as every other runner does.
+    pub(super) fn revive(&mut self, instance: &Instance, now: Timestamp) {
+        self.phase = if self.job.is_some() { Phase::Busy } else { Phase::Pending };
+        self.since = if self.job.is_some() { now } else { instance.created_at };
+        self.exit = None;
+        self.retry_at = None;
+    }
+
     /// Takes over what its backend shows of its instance. An instance that ended is not judged here: that takes the
     /// ledger's knowledge of jobs.
     pub(super) fn observe(&mut self, instance: &Instance, now: Timestamp) {

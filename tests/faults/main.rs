@@ -9,15 +9,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-// The end-to-end tests use the rest of it.
-#[allow(dead_code, unused_imports)]
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 
 mod account;
 mod apiserver;
 mod deletion;
-
 
 mod hosts;
 mod kills;

@@ -86,6 +86,15 @@ impl Cluster {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match (method.as_str(), parts.as_slice()) {
             ("GET", ["api", "v1", "namespaces", _, "secrets", _]) => (StatusCode::OK, secret()),
+            ("GET", ["apis", "paddock.dev", "v1alpha1", "namespaces", _, "runnerscalesets", name]) => {
+                let set = (0..self.objects.len()).find(|set| self::name(*set) == **name);
+                match set.and_then(|set| self.objects[set].as_ref()) {
+                    Some(object) => {
+                        (StatusCode::OK, serde_json::to_value(object).expect("it has a JSON form"))
+                    }
+                    None => refused(StatusCode::NOT_FOUND, "NotFound"),
+                }
+            }
             (
                 "PATCH",
                 ["apis", "paddock.dev", "v1alpha1", "namespaces", _, "runnerscalesets", name, rest @ ..],
@@ -239,6 +248,8 @@ pub fn client(life: &Arc<Life>) -> Client {
 
 async fn call(life: &Arc<Life>, request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
     life.living().await;
+    crate::COUNTS[1 + usize::from(request.uri().path().contains("events"))]
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let (parts, body) = request.into_parts();
     let body = body.collect_bytes().await.map_err(std::io::Error::other)?;
     let (course, there, back) = {

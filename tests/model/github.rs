@@ -212,15 +212,10 @@ impl State {
         if !self.github.broker {
             return;
         }
-        let mut assigned = self.github.count(set).assigned;
-        let capacity = self.github.sets[set].capacity;
+        let room = self.github.sets[set].capacity.saturating_sub(self.github.count(set).assigned);
         let waiting: Vec<usize> = self.jobs_in(set, &JobState::Queued);
-        for job in waiting {
-            if assigned >= capacity {
-                return;
-            }
+        for job in waiting.into_iter().take(room as usize) {
             self.assign_job(set, job);
-            assigned += 1;
         }
     }
 
@@ -417,7 +412,7 @@ impl State {
         let message =
             Message { id: scale_set.next_message, statistics: Some(statistics), events, unreadable: 0 };
         if std::mem::take(&mut scale_set.lose) {
-            self.note(|| format!("a message of set {set} is lost: {message:?}"));
+            self.note(|| format!("message {} of set {set} is lost", message.id));
             return;
         }
         self.github.sets[set].queue.push_back((message, honest));

@@ -47,9 +47,9 @@ pub struct Container {
 }
 
 impl Host {
-    pub fn new(setup: &HostSetup) -> Host {
+    pub fn new(host: usize, setup: &HostSetup) -> Host {
         let foreign = (0..setup.foreign).map(|number| {
-            let id = format!("foreign-{number}");
+            let id = format!("foreign-{host}-{number}");
             let shown = Instance {
                 id: id.clone(),
                 runner: id.clone(),
@@ -90,6 +90,12 @@ impl Container {
 
     pub fn live(&self) -> bool {
         !self.shown.state.ended()
+    }
+
+    pub fn end(&mut self, exit: Exit) {
+        if self.live() {
+            self.shown.state = InstanceState::Exited(exit);
+        }
     }
 }
 
@@ -342,7 +348,6 @@ impl SimBackend {
             return Err(Error::Unreachable("no answer".into()));
         }
         sim.pause(1, 100).await;
-        sim.state().lives[self.life.number].seen.insert(id);
         drop(hold);
         Ok(shown)
     }
@@ -378,7 +383,10 @@ impl SimBackend {
         let mut state = self.life.sim.state();
         let instance = state.hosts[host].instances.get_mut(id).filter(|i| i.live())?;
         instance.shown.state = InstanceState::Running;
-        let shown = instance.shown.clone();
+        let (shown, known) = (instance.shown.clone(), instance.clone());
+        let memory = &mut state.lives[self.life.number];
+        memory.views[host].instances.insert(id.to_owned(), known);
+        memory.seen.insert(id.to_owned());
         drop(state);
         self.life.sim.hosts[host].send_replace(());
         Some(shown)
@@ -548,5 +556,6 @@ fn take_away(state: &mut State, life: usize, set: usize, host: usize, id: &str) 
     state
         .note(|| format!("controller {life} removes {} ({:?})", instance.shown.runner, instance.shown.state));
     state.drop_instance(host, id);
+    state.lives[life].views[host].instances.remove(id);
     Ok(())
 }

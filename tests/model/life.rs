@@ -14,7 +14,7 @@ use paddock::backend::{Backend, Waker};
 use paddock::controller::{Core, World};
 use paddock::github::{ClientConfig, Error, ScaleSetService};
 use paddock::reaper::Stray;
-use paddock::runner::Identity;
+use paddock::runner::{Exit, Identity};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -318,6 +318,7 @@ async fn reconcile(life: Arc<Life>, core: Arc<Core>, set: usize, woken: Arc<Vec<
             memory.acting[set].clone()
         };
         let Some(object) = object else { continue };
+        crate::COUNTS[0].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         next = match core.reconcile(&object).await {
             Ok(pause) => pause.map(|pause| Instant::now() + pause),
             Err(error) => {
@@ -396,8 +397,17 @@ fn show(life: &Arc<Life>, host: usize) {
     if state.lives[life.number].views[host].too_little {
         return;
     }
-    let shown = state.hosts[host].instances.clone();
-    state.lives[life.number].views[host].instances = shown;
+    let mut shown = state.hosts[host].instances.clone();
+    let now = state.now;
+    let view = &mut state.lives[life.number].views[host];
+    // What someone else removed is shown as ended until the next listing.
+    for (id, mut gone) in std::mem::take(&mut view.instances) {
+        shown.entry(id).or_insert_with(|| {
+            gone.end(Exit { code: None, out_of_memory: false, at: now });
+            gone
+        });
+    }
+    view.instances = shown;
     state.lives[life.number].saw(host);
     drop(state);
     life.wake_all();

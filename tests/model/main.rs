@@ -10,9 +10,12 @@ mod github;
 mod history;
 mod hosts;
 mod life;
+mod planted;
 mod play;
 mod process;
 mod rules;
 mod search;
 mod service;
 mod sim;
+
+pub static COUNTS: [std::sync::atomic::AtomicU64; 6] = [const { std::sync::atomic::AtomicU64::new(0) }; 6];

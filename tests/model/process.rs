@@ -67,17 +67,14 @@ fn turn(state: &mut State, host: usize, id: &str) -> Turn {
 
 async fn work(sim: &Arc<Sim>, host: usize, id: &str, set: usize, number: usize) {
     let (mut github, mut hosts) = (sim.github.subscribe(), sim.hosts[host].subscribe());
-    let done_at = {
-        let state = sim.state();
-        let job = &state.github.sets[set].jobs[number];
-        let length =
-            if job.hangs { Duration::from_secs(86_400) } else { Duration::from_secs(job.seconds.into()) };
-        Instant::now() + length
-    };
+    let began = Instant::now();
     let end_of_job = loop {
-        {
+        let done_at = {
             let state = sim.state();
             let job = &state.github.sets[set].jobs[number];
+            let length =
+                if job.hangs { Duration::from_secs(86_400) } else { Duration::from_secs(job.seconds.into()) };
+            let done_at = began + length;
             if state.hosts[host].instances.get(id).is_none_or(|i| !i.live()) {
                 return;
             }
@@ -92,7 +89,8 @@ async fn work(sim: &Arc<Sim>, host: usize, id: &str, set: usize, number: usize) 
                     break Some(End::Succeeded);
                 }
             }
-        }
+            done_at
+        };
         tokio::select! {
             biased;
             () = sleep_until(done_at), if Instant::now() < done_at => {}

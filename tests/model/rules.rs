@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use paddock::api::RunnerScaleSet;
 use paddock::backend::Availability;
-use paddock::runner::InstanceState;
+use paddock::runner::{InstanceState, Phase};
 
-use crate::github::{JobState, Presence, Registration};
+use crate::github::{JobRecord, JobState, Presence, Registration};
 use crate::history::{Setup, Starts, Weather};
 use crate::hosts::Container;
 use crate::sim::{State, between};
@@ -40,7 +40,9 @@ pub struct Watch {
     calm: Vec<(u32, u32, Timestamp)>,
     /// When a set's spec last changed.
     pub edited: Vec<Timestamp>,
-    /// When a set's object went, and whether its drain was over.
+    /// When the drain of a deleted set is over.
+    drained: Vec<Option<Timestamp>>,
+    /// Whether the drain was over when a set's object went.
     pub gone: Vec<Option<bool>>,
 }
 
@@ -52,6 +54,7 @@ impl Watch {
             fine: now,
             calm: vec![(0, 0, now); sets],
             edited: vec![now; sets],
+            drained: vec![None; sets],
             gone: vec![None; sets],
         }
     }
@@ -129,8 +132,10 @@ pub fn place_taken(
 pub fn instance_comes(state: &mut State, life: usize, host: usize, set: usize) {
     let Some(slots) = state.hosts[host].slots else { return };
     let memory = &state.lives[life];
-    let known =
-        state.hosts[host].live().filter(|i| memory.knows(i.set, &i.shown.id, &i.shown.runner)).count();
+    // What a host did not show cannot be counted.
+    let shown = |i: &&Container| memory.views[host].instances.contains_key(&i.shown.id);
+    let held = |i: &&Container| memory.places.values().any(|p| p.runner.as_ref() == Some(&i.shown.runner));
+    let known = state.hosts[host].live().filter(|i| shown(i) || held(i)).count();
     if known > slots as usize {
         state.violate(
             3,
@@ -268,12 +273,21 @@ pub fn look(state: &mut State) {
 /// Notes that an object is gone, and whether it waited for its drain to be over.
 pub fn note_gone(state: &mut State, set: usize) {
     match &state.cluster.objects[set] {
-        Some(object) => {
-            let expired = drained_at(object).is_some_and(|at| at <= state.now);
-            state.watch.gone[set] = Some(expired).filter(|expired| *expired);
+        Some(object) => state.watch.drained[set] = drained_at(object),
+        None => {
+            let expired = state.watch.drained[set].is_some_and(|at| at <= state.now);
+            state.watch.gone[set].get_or_insert(expired);
         }
-        None => drop(state.watch.gone[set].get_or_insert(false)),
     }
+}
+
+/// The registrations of runners that status shows to be busy. What GitHub did not tell, or told a controller that died
+/// before it was written down, no controller can know.
+pub fn known_busy(state: &State) -> Vec<i64> {
+    let runners =
+        state.cluster.objects.iter().flatten().filter_map(|o| o.status.as_ref()).flat_map(|s| &s.runners);
+    let busy = runners.filter(|r| r.phase == Phase::Busy);
+    busy.filter_map(|r| state.github.registered(&r.name)).map(|r| r.id).collect()
 }
 
 fn overdue(state: &mut State, set: usize) {
@@ -296,8 +310,11 @@ fn overdue(state: &mut State, set: usize) {
         state.violate(9, format!("{name} never came up, and is still there"));
     }
     let long = timeouts.job.get() + OVERDUE;
-    let runs = |job: &&crate::github::JobRecord| {
-        matches!(job.state, JobState::Running { .. }) && job.silent.is_none() && job.since + long < now
+    let known = known_busy(state);
+    let runs = |job: &&JobRecord| {
+        let running =
+            matches!(job.state, JobState::Running { registration } if known.contains(&registration));
+        running && job.silent.is_none() && job.since + long < now
     };
     let job = state.github.sets[set].jobs.iter().find(runs).map(|job| job.id.clone());
     if let Some(job) = job {

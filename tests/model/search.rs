@@ -47,7 +47,7 @@ pub fn find(first: u64, count: u64, threads: usize, veil: &Veil) -> Option<(u64,
 /// Thins a history out as long as it breaks the same rule.
 pub fn shrink(mut history: History, rule: u8, veil: &Veil) -> History {
     let breaks = |history: &History| play(history, veil, false).violation.is_some_and(|v| v.rule == rule);
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(40);
     let mut size = history.steps.len() / 2;
     while size > 0 && Instant::now() < until {
         let mut at = 0;
@@ -124,6 +124,7 @@ fn random_histories_keep_the_rules() {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let began = Instant::now();
     if let Some((seed, violation)) = find(first, count, threads, &clear()) {
+        println!("{} histories in {:.0} s", seed - first, began.elapsed().as_secs_f64());
         panic!("{}", report(seed, &violation, &clear()));
     }
     println!("{count} histories in {:.0} s", began.elapsed().as_secs_f64());
@@ -138,4 +139,20 @@ fn replay() {
     if let Some(violation) = outcome.violation {
         panic!("{}", report(seed, &violation, &clear()));
     }
+}
+
+#[test]
+fn pace() {
+    let (mut calls, began) = (0, Instant::now());
+    for seed in 1..=10 {
+        let outcome = play(&history(seed), &clear(), true);
+        calls += outcome.trace.len();
+        println!(
+            "{seed} {:?} {} lines, {:?}",
+            began.elapsed(),
+            outcome.trace.len(),
+            outcome.violation.map(|v| v.rule)
+        );
+    }
+    println!("{calls}; {:?}", crate::COUNTS);
 }

@@ -9,7 +9,7 @@ use paddock::github::{
     AcquirableJob, Error, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet, ScaleSetService,
     Session, WantedScaleSet,
 };
-use paddock::runner::{JitConfiguration, Statistics};
+use paddock::runner::{JitConfiguration, JobEvent, Statistics};
 use rand::RngExt;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -40,6 +40,21 @@ enum Course {
     AnswerLost,
     /// It does nothing, and no answer comes.
     Hangs,
+}
+
+/// A message in few words.
+fn brief(message: &Message) -> String {
+    let event = |event: &JobEvent| match event {
+        JobEvent::Available { job, .. } => format!("{} available", job.id),
+        JobEvent::Assigned { job } => format!("{} assigned", job.id),
+        JobEvent::Started { job, runner_name, .. } => format!("{} started on {runner_name}", job.id),
+        JobEvent::Completed { job, runner_name, outcome } => {
+            format!("{} {outcome:?} on {runner_name}", job.id)
+        }
+    };
+    let events: Vec<String> = message.events.iter().map(event).collect();
+    let Statistics { assigned, running, .. } = message.statistics.unwrap_or_default();
+    format!("message {}: {assigned} assigned, {running} running: {}", message.id, events.join(", "))
 }
 
 fn silence() -> Error {
@@ -84,6 +99,7 @@ impl Service {
         what: &'static str,
         effect: impl FnOnce(&mut State, usize) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        crate::COUNTS[3].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.life.living().await;
         let (course, there, back) = {
             let mut state = self.life.sim.state();
@@ -120,6 +136,7 @@ impl Service {
 
     /// One look for a message.
     fn look(&self, session: &Session, last: i64, capacity: u32) -> Result<Option<Message>, Error> {
+        crate::COUNTS[4].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut state = self.life.sim.state();
         let now = state.now;
         let set = state.github.set_of(session.scale_set_id)?;
@@ -132,7 +149,7 @@ impl Service {
         state.github.sets[set].capacity = capacity;
         state.assign(set);
         let Some((message, honest)) = state.next_message(set, last) else { return Ok(None) };
-        state.note(|| format!("set {set} hears {message:?}"));
+        state.note(|| format!("set {set} hears {}", brief(&message)));
         if let Some(statistics) = message.statistics {
             told(&mut state, self.life.number, set, statistics, honest);
         }

@@ -1,0 +1,332 @@
+//! Bugs that a controller might have, planted between it and its world, one for each rule: the model finds each.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use paddock::backend::docker::DockerTemplate;
+use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
+use paddock::controller::World;
+use paddock::github::{
+    self, AcquirableJob, ClientConfig, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet,
+    ScaleSetService, Session, WantedScaleSet,
+};
+use paddock::reaper::Stray;
+use paddock::runner::{Identity, Instance, InstanceState};
+
+use crate::life::{Life, Veil};
+use crate::search::find;
+
+/// The bugs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bug {
+    /// Every third runner is overlooked, and so another is started in its place.
+    Overlooks,
+    /// That a runner is busy is no reason not to stop it.
+    StopsBusy,
+    /// A slot is taken where none is free.
+    TakesAnySlot,
+    /// The scale set of a deleted object is left at GitHub.
+    LeavesScaleSet,
+    /// A host that does not answer has nothing on it.
+    BelievesSilence,
+    /// Whoever stops takes its runners along.
+    StopsRunners,
+    /// Whatever runs on a host is ours.
+    OwnsAll,
+    /// What refuses is asked again.
+    IgnoresRefusals,
+    /// What fails is waited for, for ever.
+    WaitsForEver,
+}
+
+fn planted(bug: Bug) -> Veil {
+    Arc::new(move |life: Arc<Life>, world: Arc<dyn World>| {
+        Arc::new(Planted { bug, life, world }) as Arc<dyn World>
+    })
+}
+
+struct Planted {
+    bug: Bug,
+    life: Arc<Life>,
+    world: Arc<dyn World>,
+}
+
+#[async_trait]
+impl World for Planted {
+    fn now(&self) -> Timestamp {
+        self.world.now()
+    }
+
+    fn github(&self, client: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, github::Error> {
+        Ok(Arc::new(Service { bug: self.bug, service: self.world.github(client)? }))
+    }
+
+    fn backend(
+        &self,
+        name: &str,
+        siblings: &[String],
+        identity: Identity,
+        template: DockerTemplate,
+    ) -> Arc<dyn Backend> {
+        let backend = self.world.backend(name, siblings, identity, template);
+        let hosted = Hosted {
+            bug: self.bug,
+            life: self.life.clone(),
+            backend: backend.clone(),
+            overlooked: Mutex::default(),
+        };
+        if self.bug == Bug::StopsRunners {
+            tokio::spawn(stop_runners(self.life.clone(), backend));
+        }
+        Arc::new(hosted)
+    }
+
+    fn instances(&self) -> Vec<Stray> {
+        self.world.instances()
+    }
+
+    async fn remove_stray(&self, stray: &Stray) -> Result<(), Error> {
+        self.world.remove_stray(stray).await
+    }
+
+    fn slots(&self) -> Vec<(String, u32, Option<u32>)> {
+        self.world.slots()
+    }
+}
+
+async fn stop_runners(life: Arc<Life>, backend: Arc<dyn Backend>) {
+    life.stopping().cancelled().await;
+    for instance in backend.instances().into_iter().flat_map(|listing| listing.instances) {
+        let _ = backend.remove(&instance.host, &instance.id).await;
+    }
+}
+
+struct Hosted {
+    bug: Bug,
+    life: Arc<Life>,
+    backend: Arc<dyn Backend>,
+    /// Runners that were seen, and whether they are overlooked.
+    overlooked: Mutex<(BTreeSet<String>, BTreeSet<String>)>,
+}
+
+impl Hosted {
+    fn overlooks(&self, instance: &Instance) -> bool {
+        let mut overlooked = self.overlooked.lock().unwrap();
+        let (seen, hidden) = &mut *overlooked;
+        if instance.state == InstanceState::Running
+            && seen.insert(instance.runner.clone())
+            && seen.len().is_multiple_of(3)
+        {
+            hidden.insert(instance.runner.clone());
+        }
+        hidden.contains(&instance.runner)
+    }
+
+    fn others(&self, listing: &Listing) -> Vec<Instance> {
+        let state = self.life.sim.state();
+        let number = listing.host.trim_start_matches("host-").parse::<usize>().expect("a host's number");
+        let view = &state.lives[self.life.number].views[number];
+        let others = view.instances.values().filter(|i| !i.ours());
+        others.map(|i| Instance { host: listing.host.clone(), ..i.shown.clone() }).collect()
+    }
+}
+
+#[async_trait]
+impl Backend for Hosted {
+    fn name(&self) -> &str {
+        self.backend.name()
+    }
+
+    fn kind(&self) -> &'static str {
+        self.backend.kind()
+    }
+
+    fn template_hash(&self) -> &str {
+        self.backend.template_hash()
+    }
+
+    fn hosts(&self) -> Vec<HostState> {
+        let mut hosts = self.backend.hosts();
+        for host in &mut hosts {
+            if self.bug == Bug::TakesAnySlot {
+                host.free_slots = u32::MAX;
+            }
+            if self.bug == Bug::IgnoresRefusals && host.availability == Availability::Refused {
+                host.availability = Availability::Ready;
+            }
+        }
+        hosts
+    }
+
+    fn instances(&self) -> Vec<Listing> {
+        let mut listings = self.backend.instances();
+        for listing in &mut listings {
+            match self.bug {
+                Bug::Overlooks => listing.instances.retain(|i| !self.overlooks(i)),
+                Bug::OwnsAll => listing.instances.extend(self.others(listing)),
+                Bug::BelievesSilence if !listing.current => {
+                    listing.current = true;
+                    listing.listed_at = Some(self.life.sim.now());
+                    listing.instances.clear();
+                }
+                _ => {}
+            }
+        }
+        listings
+    }
+
+    fn prepare(&self, host: &str) {
+        self.backend.prepare(host);
+    }
+
+    fn reserve(&self, host: &str) -> Option<Slot> {
+        let slot = self.backend.reserve(host);
+        let any = || Slot { host: host.to_owned(), hold: Box::new(()) };
+        if self.bug == Bug::TakesAnySlot { slot.or_else(|| Some(any())) } else { slot }
+    }
+
+    async fn start(&self, slot: Slot, runner: &NewRunner<'_>) -> Result<Instance, Error> {
+        self.backend.start(slot, runner).await
+    }
+
+    async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
+        self.backend.remove(host, instance_id).await
+    }
+
+    async fn log_tail(&self, host: &str, instance_id: &str) -> Result<String, Error> {
+        self.backend.log_tail(host, instance_id).await
+    }
+}
+
+struct Service {
+    bug: Bug,
+    service: Arc<dyn ScaleSetService>,
+}
+
+#[async_trait]
+impl ScaleSetService for Service {
+    async fn ensure_scale_set(
+        &self,
+        wanted: &WantedScaleSet,
+        known: Option<i64>,
+    ) -> Result<ScaleSet, github::Error> {
+        self.service.ensure_scale_set(wanted, known).await
+    }
+
+    async fn delete_scale_set(&self, id: i64) -> Result<(), github::Error> {
+        if self.bug == Bug::LeavesScaleSet { Ok(()) } else { self.service.delete_scale_set(id).await }
+    }
+
+    async fn open_session(
+        &self,
+        id: i64,
+        owner: &str,
+        left_behind: Option<&str>,
+    ) -> Result<Session, github::Error> {
+        self.service.open_session(id, owner, left_behind).await
+    }
+
+    async fn refresh(&self, session: &Session) -> Result<Session, github::Error> {
+        self.service.refresh(session).await
+    }
+
+    async fn poll(
+        &self,
+        session: &Session,
+        last: i64,
+        capacity: u32,
+    ) -> Result<Option<Message>, github::Error> {
+        self.service.poll(session, last, capacity).await
+    }
+
+    async fn acknowledge(&self, session: &Session, message_id: i64) -> Result<(), github::Error> {
+        self.service.acknowledge(session, message_id).await
+    }
+
+    async fn acquire(&self, session: &Session, request_ids: &[i64]) -> Result<Vec<i64>, github::Error> {
+        self.service.acquire(session, request_ids).await
+    }
+
+    async fn acquirable(&self, id: i64) -> Result<Vec<AcquirableJob>, github::Error> {
+        self.service.acquirable(id).await
+    }
+
+    async fn mint_jit(&self, id: i64, runner_name: &str) -> Result<JitRunner, github::Error> {
+        self.service.mint_jit(id, runner_name).await
+    }
+
+    async fn list_runners(&self) -> Result<Vec<ListedRunner>, github::Error> {
+        self.service.list_runners().await
+    }
+
+    async fn find_runner(&self, name: &str) -> Result<Option<RunnerReference>, github::Error> {
+        self.service.find_runner(name).await
+    }
+
+    async fn remove_runner(&self, id: i64) -> Result<(), github::Error> {
+        match self.service.remove_runner(id).await {
+            Err(github::Error::RunnerBusy) if self.bug == Bug::StopsBusy => Ok(()),
+            Err(github::Error::Transient(_)) if self.bug == Bug::WaitsForEver => std::future::pending().await,
+            answer => answer,
+        }
+    }
+
+    async fn close(&self, session: &Session) -> Result<(), github::Error> {
+        self.service.close(session).await
+    }
+}
+
+/// The model finds the bug within a thousand histories, by the rule that it breaks.
+fn is_found(bug: Bug, rule: u8) {
+    let (seed, violation) =
+        find(1, 1_000, 1, &planted(bug)).unwrap_or_else(|| panic!("{bug:?} is not found"));
+    println!("{bug:?}: seed {seed}, rule {}: {}", violation.rule, violation.what);
+    assert_eq!(violation.rule, rule, "{bug:?}: {}", violation.what);
+}
+
+#[test]
+fn rule_1_a_runner_that_is_overlooked() {
+    is_found(Bug::Overlooks, 1);
+}
+
+#[test]
+fn rule_2_a_busy_runner_that_is_stopped() {
+    is_found(Bug::StopsBusy, 2);
+}
+
+#[test]
+fn rule_3_a_slot_that_was_not_free() {
+    is_found(Bug::TakesAnySlot, 3);
+}
+
+#[test]
+fn rule_4_a_scale_set_that_is_left_at_github() {
+    is_found(Bug::LeavesScaleSet, 4);
+}
+
+#[test]
+fn rule_5_a_silent_host_that_is_believed_to_be_empty() {
+    is_found(Bug::BelievesSilence, 5);
+}
+
+#[test]
+fn rule_6_a_controller_that_takes_its_runners_along() {
+    is_found(Bug::StopsRunners, 6);
+}
+
+#[test]
+fn rule_7_an_instance_of_someone_else() {
+    is_found(Bug::OwnsAll, 7);
+}
+
+#[test]
+fn rule_8_a_host_that_refuses_and_is_asked_again() {
+    is_found(Bug::IgnoresRefusals, 8);
+}
+
+#[test]
+fn rule_9_a_wait_without_an_end() {
+    is_found(Bug::WaitsForEver, 9);
+}
