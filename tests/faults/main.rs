@@ -9,8 +9,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-// The end-to-end tests use the rest of it.
-#[allow(dead_code, unused_imports)]
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 
