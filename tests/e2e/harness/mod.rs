@@ -1,7 +1,7 @@
 //! What each test gets for itself: a namespace in which the controller has the rights of `deploy/` and no more, an
 //! identity on the Docker engine, and a folder. All of it is gone afterwards, also when the test panics.
 
-// Every test binary compiles this and uses its part.
+// Two test binaries compile this, and each uses its part.
 #![allow(dead_code, unused_imports)]
 
 mod controller;
