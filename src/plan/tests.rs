@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::api::{RunnerScaleSet, RunnerScaleSetSpec};
 use crate::runner::{
-    Availability, Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, Phase, Statistics,
+    Availability, Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, Phase, Remembered,
+    Statistics,
 };
 
 const TEMPLATE: &str = "t1";
@@ -174,6 +175,35 @@ fn removals(plan: &Plan) -> Vec<(&str, Removal)> {
         _ => None,
     });
     names.zip(plan.actions.iter().filter_map(removal)).collect()
+}
+
+/// A status from just before a crash: the job on it was over, GitHub had been told so and had told it.
+#[test]
+fn a_job_that_only_a_status_remembers_is_not_taken_off_the_demand() {
+    let job = |id: &str| Some(Job { id: id.to_owned(), ..Job::default() });
+    let remembered = |name: &str, id: &str| Remembered {
+        name: name.to_owned(),
+        backend: "rack".to_owned(),
+        host: "rack-1".to_owned(),
+        instance_id: Some(format!("id-{name}")),
+        phase: Phase::Busy,
+        since: at(0),
+        job: job(id),
+    };
+    let mut world = World::new(serde_json::json!({}));
+    world.ledger.restore([remembered("linux-gone", "1"), remembered("linux-ended", "2")], at(0));
+    world.assigned(2);
+    world.show("linux-ended", InstanceState::Exited(Exit { code: Some(0), out_of_memory: false, at: at(0) }));
+    for second in [1, 2] {
+        let (backend, host) = ("rack".to_owned(), "rack-1".to_owned());
+        let listing = Observation { backend, host, listed_at: Some(at(second)), instances: Vec::new() };
+        world.ledger.observe(&[listing], at(second));
+    }
+    world.now = 15;
+    world.ledger.observe(&[], at(world.now));
+    let starts = world.step().actions.iter().filter(|a| matches!(a, Action::Start { .. })).count();
+    assert_eq!(starts, 2, "GitHub's two jobs are others");
+    assert_eq!(world.ledger.failures().recent().count(), 0, "no job was lost");
 }
 
 #[test]

@@ -28,9 +28,9 @@ pub struct Engine {
 
 impl Engine {
     /// Starts one that has the runners' image, and whose containers reach `github`.
-    pub async fn start(github: SocketAddr) -> Engine {
+    pub async fn start(name: &str, github: SocketAddr) -> Engine {
         // The paths of an engine's sockets are long, and may not be too long.
-        let folder = std::env::temp_dir().join("engine");
+        let folder = std::env::temp_dir().join(name);
         fs::create_dir(&folder).unwrap();
         let endpoint = format!("unix://{}", folder.join("d.sock").display());
         // Engines of 20.10 read their identity from a place that they would share.
@@ -140,8 +140,10 @@ async fn network(address: SocketAddr) -> Child {
 fn dockerd(folder: &Path, endpoint: &str, network: &Child) -> Child {
     let file = |name: &str| folder.join(name);
     let log = OpenOptions::new().create(true).append(true).open(file("engine-log")).unwrap();
-    // A pid file of one that was killed would stand in the way once another process has that number.
-    let _ = fs::remove_file(file("d.pid"));
+    // The numbers of processes that were killed are taken for live ones, where others have them or nobody reaps.
+    for stale in ["d.pid", "exec/containerd/containerd.pid"] {
+        let _ = fs::remove_file(file(stale));
+    }
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--net=/proc/{}/ns/net", network.id().unwrap()))

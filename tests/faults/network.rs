@@ -73,6 +73,7 @@ async fn a_network_that_fails_delays_jobs_and_loses_none() {
             if weather == Weather::Silent && !soaking() {
                 // Else the poll that went silent is given up after two minutes only.
                 proxy.set(Weather::Down);
+                tokio::time::sleep(Duration::from_millis(100)).await; // long enough for each connection to see it
             }
             proxy.set(Weather::Fair);
             let (fair, asked) = (Instant::now(), github.look(|s| s.requests().iter().count()));
