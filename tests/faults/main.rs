@@ -15,7 +15,8 @@ mod harness;
 mod account;
 mod apiserver;
 mod deletion;
-
+mod engine;
+mod engines;
 mod hosts;
 mod kills;
 mod leadership;
