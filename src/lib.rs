@@ -6,5 +6,6 @@ pub mod chance;
 pub mod controller;
 pub mod github;
 pub mod plan;
+pub mod reaper;
 pub mod runner;
 pub mod telemetry;

@@ -69,6 +69,8 @@ pub mod reason {
     pub const NO_CAPACITY: &str = "NoCapacity";
     /// The set is at `maxRunners`.
     pub const AT_MAX_RUNNERS: &str = "AtMaxRunners";
+    /// Jobs are assigned that idle runners do not take.
+    pub const PHANTOM_DEMAND: &str = "PhantomDemand";
     /// Runners fail to start again and again.
     pub const START_FAILURES: &str = "StartFailures";
     /// The image is being pulled.

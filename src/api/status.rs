@@ -143,7 +143,7 @@ pub struct BackendStatus {
 pub struct HostStatus {
     /// Name of the host.
     pub name: String,
-    /// Whether it answers.
+    /// Whether a runner can be started there now.
     pub ready: bool,
     /// Runners of this set on it: Pending, Idle and Busy together.
     pub current_runners: i32,
@@ -218,7 +218,7 @@ pub struct Job {
     pub id: String,
 }
 
-/// A runner that ended without having done a job.
+/// A runner that failed, or was lost with its job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {

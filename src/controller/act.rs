@@ -12,7 +12,7 @@ use crate::api::condition::reason;
 use crate::backend::{self, Backend, NewRunner, Slot};
 use crate::github::{self, ScaleSetService};
 use crate::plan::Removal;
-use crate::runner::{Registration, Runner};
+use crate::runner::{Phase, Registration, Runner};
 use crate::telemetry::StartPhase;
 
 /// A removal that did not work is tried again after this.
@@ -23,8 +23,9 @@ const TWO_LOOKS: Duration = Duration::from_secs(90);
 const DEREGISTRATION_RETRY: Duration = Duration::from_secs(30);
 /// How long GitHub's messages about a runner that ended may take; only then is its registration looked for.
 const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
-/// Before a removal that happens whatever GitHub says, GitHub is asked for no longer than this.
-const LAST_WORD: Duration = Duration::from_secs(10);
+/// Before a removal that happens whatever GitHub says, GitHub is asked for no longer than this; and once more after it.
+/// Both, a call that was under way at the end of the drain (30 s) and the scale set's own end have a minute together.
+const LAST_WORD: Duration = Duration::from_secs(5);
 /// The registration of a runner that ended is given up to GitHub's own housekeeping after this.
 const GIVEN_UP: Duration = Duration::from_secs(15 * 60);
 
@@ -99,9 +100,9 @@ impl Starter<'_> {
         let minted = match self.service.mint_jit(self.scale_set_id, self.name).await {
             Ok(minted) => minted,
             Err(github::Error::RunnerExists) => {
-                return self.fail(reason::RUNNER_EXISTS, "the name is taken at GitHub");
+                return self.unregistered(reason::RUNNER_EXISTS, "the name is taken at GitHub");
             }
-            Err(error) => return self.fail(super::registrar::reason_of(&error), &error.to_string()),
+            Err(error) => return self.unregistered(super::registrar::reason_of(&error), &error.to_string()),
         };
         self.set.state().ledger.registered(self.name, minted.id);
         if !self.ctx.fence.holds() {
@@ -126,6 +127,12 @@ impl Starter<'_> {
             }
             Err(error) => self.fail(reason_of(&error), &error.to_string()),
         }
+    }
+
+    fn unregistered(&self, why: &'static str, message: &str) -> &'static str {
+        warn!(reason = why, message, "the runner could not be registered");
+        self.set.state().ledger.registration_failed(self.name, why, message, self.ctx.world.now());
+        why
     }
 
     /// It is not waited for any more: another may take its place.
@@ -199,7 +206,10 @@ impl Remover<'_> {
         self.ctx.metrics.removal(why.as_str());
         if why.forced() {
             // With its instance gone, GitHub may let go of it; if not, it cleans up after a runner that is silent.
-            let _ = timeout(LAST_WORD, self.deregister()).await;
+            let released = timeout(LAST_WORD, self.deregister()).await;
+            if why == Removal::DrainExpired && !matches!(released, Ok(Ok(()))) {
+                self.set.state().abandoned += 1;
+            }
         }
         self.retire();
     }
@@ -207,6 +217,9 @@ impl Remover<'_> {
     /// Clears away what is left of a runner that ended: the instance at once, then the registration unless the runner
     /// took it along.
     async fn collect(&self, unexplained: bool) {
+        if self.runner.phase == Phase::Failed {
+            self.keep_log().await;
+        }
         // An instance that was not seen ended may have a job, whatever became of its start.
         if self.runner.exit.is_none()
             && self.runner.instance_id.is_some()
@@ -236,6 +249,16 @@ impl Remover<'_> {
                 info!(%error, "the registration of a runner that is gone cannot be removed yet");
                 self.retry_after(DEREGISTRATION_RETRY);
             }
+        }
+    }
+
+    /// Adds the last lines that a failed runner printed to the report of its failure.
+    async fn keep_log(&self) {
+        let Some(id) = &self.runner.instance_id else { return };
+        if let Ok(log) = self.backend.log_tail(&self.runner.host, id).await
+            && !log.trim().is_empty()
+        {
+            self.set.state().ledger.add_log(&self.runner.name, log.trim());
         }
     }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::context::Context;
+use super::context::{Context, brief};
 use super::set::Set;
 use super::step;
 use crate::github::{Audience, ListenState, Message, SessionRecord};
@@ -84,7 +84,7 @@ impl SetAudience {
     async fn write_down(&self) {
         let status = step::status(&self.set, self.ctx.world.now());
         if let Err(error) = self.set.writer.write_now(status).await {
-            warn!(%error, "the session could not be written down");
+            warn!(error = brief(&error), "the session could not be written down");
         }
     }
 

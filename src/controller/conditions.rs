@@ -139,12 +139,14 @@ fn stalled(facts: &Facts<'_>) -> Finding {
     {
         return Finding::new(true, reason, message.as_str());
     }
-    match facts.plan.map(|p| &p.verdict) {
-        Some(verdict) if verdict.reason == reason::RUNNER_VERSION_REJECTED => {
-            Finding::new(true, reason::RUNNER_VERSION_REJECTED, verdict.message.as_str())
-        }
-        _ => Finding::new(false, reason::AS_EXPECTED, ""),
+    // Spares are not started either, so it is so with no job waiting too.
+    let rejected = facts.state.ledger.failures().rejected_template();
+    if rejected.is_some_and(|hash| facts.state.backends.iter().any(|b| b.backend.template_hash() == hash)) {
+        let message =
+            "GitHub refuses this version of the runner; no runner is started until the spec changes";
+        return Finding::new(true, reason::RUNNER_VERSION_REJECTED, message);
     }
+    Finding::new(false, reason::AS_EXPECTED, "")
 }
 
 fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {

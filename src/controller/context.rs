@@ -17,6 +17,14 @@ use crate::api::RunnerScaleSet;
 use crate::backend::Waker;
 use crate::telemetry::{Health, Metrics, Permit};
 
+/// What the API server said, in short: kube's own text has the whole answer in it.
+pub(super) fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// What the watch of scale sets yields: an object that cannot be read stops nothing but itself.
 pub(super) type Guarded = DeserializeGuard<RunnerScaleSet>;
 
@@ -96,6 +104,12 @@ impl Sets {
     /// Registers where scale sets of a namespace (or of all) are woken.
     pub fn wake_through(&self, namespace: Option<String>, sender: UnboundedSender<ObjectRef<Guarded>>) {
         self.wakes.lock().unwrap_or_else(PoisonError::into_inner).push((namespace, sender));
+    }
+
+    /// Whether objects of a namespace are this controller's to judge.
+    pub fn serve(&self, namespace: &str) -> bool {
+        let wakes = self.wakes.lock().unwrap_or_else(PoisonError::into_inner);
+        wakes.iter().any(|(scope, _)| scope.as_ref().is_none_or(|scope| scope == namespace))
     }
 
     /// The state kept for an object, made by `make` when there is none.

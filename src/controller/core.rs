@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use kube::Client;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::housekeeping::Rounds;
 use super::lease::Fence;
 use super::reconcile::{Next, reconcile_timed};
 use super::world::World;
@@ -15,7 +17,7 @@ use crate::api::RunnerScaleSet;
 use crate::backend::Waker;
 
 /// One controller.
-pub struct Core(Arc<Context>);
+pub struct Core(Arc<Context>, Mutex<Rounds>);
 
 impl Core {
     /// A controller that has just begun. It leads until [`Core::depose`]; when `stopping` is cancelled it says farewell.
@@ -27,7 +29,8 @@ impl Core {
         world: impl FnOnce(Waker) -> Arc<dyn World>,
     ) -> Core {
         let (cluster, owner) = (cluster.to_owned(), owner.to_owned());
-        Core(Arc::new(Context::new(client, cluster, owner, Fence::open(), stopping, world)))
+        let ctx = Context::new(client, cluster, owner, Fence::open(), stopping, world);
+        Core(Arc::new(ctx), Mutex::default())
     }
 
     /// The namespaces and names of objects that are to be reconciled, as it becomes so.
@@ -35,6 +38,11 @@ impl Core {
         let (sender, receiver) = futures::channel::mpsc::unbounded();
         self.0.sets.wake_through(None, sender);
         receiver.map(|object| (object.namespace.unwrap_or_default(), object.name))
+    }
+
+    /// Makes one of the reaper's rounds.
+    pub async fn make_round(&self) {
+        self.1.lock().await.make(&self.0).await;
     }
 
     /// It does not lead any more: from now on it may not act.

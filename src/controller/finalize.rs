@@ -18,7 +18,7 @@ use crate::api::RunnerScaleSet;
 /// Keeps the object until nothing of it is left elsewhere.
 const FINALIZER: &str = "paddock.dev/finalizer";
 /// How long one try to delete the scale set may take.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(15);
 /// Between two tries.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -31,6 +31,8 @@ pub(super) struct Left {
     pub running: usize,
     /// Runners without one, whose registration may remain.
     pub registered: usize,
+    /// Runners that are gone, and whose registration was left when the drain was over.
+    pub abandoned: usize,
 }
 
 /// Whether the object is kept by us.
@@ -51,9 +53,21 @@ pub(super) async fn hold(object: &RunnerScaleSet, ctx: &Context) -> Result<(), k
     set_finalizers(object, ctx, finalizers).await
 }
 
+/// Its status may have been written while GitHub was asked: then it is read again, not asked again.
 async fn release(object: &RunnerScaleSet, ctx: &Context) -> Result<(), kube::Error> {
-    let others = object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
-    match set_finalizers(object, ctx, others).await {
+    let others = |object: &RunnerScaleSet| -> Vec<String> {
+        object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect()
+    };
+    let mut answer = set_finalizers(object, ctx, others(object)).await;
+    if matches!(&answer, Err(kube::Error::Api(status)) if status.is_conflict()) {
+        let api = ctx.scale_sets(&object.namespace().unwrap_or_default());
+        let Some(latest) = api.get_opt(&object.name_any()).await? else { return Ok(()) };
+        if latest.uid() != object.uid() {
+            return Ok(());
+        }
+        answer = set_finalizers(&latest, ctx, others(&latest)).await;
+    }
+    match answer {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         answer => answer,
     }
@@ -108,8 +122,9 @@ pub(super) async fn advance(
             }
         }
     }
-    if left.registered > 0 {
-        remains.push(format!("the registrations of {} runners at GitHub", left.registered));
+    let registrations = left.registered + left.abandoned;
+    if registrations > 0 {
+        remains.push(format!("the registrations of {registrations} runners at GitHub"));
     }
     finish(object, set, ctx, &remains).await?;
     Ok(Some(Next::OnChange))

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
 
+use super::context::brief;
 use crate::api::condition::reason;
 use crate::api::{self, CaBundleKind, CaBundleRef, EnvVar, RunnerScaleSet, SecretRef};
 use crate::backend::docker::{DockerAccess, DockerTemplate, HostSpec, PullPolicy, RegistryCredentials};
@@ -44,7 +45,7 @@ pub(super) enum Error {
     #[error(transparent)]
     Unusable(#[from] Invalid),
     /// The API server did not answer as it should: try again.
-    #[error("cannot read {what}")]
+    #[error("cannot read {what}: {}", brief(source))]
     Kube {
         /// What was to be read.
         what: String,

@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::context::brief;
+
 /// The Lease's name.
 const NAME: &str = "paddock";
 /// client-go's proportions: a lease is good for this long after its last renewal ...
@@ -107,7 +109,7 @@ impl Candidate {
                     told = true;
                 }
                 Ok(Ok(false)) => {}
-                Ok(Err(error)) => warn!(%error, "the Lease cannot be acquired"),
+                Ok(Err(error)) => warn!(error = brief(&error), "the Lease cannot be acquired"),
                 Err(_) => warn!("the API server does not answer about the Lease"),
             }
             tokio::select! {
@@ -129,7 +131,7 @@ impl Candidate {
             pause = match timeout_at(until, self.turn()).await {
                 Ok(Ok(true)) => RENEW_EVERY,
                 Ok(Err(error)) => {
-                    debug!(%error, "the Lease cannot be renewed");
+                    debug!(error = brief(&error), "the Lease cannot be renewed");
                     RETRY
                 }
                 Ok(Ok(false)) | Err(_) => break,

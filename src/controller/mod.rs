@@ -8,6 +8,7 @@ mod context;
 mod core;
 mod events;
 mod finalize;
+mod housekeeping;
 mod inputs;
 mod lease;
 mod reconcile;

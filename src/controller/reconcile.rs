@@ -8,7 +8,7 @@ use kube::runtime::controller::Action;
 use tracing::{Instrument, info, warn};
 
 use super::audience::elapsed;
-use super::context::{Context, Guarded};
+use super::context::{Context, Guarded, brief};
 use super::set::Set;
 use super::{finalize, inputs, registrar, step};
 use crate::api::RunnerScaleSet;
@@ -30,7 +30,7 @@ pub(super) enum Next {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The API server did not answer as it should.
-    #[error("the API server: {0}")]
+    #[error("the API server: {}", brief(.0))]
     Kube(#[from] kube::Error),
     /// What the spec refers to could not be read.
     #[error(transparent)]

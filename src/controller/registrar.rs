@@ -21,6 +21,8 @@ use crate::github::{
 
 /// The first pause after a registration that failed. Doubled each time, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(3);
+/// An answer that is not there after this is told.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
 /// The longest pause between tries to register. What GitHub refuses is asked for again only this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -61,16 +63,16 @@ impl Registration {
 
 /// Runs until the set ends.
 pub(super) async fn run(set: Arc<Set>, ctx: Arc<Context>) {
-    let registrar = Registrar { target: set.target.subscribe(), set: set.clone(), ctx };
-    let ended = set.ended.clone();
-    registrar.run(ended).await;
+    let (targets, ended) = (set.target.subscribe(), set.ended.clone());
+    Registrar { set, ctx }.run(targets, ended).await;
 }
 
 struct Registrar {
     set: Arc<Set>,
     ctx: Arc<Context>,
-    target: watch::Receiver<Option<Target>>,
 }
+
+type Targets = watch::Receiver<Option<Target>>;
 
 /// A listen loop that runs.
 struct Listener {
@@ -89,11 +91,11 @@ impl Listener {
 }
 
 impl Registrar {
-    async fn run(mut self, ended: CancellationToken) {
+    async fn run(self, mut targets: Targets, ended: CancellationToken) {
         let mut listener: Option<Listener> = None;
         let mut client: Option<ClientConfig> = None;
         loop {
-            let target = self.target.borrow_and_update().clone();
+            let target = targets.borrow_and_update().clone();
             if target.as_ref().map(|t| &t.client) != client.as_ref()
                 && let Some(listener) = listener.take()
             {
@@ -101,7 +103,7 @@ impl Registrar {
             }
             client = target.as_ref().map(|t| t.client.clone());
             if let Some(target) = &target {
-                let Some(id) = self.register(target, &ended).await else {
+                let Some(id) = self.register(target, &mut targets, &ended).await else {
                     if ended.is_cancelled() { break } else { continue }
                 };
                 if listener.as_ref().is_some_and(|l| l.scale_set_id != id)
@@ -121,7 +123,7 @@ impl Registrar {
                     self.ctx.health.forget(&self.set.uid);
                     self.ended_listening(end, &ended).await;
                 }
-                changed = self.target.changed() => if changed.is_err() { break },
+                changed = targets.changed() => if changed.is_err() { break },
             }
         }
         if let Some(listener) = listener {
@@ -130,7 +132,12 @@ impl Registrar {
     }
 
     /// Registers the scale set, trying ever more slowly; none when the target changed meanwhile.
-    async fn register(&mut self, target: &Target, ended: &CancellationToken) -> Option<i64> {
+    async fn register(
+        &self,
+        target: &Target,
+        targets: &mut Targets,
+        ended: &CancellationToken,
+    ) -> Option<i64> {
         let known = self.set.state().registration.id;
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)
@@ -142,8 +149,8 @@ impl Registrar {
         loop {
             let answer = tokio::select! {
                 biased;
-                answer = target.service.ensure_scale_set(&target.scale_set, known) => answer,
-                _ = self.target.changed() => return None,
+                answer = self.ensure(target, known) => answer,
+                _ = targets.changed() => return None,
                 () = ended.cancelled() => return None,
             };
             let error = match answer {
@@ -155,10 +162,21 @@ impl Registrar {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(pause) => {}
-                _ = self.target.changed() => return None,
+                _ = targets.changed() => return None,
                 () = ended.cancelled() => return None,
             }
         }
+    }
+
+    /// One try. An answer that takes its time is told before it is there.
+    async fn ensure(&self, target: &Target, known: Option<i64>) -> Result<ScaleSet, github::Error> {
+        let mut answer = std::pin::pin!(target.service.ensure_scale_set(&target.scale_set, known));
+        if let Ok(answer) = tokio::time::timeout(TOLD_AFTER, &mut answer).await {
+            return answer;
+        }
+        let message = format!("no answer for {} s", TOLD_AFTER.as_secs());
+        self.note_error(reason::UNREACHABLE, message);
+        answer.await
     }
 
     fn registered(&self, scale_set: ScaleSet, target: &Target) -> i64 {
@@ -181,7 +199,11 @@ impl Registrar {
 
     fn not_registered(&self, error: &github::Error, pause: Duration) {
         warn!(%error, retry_in_seconds = pause.as_secs(), "the scale set cannot be registered");
-        let (reason, message) = (reason_of(error), error.to_string());
+        self.note_error(reason_of(error), error.to_string());
+    }
+
+    /// Why the set is not registered, for its conditions, and for an event when it is another reason than before.
+    fn note_error(&self, reason: &'static str, message: String) {
         let news = {
             let mut state = self.set.state();
             let news = state.registration.error.as_ref().is_none_or(|(r, _)| *r != reason);

@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::context::{Context, Guarded};
+use super::context::{Context, Guarded, brief};
+use super::housekeeping;
 use super::lease::{Candidate, Fence};
 use super::reconcile::{after_error, reconcile};
 use super::world::{Real, World};
@@ -41,7 +42,7 @@ pub struct Options {
 pub enum StartError {
     /// The CRD is not there, or the API server does not let us see its objects.
     #[error(
-        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/runnerscaleset.yaml), and the RBAC of deploy/? {0}"
+        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/runnerscaleset.yaml), and the RBAC of deploy/? {}", brief(.0)
     )]
     NoScaleSets(kube::Error),
     /// The cluster's id cannot be read.
@@ -110,6 +111,7 @@ async fn reconcile_all(ctx: &Arc<Context>, options: &Options) {
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
     info!(cluster = ctx.cluster, owner = ctx.owner, "controller started");
+    tokio::spawn(housekeeping::run(ctx.clone()));
     future::join_all(scopes.into_iter().map(|scope| control(ctx.clone(), scope))).await;
 }
 

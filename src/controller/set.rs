@@ -20,7 +20,7 @@ use super::writer::Writer;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
 use crate::backend::Backend;
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
-use crate::plan::{BackendView, Invalid, Policy};
+use crate::plan::{self, BackendView, Invalid, Policy};
 use crate::runner::{Failure, Identity, Job, Ledger, Observation, Remembered};
 use crate::telemetry::{Measured, SetLabels};
 
@@ -96,6 +96,8 @@ pub(super) struct State {
     pub told: HashMap<&'static str, Timestamp>,
     /// Since when runners are wanted that are not placed.
     pub wanting_since: Option<Timestamp>,
+    /// Runners that went when the drain was over and whose registration GitHub may still have.
+    pub abandoned: usize,
     /// Failures that were reported already.
     pub failures_reported: u64,
     /// The conditions as last shown, for their times.
@@ -108,6 +110,8 @@ pub(super) struct Placed {
     pub backend: Arc<dyn Backend>,
     /// What it was made from.
     pub input: BackendInput,
+    /// The names of all backends of the set at that time.
+    pub siblings: Vec<String>,
 }
 
 impl Set {
@@ -176,6 +180,7 @@ impl State {
             ledger,
             told: HashMap::new(),
             wanting_since: None,
+            abandoned: 0,
             failures_reported: 0,
             conditions: status.conditions,
         }
@@ -218,13 +223,17 @@ impl State {
         };
         let before = hashes(&self.backends);
         let same = |a: &BackendInput, b: &BackendInput| a.name == b.name && a.template == b.template;
+        let siblings: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
         let make = |input: BackendInput| {
-            let kept = self.backends.iter().find(|placed| same(&placed.input, &input));
+            let kept = self
+                .backends
+                .iter()
+                .find(|placed| placed.siblings == siblings && same(&placed.input, &input));
             let backend = kept.map(|placed| placed.backend.clone()).unwrap_or_else(|| {
                 let (identity, template) = (set.identity.clone(), input.template.clone());
-                ctx.world.backend(&input.name, identity, template)
+                ctx.world.backend(&input.name, &siblings, identity, template)
             });
-            Placed { backend, input }
+            Placed { backend, input, siblings: siblings.clone() }
         };
         self.backends = inputs.into_iter().map(make).collect();
         before != hashes(&self.backends)
@@ -237,14 +246,16 @@ impl State {
     }
 
     /// The backends, as a decision sees them.
-    pub fn views(&self) -> Vec<BackendView> {
+    pub fn views(&self, now: Timestamp) -> Vec<BackendView> {
         let view = |placed: &Placed| BackendView {
             name: placed.backend.name().to_owned(),
             max_runners: placed.input.max_runners,
             template_hash: placed.backend.template_hash().to_owned(),
             hosts: placed.backend.hosts(),
         };
-        self.backends.iter().map(view).collect()
+        let mut views: Vec<BackendView> = self.backends.iter().map(view).collect();
+        plan::set_aside(&mut views, self.ledger.failures(), now);
+        views
     }
 
     /// What the backends show.

@@ -147,8 +147,14 @@ fn failure(failure: &runner::Failure) -> Failure {
 
 /// What metrics show of a set beside GitHub's own counts.
 pub(super) fn gauges(state: &State, plan: &Plan) -> SetGauges {
+    let runners = |counts: fn(&Runner) -> bool| {
+        u32::try_from(state.ledger.runners().filter(|r| counts(r)).count()).unwrap_or(u32::MAX)
+    };
     SetGauges {
         statistics: state.ledger.demand().latest().map(|(statistics, _)| statistics),
+        registered_runners: runners(Runner::is_registered),
+        busy_runners: runners(|r| r.phase == Phase::Busy),
+        idle_runners: runners(|r| r.phase == Phase::Idle),
         min_runners: plan.bounds.min,
         max_runners: plan.bounds.max,
         desired_runners: plan.desired,

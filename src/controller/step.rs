@@ -46,7 +46,7 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
     let busy_with = |r: &&Runner| r.occupies() || r.operation.is_some();
     let running = state.ledger.runners().filter(busy_with).count();
     let registered = state.ledger.runners().count() - running;
-    let left = Left { unseen: !observed(&state, set, now), running, registered };
+    let left = Left { unseen: !observed(&state, set, now), running, registered, abandoned: state.abandoned };
     Some(Step { plan, work, status, left })
 }
 
@@ -59,7 +59,7 @@ pub(super) fn status(set: &Set, now: Timestamp) -> RunnerScaleSetStatus {
 
 fn decide(state: &State, set: &Set, now: Timestamp) -> Option<(Plan, Vec<BackendView>)> {
     let policy = state.policy.as_ref()?;
-    let views = state.views();
+    let views = state.views(now);
     let intake = intake(state, set, now);
     let input = Input { policy, ledger: &state.ledger, backends: &views, intake, now };
     let plan = plan::plan(&input);
@@ -179,7 +179,7 @@ fn measure(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, starts: usi
     } else {
         state.wanting_since = None;
     }
-    let retry_at = state.ledger.failures().retry_at().unwrap_or(now);
+    let retry_at = state.ledger.failures().at_github().and_then(|row| row.retry_at).unwrap_or(now);
     metrics.backoff(&set.namespace, &set.name, elapsed(now, retry_at));
     for (endpoint, used, free) in ctx.world.slots() {
         metrics.host_slots(&endpoint, used, free);

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::backend::docker::{DockerBackend, DockerTemplate, Engines};
-use crate::backend::{Backend, Waker};
+use crate::backend::{self, Backend, Waker};
 use crate::github::{self, ClientConfig, Clients, ScaleSetService};
+use crate::reaper::Stray;
 use crate::runner::Identity;
 
 /// The world outside Kubernetes.
+#[async_trait]
 pub trait World: Send + Sync {
     /// The time.
     fn now(&self) -> Timestamp;
@@ -17,8 +20,20 @@ pub trait World: Send + Sync {
     /// GitHub, as one scale set reaches it.
     fn github(&self, client: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, github::Error>;
 
-    /// A backend of one scale set.
-    fn backend(&self, name: &str, identity: Identity, template: DockerTemplate) -> Arc<dyn Backend>;
+    /// A backend of one scale set, whose backends all together are called `siblings`.
+    fn backend(
+        &self,
+        name: &str,
+        siblings: &[String],
+        identity: Identity,
+        template: DockerTemplate,
+    ) -> Arc<dyn Backend>;
+
+    /// All instances of this cluster on all hosts, of whatever scale set, as last known. No IO.
+    fn instances(&self) -> Vec<Stray>;
+
+    /// Removes an instance that no scale set speaks for.
+    async fn remove_stray(&self, stray: &Stray) -> Result<(), backend::Error>;
 
     /// The slots of each host: where it is, those taken, and those free where there is a limit.
     fn slots(&self) -> Vec<(String, u32, Option<u32>)>;
@@ -36,6 +51,7 @@ impl Real {
     }
 }
 
+#[async_trait]
 impl World for Real {
     fn now(&self) -> Timestamp {
         Timestamp::now()
@@ -45,8 +61,34 @@ impl World for Real {
         self.clients.get(client)
     }
 
-    fn backend(&self, name: &str, identity: Identity, template: DockerTemplate) -> Arc<dyn Backend> {
-        Arc::new(DockerBackend::new(name, identity, template, &self.engines))
+    fn backend(
+        &self,
+        name: &str,
+        siblings: &[String],
+        identity: Identity,
+        template: DockerTemplate,
+    ) -> Arc<dyn Backend> {
+        Arc::new(DockerBackend::new(name, identity, template, &self.engines).among(siblings.to_vec()))
+    }
+
+    fn instances(&self) -> Vec<Stray> {
+        let listings = self.engines.all_instances().into_iter().filter(|listing| listing.current);
+        let strays = listings.flat_map(|listing| {
+            let endpoint = listing.endpoint;
+            listing.found.into_iter().map(move |found| Stray {
+                endpoint: endpoint.clone(),
+                scale_set: found.scale_set,
+                instance: found.instance,
+            })
+        });
+        strays.collect()
+    }
+
+    async fn remove_stray(&self, stray: &Stray) -> Result<(), backend::Error> {
+        match self.engines.remove(&stray.endpoint, &stray.instance.id).await {
+            Ok(()) | Err(backend::Error::Gone) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn slots(&self) -> Vec<(String, u32, Option<u32>)> {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::context::Context;
+use super::context::{Context, brief};
 use super::lease::Fence;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
 use crate::telemetry::Metrics;
@@ -65,8 +65,9 @@ impl Writer {
         self.wanted.send_replace(Some(status));
     }
 
-    /// Writes a status now.
+    /// Writes a status now; one that was to be written soon is older, and is not written any more.
     pub async fn write_now(&self, status: RunnerScaleSetStatus) -> Result<(), kube::Error> {
+        self.write(status.clone());
         self.apply(&mut *self.written.lock().await, status).await
     }
 
@@ -80,13 +81,14 @@ impl Writer {
                 () = ended.cancelled() => return,
             }
             sleep(GATHER).await;
+            let next = self.written.lock().await.next();
+            sleep_until(next).await;
             let mut written = self.written.lock().await;
-            sleep_until(written.next()).await;
             let Some(status) = wanted.borrow_and_update().clone() else {
                 continue;
             };
             if let Err(error) = self.apply(&mut written, status).await {
-                warn!(%error, "the status could not be written");
+                warn!(error = brief(&error), "the status could not be written");
                 drop(written);
                 wanted.mark_changed();
                 sleep(PAUSE).await;

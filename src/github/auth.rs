@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::classify::Hop;
 use super::transport::{self, Reply};
 use super::url::ConfigUrl;
-use super::wire::{self, Token};
+use super::wire::{self, Token, WireListedRunner, WireRunnerPage};
 use super::{Credentials, Error};
 
 /// The admin token is renewed this long before it expires (GitHub's own client does so).
@@ -34,6 +34,11 @@ const JWT_LIFE: i64 = 9 * 60;
 /// A fresh registration token may be refused for a moment: the tries that it gets.
 const REGISTRATION: ExponentialBuilder =
     ExponentialBuilder::new().with_min_delay(Duration::from_millis(500)).with_max_times(2).with_jitter();
+
+/// Runners on a page of REST's listing: its maximum.
+const PAGE: usize = 100;
+/// Pages that are read at most: more runners than GitHub lets one group have.
+const MOST_PAGES: usize = 100;
 
 /// What opens the scale-set service, and where that is.
 pub(super) struct AdminToken {
@@ -103,8 +108,9 @@ impl Auth {
         self.admin().await
     }
 
-    async fn connect(&self) -> Result<Arc<AdminToken>, Error> {
-        let credential = match (&self.credentials, &self.key) {
+    /// What REST is asked with: the token itself, or a fresh one of the App's installation.
+    async fn credential(&self) -> Result<String, Error> {
+        match (&self.credentials, &self.key) {
             (Credentials::App { app_id, installation_id, .. }, Some(key)) => {
                 let url = self.config.rest(&[
                     "app",
@@ -112,13 +118,36 @@ impl Auth {
                     &installation_id.to_string(),
                     "access_tokens",
                 ]);
-                self.token(url, &app_jwt(app_id, key)?, "the App's token").await?
+                self.token(url, &app_jwt(app_id, key)?, "the App's token").await
             }
-            (Credentials::Token(token), _) => token.clone(),
-            (Credentials::App { .. }, None) => {
-                return Err(Error::Config("the App has no private key".into()));
+            (Credentials::Token(token), _) => Ok(token.clone()),
+            (Credentials::App { .. }, None) => Err(Error::Config("the App has no private key".into())),
+        }
+    }
+
+    /// All runners that the credential may see, busy and idle, of whatever scale set: page by page, and each page
+    /// counts against the rate limit.
+    pub async fn list_runners(&self) -> Result<Vec<WireListedRunner>, Error> {
+        let credential = self.credential().await?;
+        let mut all = Vec::new();
+        for page in 1..=MOST_PAGES {
+            let mut url = self.config.runners(&[]);
+            url.query_pairs_mut()
+                .append_pair("per_page", &PAGE.to_string())
+                .append_pair("page", &page.to_string());
+            let reply = self.ask(Method::GET, url, ("Bearer", &credential), None).await?;
+            let found: WireRunnerPage = wire::decode(&reply.body, "the list of all runners")?;
+            let last = found.runners.len() < PAGE;
+            all.extend(found.runners);
+            if last {
+                break;
             }
-        };
+        }
+        Ok(all)
+    }
+
+    async fn connect(&self) -> Result<Arc<AdminToken>, Error> {
+        let credential = self.credential().await?;
         let registration =
             self.token(self.config.registration_token(), &credential, "the registration token").await?;
         (|| self.register(&registration))
@@ -147,8 +176,18 @@ impl Auth {
     }
 
     async fn post(&self, url: Url, authorization: (&str, &str), body: Option<Value>) -> Result<Reply, Error> {
-        let asked = format!("POST {}", url.path());
-        let mut request = transport::request(Method::POST, url, authorization, ("controller", 0))?;
+        self.ask(Method::POST, url, authorization, body).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        url: Url,
+        authorization: (&str, &str),
+        body: Option<Value>,
+    ) -> Result<Reply, Error> {
+        let asked = format!("{method} {}", url.path());
+        let mut request = transport::request(method, url, authorization, ("controller", 0))?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
         if let Some(body) = body {
             transport::with_json(&mut request, &body);

@@ -15,8 +15,8 @@ use super::transport::{self, Reply};
 use super::url::{ConfigUrl, below};
 use super::wire::{self, Group, Jit, List, WireJob, WireRunner, WireScaleSet, WireSession};
 use super::{
-    AcquirableJob, Credentials, Deadlines, Error, JitRunner, Message, Network, RunnerReference, ScaleSet,
-    ScaleSetService, Session, WantedScaleSet,
+    AcquirableJob, Credentials, Deadlines, Error, JitRunner, ListedRunner, Message, Network, RunnerReference,
+    ScaleSet, ScaleSetService, Session, WantedScaleSet,
 };
 use crate::runner::JitConfiguration;
 
@@ -285,7 +285,15 @@ impl ScaleSetService for Client {
             let call = Call::of_set(Method::POST, Hop::OpenSession, scale_set_id, &["sessions"]);
             let body = json!({"sessionId": NO_SESSION, "ownerName": owner});
             let reply = self.call_once(call.body(body)).await?;
-            self.session(&reply, scale_set_id, owner)
+            let session = self.session(&reply, scale_set_id, owner);
+            if session.is_err()
+                && let Some(id) = wire::decode::<WireSession>(&reply.body, "the session").ok().map(|wire| wire.id)
+                && !id.is_empty()
+            {
+                // It is open, of no use, and would be in the way of the next.
+                let _ = self.delete_session(scale_set_id, &id).await;
+            }
+            session
         })
         .await
     }
@@ -382,6 +390,11 @@ impl ScaleSetService for Client {
 
     async fn find_runner(&self, name: &str) -> Result<Option<RunnerReference>, Error> {
         within(self.deadlines.control, self.find(name)).await
+    }
+
+    async fn list_runners(&self) -> Result<Vec<ListedRunner>, Error> {
+        let listing = within(self.deadlines.control, self.auth.list_runners()).await?;
+        Ok(listing.into_iter().map(Into::into).collect())
     }
 
     async fn remove_runner(&self, id: i64) -> Result<(), Error> {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use jsonwebtoken::EncodingKey;
+
 use super::Error;
 
 const TOKEN: &str = "github_token";
@@ -44,7 +46,7 @@ impl Credentials {
                 installation_id: text(data, INSTALLATION_ID)?.parse().map_err(|_| {
                     Error::Config(format!("the Secret's `{INSTALLATION_ID}` is not a number"))
                 })?,
-                private_key: text(data, PRIVATE_KEY)?,
+                private_key: rsa_key(text(data, PRIVATE_KEY)?)?,
             }),
             (false, false) => Err(Error::Config(format!(
                 "the Secret has neither `{TOKEN}` nor `{APP_ID}`, `{INSTALLATION_ID}` and `{PRIVATE_KEY}`"
@@ -59,6 +61,13 @@ fn text(data: &BTreeMap<String, Vec<u8>>, key: &str) -> Result<String, Error> {
         Ok("") => Err(Error::Config(format!("the Secret's `{key}` is empty"))),
         Ok(text) => Ok(text.to_owned()),
         Err(_) => Err(Error::Config(format!("the Secret's `{key}` is not text"))),
+    }
+}
+
+fn rsa_key(pem: String) -> Result<String, Error> {
+    match EncodingKey::from_rsa_pem(pem.as_bytes()) {
+        Ok(_) => Ok(pem),
+        Err(_) => Err(Error::Config(format!("the Secret's `{PRIVATE_KEY}` is not an RSA key in PEM"))),
     }
 }
 
@@ -88,10 +97,12 @@ mod tests {
     fn a_secret_holds_one_kind() {
         let token = Credentials::from_secret(&secret(&[(TOKEN, " ghp_planted\n"), ("other", "x")])).unwrap();
         assert_eq!(token, Credentials::Token("ghp_planted".into()));
-        let app = [(APP_ID, "Iv1.abc"), (INSTALLATION_ID, "42"), (PRIVATE_KEY, "planted")];
+        let key = testkit::github::app_private_key();
+        let app = [(APP_ID, "Iv1.abc"), (INSTALLATION_ID, "42"), (PRIVATE_KEY, key)];
         let app = Credentials::from_secret(&secret(&app)).unwrap();
         assert!(matches!(&app, Credentials::App { installation_id: 42, .. }));
-        assert!(!format!("{token:?}{app:?}").contains("planted"));
+        let shown = format!("{token:?}{app:?}");
+        assert!(!shown.contains("planted") && !shown.contains("PRIVATE KEY"));
     }
 
     #[test]
@@ -103,6 +114,7 @@ mod tests {
             (&[(APP_ID, "1"), (PRIVATE_KEY, "planted")], INSTALLATION_ID),
             (&[(APP_ID, "1"), (INSTALLATION_ID, "planted"), (PRIVATE_KEY, "x")], INSTALLATION_ID),
             (&[(INSTALLATION_ID, "1"), (PRIVATE_KEY, "planted")], APP_ID),
+            (&[(APP_ID, "1"), (INSTALLATION_ID, "1"), (PRIVATE_KEY, "planted")], PRIVATE_KEY),
         ] {
             let error = Credentials::from_secret(&secret(keys)).unwrap_err();
             assert!(

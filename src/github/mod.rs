@@ -23,6 +23,6 @@ pub use credentials::Credentials;
 pub use listen::{Audience, ListenEnd, ListenState, ListenTarget, SessionRecord, listen};
 pub use network::{Network, Proxy};
 pub use service::{
-    AcquirableJob, Error, JitRunner, Message, RunnerReference, ScaleSet, ScaleSetService, Session,
-    WantedScaleSet,
+    AcquirableJob, Error, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet, ScaleSetService,
+    Session, WantedScaleSet,
 };

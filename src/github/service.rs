@@ -57,6 +57,9 @@ pub trait ScaleSetService: Send + Sync {
     /// The registration of that name, if there is one.
     async fn find_runner(&self, name: &str) -> Result<Option<RunnerReference>, Error>;
 
+    /// All runners that the credential may see, of whatever scale set. It counts against the rate limit: ask seldom.
+    async fn list_runners(&self) -> Result<Vec<ListedRunner>, Error>;
+
     /// Removes a registration; one that is gone already is a success. [`Error::RunnerBusy`] when it has a job.
     async fn remove_runner(&self, id: i64) -> Result<(), Error>;
 
@@ -149,6 +152,19 @@ pub struct RunnerReference {
     pub name: String,
     /// The scale set that it belongs to.
     pub scale_set_id: i64,
+}
+
+/// A registration, as GitHub's public API lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRunner {
+    /// GitHub's id of the registration.
+    pub id: i64,
+    /// The runner's name.
+    pub name: String,
+    /// Whether its process is connected.
+    pub online: bool,
+    /// Whether it has a job. GitHub is known to say no of a busy one, so that alone proves nothing.
+    pub busy: bool,
 }
 
 /// What went wrong, by what a caller can do about it. No variant carries a credential.

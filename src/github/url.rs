@@ -65,12 +65,18 @@ impl ConfigUrl {
 
     /// Where a registration token comes from.
     pub fn registration_token(&self) -> Url {
+        self.runners(&["registration-token"])
+    }
+
+    /// What REST has of the runners of this organisation, repository or enterprise.
+    pub fn runners(&self, rest: &[&str]) -> Url {
         let mut path = match &self.scope {
             Scope::Enterprise { enterprise } => vec!["enterprises", enterprise],
             Scope::Organization { organization } => vec!["orgs", organization],
             Scope::Repository { owner, repository } => vec!["repos", owner, repository],
         };
-        path.extend(["actions", "runners", "registration-token"]);
+        path.extend(["actions", "runners"]);
+        path.extend(rest);
         self.rest(&path)
     }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::{AcquirableJob, Error, Message, RunnerReference, ScaleSet};
+use super::{AcquirableJob, Error, ListedRunner, Message, RunnerReference, ScaleSet};
 use crate::runner::{Job, JobEvent, JobOutcome, Statistics};
 
 /// What the envelope of job messages is called.
@@ -138,6 +138,28 @@ impl TryFrom<WireScaleSet> for ScaleSet {
             return Err(Error::BadReply("the scale set has no id".into()));
         }
         Ok(ScaleSet { id: wire.id, labels: wire.labels(), name: wire.name })
+    }
+}
+
+/// A page of REST's list of runners.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WireRunnerPage {
+    pub runners: Vec<WireListedRunner>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WireListedRunner {
+    id: i64,
+    name: String,
+    status: String,
+    busy: bool,
+}
+
+impl From<WireListedRunner> for ListedRunner {
+    fn from(wire: WireListedRunner) -> Self {
+        ListedRunner { id: wire.id, name: wire.name, online: wire.status == "online", busy: wire.busy }
     }
 }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::runner::{HostState, Ledger, Runner};
 use placement::Placement;
 
+pub use placement::set_aside;
 pub use policy::{Bounds, Invalid, Policy};
 pub use schedule::Schedule;
 pub use verdict::Verdict;
@@ -119,7 +120,9 @@ pub enum Removal {
     StartTimeout,
     /// `timeouts.job`: even though a job runs.
     JobTimeout,
-    /// The set is suspended, or its maximum is 0.
+    /// GitHub said long ago that its job was over, and it is still there.
+    Overstayed,
+    /// The set is suspended.
     Suspended,
     /// The object is being deleted.
     Deleted,
@@ -142,6 +145,7 @@ impl Removal {
             Removal::Lifetime => "Lifetime",
             Removal::StartTimeout => "StartTimeout",
             Removal::JobTimeout => "JobTimeout",
+            Removal::Overstayed => "Overstayed",
             Removal::Suspended => "Suspended",
             Removal::Deleted => "Deleted",
             Removal::DrainExpired => "DrainExpired",

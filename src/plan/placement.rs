@@ -1,11 +1,13 @@
 //! Where the next runners go: backends in order, on each the host with the most free slots.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
 
 use super::{Action, BackendView, Input, Intake};
-use crate::runner::{Availability, HostState, Ledger};
+use crate::api::condition::reason;
+use crate::runner::{Availability, Failures, HostState, Ledger};
 
 /// Where runners go, and what could not be placed.
 #[derive(Debug, Default)]
@@ -37,7 +39,7 @@ pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
         }
     }
     placement.unplaced = wanted - placement.placed;
-    placement.wake_at.extend(input.ledger.failures().retry_at());
+    placement.wake_at.extend(input.ledger.failures().at_github().and_then(|row| row.retry_at));
     placement
 }
 
@@ -57,10 +59,33 @@ fn ceiling(backend: &BackendView, ledger: &Ledger) -> u32 {
     backend.max_runners.unwrap_or(u32::MAX).saturating_sub(taken)
 }
 
+/// Sets aside the hosts on which starts failed again and again, for as long as each is to be left alone.
+pub fn set_aside(backends: &mut [BackendView], failures: &Failures, now: Timestamp) {
+    for backend in backends {
+        for host in &mut backend.hosts {
+            let Some(row) = failures.on_host(&backend.name, &host.name) else { continue };
+            // The host's own word for the last of them does not tell how long this has gone on.
+            if matches!(host.availability, Availability::BackOff { .. }) && row.last.ends_with(&host.message)
+            {
+                host.message =
+                    format!("{} starts in a row failed since {:.0}: {}", row.length, row.since, host.message);
+            }
+            if host.availability != Availability::Ready {
+                continue;
+            }
+            host.failures = row.length;
+            if let Some(until) = row.retry_at.filter(|at| *at > now) {
+                host.availability = Availability::BackOff { until, reason: reason::START_FAILURES };
+                host.message = row.describe(now);
+            }
+        }
+    }
+}
+
 /// Whether starts wait for a failure to be forgotten, or for the spec to change.
 fn held_back(input: &Input<'_>) -> bool {
-    let failures = input.ledger.failures();
-    failures.retry_at().is_some_and(|at| at > input.now) || version_rejected(input)
+    let row = input.ledger.failures().at_github();
+    row.and_then(|row| row.retry_at).is_some_and(|at| at > input.now) || version_rejected(input)
 }
 
 /// Whether GitHub refused a runner of a template that is still the one to be started.
@@ -90,15 +115,15 @@ fn prepare(input: &Input<'_>, backend: &BackendView, placement: &mut Placement) 
 /// The free places of one backend.
 struct Room<'a> {
     ceiling: u32,
-    /// Free slots on hosts that can take a start now.
-    ready: HashMap<&'a str, u32>,
+    /// Free slots on hosts that can take a start now, and how many starts failed there in a row.
+    ready: HashMap<&'a str, (u32, u32)>,
     /// Free slots on hosts that can take one soon.
     soon: u32,
 }
 
 impl<'a> Room<'a> {
     fn of(backend: &'a BackendView, ledger: &Ledger) -> Room<'a> {
-        let free = |host: &'a HostState| (host.name.as_str(), host.free_slots);
+        let free = |host: &'a HostState| (host.name.as_str(), (host.free_slots, host.failures));
         let with = |wanted: fn(&Availability) -> bool| {
             backend.hosts.iter().filter(move |h| wanted(&h.availability)).map(free)
         };
@@ -106,25 +131,23 @@ impl<'a> Room<'a> {
             ceiling: ceiling(backend, ledger),
             ready: with(|a| *a == Availability::Ready).collect(),
             soon: with(|a| matches!(a, Availability::Unprepared | Availability::Preparing))
-                .fold(0, |sum, (_, slots)| sum.saturating_add(slots)),
+                .fold(0, |sum, (_, (slots, _))| sum.saturating_add(slots)),
         }
     }
 
     fn total(&self) -> u32 {
-        let ready = self.ready.values().fold(0u32, |sum, slots| sum.saturating_add(*slots));
+        let ready = self.ready.values().fold(0u32, |sum, (slots, _)| sum.saturating_add(*slots));
         self.ceiling.min(ready.saturating_add(self.soon))
     }
 
-    /// Takes a place on the host with the most free slots; among equals the first by name.
+    /// Takes a place on the host with the fewest failures and, among those, the most free slots; else the first by name.
     fn take(&mut self) -> Option<String> {
         if self.ceiling == 0 {
             return None;
         }
-        let (name, slots) = self
-            .ready
-            .iter_mut()
-            .filter(|(_, slots)| **slots > 0)
-            .max_by_key(|(name, slots)| (**slots, std::cmp::Reverse(**name)))?;
+        let free = self.ready.iter_mut().filter(|(_, (slots, _))| *slots > 0);
+        let best = free.max_by_key(|(name, (slots, failures))| (Reverse(*failures), *slots, Reverse(**name)));
+        let (name, (slots, _)) = best?;
         *slots -= 1;
         self.ceiling -= 1;
         Some((*name).to_owned())

@@ -7,6 +7,9 @@ use jiff::Timestamp;
 use super::{Action, Bounds, Input, Removal, placement};
 use crate::runner::{Phase, Runner};
 
+/// A runner may go on for so long after its job: it cleans up, and GitHub has been seen to call a job over that ran on.
+const GRACE: Duration = Duration::from_secs(5 * 60);
+
 /// Which runners go.
 #[derive(Debug, Default)]
 pub(super) struct Retreat {
@@ -68,6 +71,7 @@ pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, dema
 fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<Removal> {
     let policy = input.policy;
     let since_job = runner.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
+    let over_since = runner.job_completed_at.unwrap_or(input.now);
     let limits: &[(Option<Duration>, Timestamp, Removal)] = match runner.phase {
         Phase::Pending => {
             &[(Some(policy.start_timeout(&runner.backend)), runner.since, Removal::StartTimeout)]
@@ -76,7 +80,10 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
             (policy.idle_timeout, runner.since, Removal::IdleTimeout),
             (policy.lifetime, runner.created_at, Removal::Lifetime),
         ],
-        Phase::Busy => &[(policy.job_timeout, since_job, Removal::JobTimeout)],
+        Phase::Busy => &[
+            (policy.job_timeout, since_job, Removal::JobTimeout),
+            (runner.job_completed_at.map(|_| GRACE), over_since, Removal::Overstayed),
+        ],
         Phase::Done | Phase::Failed => &[],
     };
     for (limit, since, why) in limits {

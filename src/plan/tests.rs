@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::api::{RunnerScaleSet, RunnerScaleSetSpec};
 use crate::runner::{
-    Availability, Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, Phase, Statistics,
+    Availability, Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, Phase, Remembered,
+    Statistics,
 };
 
 const TEMPLATE: &str = "t1";
@@ -50,10 +51,12 @@ impl World {
     }
 
     fn plan(&self) -> Plan {
+        let mut backends = self.backends.clone();
+        set_aside(&mut backends, self.ledger.failures(), at(self.now));
         plan(&Input {
             policy: &self.policy,
             ledger: &self.ledger,
-            backends: &self.backends,
+            backends: &backends,
             intake: self.intake.clone(),
             now: at(self.now),
         })
@@ -147,6 +150,7 @@ fn backend(name: &str, hosts: &[(&str, u32)]) -> BackendView {
         name: (*name).to_owned(),
         availability: Availability::Ready,
         free_slots: *free_slots,
+        failures: 0,
         message: String::new(),
     };
     BackendView {
@@ -171,6 +175,35 @@ fn removals(plan: &Plan) -> Vec<(&str, Removal)> {
         _ => None,
     });
     names.zip(plan.actions.iter().filter_map(removal)).collect()
+}
+
+/// A status from just before a crash: the job on it was over, GitHub had been told so and had told it.
+#[test]
+fn a_job_that_only_a_status_remembers_is_not_taken_off_the_demand() {
+    let job = |id: &str| Some(Job { id: id.to_owned(), ..Job::default() });
+    let remembered = |name: &str, id: &str| Remembered {
+        name: name.to_owned(),
+        backend: "rack".to_owned(),
+        host: "rack-1".to_owned(),
+        instance_id: Some(format!("id-{name}")),
+        phase: Phase::Busy,
+        since: at(0),
+        job: job(id),
+    };
+    let mut world = World::new(serde_json::json!({}));
+    world.ledger.restore([remembered("linux-gone", "1"), remembered("linux-ended", "2")], at(0));
+    world.assigned(2);
+    world.show("linux-ended", InstanceState::Exited(Exit { code: Some(0), out_of_memory: false, at: at(0) }));
+    for second in [1, 2] {
+        let (backend, host) = ("rack".to_owned(), "rack-1".to_owned());
+        let listing = Observation { backend, host, listed_at: Some(at(second)), instances: Vec::new() };
+        world.ledger.observe(&[listing], at(second));
+    }
+    world.now = 15;
+    world.ledger.observe(&[], at(world.now));
+    let starts = world.step().actions.iter().filter(|a| matches!(a, Action::Start { .. })).count();
+    assert_eq!(starts, 2, "GitHub's two jobs are others");
+    assert_eq!(world.ledger.failures().recent().count(), 0, "no job was lost");
 }
 
 #[test]
@@ -487,6 +520,148 @@ fn failing_starts_are_retried_ever_more_slowly_and_said_so() {
 }
 
 #[test]
+fn a_host_that_refuses_every_start_is_set_aside_and_the_others_take_the_demand_at_once() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 20}));
+    world.backends = vec![backend("rack", &[("bad", 20), ("good", 10)])];
+    world.assigned(3);
+    let mut tries = 0;
+    for second in 0..600 {
+        world.now = second;
+        world.step();
+        for name in world.names(|r| r.operation == Some(Operation::Starting) && r.host == "bad") {
+            world.ledger.start_failed(&name, "EngineError", "no space left", at(second));
+            world.backend_host("rack", "bad").free_slots += 1;
+            tries += 1;
+        }
+        world.up();
+        assert!(second < 1 || world.plan().verdict.met == Some(true), "the good host has it all");
+    }
+    assert!(tries <= 3, "{tries} tries on the bad host while the good one has room");
+}
+
+#[test]
+fn demand_that_idle_runners_leave_alone_is_flagged_and_not_chased() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 10}));
+    world.assigned(2);
+    world.step();
+    world.up();
+    for minute in 0..10 {
+        world.now = minute * 60;
+        world.ledger.observe(&[], at(world.now));
+        let plan = world.step();
+        assert_eq!(starts(&plan), 0);
+        let reason = if minute < 6 { "AsExpected" } else { "PhantomDemand" };
+        assert_eq!(plan.verdict.reason, reason, "after {minute} minutes");
+    }
+    world.busy("linux-001", "a");
+    world.busy("linux-002", "b");
+    world.ledger.observe(&[], at(world.now));
+    assert_eq!(world.step().verdict.met, Some(true));
+}
+
+#[test]
+fn a_drop_in_demand_touches_no_runner_that_is_starting() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 10}));
+    world.assigned(3);
+    world.step();
+    world.assigned(1);
+    for second in [0, 30, 120] {
+        world.now = second;
+        let plan = world.step();
+        assert_eq!((starts(&plan), removals(&plan)), (0, vec![]), "after {second} s");
+    }
+    world.up();
+    assert!(removals(&world.step()).is_empty(), "it is surplus only from now on");
+    world.now = 180;
+    assert_eq!(removals(&world.step()).len(), 2);
+}
+
+#[test]
+fn a_runner_that_is_not_up_in_time_is_removed_and_counted() {
+    let mut world = World::new(serde_json::json!({"timeouts": {"start": "2m"}}));
+    world.assigned(1);
+    world.step();
+    let starting = Instance {
+        id: "id".to_owned(),
+        runner: "linux-001".to_owned(),
+        scale_set_uid: "uid".to_owned(),
+        backend: "rack".to_owned(),
+        host: "rack-1".to_owned(),
+        template_hash: TEMPLATE.to_owned(),
+        created_at: at(0),
+        state: InstanceState::Starting,
+    };
+    world.ledger.start_succeeded(&starting, at(0));
+    world.now = 119;
+    assert!(removals(&world.step()).is_empty());
+    world.now = 120;
+    assert_eq!(removals(&world.step()), [("linux-001", Removal::StartTimeout)]);
+}
+
+#[test]
+fn a_runner_that_is_still_there_long_after_its_job_is_asked_for() {
+    let mut world = World::new(serde_json::json!({}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.busy("linux-001", "job");
+    world.completed("linux-001", "job");
+    world.assigned(0);
+    world.now = 299;
+    assert!(removals(&world.step()).is_empty());
+    world.now = 300;
+    assert_eq!(removals(&world.step()), [("linux-001", Removal::Overstayed)]);
+    assert!(!Removal::Overstayed.forced(), "GitHub may say that the job runs on");
+    world.ledger.found_busy("linux-001", at(300));
+    world.now = 1000;
+    assert!(removals(&world.step()).is_empty());
+}
+
+#[test]
+fn a_runner_that_two_listings_do_not_show_is_gone_and_frees_its_slot() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.assigned(0);
+    world.step();
+    world.up();
+    let list = |world: &mut World, listed_at: Option<i64>| {
+        let observation = Observation {
+            backend: "rack".to_owned(),
+            host: "rack-1".to_owned(),
+            listed_at: listed_at.map(at),
+            instances: Vec::new(),
+        };
+        world.ledger.observe(&[observation], at(world.now));
+        starts(&world.plan())
+    };
+    assert_eq!(list(&mut world, None), 0, "a listing that failed says nothing");
+    assert_eq!(list(&mut world, Some(10)), 0, "one look is not enough");
+    assert_eq!(list(&mut world, Some(10)), 0, "the same look again is no second one");
+    assert_eq!(list(&mut world, Some(40)), 1);
+    assert_eq!(world.ledger.failures().recent().next().map(|f| f.reason), Some("Vanished"));
+    let plan = world.step();
+    assert!(
+        plan.actions.contains(&Action::Collect { runner: "linux-001".into() }),
+        "its registration goes too"
+    );
+}
+
+#[test]
+fn runners_that_crash_before_a_job_are_replaced_ever_more_slowly() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.assigned(0);
+    let mut tries = 0;
+    for second in 0..600 {
+        world.now = second;
+        tries += starts(&world.step());
+        world.up();
+        for name in world.names(|r| r.phase == Phase::Idle) {
+            world.exits(&name, 1);
+        }
+    }
+    assert!((5..=10).contains(&tries), "{tries} tries in 10 minutes");
+}
+
+#[test]
 fn a_rejected_runner_version_stops_starts_until_the_template_changes() {
     let mut world = World::new(serde_json::json!({}));
     world.assigned(1);
@@ -653,7 +828,9 @@ proptest! {
             let occupying = world.names(|r| r.occupies()).len();
             prop_assert!(occupying <= max as usize, "{occupying} runners, maxRunners {max}");
             for (name, why) in removals(&plan) {
-                prop_assert!(before[name] != Phase::Busy, "{name} is busy and goes: {why:?}");
+                // One that overstays is asked for at GitHub first, as every removal that is not forced.
+                let may = before[name] != Phase::Busy || why == Removal::Overstayed;
+                prop_assert!(may, "{name} is busy and goes: {why:?}");
             }
             prop_assert!(plan.capacity <= max as u32);
         }

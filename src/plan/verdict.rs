@@ -31,9 +31,14 @@ pub(super) fn judge(
         return Verdict { met: None, reason, message };
     };
     // While starts fail, a start that is under way is a hope and no runner.
-    let failing = input.ledger.failures().in_a_row() > 0;
+    let failing = failing(input);
     let placed = if failing { counts.up } else { counts.serving + placement.placed };
     let waiting = assigned.saturating_sub(placed);
+    if let (0, Some(since)) = (waiting, input.ledger.demand().phantom_since(input.now)) {
+        let message =
+            format!("idle runners leave assigned jobs alone since {since:.0}; none are started for those");
+        return Verdict { met: Some(false), reason: reason::PHANTOM_DEMAND, message };
+    }
     if waiting == 0 {
         return Verdict { met: Some(true), reason: reason::AS_EXPECTED, message: String::new() };
     }
@@ -63,6 +68,9 @@ fn why(
             "GitHub refuses this version of the runner; no runner is started until the spec changes";
         return (reason::RUNNER_VERSION_REJECTED, message.to_owned());
     }
+    if let Some(row) = input.ledger.failures().at_github() {
+        return (reason::START_FAILURES, row.describe(input.now));
+    }
     if failing {
         return start_failures(input);
     }
@@ -75,14 +83,25 @@ fn why(
     (reason::NO_CAPACITY, "no host has a free slot".to_owned())
 }
 
+/// Whether starts fail wherever they can be made.
+fn failing(input: &Input<'_>) -> bool {
+    let failures = input.ledger.failures();
+    let hosts = || input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b, h)));
+    failures.at_github().is_some()
+        || (hosts().any(|(b, h)| failures.on_host(&b.name, &h.name).is_some())
+            && hosts().all(|(b, h)| {
+                h.availability != Availability::Ready || failures.on_host(&b.name, &h.name).is_some()
+            }))
+}
+
 fn start_failures(input: &Input<'_>) -> (&'static str, String) {
     let failures = input.ledger.failures();
-    let last = failures.recent().next().map_or(String::new(), |f| format!(": {}: {}", f.reason, f.message));
-    let next = match failures.retry_at().filter(|at| *at > input.now) {
-        Some(at) => format!("the next try is at {at:.0}"),
-        None => "it is being tried again".to_owned(),
+    let row = |(backend, host): (&str, &str)| {
+        failures.on_host(backend, host).map(|row| format!("{backend}/{host}: {}", row.describe(input.now)))
     };
-    (reason::START_FAILURES, format!("{} starts in a row failed{last}; {next}", failures.in_a_row()))
+    let hosts =
+        input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b.name.as_str(), h.name.as_str())));
+    (reason::START_FAILURES, hosts.filter_map(row).collect::<Vec<_>>().join("; "))
 }
 
 /// What the hosts say for themselves: the first thing that passes by itself, else the first that needs a hand.

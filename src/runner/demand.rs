@@ -11,6 +11,8 @@ use super::{Runner, Statistics};
 /// GitHub gives up on a runner after about 10 minutes of silence; until then it counts the dead runner's job as
 /// running, and no other runner can have it.
 const DEAD_RUNNER: Duration = Duration::from_secs(15 * 60);
+/// A runner takes a job within seconds of both being there; GitHub assigns one anew after 5 minutes.
+const PHANTOM_AFTER: Duration = Duration::from_secs(6 * 60);
 /// Within this, GitHub's messages about a runner that ended have come.
 const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
 
@@ -18,8 +20,10 @@ const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Demand {
     latest: Option<(Statistics, Timestamp)>,
-    /// Jobs whose runner ended and whose completion GitHub has not told yet, by job id: since when.
+    /// Jobs whose runner ended and whose completion GitHub has not told yet, by job id: for how long that is believed.
     ended: BTreeMap<String, Timestamp>,
+    /// Since when idle runners leave assigned jobs alone.
+    untaken_since: Option<Timestamp>,
     /// Runners that ended cleanly, and whose job, if there was one, is not known yet.
     unexplained: BTreeMap<String, (Runner, Timestamp)>,
 }
@@ -36,18 +40,37 @@ impl Demand {
         self.latest.map(|(s, _)| s.assigned.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX)))
     }
 
-    /// When the next correction runs out by itself.
+    /// Since when idle runners leave assigned jobs alone, if that is long enough to be no delay any more.
+    pub fn phantom_since(&self, now: Timestamp) -> Option<Timestamp> {
+        self.untaken_since.filter(|since| *since + PHANTOM_AFTER <= now)
+    }
+
+    /// When time alone changes what this says.
     pub fn settles_at(&self) -> Option<Timestamp> {
-        self.unexplained.values().map(|(_, at)| *at + MESSAGES_ARRIVE).min()
+        let messages = self.unexplained.values().map(|(_, at)| *at + MESSAGES_ARRIVE);
+        let untaken = self.untaken_since.map(|since| since + PHANTOM_AFTER);
+        messages.chain(self.ended.values().copied()).chain(untaken).min()
+    }
+
+    /// Notes whether idle runners leave assigned jobs alone.
+    pub(super) fn compare(&mut self, idle: u32, busy: u32, now: Timestamp) {
+        if idle > 0 && self.assigned().is_some_and(|assigned| assigned > busy) {
+            self.untaken_since.get_or_insert(now);
+        } else {
+            self.untaken_since = None;
+        }
     }
 
     pub(super) fn count(&mut self, statistics: Statistics, now: Timestamp) {
         self.latest = Some((statistics, now));
     }
 
+    /// A runner that was not killed reported its job's end before its own: GitHub's counts lag behind for a moment only,
+    /// and an earlier controller may have heard of it already.
     pub(super) fn ended_with_job(&mut self, runner: &Runner, now: Timestamp) {
         let Some(job) = &runner.job else { return };
-        self.ended.insert(job.id.clone(), now);
+        let dead = runner.exit.as_ref().is_none_or(|exit| exit.out_of_memory || exit.killed());
+        self.ended.insert(job.id.clone(), now + if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE });
     }
 
     pub(super) fn ended_unexplained(&mut self, runner: &Runner, now: Timestamp) {
@@ -56,7 +79,7 @@ impl Demand {
 
     pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
         if self.unexplained.remove(runner).is_some() {
-            self.ended.insert(job_id.to_owned(), now);
+            self.ended.insert(job_id.to_owned(), now + MESSAGES_ARRIVE);
         }
     }
 
@@ -67,7 +90,7 @@ impl Demand {
 
     /// Gives up waiting for messages that should have come: a runner that ended cleanly without a job is a failure.
     pub(super) fn settle(&mut self, now: Timestamp, failures: &mut Failures) {
-        self.ended.retain(|_, at| *at + DEAD_RUNNER > now);
+        self.ended.retain(|_, until| *until > now);
         let (late, waiting) = std::mem::take(&mut self.unexplained)
             .into_iter()
             .partition(|(_, (_, at))| *at + MESSAGES_ARRIVE <= now);

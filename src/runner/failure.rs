@@ -1,6 +1,6 @@
 //! What failed, and how long starts are held back for it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,6 +38,8 @@ pub struct Failure {
     pub at: Timestamp,
     /// Whether the next start waits for it.
     holds_back: bool,
+    /// Whether GitHub is to blame, and not the host.
+    by_github: bool,
     /// The template that failed.
     template_hash: String,
 }
@@ -53,12 +55,22 @@ impl Failure {
             exit_code: runner.exit.as_ref().and_then(|e| e.code),
             at,
             holds_back: true,
+            by_github: false,
             template_hash: runner.template_hash.clone(),
         }
     }
 
     pub(super) fn start(runner: &Runner, reason: &'static str, message: &str, at: Timestamp) -> Failure {
         Failure::new(runner, reason, message.to_owned(), at)
+    }
+
+    pub(super) fn registration(
+        runner: &Runner,
+        reason: &'static str,
+        message: &str,
+        at: Timestamp,
+    ) -> Failure {
+        Failure { by_github: true, ..Failure::start(runner, reason, message, at) }
     }
 
     pub(super) fn job_lost(runner: &Runner, at: Timestamp) -> Failure {
@@ -102,13 +114,63 @@ fn describe(exit: &Exit) -> String {
     }
 }
 
+/// Whose fault a failed start is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Blame {
+    /// The host's, or that of what runs there: that host is left alone for a while.
+    Host(String, String),
+    /// GitHub's: nothing is started for a while.
+    GitHub,
+}
+
+/// Failed starts in a row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Row {
+    /// How many.
+    pub length: u32,
+    /// When the first of them was.
+    pub since: Timestamp,
+    /// When the last of them was.
+    last_at: Timestamp,
+    /// Not before this is it tried again.
+    pub retry_at: Option<Timestamp>,
+    /// What the last one was.
+    pub last: String,
+}
+
+impl Row {
+    /// Starts that were made together and fail together count once.
+    fn add(&mut self, failure: &Failure) {
+        if self.retry_at.is_some_and(|retry_at| failure.at < retry_at) {
+            return;
+        }
+        if self.length == 0 || self.last_at + FORGOTTEN_AFTER < failure.at {
+            *self = Row { since: failure.at, ..Row::default() };
+        }
+        self.length += 1;
+        self.last_at = failure.at;
+        self.retry_at = delay(self.length).map(|delay| failure.at + delay);
+        self.last = format!("{}: {}", failure.reason, failure.message);
+    }
+
+    /// What is to be told of it.
+    pub fn describe(&self, now: Timestamp) -> String {
+        let next = match self.retry_at.filter(|at| *at > now) {
+            Some(at) => format!("the next try is at {at:.0}"),
+            None => "it is being tried again".to_owned(),
+        };
+        format!(
+            "{} starts in a row failed since {:.0}, the last with {}; {next}",
+            self.length, self.since, self.last
+        )
+    }
+}
+
 /// The failures of one scale set.
 #[derive(Debug, Default)]
 pub struct Failures {
     recent: VecDeque<Failure>,
-    in_a_row: u32,
-    last_at: Option<Timestamp>,
-    retry_at: Option<Timestamp>,
+    rows: HashMap<Blame, Row>,
     rejected_template: Option<String>,
     noted: u64,
 }
@@ -124,14 +186,14 @@ impl Failures {
         self.noted
     }
 
-    /// How many starts failed in a row.
-    pub fn in_a_row(&self) -> u32 {
-        self.in_a_row
+    /// The starts that failed in a row on a host, if any.
+    pub fn on_host(&self, backend: &str, host: &str) -> Option<&Row> {
+        self.rows.get(&Blame::Host(backend.to_owned(), host.to_owned()))
     }
 
-    /// Starts are held back until then.
-    pub fn retry_at(&self) -> Option<Timestamp> {
-        self.retry_at
+    /// The starts that failed in a row because of GitHub, if any.
+    pub fn at_github(&self) -> Option<&Row> {
+        self.rows.get(&Blame::GitHub)
     }
 
     /// The template whose runner GitHub refused as too old.
@@ -141,32 +203,23 @@ impl Failures {
 
     /// Starts over: the spec or what it refers to was changed.
     pub fn forgive(&mut self) {
-        self.in_a_row = 0;
-        self.retry_at = None;
+        self.rows.clear();
         self.rejected_template = None;
     }
 
-    pub(super) fn succeeded(&mut self) {
-        self.in_a_row = 0;
-        self.retry_at = None;
-    }
-
-    /// Starts that were made together and fail together count once.
-    fn hold_back(&mut self, at: Timestamp) {
-        if self.retry_at.is_some_and(|retry_at| at < retry_at) {
-            return;
-        }
-        if self.last_at.is_some_and(|last| last + FORGOTTEN_AFTER < at) {
-            self.in_a_row = 0;
-        }
-        self.last_at = Some(at);
-        self.in_a_row += 1;
-        self.retry_at = delay(self.in_a_row).map(|delay| at + delay);
+    /// A runner on that host came to a job.
+    pub(super) fn succeeded(&mut self, backend: &str, host: &str) {
+        self.rows.remove(&Blame::Host(backend.to_owned(), host.to_owned()));
+        self.rows.remove(&Blame::GitHub);
     }
 
     pub(super) fn note(&mut self, failure: Failure) {
         if failure.holds_back {
-            self.hold_back(failure.at);
+            let blame = match failure.by_github {
+                true => Blame::GitHub,
+                false => Blame::Host(failure.backend.clone(), failure.host.clone()),
+            };
+            self.rows.entry(blame).or_default().add(&failure);
         }
         if failure.reason == reason::RUNNER_VERSION_REJECTED {
             self.rejected_template = Some(failure.template_hash.clone());
@@ -174,6 +227,13 @@ impl Failures {
         self.noted += 1;
         self.recent.push_front(failure);
         self.recent.truncate(SHOWN);
+    }
+
+    /// Adds to the report of a runner's failure what the runner printed last.
+    pub(super) fn add_log(&mut self, runner: &str, log: &str) {
+        if let Some(failure) = self.recent.iter_mut().find(|failure| failure.runner == runner) {
+            failure.message = format!("{}; it printed last: {log}", failure.message);
+        }
     }
 }
 
@@ -196,27 +256,34 @@ mod tests {
         Failure::start(&runner, "EngineError", "no", at(second))
     }
 
+    fn retry_at(failures: &Failures) -> Option<Timestamp> {
+        failures.on_host("b", "h").unwrap().retry_at
+    }
+
     #[test]
     fn the_first_failure_is_free_and_each_further_one_waits_longer() {
         let mut failures = Failures::default();
         failures.note(start_failure(0));
-        assert_eq!(failures.retry_at(), None);
+        assert_eq!(retry_at(&failures), None);
         let mut now = 0;
         let mut waits = Vec::new();
         for _ in 0..9 {
             failures.note(start_failure(now));
-            let retry_at = failures.retry_at().unwrap();
+            let retry_at = retry_at(&failures).unwrap();
             waits.push(retry_at.as_second() - now);
             now = retry_at.as_second();
         }
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+        assert!(failures.on_host("b", "other").is_none() && failures.at_github().is_none());
+        failures.succeeded("b", "h");
+        assert!(failures.on_host("b", "h").is_none());
     }
 
     #[test]
     fn failures_of_one_wave_count_once() {
         let mut failures = Failures::default();
         (0..30).for_each(|_| failures.note(start_failure(0)));
-        assert_eq!(failures.retry_at(), Some(at(5)));
+        assert_eq!(retry_at(&failures), Some(at(5)));
         assert_eq!(failures.recent().count(), SHOWN);
     }
 }

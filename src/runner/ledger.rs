@@ -79,6 +79,11 @@ impl Ledger {
         self.runners.get(name)
     }
 
+    /// The names of all runners that are there, or were lately.
+    pub fn known_names(&self) -> impl Iterator<Item = &str> {
+        self.runners.keys().chain(self.retired.keys()).map(String::as_str)
+    }
+
     /// What GitHub asks for.
     pub fn demand(&self) -> &Demand {
         &self.demand
@@ -117,6 +122,10 @@ impl Ledger {
         }
         self.notice_missing(observations, now);
         self.demand.settle(now, &mut self.failures);
+        let up = |phase| self.runners.values().filter(|r| r.serves() && r.phase == phase).count();
+        let (idle, busy) = (up(Phase::Idle), up(Phase::Busy));
+        let count = |runners| u32::try_from(runners).unwrap_or(u32::MAX);
+        self.demand.compare(count(idle), count(busy), now);
     }
 
     fn observe_instance(&mut self, instance: &Instance, listed_at: Option<Timestamp>, now: Timestamp) {
@@ -148,12 +157,7 @@ impl Ledger {
             if !runner.occupies() || runner.operation.is_some() {
                 continue;
             }
-            let Some(listed_at) = observations
-                .iter()
-                .filter(|o| o.backend == runner.backend && o.host == runner.host)
-                .find(|o| o.instances.iter().all(|i| i.runner != runner.name))
-                .and_then(|o| o.listed_at)
-            else {
+            let Some(listed_at) = listed_without(observations, runner) else {
                 runner.missing_since = None;
                 continue;
             };
@@ -177,7 +181,11 @@ impl Ledger {
             return;
         };
         let exit = runner.exit.clone();
-        if runner.phase == Phase::Busy {
+        if exit.is_none() && runner.template_hash.is_empty() {
+            // No host ever showed it, only a status remembers it: the controller that wrote that has heard and said
+            // what became of it since.
+            runner.enter(Phase::Done, now);
+        } else if runner.phase == Phase::Busy {
             runner.enter(Phase::Done, now);
             if runner.job_completed_at.is_none() {
                 self.demand.ended_with_job(runner, now);
@@ -185,7 +193,7 @@ impl Ledger {
                     self.failures.note(Failure::job_lost(runner, now));
                 }
             } else {
-                self.failures.succeeded();
+                self.failures.succeeded(&runner.backend, &runner.host);
             }
         } else if runner.operation == Some(Operation::Removing) {
             runner.enter(Phase::Done, now);
@@ -231,7 +239,6 @@ impl Ledger {
     }
 
     fn job_started(&mut self, job: &Job, runner_name: &str, runner_id: i64, now: Timestamp) {
-        self.failures.succeeded();
         self.demand.started(runner_name, &job.id, now);
         let over = self.seen.contains(&(job.id.clone(), 3));
         let Some(runner) = self.runners.get_mut(runner_name) else {
@@ -240,6 +247,7 @@ impl Ledger {
         if runner_id > 0 && runner.registration == Registration::Unknown {
             runner.registration = Registration::Present(runner_id);
         }
+        self.failures.succeeded(&runner.backend, &runner.host);
         runner.job = Some(job.clone());
         if runner.enter(Phase::Busy, now) && over {
             runner.job_completed_at = Some(now);
@@ -302,6 +310,20 @@ impl Ledger {
         }
     }
 
+    /// GitHub did not register it, for the reason given: there is no instance of it.
+    pub fn registration_failed(&mut self, name: &str, reason: &'static str, message: &str, now: Timestamp) {
+        let Some(runner) = self.runners.get_mut(name) else { return };
+        runner.operation = None;
+        runner.enter(Phase::Failed, now);
+        let failure = Failure::registration(runner, reason, message, now);
+        self.failures.note(failure);
+    }
+
+    /// What a runner that failed printed last.
+    pub fn add_log(&mut self, name: &str, log: &str) {
+        self.failures.add_log(name, log);
+    }
+
     /// Its removal begins.
     pub fn begin_removal(&mut self, name: &str) {
         if let Some(runner) = self.runners.get_mut(name) {
@@ -341,6 +363,7 @@ impl Ledger {
         if let Some(runner) = self.runners.get_mut(name) {
             runner.operation = None;
             runner.retry_at = Some(now + BUSY_RETRY);
+            runner.job_completed_at = None;
             runner.enter(Phase::Busy, now);
         }
     }
@@ -373,4 +396,17 @@ impl Ledger {
     fn forget_retired(&mut self, now: Timestamp) {
         self.retired.retain(|_, at| *at + RETIRED_FOR > now);
     }
+}
+
+/// When the host of a runner was last listed, if the runner was not there. A host that is not among those of the spec
+/// any more cannot be asked: then it is when the last of all others was.
+fn listed_without(observations: &[Observation], runner: &Runner) -> Option<Timestamp> {
+    let host = |o: &&Observation| o.backend == runner.backend && o.host == runner.host;
+    let known = observations.iter().any(|o| host(&o));
+    let candidates = || observations.iter().filter(|o| !known || host(o));
+    let shown = candidates().any(|o| o.instances.iter().any(|i| i.runner == runner.name));
+    if shown || candidates().any(|o| o.listed_at.is_none()) {
+        return None;
+    }
+    candidates().filter_map(|o| o.listed_at).min()
 }

@@ -15,7 +15,7 @@ mod recent;
 mod record;
 
 pub use demand::Demand;
-pub use failure::{Failure, Failures};
+pub use failure::{Failure, Failures, Row};
 pub use host::{Availability, HostState};
 pub use identity::{Identity, runner_name};
 pub use instance::{Exit, Instance, InstanceState};

@@ -115,6 +115,15 @@ impl Runner {
         runner
     }
 
+    /// Whether GitHub has a registration of it, as far as is known: what an earlier controller started has one.
+    pub fn is_registered(&self) -> bool {
+        match self.registration {
+            Registration::Present(_) => true,
+            Registration::Unknown => self.instance_id.is_some(),
+            Registration::Absent => false,
+        }
+    }
+
     /// Whether it takes a slot.
     pub fn occupies(&self) -> bool {
         self.phase.occupies()

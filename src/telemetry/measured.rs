@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::Metrics;
 use crate::github::{
-    AcquirableJob, Error, JitRunner, Message, RunnerReference, ScaleSet, ScaleSetService, Session,
-    WantedScaleSet,
+    AcquirableJob, Error, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet, ScaleSetService,
+    Session, WantedScaleSet,
 };
 
 /// Tells whether this process may act at this moment.
@@ -140,6 +140,10 @@ impl ScaleSetService for Measured {
         self.measure("find_runner", self.service.find_runner(name)).await
     }
 
+    async fn list_runners(&self) -> Result<Vec<ListedRunner>, Error> {
+        self.measure("list_runners", self.service.list_runners()).await
+    }
+
     async fn remove_runner(&self, id: i64) -> Result<(), Error> {
         self.measure("remove_runner", self.service.remove_runner(id)).await
     }
@@ -198,6 +202,9 @@ mod tests {
         }
         async fn find_runner(&self, _: &str) -> Result<Option<RunnerReference>, Error> {
             Err(Error::AuthRejected(String::new()))
+        }
+        async fn list_runners(&self) -> Result<Vec<ListedRunner>, Error> {
+            Ok(Vec::new())
         }
         async fn remove_runner(&self, _: i64) -> Result<(), Error> {
             Err(Error::RunnerBusy)

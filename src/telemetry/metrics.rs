@@ -41,6 +41,13 @@ pub struct SetLabels {
 pub struct SetGauges {
     /// GitHub's last counts. None: there are none yet, and what is shown stays.
     pub statistics: Option<Statistics>,
+    /// The runners that are registered. As the ledger has them, as are the next two: GitHub tells its counts only with
+    /// a job's message, and a spare that comes up brings none.
+    pub registered_runners: u32,
+    /// Of these, those with a job.
+    pub busy_runners: u32,
+    /// Those that are up and have none.
+    pub idle_runners: u32,
     /// The spares asked for, schedule applied.
     pub min_runners: u32,
     /// The ceiling, schedule applied.
@@ -98,9 +105,9 @@ struct JobLabels {
 const SIZES: [(&str, &str, SizeOf); 8] = [
     ("gha_assigned_jobs", "Jobs assigned to the scale set", |s| s.statistics.map(|s| s.assigned)),
     ("gha_running_jobs", "Jobs running, or about to", |s| s.statistics.map(|s| s.running)),
-    ("gha_registered_runners", "Runners registered at GitHub", |s| s.statistics.map(|s| s.registered_runners)),
-    ("gha_busy_runners", "Registered runners with a job", |s| s.statistics.map(|s| s.busy_runners)),
-    ("gha_idle_runners", "Registered runners without a job", |s| s.statistics.map(|s| s.idle_runners)),
+    ("gha_registered_runners", "Runners registered at GitHub", |s| Some(s.registered_runners)),
+    ("gha_busy_runners", "Registered runners with a job", |s| Some(s.busy_runners)),
+    ("gha_idle_runners", "Registered runners without a job", |s| Some(s.idle_runners)),
     ("gha_min_runners", "Idle runners kept on top of the jobs in hand", |s| Some(s.min_runners)),
     ("gha_max_runners", "Ceiling of the scale set", |s| Some(s.max_runners)),
     ("gha_desired_runners", "Runners wanted by the last decision", |s| Some(s.desired_runners)),
@@ -123,6 +130,7 @@ struct Families {
     starts: Family<[Word; 2], Counter>,
     start_latency: Histograms<[Word; 1]>,
     removals: Family<[Word; 1], Counter>,
+    orphans: Family<[Word; 1], Counter>,
     host_slots: Family<[(&'static str, String); 2], Gauge>,
     status_writes: Counter,
     /// When the last poll of each scale set came back.
@@ -173,6 +181,7 @@ impl Families {
             start_latency: histograms(r, "paddock_start_latency_seconds",
                 "Stretches of the way from demand to a running job", || Histogram::new(START)),
             removals: add(r, "paddock_runner_removals", "Runners removed", Family::default()),
+            orphans: add(r, "paddock_orphans_found", "What nobody spoke for any more", Family::default()),
             host_slots: add(r, "paddock_host_slots", "Slots of a host", Family::default()),
             status_writes: add(r, "paddock_status_writes", "Writes of a scale set's status", Counter::default()),
             polls: Mutex::default(),
@@ -315,6 +324,11 @@ impl Metrics {
         self.0.removals.get_or_create(&[("reason", reason)]).inc();
     }
 
+    /// Something was found that nobody speaks for any more: an `instance` or a `registration`.
+    pub fn orphan(&self, kind: &'static str) {
+        self.0.orphans.get_or_create(&[("kind", kind)]).inc();
+    }
+
     /// The slots of a host; `host` is what tells it from all others.
     pub fn host_slots(&self, host: &str, used: u32, free: Option<u32>) {
         for (labels, slots) in slot_labels(host).iter().zip([Some(used), free]) {
@@ -393,8 +407,15 @@ mod tests {
         let metrics = Metrics::new();
         let second = Duration::from_secs(1);
         let statistics = Statistics { assigned: 5, ..Statistics::default() };
-        let sizes =
-            SetGauges { statistics: Some(statistics), min_runners: 2, max_runners: 9, desired_runners: 7 };
+        let sizes = SetGauges {
+            statistics: Some(statistics),
+            registered_runners: 4,
+            busy_runners: 3,
+            idle_runners: 1,
+            min_runners: 2,
+            max_runners: 9,
+            desired_runners: 7,
+        };
         metrics.set(&linux(), &sizes);
         metrics.job_started(&linux(), Some(second));
         metrics.job_completed(&linux(), JobOutcome::Failed, Some(second));
@@ -419,9 +440,9 @@ mod tests {
         let expected = [
             format!("gha_assigned_jobs{{{set}}} 5"),
             format!("gha_running_jobs{{{set}}} 0"),
-            format!("gha_registered_runners{{{set}}} 0"),
-            format!("gha_busy_runners{{{set}}} 0"),
-            format!("gha_idle_runners{{{set}}} 0"),
+            format!("gha_registered_runners{{{set}}} 4"),
+            format!("gha_busy_runners{{{set}}} 3"),
+            format!("gha_idle_runners{{{set}}} 1"),
             format!("gha_min_runners{{{set}}} 2"),
             format!("gha_max_runners{{{set}}} 9"),
             format!("gha_desired_runners{{{set}}} 7"),

@@ -3,18 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::github::{DEFAULT_TOKEN, Endpoint, JobResult, JobSpec, JobStatus, SimGithub};
+use testkit::github::{Endpoint, JobResult, JobSpec, JobStatus};
 
-use crate::harness::{Lab, Manifest, PATIENCE, lab};
+use crate::harness::{Lab, Manifest, PATIENCE, github, lab};
 
 /// After its exit, no container stays for longer.
 const CLEARED_WITHIN: Duration = Duration::from_secs(2);
-
-/// A simulated GitHub whose token the Secret `github` holds.
-async fn github(lab: &Lab) -> SimGithub {
-    lab.secret("github", [("github_token", DEFAULT_TOKEN)]).await;
-    SimGithub::builder().small_jit().start().await.unwrap()
-}
 
 #[tokio::test]
 async fn the_sample_runs_five_jobs_at_once_and_leaves_nothing() {
@@ -24,11 +18,12 @@ async fn the_sample_runs_five_jobs_at_once_and_leaves_nothing() {
         let record = lab.record("linux");
         lab.apply(&Manifest::sample(&github.config_url("acme")).spec(json!({"labels": ["x64", "large"]})))
             .await;
-        lab.until_is("linux", "Ready", "True", None).await;
-        let labels = github.look(|s| {
+        let ready = lab.until_is("linux", "Ready", "True", None).await;
+        let (id, labels) = github.look(|s| {
             let set = s.scale_set("linux").expect("the scale set is at GitHub");
-            set.labels.iter().map(|l| l.name.clone()).collect::<Vec<_>>()
+            (set.id, set.labels.iter().map(|l| l.name.clone()).collect::<Vec<_>>())
         });
+        assert_eq!(ready.status.unwrap().scale_set_id, Some(id));
         assert_eq!(labels, ["linux", "x64", "large"]);
         assert_eq!(columns(lab).await, ["linux", "0", "0", "0", "0", "0", "True"]);
 

@@ -6,5 +6,19 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../github/gateways.rs"]
+mod gateways;
+
+mod changes;
+mod deletion;
+mod failures;
 mod fleet;
 mod harness;
+mod network;
+mod queue;
+mod restart;
+mod secrets;
+mod trouble;
+mod variants;
+mod witness;
+mod writes;

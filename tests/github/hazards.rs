@@ -203,7 +203,8 @@ async fn h7_what_must_not_be_empty_is_a_bad_reply() {
     for field in ["sessionId", "messageQueueUrl", "messageQueueAccessToken"] {
         github.inject(Fault::null_fields(Endpoint::OpenSession, [field]).times(1));
         bad(client.open_session(set.id, "tester", None).await.err(), field);
-        github.drop_session(SET).unwrap();
+        // One that can be named is not left in the way of the next.
+        assert_eq!(github.drop_session(SET).is_ok(), field == "sessionId", "{field}");
     }
     for field in ["encodedJITConfig", "runner"] {
         github.inject(Fault::drop_fields(Endpoint::JitConfig, [field]).times(1));

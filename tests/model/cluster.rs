@@ -87,7 +87,10 @@ impl Cluster {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match (method.as_str(), parts.as_slice()) {
             ("GET", ["api", "v1", "namespaces", _, "secrets", _]) => ok(&secret()),
-            ("PATCH", ["apis", "paddock.dev", "v1alpha1", "namespaces", _, "runnerscalesets", name, rest @ ..]) => {
+            (
+                "PATCH",
+                ["apis", "paddock.dev", "v1alpha1", "namespaces", _, "runnerscalesets", name, rest @ ..],
+            ) => {
                 let set = (0..self.objects.len()).find(|set| self::name(*set) == **name);
                 match set.filter(|set| self.objects[*set].is_some()) {
                     Some(set) if rest.first() == Some(&"status") => self.apply_status(set, body),
@@ -122,7 +125,8 @@ impl Cluster {
         if wanted["resourceVersion"].as_str() != object.metadata.resource_version.as_deref() {
             return refused(StatusCode::CONFLICT, "Conflict");
         }
-        object.metadata.finalizers = serde_json::from_value(wanted["finalizers"].clone()).expect("finalizers");
+        object.metadata.finalizers =
+            serde_json::from_value(wanted["finalizers"].clone()).expect("finalizers");
         let metadata = serde_json::to_value(&object.metadata).expect("metadata has a JSON form");
         self.touch(set);
         self.let_go(set);
@@ -158,20 +162,31 @@ pub fn uid(set: usize) -> String {
 }
 
 fn object(number: usize, set: &SetSetup, setup: &Setup, now: Timestamp) -> RunnerScaleSet {
-    let backends: Vec<Value> = set.backends.iter().enumerate().map(|(at, backend)| {
-        let hosts: Vec<Value> = backend.hosts.iter().map(|host| {
-            let mut value = json!({"name": format!("host-{host}"), "endpoint": format!("unix:///{host}")});
-            if let Some(slots) = setup.hosts[*host].slots {
-                value["maxRunners"] = slots.into();
+    let backends: Vec<Value> = set
+        .backends
+        .iter()
+        .enumerate()
+        .map(|(at, backend)| {
+            let hosts: Vec<Value> = backend
+                .hosts
+                .iter()
+                .map(|host| {
+                    let mut value =
+                        json!({"name": format!("host-{host}"), "endpoint": format!("unix:///{host}")});
+                    if let Some(slots) = setup.hosts[*host].slots {
+                        value["maxRunners"] = slots.into();
+                    }
+                    value
+                })
+                .collect();
+            let mut value =
+                json!({"name": format!("backend-{at}"), "docker": {"image": "runner:1", "hosts": hosts}});
+            if let Some(max) = backend.max {
+                value["maxRunners"] = max.into();
             }
             value
-        }).collect();
-        let mut value = json!({"name": format!("backend-{at}"), "docker": {"image": "runner:1", "hosts": hosts}});
-        if let Some(max) = backend.max {
-            value["maxRunners"] = max.into();
-        }
-        value
-    }).collect();
+        })
+        .collect();
     let seconds = |seconds: u32| format!("{seconds}s");
     let spec = json!({
         "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},

@@ -115,7 +115,11 @@ pub enum End {
 
 impl GitHub {
     pub fn new(setup: &Setup) -> GitHub {
-        let set = |number| ScaleSet { name: crate::cluster::name(number), next_message: 100, ..ScaleSet::default() };
+        let set = |number| ScaleSet {
+            name: crate::cluster::name(number),
+            next_message: 100,
+            ..ScaleSet::default()
+        };
         GitHub {
             sets: (0..setup.sets.len()).map(set).collect(),
             registrations: BTreeMap::new(),
@@ -145,7 +149,8 @@ impl GitHub {
         Statistics {
             available: jobs(|job| job.state == JobState::Offered),
             acquired: 0,
-            assigned: jobs(|job| job.state == JobState::Assigned) + self.sets[set].jobs.iter().filter(|j| running(j)).count() as u32,
+            assigned: jobs(|job| job.state == JobState::Assigned)
+                + self.sets[set].jobs.iter().filter(|j| running(j)).count() as u32,
             running: self.sets[set].jobs.iter().filter(|j| running(j)).count() as u32,
             registered_runners: runners(|_| true),
             busy_runners: runners(|r| r.state == Presence::Busy),
@@ -156,7 +161,12 @@ impl GitHub {
 
 impl JobRecord {
     fn job(&self) -> Job {
-        Job { id: self.id.clone(), display_name: self.id.clone(), repository: "acme/app".into(), ..Job::default() }
+        Job {
+            id: self.id.clone(),
+            display_name: self.id.clone(),
+            repository: "acme/app".into(),
+            ..Job::default()
+        }
     }
 }
 
@@ -167,8 +177,15 @@ impl State {
             let id = format!("job-{}", self.number());
             let since = self.now;
             self.github.sets[set].jobs.push(JobRecord {
-                id, seconds, hangs, since,
-                state: JobState::Queued, tries: 0, silent: None, cancelled: false, told_over: false,
+                id,
+                seconds,
+                hangs,
+                since,
+                state: JobState::Queued,
+                tries: 0,
+                silent: None,
+                cancelled: false,
+                told_over: false,
             });
         }
         self.offer(set);
@@ -195,15 +212,10 @@ impl State {
         if !self.github.broker {
             return;
         }
-        let mut assigned = self.github.count(set).assigned;
-        let capacity = self.github.sets[set].capacity;
+        let room = self.github.sets[set].capacity.saturating_sub(self.github.count(set).assigned);
         let waiting: Vec<usize> = self.jobs_in(set, &JobState::Queued);
-        for job in waiting {
-            if assigned >= capacity {
-                return;
-            }
+        for job in waiting.into_iter().take(room as usize) {
             self.assign_job(set, job);
-            assigned += 1;
         }
     }
 
@@ -222,7 +234,6 @@ impl State {
         scale_set.unsent.push(JobEvent::Assigned { job: job.job() });
         let id = job.id.clone();
         self.note(|| format!("GitHub assigns {id} to set {set}"));
-
     }
 
     /// The older model: the set takes what it was offered.
@@ -239,7 +250,10 @@ impl State {
     }
 
     pub fn offered(&self, set: usize) -> Vec<i64> {
-        self.jobs_in(set, &JobState::Offered).into_iter().map(|n| i64::try_from(n).expect("few") + 1).collect()
+        self.jobs_in(set, &JobState::Offered)
+            .into_iter()
+            .map(|n| i64::try_from(n).expect("few") + 1)
+            .collect()
     }
 
     /// A runner that is there asks for a job.
@@ -257,7 +271,11 @@ impl State {
         job.state = JobState::Running { registration };
         job.since = now;
         let about = Job { runner_assigned_at: Some(now), ..job.job() };
-        scale_set.unsent.push(JobEvent::Started { job: about, runner_name: name.clone(), runner_id: registration });
+        scale_set.unsent.push(JobEvent::Started {
+            job: about,
+            runner_name: name.clone(),
+            runner_id: registration,
+        });
         let id = job.id.clone();
         self.note(|| format!("{name} takes {id}"));
 
@@ -277,7 +295,6 @@ impl State {
         if let Some(registration) = registration {
             self.github.registrations.remove(&registration);
         }
-
     }
 
     /// GitHub says that a job is over, which it may be or not.
@@ -296,7 +313,6 @@ impl State {
         let job = &mut scale_set.jobs[number];
         if !std::mem::replace(&mut job.told_over, true) {
             scale_set.unsent.push(JobEvent::Completed { job: job.job(), runner_name, outcome });
-
         }
     }
 
@@ -306,7 +322,9 @@ impl State {
             JobState::Running { .. } => self.github.sets[set].jobs[number].cancelled = true,
             JobState::Over(_) => {}
             JobState::Assigned => self.end_job(set, number, End::Cancelled),
-            JobState::Queued | JobState::Offered => self.github.sets[set].jobs[number].state = JobState::Over(End::Cancelled),
+            JobState::Queued | JobState::Offered => {
+                self.github.sets[set].jobs[number].state = JobState::Over(End::Cancelled)
+            }
         }
     }
 
@@ -327,7 +345,6 @@ impl State {
                     job.told_over = false;
                     let id = job.id.clone();
                     self.note(|| format!("{id} was not taken and is queued again"));
-
                 } else if running && silent {
                     self.end_job(set, number, End::Lost);
                 }
@@ -350,7 +367,6 @@ impl State {
                 job.state = JobState::Queued;
             }
         }
-
     }
 
     /// Counts, as GitHub says them now; and whether that is honest.
@@ -393,7 +409,8 @@ impl State {
             events.truncate(random);
         }
         scale_set.next_message += 1;
-        let message = Message { id: scale_set.next_message, statistics: Some(statistics), events, unreadable: 0 };
+        let message =
+            Message { id: scale_set.next_message, statistics: Some(statistics), events, unreadable: 0 };
         if std::mem::take(&mut scale_set.lose) {
             self.note(|| format!("message {} of set {set} is lost", message.id));
             return;
@@ -413,5 +430,4 @@ impl State {
         let old = scale_set.last_deleted.clone().or_else(|| scale_set.queue.front().cloned());
         scale_set.again.extend(old);
     }
-
 }

@@ -148,7 +148,8 @@ pub fn history(seed: u64) -> History {
     let setup = setup(&mut rng);
     let count = rng.random_range(60..220);
     // Each history has its own mixture: some are about hosts, some about GitHub, some about nothing but jobs.
-    let weights: Vec<u32> = KINDS.iter().map(|(weight, _)| weight * *pick(&mut rng, &[0, 1, 1, 2, 4])).collect();
+    let weights: Vec<u32> =
+        KINDS.iter().map(|(weight, _)| weight * *pick(&mut rng, &[0, 1, 1, 2, 4])).collect();
     let mut steps = Vec::new();
     let mut deleted = false;
     for number in 0..count {
@@ -194,7 +195,8 @@ fn setup(rng: &mut StdRng) -> Setup {
 fn set(rng: &mut StdRng, hosts: usize) -> SetSetup {
     let max = rng.random_range(1..=6);
     let cut = rng.random_range(1..=hosts);
-    let mut backends = vec![BackendSetup { hosts: (0..cut).collect(), max: *pick(rng, &[None, None, Some(2)]) }];
+    let mut backends =
+        vec![BackendSetup { hosts: (0..cut).collect(), max: *pick(rng, &[None, None, Some(2)]) }];
     if cut < hosts {
         backends.push(BackendSetup { hosts: (cut..hosts).collect(), max: None });
     }
@@ -247,7 +249,14 @@ const KINDS: &[(u32, Make)] = &[
         host,
         starts: *pick(
             rng,
-            &[Starts::Slow, Starts::Stuck, Starts::NoCapacity, Starts::Refused, Starts::Unanswered, Starts::Fatal],
+            &[
+                Starts::Slow,
+                Starts::Stuck,
+                Starts::NoCapacity,
+                Starts::Refused,
+                Starts::Unanswered,
+                Starts::Fatal,
+            ],
         ),
         seconds: *pick(rng, &[5, 30, 120]),
     }),

@@ -64,8 +64,14 @@ impl Host {
                 created_at: crate::sim::base(),
                 state: InstanceState::Running,
             };
-            let foreign =
-                Container { cluster: "cluster-2".to_owned(), set: 0, shown, registration: 0, maker: usize::MAX, disowned: false };
+            let foreign = Container {
+                cluster: "cluster-2".to_owned(),
+                set: 0,
+                shown,
+                registration: 0,
+                maker: usize::MAX,
+                disowned: false,
+            };
             (id, foreign)
         });
         Host {
@@ -116,7 +122,9 @@ impl State {
         let Some(instance) = self.hosts[host].instances.get_mut(id).filter(|i| i.live()) else { return };
         instance.shown.state = InstanceState::Exited(Exit { code: Some(code), out_of_memory, at: now });
         let (name, registration) = (instance.shown.runner.clone(), instance.registration);
-        self.note(|| format!("{name} ends with {code}{}", if out_of_memory { ", out of memory" } else { "" }));
+        self.note(|| {
+            format!("{name} ends with {code}{}", if out_of_memory { ", out of memory" } else { "" })
+        });
         self.silence(registration);
     }
 
@@ -215,7 +223,12 @@ enum Trouble {
 }
 
 impl SimBackend {
-    pub fn new(life: &Arc<Life>, name: &str, identity: &Identity, template: &DockerTemplate) -> Arc<SimBackend> {
+    pub fn new(
+        life: &Arc<Life>,
+        name: &str,
+        identity: &Identity,
+        template: &DockerTemplate,
+    ) -> Arc<SimBackend> {
         let host = |endpoint: &str| endpoint.trim_start_matches("unix:///").parse().expect("a host's number");
         let set = life.sim.state().cluster.set_of(&identity.scale_set_uid).expect("a set of ours");
         let template_hash = template.hash();
@@ -253,7 +266,9 @@ impl SimBackend {
             return Availability::Unreachable;
         }
         match self.trouble.lock().expect("held for moments").get(&host) {
-            Some(Trouble::Refused { connection }) if *connection == view.connections => return Availability::Refused,
+            Some(Trouble::Refused { connection }) if *connection == view.connections => {
+                return Availability::Refused;
+            }
             Some(Trouble::Lacking { until, .. }) if *until > state.now => {
                 return Availability::BackOff { until: *until, reason: reason::ENGINE_ERROR };
             }
@@ -290,7 +305,13 @@ impl SimBackend {
     }
 
     /// Carried through, whoever still waits for it.
-    async fn launch(self: Arc<Self>, host: usize, runner: String, registration: i64, hold: Box<dyn Any + Send>) -> Result<Instance, Error> {
+    async fn launch(
+        self: Arc<Self>,
+        host: usize,
+        runner: String,
+        registration: i64,
+        hold: Box<dyn Any + Send>,
+    ) -> Result<Instance, Error> {
         let sim = self.life.sim.clone();
         let starts = sim.state().hosts[host].starts;
         match starts {
@@ -420,9 +441,10 @@ impl Backend for Handle {
         let state = self.0.life.sim.state();
         let listing = |(name, host): &(String, usize)| {
             let view = &state.lives[self.0.life.number].views[*host];
-            let own = view.instances.values().filter(|i| {
-                i.ours() && i.set == self.0.set && i.shown.backend == self.0.name
-            });
+            let own = view
+                .instances
+                .values()
+                .filter(|i| i.ours() && i.set == self.0.set && i.shown.backend == self.0.name);
             Listing {
                 host: name.clone(),
                 listed_at: view.listed_at,
@@ -435,9 +457,11 @@ impl Backend for Handle {
 
     fn prepare(&self, host: &str) {
         let Some(host) = self.0.host(host) else { return };
-        self.0.trouble.lock().expect("held for moments").retain(|known, trouble| {
-            *known != host || matches!(trouble, Trouble::Refused { .. })
-        });
+        self.0
+            .trouble
+            .lock()
+            .expect("held for moments")
+            .retain(|known, trouble| *known != host || matches!(trouble, Trouble::Refused { .. }));
         let mut ready = self.0.ready.lock().expect("held for moments");
         if ready.contains_key(&host) {
             return;
@@ -462,7 +486,8 @@ impl Backend for Handle {
             return None;
         }
         let number = state.number();
-        let place = Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None, made: false };
+        let place =
+            Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None, made: false };
         state.lives[self.0.life.number].places.insert(number, place);
         let hold = Hold { life: self.0.life.clone(), number };
         Some(Slot { host: host.to_owned(), hold: Box::new(hold) })
@@ -545,7 +570,8 @@ fn take_away(state: &mut State, life: usize, set: usize, host: usize, id: &str) 
     }
     let Some(instance) = state.hosts[host].instances.get(id).cloned() else { return Err(Error::Gone) };
     rules::instance_goes(state, life, set, &instance);
-    state.note(|| format!("controller {life} removes {} ({:?})", instance.shown.runner, instance.shown.state));
+    state
+        .note(|| format!("controller {life} removes {} ({:?})", instance.shown.runner, instance.shown.state));
     state.drop_instance(host, id);
     state.lives[life].views[host].instances.remove(id);
     Ok(())

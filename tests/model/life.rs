@@ -265,7 +265,9 @@ async fn watch(life: Arc<Life>, set: usize, woken: Arc<Vec<Notify>>) {
             if state.cluster.weather != Weather::Down {
                 let object = state.cluster.objects[set].clone();
                 let memory = &mut state.lives[life.number];
-                let version = |o: &Option<Arc<RunnerScaleSet>>| o.as_ref().and_then(|o| o.metadata.resource_version.clone());
+                let version = |o: &Option<Arc<RunnerScaleSet>>| {
+                    o.as_ref().and_then(|o| o.metadata.resource_version.clone())
+                };
                 if version(&memory.handed[set]) != version(&object) {
                     if memory.handed[set].is_none()
                         && let Some(status) = object.as_ref().and_then(|o| o.status.as_ref())
@@ -391,7 +393,8 @@ fn show(life: &Arc<Life>, host: usize) {
     }
     let before = std::mem::replace(&mut view.instances, shown);
     let after = &view.instances;
-    let full = |instances: &BTreeMap<String, Container>| instances.values().filter(|i| i.live()).count() >= slots;
+    let full =
+        |instances: &BTreeMap<String, Container>| instances.values().filter(|i| i.live()).count() >= slots;
     let changed = after.iter().filter(|(id, i)| before.get(*id).is_none_or(|was| was.shown != i.shown));
     let mut affected: BTreeSet<usize> = changed.map(|(_, i)| i.set).collect();
     if full(&before) && !full(after) {

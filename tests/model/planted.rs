@@ -9,7 +9,8 @@ use paddock::backend::docker::DockerTemplate;
 use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
 use paddock::controller::World;
 use paddock::github::{
-    self, AcquirableJob, ClientConfig, JitRunner, Message, RunnerReference, ScaleSet, ScaleSetService, Session, WantedScaleSet,
+    self, AcquirableJob, ClientConfig, JitRunner, Message, RunnerReference, ScaleSet, ScaleSetService,
+    Session, WantedScaleSet,
 };
 use paddock::runner::{Identity, Instance, InstanceState};
 
@@ -40,7 +41,9 @@ enum Bug {
 }
 
 fn planted(bug: Bug) -> Veil {
-    Arc::new(move |life: Arc<Life>, world: Arc<dyn World>| Arc::new(Planted { bug, life, world }) as Arc<dyn World>)
+    Arc::new(move |life: Arc<Life>, world: Arc<dyn World>| {
+        Arc::new(Planted { bug, life, world }) as Arc<dyn World>
+    })
 }
 
 struct Planted {
@@ -60,7 +63,12 @@ impl World for Planted {
 
     fn backend(&self, name: &str, identity: Identity, template: DockerTemplate) -> Arc<dyn Backend> {
         let backend = self.world.backend(name, identity, template);
-        let hosted = Hosted { bug: self.bug, life: self.life.clone(), backend: backend.clone(), overlooked: Mutex::default() };
+        let hosted = Hosted {
+            bug: self.bug,
+            life: self.life.clone(),
+            backend: backend.clone(),
+            overlooked: Mutex::default(),
+        };
         if self.bug == Bug::StopsRunners {
             tokio::spawn(stop_runners(self.life.clone(), backend));
         }
@@ -91,7 +99,10 @@ impl Hosted {
     fn overlooks(&self, instance: &Instance) -> bool {
         let mut overlooked = self.overlooked.lock().unwrap();
         let (seen, hidden) = &mut *overlooked;
-        if instance.state == InstanceState::Running && seen.insert(instance.runner.clone()) && seen.len().is_multiple_of(3) {
+        if instance.state == InstanceState::Running
+            && seen.insert(instance.runner.clone())
+            && seen.len().is_multiple_of(3)
+        {
             hidden.insert(instance.runner.clone());
         }
         hidden.contains(&instance.runner)
@@ -180,7 +191,11 @@ struct Service {
 
 #[async_trait]
 impl ScaleSetService for Service {
-    async fn ensure_scale_set(&self, wanted: &WantedScaleSet, known: Option<i64>) -> Result<ScaleSet, github::Error> {
+    async fn ensure_scale_set(
+        &self,
+        wanted: &WantedScaleSet,
+        known: Option<i64>,
+    ) -> Result<ScaleSet, github::Error> {
         self.service.ensure_scale_set(wanted, known).await
     }
 
@@ -188,7 +203,12 @@ impl ScaleSetService for Service {
         if self.bug == Bug::LeavesScaleSet { Ok(()) } else { self.service.delete_scale_set(id).await }
     }
 
-    async fn open_session(&self, id: i64, owner: &str, left_behind: Option<&str>) -> Result<Session, github::Error> {
+    async fn open_session(
+        &self,
+        id: i64,
+        owner: &str,
+        left_behind: Option<&str>,
+    ) -> Result<Session, github::Error> {
         self.service.open_session(id, owner, left_behind).await
     }
 
@@ -196,7 +216,12 @@ impl ScaleSetService for Service {
         self.service.refresh(session).await
     }
 
-    async fn poll(&self, session: &Session, last: i64, capacity: u32) -> Result<Option<Message>, github::Error> {
+    async fn poll(
+        &self,
+        session: &Session,
+        last: i64,
+        capacity: u32,
+    ) -> Result<Option<Message>, github::Error> {
         self.service.poll(session, last, capacity).await
     }
 

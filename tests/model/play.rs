@@ -43,7 +43,11 @@ fn catch_panics() {
         let before = panic::take_hook();
         if std::env::var_os("RUST_LOG").is_some() {
             let filter = tracing_subscriber::EnvFilter::from_default_env();
-            tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .without_time()
+                .with_writer(std::io::stderr)
+                .init();
         }
         panic::set_hook(Box::new(move |info| {
             if PLAYING.get() {
@@ -191,7 +195,8 @@ impl Play {
             }
             Move::EndSession { set } => state.github.sets[set].session = None,
             Move::VanishScaleSet { set } => {
-                let busy = state.github.registrations.values().any(|r| r.set == set && r.state == Presence::Busy);
+                let busy =
+                    state.github.registrations.values().any(|r| r.set == set && r.state == Presence::Busy);
                 if !busy {
                     state.forget_scale_set(set);
                 }
@@ -200,8 +205,11 @@ impl Play {
             Move::CompleteEarly { pick } => complete_early(&mut state, pick),
             Move::EmptyListing { host } => state.hosts[host].empty_listing = true,
             Move::Die { pick, death } => {
-                let live: Vec<(usize, String)> =
-                    state.instances().filter(|(_, i)| i.ours() && i.live()).map(|(h, i)| (h, i.shown.id.clone())).collect();
+                let live: Vec<(usize, String)> = state
+                    .instances()
+                    .filter(|(_, i)| i.ours() && i.live())
+                    .map(|(h, i)| (h, i.shown.id.clone()))
+                    .collect();
                 if let Some((host, id)) = live.get(pick % live.len().max(1)) {
                     state.die(*host, id, death);
                 }
@@ -269,7 +277,8 @@ impl Play {
 
     fn host_away(&self, state: &mut State, host: usize, length: u32, fate: Fate) {
         state.hosts[host].reachable = false;
-        let ids: Vec<String> = state.hosts[host].instances.values().filter(|i| i.ours()).map(|i| i.shown.id.clone()).collect();
+        let ids: Vec<String> =
+            state.hosts[host].instances.values().filter(|i| i.ours()).map(|i| i.shown.id.clone()).collect();
         for id in ids {
             match fate {
                 Fate::Kept => {}
@@ -307,9 +316,7 @@ impl Play {
             for set in &mut state.github.sets {
                 set.hold_until = None;
                 // What hangs and is known to run is ended by timeouts.job.
-                let stays = |job: &&mut JobRecord| {
-                    matches!(job.state, JobState::Running { registration } if known.contains_key(&registration))
-                };
+                let stays = |job: &&mut JobRecord| matches!(job.state, JobState::Running { registration } if known.contains_key(&registration));
                 for job in set.jobs.iter_mut().filter(|job| !stays(job)) {
                     (job.hangs, job.seconds) = (false, job.seconds.min(5));
                 }
@@ -321,7 +328,9 @@ impl Play {
         }
         self.controllers.begin_after(Duration::from_secs(20));
         self.make(Move::Nothing);
-        self.after(Duration::from_secs(10), |state| state.hosts.iter_mut().for_each(|host| host.reachable = true));
+        self.after(Duration::from_secs(10), |state| {
+            state.hosts.iter_mut().for_each(|host| host.reachable = true)
+        });
     }
 
     /// Waits until the world is at rest, and looks whether it stays so.
@@ -388,7 +397,8 @@ fn jobs(state: &State, wanted: fn(&JobState) -> bool) -> Vec<(usize, usize)> {
 
 /// GitHub loses an idle runner, as it does now and then.
 fn drop_registration(state: &mut State, pick: usize) {
-    let idle: Vec<i64> = state.github.registrations.values().filter(|r| r.state == Presence::Idle).map(|r| r.id).collect();
+    let idle: Vec<i64> =
+        state.github.registrations.values().filter(|r| r.state == Presence::Idle).map(|r| r.id).collect();
     if let Some(id) = idle.get(pick % idle.len().max(1)) {
         state.github.registrations.remove(id);
     }
@@ -425,7 +435,11 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
         return Some((0, format!("{} is {:?}", job.id, job.state)));
     }
     let live: Vec<_> = state.live(set).collect();
-    let wanted = if object.spec.suspend { 0 } else { object.spec.min_runners.min(object.spec.max_runners).unsigned_abs() as usize };
+    let wanted = if object.spec.suspend {
+        0
+    } else {
+        object.spec.min_runners.min(object.spec.max_runners).unsigned_abs() as usize
+    };
     if live.len() > wanted {
         return Some((4, format!("set {set} wants {wanted} runners and has {}", live.len())));
     }
@@ -438,7 +452,13 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     for (_, instance) in &live {
         let current = memory.templates.get(&(set, instance.shown.backend.clone()));
         if instance.shown.state != InstanceState::Running || current != Some(&instance.shown.template_hash) {
-            return Some((0, format!("{} is {:?} of {}", instance.shown.runner, instance.shown.state, instance.shown.template_hash)));
+            return Some((
+                0,
+                format!(
+                    "{} is {:?} of {}",
+                    instance.shown.runner, instance.shown.state, instance.shown.template_hash
+                ),
+            ));
         }
         let known = state.github.registrations.get(&instance.registration);
         if known.is_none_or(|r| r.state != Presence::Idle) {
@@ -448,7 +468,9 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     if let Some((host, ended)) = state.instances().find(|(_, i)| i.ours() && i.set == set && !i.live()) {
         return Some((4, format!("{} has ended and is still on host {host}", ended.shown.runner)));
     }
-    if let Some(runner) = state.github.registrations.values().find(|r| r.set == set && !has_instance(state, r.id) && leaked(r)) {
+    if let Some(runner) =
+        state.github.registrations.values().find(|r| r.set == set && !has_instance(state, r.id) && leaked(r))
+    {
         return Some((4, format!("{} is registered and has no instance", runner.name)));
     }
     let status = object.status.clone().unwrap_or_default();
@@ -460,7 +482,10 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
         return Some((6, format!("the session of set {set} is not written down")));
     }
     if status.current_runners.unsigned_abs() as usize != live.len() || status.pending_runners > 0 {
-        return Some((0, format!("status of set {set} shows {} runners of {}", status.current_runners, live.len())));
+        return Some((
+            0,
+            format!("status of set {set} shows {} runners of {}", status.current_runners, live.len()),
+        ));
     }
     None
 }
@@ -484,14 +509,18 @@ fn room(state: &State, set: usize) -> usize {
     let object = state.cluster.objects[set].as_ref();
     let backends = object.map(|o| o.spec.backends.as_slice()).unwrap_or_default();
     let setup = &state.setup.sets[set].backends;
-    setup.iter().zip(backends).map(|(own, backend)| {
-        let free = own.hosts.iter().map(|host| {
-            let host = &state.hosts[*host];
-            let others = host.live().filter(|i| !i.ours() || i.set != set).count();
-            host.slots.map_or(100, |slots| (slots as usize).saturating_sub(others))
-        });
-        free.sum::<usize>().min(backend.max_runners.map_or(100, |max| max.unsigned_abs() as usize))
-    }).sum()
+    setup
+        .iter()
+        .zip(backends)
+        .map(|(own, backend)| {
+            let free = own.hosts.iter().map(|host| {
+                let host = &state.hosts[*host];
+                let others = host.live().filter(|i| !i.ours() || i.set != set).count();
+                host.slots.map_or(100, |slots| (slots as usize).saturating_sub(others))
+            });
+            free.sum::<usize>().min(backend.max_runners.map_or(100, |max| max.unsigned_abs() as usize))
+        })
+        .sum()
 }
 
 /// What is left of a set whose object is gone.

@@ -16,7 +16,10 @@ enum Turn {
     /// GitHub does not know it.
     Unregistered,
     Wait,
-    Work { set: usize, job: usize },
+    Work {
+        set: usize,
+        job: usize,
+    },
 }
 
 /// Runs until the instance ends.
@@ -69,7 +72,8 @@ async fn work(sim: &Arc<Sim>, host: usize, id: &str, set: usize, number: usize) 
         let done_at = {
             let state = sim.state();
             let job = &state.github.sets[set].jobs[number];
-            let length = if job.hangs { Duration::from_secs(86_400) } else { Duration::from_secs(job.seconds.into()) };
+            let length =
+                if job.hangs { Duration::from_secs(86_400) } else { Duration::from_secs(job.seconds.into()) };
             let done_at = began + length;
             if state.hosts[host].instances.get(id).is_none_or(|i| !i.live()) {
                 return;

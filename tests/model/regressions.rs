@@ -43,7 +43,10 @@ fn holds(setup: Setup, steps: Vec<Step>) {
 #[test]
 fn hosts_without_limits_are_room_without_limit() {
     let backends = vec![backend(&[0], None), backend(&[1], None)];
-    holds(world(&[None, None], vec![set(0, 3, backends)]), vec![after(5, Queue { set: 0, jobs: 2, seconds: 5, hangs: false })]);
+    holds(
+        world(&[None, None], vec![set(0, 3, backends)]),
+        vec![after(5, Queue { set: 0, jobs: 2, seconds: 5, hangs: false })],
+    );
 }
 
 #[test]
@@ -105,7 +108,10 @@ fn a_drain_that_is_over_ends_what_a_failed_start_left_without_github() {
 fn a_job_whose_offer_was_lost_is_acquired() {
     let mut setup = world(&[Some(2)], vec![set(0, 2, vec![backend(&[0], None)])]);
     setup.broker = false;
-    holds(setup, vec![after(0, LoseMessage { set: 0 }), after(1, Queue { set: 0, jobs: 2, seconds: 1, hangs: false })]);
+    holds(
+        setup,
+        vec![after(0, LoseMessage { set: 0 }), after(1, Queue { set: 0, jobs: 2, seconds: 1, hangs: false })],
+    );
 }
 
 #[test]
@@ -120,10 +126,7 @@ fn an_outdated_runner_goes_though_its_backend_is_full() {
 fn a_runner_of_an_earlier_controller_keeps_its_slot_until_its_host_was_seen() {
     let mut pending = set(2, 2, vec![backend(&[0], None)]);
     pending.start = 60;
-    let steps = vec![
-        after(5, Crash { seconds: 60 }),
-        after(37, EmptyListing { host: 0 }),
-        after(24, Nothing),
-    ];
+    let steps =
+        vec![after(5, Crash { seconds: 60 }), after(37, EmptyListing { host: 0 }), after(24, Nothing)];
     holds(world(&[Some(6)], vec![pending]), steps);
 }

@@ -56,7 +56,17 @@ pub struct Watch {
 impl Watch {
     pub fn new(setup: &Setup, now: Timestamp) -> Watch {
         let sets = setup.sets.len();
-        Watch { fair: now, fine: now, calm: vec![(0, 0, now); sets], starting: vec![now; sets], minted: vec![0; sets], edited: vec![now; sets], drained: vec![None; sets], shown_id: vec![None; sets], gone: vec![None; sets] }
+        Watch {
+            fair: now,
+            fine: now,
+            calm: vec![(0, 0, now); sets],
+            starting: vec![now; sets],
+            minted: vec![0; sets],
+            edited: vec![now; sets],
+            drained: vec![None; sets],
+            shown_id: vec![None; sets],
+            gone: vec![None; sets],
+        }
     }
 }
 
@@ -71,11 +81,22 @@ fn drained_at(object: &RunnerScaleSet) -> Option<Timestamp> {
 
 /// How many runners a set may have.
 fn ceiling(object: &RunnerScaleSet) -> u32 {
-    if object.spec.suspend || deleting_since(object).is_some() { 0 } else { object.spec.max_runners.unsigned_abs() }
+    if object.spec.suspend || deleting_since(object).is_some() {
+        0
+    } else {
+        object.spec.max_runners.unsigned_abs()
+    }
 }
 
 /// A controller takes a place for a runner.
-pub fn place_taken(state: &mut State, life: usize, set: usize, backend: &str, host: usize, availability: &Availability) {
+pub fn place_taken(
+    state: &mut State,
+    life: usize,
+    set: usize,
+    backend: &str,
+    host: usize,
+    availability: &Availability,
+) {
     let memory = &state.lives[life];
     if !memory.alive || !memory.leads {
         return;
@@ -87,23 +108,32 @@ pub fn place_taken(state: &mut State, life: usize, set: usize, backend: &str, ho
         memory.knows(set, &i.shown.id, &i.shown.runner) && !(i.disowned && misled(*host))
     };
     let live: Vec<&Container> = state.live(set).filter(knows).map(|(_, i)| i).collect();
-    let held: Vec<&str> = memory.places.values()
-        .filter(|p| p.set == set && !p.made)
-        .map(|p| p.backend.as_str())
-        .collect();
+    let held: Vec<&str> =
+        memory.places.values().filter(|p| p.set == set && !p.made).map(|p| p.backend.as_str()).collect();
     let all = live.len() + held.len() + 1;
-    let here = live.iter().filter(|i| i.shown.backend == backend).count() + held.iter().filter(|b| **b == backend).count() + 1;
+    let here = live.iter().filter(|i| i.shown.backend == backend).count()
+        + held.iter().filter(|b| **b == backend).count()
+        + 1;
     let names: Vec<String> = live.iter().map(|i| i.shown.runner.clone()).collect();
     let max = ceiling(&object) as usize;
     let own = object.spec.backends.iter().find(|b| b.name == backend).and_then(|b| b.max_runners);
     let own = own.map_or(usize::MAX, |max| max.unsigned_abs() as usize);
     if all > max {
-        state.violate(1, format!("set {set} may have {max} runners and is to have {all}: {names:?}, {} to come", held.len()));
+        state.violate(
+            1,
+            format!(
+                "set {set} may have {max} runners and is to have {all}: {names:?}, {} to come",
+                held.len()
+            ),
+        );
     } else if here > own {
         state.violate(1, format!("{backend} of set {set} may have {own} runners and is to have {here}"));
     }
     if *availability != Availability::Ready {
-        state.violate(8, format!("a runner of set {set} is started on host {host}, which is {availability:?}"));
+        state.violate(
+            8,
+            format!("a runner of set {set} is started on host {host}, which is {availability:?}"),
+        );
     }
 }
 
@@ -120,7 +150,10 @@ pub fn instance_comes(state: &mut State, life: usize, host: usize, set: usize) {
     let held = |i: &&Container| memory.places.values().any(|p| p.runner.as_ref() == Some(&i.shown.runner));
     let known = state.hosts[host].live().filter(|i| shown(i) || held(i)).count();
     if known > slots as usize {
-        state.violate(3, format!("host {host} has {slots} slots and now {known} instances, one more of set {set}"));
+        state.violate(
+            3,
+            format!("host {host} has {slots} slots and now {known} instances, one more of set {set}"),
+        );
     }
 }
 
@@ -223,7 +256,10 @@ pub fn instance_goes(state: &mut State, life: usize, set: usize, instance: &Cont
 pub fn scale_set_goes(state: &mut State, life: usize, set: usize) {
     let deleting = state.cluster.objects[set].as_ref().is_none_or(|object| deleting_since(object).is_some());
     if !deleting {
-        state.violate(6, format!("the scale set of set {set} is deleted by controller {life}, and its object is not"));
+        state.violate(
+            6,
+            format!("the scale set of set {set} is deleted by controller {life}, and its object is not"),
+        );
     }
 }
 
@@ -266,7 +302,8 @@ pub fn note_gone(state: &mut State, set: usize) {
 /// The registrations of runners that status shows to be busy, and since when. What GitHub did not tell, or told a
 /// controller that died before it was written down, no controller can know.
 pub fn known_busy(state: &State) -> BTreeMap<i64, Timestamp> {
-    let runners = state.cluster.objects.iter().flatten().filter_map(|o| o.status.as_ref()).flat_map(|s| &s.runners);
+    let runners =
+        state.cluster.objects.iter().flatten().filter_map(|o| o.status.as_ref()).flat_map(|s| &s.runners);
     let busy = runners.filter(|r| r.phase == Phase::Busy);
     busy.filter_map(|r| Some((state.github.registered(&r.name)?.id, r.since.0))).collect()
 }
@@ -288,7 +325,9 @@ fn overdue(state: &mut State, set: usize) {
     }
     let timeouts = &object.spec.timeouts;
     let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
-    let late = |i: &Container| i.shown.state == InstanceState::Starting && i.shown.created_at + start + OVERDUE < now;
+    let late = |i: &Container| {
+        i.shown.state == InstanceState::Starting && i.shown.created_at + start + OVERDUE < now
+    };
     let never_up = state.live(set).find(|(_, i)| late(i)).map(|(_, i)| i.shown.runner.clone());
     if let Some(name) = never_up {
         state.violate(9, format!("{name} never came up, and is still there"));
@@ -297,7 +336,8 @@ fn overdue(state: &mut State, set: usize) {
     let known = known_busy(state);
     let runs = |job: &&JobRecord| {
         let JobState::Running { registration } = job.state else { return false };
-        job.silent.is_none() && known.get(&registration).is_some_and(|since| job.since.max(*since) + long < now)
+        job.silent.is_none()
+            && known.get(&registration).is_some_and(|since| job.since.max(*since) + long < now)
     };
     let job = state.github.sets[set].jobs.iter().find(runs).map(|job| job.id.clone());
     if let Some(job) = job {

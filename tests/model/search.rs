@@ -24,7 +24,13 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// The first history of a run that breaks a rule, that one if one is given, and how.
-pub fn find(first: u64, count: u64, threads: usize, veil: &Veil, rule: Option<u8>) -> Option<(u64, Violation)> {
+pub fn find(
+    first: u64,
+    count: u64,
+    threads: usize,
+    veil: &Veil,
+    rule: Option<u8>,
+) -> Option<(u64, Violation)> {
     let (next, found) = (AtomicU64::new(first), Mutex::new(None));
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -81,7 +87,11 @@ pub fn shrink(mut history: History, rule: u8, veil: &Veil) -> History {
 fn round(history: &mut History, breaks: impl Fn(&History) -> bool) {
     for at in 0..history.steps.len() {
         let full = history.steps[at].after;
-        for shorter in [Duration::ZERO, Duration::from_secs(full.as_secs() / 10 * 10), Duration::from_secs(full.as_secs())] {
+        for shorter in [
+            Duration::ZERO,
+            Duration::from_secs(full.as_secs() / 10 * 10),
+            Duration::from_secs(full.as_secs()),
+        ] {
             let mut rounder = history.clone();
             rounder.steps[at].after = shorter;
             if shorter < full && breaks(&rounder) {
@@ -101,8 +111,14 @@ pub fn report(seed: u64, violation: &Violation, veil: &Veil) -> String {
     let steps: Vec<String> = least.steps.iter().map(|step: &Step| format!("    {step:?},\n")).collect();
     format!(
         "seed {seed}: rule {} is broken after {:.0} s: {}\n{:#?}\n{} of {before} moves are enough:\n{}\nthey break rule {:?}\nreplay: PADDOCK_MODEL_SEED={seed} cargo test --test model replay -- --nocapture\n\n{}",
-        violation.rule, violation.at, violation.what, least.setup, least.steps.len(), steps.concat(),
-        outcome.violation, tail(&outcome.trace),
+        violation.rule,
+        violation.at,
+        violation.what,
+        least.setup,
+        least.steps.len(),
+        steps.concat(),
+        outcome.violation,
+        tail(&outcome.trace),
     )
 }
 
@@ -112,7 +128,8 @@ fn tail(trace: &[String]) -> String {
 
 #[test]
 fn random_histories_keep_the_rules() {
-    let count = number("PADDOCK_MODEL_HISTORIES").map_or(10_000, |count| if count == 0 { u64::MAX } else { count });
+    let count =
+        number("PADDOCK_MODEL_HISTORIES").map_or(10_000, |count| if count == 0 { u64::MAX } else { count });
     let first = number("PADDOCK_MODEL_FIRST").unwrap_or(FIRST);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let began = Instant::now();

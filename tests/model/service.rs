@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use paddock::github::{
-    AcquirableJob, Error, JitRunner, Message, RunnerReference, ScaleSet, ScaleSetService, Session, WantedScaleSet,
+    AcquirableJob, Error, JitRunner, Message, RunnerReference, ScaleSet, ScaleSetService, Session,
+    WantedScaleSet,
 };
 use paddock::runner::{JitConfiguration, JobEvent, Statistics};
 use rand::RngExt;
@@ -47,7 +48,9 @@ fn brief(message: &Message) -> String {
         JobEvent::Available { job, .. } => format!("{} available", job.id),
         JobEvent::Assigned { job } => format!("{} assigned", job.id),
         JobEvent::Started { job, runner_name, .. } => format!("{} started on {runner_name}", job.id),
-        JobEvent::Completed { job, runner_name, outcome } => format!("{} {outcome:?} on {runner_name}", job.id),
+        JobEvent::Completed { job, runner_name, outcome } => {
+            format!("{} {outcome:?} on {runner_name}", job.id)
+        }
     };
     let events: Vec<String> = message.events.iter().map(event).collect();
     let Statistics { assigned, running, .. } = message.statistics.unwrap_or_default();
@@ -317,7 +320,9 @@ impl ScaleSetService for Service {
         self.call("acquirable", move |state, _| {
             let set = state.github.set_of(scale_set_id)?;
             let offered = state.offered(set).into_iter();
-            Ok(offered.map(|request_id| AcquirableJob { request_id, repository: "acme/app".into() }).collect())
+            Ok(offered
+                .map(|request_id| AcquirableJob { request_id, repository: "acme/app".into() })
+                .collect())
         })
         .await
     }

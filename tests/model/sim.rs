@@ -74,12 +74,14 @@ impl Sim {
 
     /// The time, there and then.
     pub fn now(&self) -> Timestamp {
-        let elapsed = SignedDuration::try_from(self.began.elapsed()).expect("a history is shorter than for ever");
+        let elapsed =
+            SignedDuration::try_from(self.began.elapsed()).expect("a history is shorter than for ever");
         base() + elapsed
     }
 
     /// What is true now. Never held over an await.
     pub fn state(&self) -> MutexGuard<'_, State> {
+        crate::COUNTS[5].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.now = self.now();
         state

@@ -31,6 +31,9 @@ const ANSWER: Duration = Duration::from_secs(15);
 const LISTING: Duration = Duration::from_secs(30);
 /// How often the events are checked against a listing.
 const RELIST: Duration = Duration::from_secs(30);
+/// The second listing comes this soon: what a status remembers is believed to be gone once two of them lack it, and
+/// takes a slot until then.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// How long to wait before connecting again.
 const RECONNECT: Backoff = Backoff { first: Duration::from_millis(250), last: Duration::from_secs(15) };
 /// Inspections at once, when a listing shows containers that ended unseen.
@@ -41,8 +44,8 @@ const EVENTS: [&str; 5] = ["create", "start", "oom", "die", "destroy"];
 /// What the task waits for.
 enum Input {
     Event(EventMessage),
-    /// A listing, and the version of the index when it was asked for.
-    Listing(u64, Vec<Container>),
+    /// A listing, the version of the index when it was asked for, and how many there were before.
+    Listing(u64, Vec<Container>, u32),
 }
 
 /// Follows the engine for ever, through all its absences.
@@ -67,8 +70,11 @@ async fn session(engine: &Engine, failures: &mut u32) -> Result<Infallible, Erro
     while let Some(input) = inputs.next().await {
         match input? {
             Input::Event(event) => apply(engine, &event),
-            Input::Listing(asked_at, listing) => {
+            Input::Listing(asked_at, listing, before) => {
                 listed(engine, &client, asked_at, listing);
+                if before == 1 {
+                    engine.wake_all();
+                }
                 *failures = 0;
             }
         }
@@ -116,15 +122,16 @@ fn events(docker: &Docker, since: Timestamp) -> impl Stream<Item = Result<EventM
 
 /// A listing now, and then again and again.
 fn listings<'a>(engine: &'a Engine, docker: &'a Docker) -> impl Stream<Item = Result<Input, Error>> + 'a {
-    stream::unfold(false, move |again| async move {
-        if again {
-            let pause = RELIST.mul_f64(0.8 + 0.4 * chance::share());
+    stream::unfold(0u32, move |before| async move {
+        if before > 0 {
+            let pause = if before == 1 { SECOND_LOOK } else { RELIST };
+            let pause = pause.mul_f64(0.8 + 0.4 * chance::share());
             // Either is a reason to look.
             let _ = tokio::time::timeout(pause, engine.suspicion.notified()).await;
         }
         let asked_at = engine.state().index.version();
         let listing = list(engine, docker).await;
-        Some((listing.map(|listing| Input::Listing(asked_at, listing)), true))
+        Some((listing.map(|listing| Input::Listing(asked_at, listing, before)), before.saturating_add(1)))
     })
 }
 

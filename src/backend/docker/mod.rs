@@ -30,7 +30,7 @@ pub use template::{DockerAccess, DockerTemplate, HostSpec, PullPolicy};
 
 use super::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
 use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
-use crate::runner::{Identity, Instance};
+use crate::runner::{Exit, Identity, Instance, InstanceState};
 use container::Launch;
 use endpoint::Endpoint;
 use engine::{Engine, Link, Membership, Reservation, State};
@@ -40,6 +40,7 @@ use image::{Image, RETRY, Wanted};
 /// The Docker hosts of one backend of a scale set.
 pub struct DockerBackend {
     name: String,
+    siblings: Vec<String>,
     identity: Identity,
     template: Arc<DockerTemplate>,
     template_hash: String,
@@ -94,7 +95,21 @@ impl DockerBackend {
             });
             hosts.push(Host { name: spec.name.clone(), place });
         }
-        DockerBackend { name: name.into(), identity, template: Arc::new(template), template_hash, hosts }
+        let siblings = Vec::new();
+        DockerBackend {
+            name: name.into(),
+            siblings,
+            identity,
+            template: Arc::new(template),
+            template_hash,
+            hosts,
+        }
+    }
+
+    /// One of several backends of its scale set. What a backend that is none of them left on a host of this one, it
+    /// takes for its own: the spec called it otherwise then.
+    pub fn among(self, siblings: Vec<String>) -> Self {
+        DockerBackend { siblings, ..self }
     }
 
     fn place(&self, host: &str) -> Result<&Place, Error> {
@@ -115,14 +130,30 @@ impl DockerBackend {
         labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
     }
 
+    fn speaks_for(&self, backend: &str) -> bool {
+        backend == self.name || (!self.siblings.is_empty() && !self.siblings.iter().any(|s| s == backend))
+    }
+
     fn listing(&self, host: &str, engine: &Engine) -> Listing {
         let state = engine.state();
         let instances = state.index.containers().filter(|known| {
             known.cluster == self.identity.cluster
                 && known.instance.scale_set_uid == self.identity.scale_set_uid
-                && known.instance.backend == self.name
+                && self.speaks_for(&known.instance.backend)
         });
-        let instances = instances.map(|known| Instance { host: host.to_owned(), ..known.instance.clone() });
+        // Made and never started, by a controller that is no more: nobody will start it.
+        let forsaken = |instance: &Instance| {
+            instance.state == InstanceState::Starting && !state.slots.is_held_for(&instance.runner)
+        };
+        let instances = instances.map(|known| {
+            let mut instance =
+                Instance { backend: self.name.clone(), host: host.to_owned(), ..known.instance.clone() };
+            if forsaken(&instance) {
+                let exit = Exit { code: None, out_of_memory: false, at: instance.created_at };
+                instance.state = InstanceState::Exited(exit);
+            }
+            instance
+        });
         Listing {
             host: host.to_owned(),
             listed_at: state.listed_at,
@@ -217,7 +248,7 @@ impl Host {
             Ok(place) => place.state(),
             Err(why) => (Availability::Refused, 0, why.clone()),
         };
-        HostState { name: self.name.clone(), availability, free_slots, message }
+        HostState { name: self.name.clone(), availability, free_slots, failures: 0, message }
     }
 }
 

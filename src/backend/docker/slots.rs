@@ -50,6 +50,11 @@ impl Slots {
         self.reservations.insert(number, Some(runner.to_owned()));
     }
 
+    /// Whether a place is held for that runner: its start is under way.
+    pub(super) fn is_held_for(&self, runner: &str) -> bool {
+        self.reservations.values().any(|held| held.as_deref() == Some(runner))
+    }
+
     /// The place is held no more.
     pub(super) fn release(&mut self, number: u64) {
         self.reservations.remove(&number);

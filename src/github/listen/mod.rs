@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use audience::{Audience, ListenEnd, ListenState, ListenTarget, SessionRecord};
 
 use super::{Error, Message, ScaleSetService, Session};
-use crate::runner::Statistics;
+use crate::runner::{JobEvent, Statistics};
 use pace::{Pace, jitter};
 use reading::Reading;
 
@@ -218,6 +218,7 @@ impl Listener {
         reading.alive = Instant::now();
         self.audience.state(ListenState::PollCompleted { at: Timestamp::now() });
         let new = message.as_ref().is_some_and(|m| m.id > reading.last_message_id);
+        let miscounted = message.as_ref().is_some_and(miscounted);
         if let Some(message) = message {
             self.audience.message(&message);
             reading.take(&message);
@@ -229,7 +230,7 @@ impl Listener {
             reading.hasty += 1;
             self.pause(self.pace.back_off(reading.hasty)).await?;
         }
-        if reading.counted.elapsed() >= self.pace.stale_statistics {
+        if miscounted || reading.counted.elapsed() >= self.pace.stale_statistics {
             return self.renew(reading).await;
         }
         Ok(Next::Poll)
@@ -392,6 +393,12 @@ impl Listener {
             Err(_) => tracing::warn!(session = session.id, "the session could not be closed in time"),
         }
     }
+}
+
+/// Whether a message tells of an assigned job and does not count it: statistics are sometimes missing, or all zero.
+fn miscounted(message: &Message) -> bool {
+    message.statistics.is_none_or(|s| s.assigned == 0)
+        && message.events.iter().any(|e| matches!(e, JobEvent::Assigned { .. }))
 }
 
 fn log_owed(what: &'static str, outcome: Result<Result<(), Error>, Elapsed>) {

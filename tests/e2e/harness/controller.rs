@@ -34,16 +34,25 @@ impl Lab {
 
     /// Starts the controller.
     pub fn start_at_level(&self, level: &str) -> Controller {
+        self.run(OWNER, "--leader-elect=false", level)
+    }
+
+    /// Starts one of several controllers, of which the one leads that holds the Lease in this namespace.
+    pub fn start_candidate(&self, owner: &str) -> Controller {
+        self.run(owner, &format!("--lease-namespace={}", self.namespace), "debug")
+    }
+
+    fn run(&self, owner: &str, leadership: &str, level: &str) -> Controller {
         let started_at = Timestamp::now();
-        let log = self.folder.join(format!("controller-{}.log", started_at.as_millisecond()));
+        let log = self.folder.join(format!("controller-{}-{owner}.log", started_at.as_millisecond()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_paddock"));
         command
-            .args(["run", "--listen=127.0.0.1:0"])
+            .args(["run", "--listen=127.0.0.1:0", leadership])
             .arg(format!("--kubeconfig={}", self.folder.join("kubeconfig").display()))
             .arg(format!("--watch-namespace={}", self.namespace))
             .arg(format!("--cluster-id={}", self.cluster))
             .arg(format!("--log-level={level}"))
-            .env("HOSTNAME", OWNER)
+            .env("HOSTNAME", owner)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
@@ -72,10 +81,13 @@ impl Controller {
     /// Asks it to stop as Kubernetes does; how it ended, and after how long.
     pub async fn terminate(mut self) -> (ExitStatus, Duration) {
         let begun = std::time::Instant::now();
-        let mut kill = Command::new("kill");
-        assert!(kill.arg(self.pid().to_string()).status().await.unwrap().success());
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("it stops").unwrap();
-        (status, begun.elapsed())
+        signal(self.pid(), "TERM").await;
+        (self.ended().await, begun.elapsed())
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        timeout(PATIENCE, self.child.wait()).await.expect("it stops").unwrap()
     }
 
     /// Asks its web server: the status and the body.
@@ -94,6 +106,12 @@ impl Controller {
         })
         .await
     }
+}
+
+/// Sends a signal to a process.
+pub async fn signal(process: u32, name: &str) {
+    let mut kill = Command::new("kill");
+    assert!(kill.args(["-s", name, &process.to_string()]).status().await.unwrap().success());
 }
 
 /// Prints the ends of the controllers' logs, the oldest first.

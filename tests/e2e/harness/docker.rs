@@ -29,6 +29,8 @@ pub struct Event {
     pub action: String,
     /// The runner's name.
     pub runner: String,
+    /// The exit code, of one that died.
+    pub exit_code: Option<i64>,
 }
 
 /// The events of this test's containers, as they come.
@@ -96,6 +98,13 @@ impl Timeline {
     }
 }
 
+impl Timeline {
+    /// Everything so far, in order.
+    pub fn events(&self) -> Vec<Event> {
+        self.events.borrow().clone()
+    }
+}
+
 impl Drop for Timeline {
     fn drop(&mut self) {
         self.task.abort();
@@ -108,6 +117,7 @@ fn event(message: EventMessage) -> Option<Event> {
         at: Timestamp::from_nanosecond(message.time_nano?.into()).ok()?,
         action: message.action?,
         runner: attributes.remove("paddock.dev/runner")?,
+        exit_code: attributes.get("exitCode").and_then(|code| code.parse().ok()),
     })
 }
 

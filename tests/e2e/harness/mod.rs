@@ -1,13 +1,17 @@
 //! What each test gets for itself: a namespace in which the controller has the rights of `deploy/` and no more, an
 //! identity on the Docker engine, and a folder. All of it is gone afterwards, also when the test panics.
 
+// Two test binaries compile this, and each uses its part.
+#![allow(dead_code, unused_imports)]
+
 mod controller;
 mod docker;
 mod manifest;
 mod objects;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -20,11 +24,13 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use testkit::github::{DEFAULT_TOKEN, SimGithub};
+use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-pub use controller::Controller;
-pub use docker::{Event, Timeline};
+pub use controller::{Controller, signal};
+pub use docker::Timeline;
 pub use manifest::{IMAGE, Manifest};
 pub use objects::{condition, is, phases};
 
@@ -63,7 +69,61 @@ pub async fn lab(word: &str, test: impl AsyncFnOnce(&Lab)) {
     .await;
 }
 
+/// A simulated GitHub whose token the lab's Secret `github` holds.
+pub async fn github(lab: &Lab) -> SimGithub {
+    lab.secret("github", [("github_token", DEFAULT_TOKEN)]).await;
+    SimGithub::builder().small_jit().start().await.unwrap()
+}
+
+/// The same, on an API server that serves this test alone.
+pub async fn lab_on_own_server(word: &str, test: impl AsyncFnOnce(&Lab)) {
+    let run = std::env::var_os("PADDOCK_TEST_DIR").expect("run `make test`");
+    let server = Server(PathBuf::from(run).join(word));
+    let up = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/up");
+    let up = Command::new(up).arg(&server.0).stdout(Stdio::null()).status();
+    assert!(up.await.unwrap().success());
+    let admin = server.0.join("kubeconfig");
+    let client = support::client_of(&admin).await;
+    support::install_crd(&client).await;
+    support::in_namespace_of(client, async |client, namespace| {
+        let lab = Lab::set_up(client, admin.clone(), namespace, word).await;
+        test(&lab).await;
+    })
+    .await;
+}
+
+/// An API server in this folder; it ends with this.
+struct Server(PathBuf);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let down = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/down");
+        let _ = std::process::Command::new(down).arg(&self.0).output();
+    }
+}
+
 impl Lab {
+    /// Lets controllers agree in this namespace on which of them leads, by the Role of `deploy/`.
+    pub async fn permit_leader_election(&self) {
+        let rbac = include_str!("../../../deploy/rbac-leader.yaml");
+        let (role, binding) = rbac.split_once("\n---\n").unwrap();
+        let (mut role, mut binding): (Role, RoleBinding) = (read(role), read(binding));
+        role.metadata.namespace = Some(self.namespace.clone());
+        binding.metadata.namespace = Some(self.namespace.clone());
+        apply(Api::namespaced(self.client.clone(), &self.namespace), &role).await;
+        apply(Api::namespaced(self.client.clone(), &self.namespace), &binding).await;
+    }
+
+    /// Where the test keeps its files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the API server is at home, if it serves this test alone.
+    pub fn server_folder(&self) -> &Path {
+        self.admin.parent().unwrap()
+    }
+
     async fn set_up(client: Client, admin: PathBuf, namespace: &str, word: &str) -> Lab {
         let run = std::env::var("PADDOCK_TEST_ID").expect("run `make test`");
         let cluster = format!("{run}-{word}");
@@ -134,7 +194,7 @@ where
 }
 
 /// The administrator's kubeconfig, with this token in place of the administrator's.
-fn kubeconfig(admin: &std::path::Path, token: &str) -> String {
+fn kubeconfig(admin: &Path, token: &str) -> String {
     let admin = Kubeconfig::read_from(admin).unwrap();
     let cluster = admin.clusters[0].cluster.clone().unwrap();
     let config = json!({

@@ -413,6 +413,11 @@ impl SimGithub {
         self.inject(Fault::new(Endpoint::Any, Effect::Refuse));
     }
 
+    /// Adds a runner group, as an administrator does at last.
+    pub fn add_runner_group(&self, name: &str) {
+        self.inner.lock().add_group(name);
+    }
+
     /// From now on these personal access tokens are accepted, and no other.
     pub fn replace_tokens<S: Into<String>>(&self, tokens: impl IntoIterator<Item = S>) {
         self.inner.lock().tokens.replace_personal(tokens.into_iter().map(Into::into).collect());

@@ -159,6 +159,11 @@ impl State {
         &self.groups
     }
 
+    pub(super) fn add_group(&mut self, name: &str) {
+        let id = self.groups.last().map_or(1, |group| group.id + 1);
+        self.groups.push(RunnerGroup { id, name: name.to_owned() });
+    }
+
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }

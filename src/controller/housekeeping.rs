@@ -1,0 +1,165 @@
+//! The reaper's rounds: what nobody speaks for is looked for on a timer, and removed once it was asked about live.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::context::Context;
+use super::set::Set;
+use crate::chance;
+use crate::github::{ClientConfig, ListedRunner, ScaleSetService};
+use crate::reaper::{Abandoned, SWEEP_INTERVAL, Stray, Strays};
+
+/// Between two rounds, give or take a quarter.
+const ROUND: Duration = Duration::from_secs(60);
+/// How long one question of a round may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the rounds remember.
+#[derive(Default)]
+pub(super) struct Rounds {
+    strays: Strays,
+    abandoned: HashMap<String, Abandoned>,
+    listed_at: HashMap<ClientConfig, Timestamp>,
+}
+
+/// Makes rounds until the process stops.
+pub(super) async fn run(ctx: Arc<Context>) {
+    let mut rounds = Rounds::default();
+    loop {
+        let pause = ROUND.mul_f64(0.75 + 0.5 * chance::share());
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = ctx.stopping.cancelled() => return,
+        }
+        rounds.make(&ctx).await;
+    }
+}
+
+impl Rounds {
+    /// One round.
+    pub async fn make(&mut self, ctx: &Context) {
+        self.remove_strays(ctx).await;
+        self.remove_abandoned(ctx).await;
+    }
+
+    /// Instances whose scale set is gone.
+    async fn remove_strays(&mut self, ctx: &Context) {
+        let sets = ctx.sets.all();
+        let known: HashSet<String> = sets.iter().map(|set| set.uid.clone()).collect();
+        for stray in self.strays.look(ctx.world.instances(), &known, ctx.world.now()) {
+            let runner = &stray.instance.runner;
+            if !ctx.fence.holds() || !is_gone(&stray, ctx).await {
+                continue;
+            }
+            ctx.metrics.orphan("instance");
+            match ctx.world.remove_stray(&stray).await {
+                Ok(()) => {
+                    info!(runner, scale_set = stray.scale_set, "removed an instance whose scale set is gone")
+                }
+                Err(error) => {
+                    warn!(runner, %error, "an instance whose scale set is gone cannot be removed yet")
+                }
+            }
+        }
+    }
+
+    /// Registrations without an instance, where GitHub counts more of them than there are runners.
+    async fn remove_abandoned(&mut self, ctx: &Context) {
+        let sets = ctx.sets.all();
+        self.abandoned.retain(|uid, _| sets.iter().any(|set| set.uid == *uid));
+        let mut lists: HashMap<ClientConfig, Vec<ListedRunner>> = HashMap::new();
+        for set in sets {
+            let Some(suspect) = Suspect::of(&set) else { continue };
+            if !lists.contains_key(&suspect.client) {
+                let Some(list) = self.list(&suspect, ctx.world.now()).await else { continue };
+                lists.insert(suspect.client.clone(), list);
+            }
+            let Some(list) = lists.get(&suspect.client) else { continue };
+            let abandoned = self.abandoned.entry(set.uid.clone()).or_default();
+            for runner in abandoned.look(list, &suspect.name, &suspect.known, ctx.world.now()) {
+                suspect.remove(&runner, ctx).await;
+            }
+        }
+    }
+
+    /// GitHub's list, unless it was asked for with this credential a short while ago.
+    async fn list(&mut self, suspect: &Suspect, now: Timestamp) -> Option<Vec<ListedRunner>> {
+        self.listed_at.retain(|_, at| *at + SWEEP_INTERVAL > now);
+        if self.listed_at.contains_key(&suspect.client) {
+            return None;
+        }
+        self.listed_at.insert(suspect.client.clone(), now);
+        match suspect.service.list_runners().await {
+            Ok(list) => Some(list),
+            Err(error) => {
+                info!(%error, "GitHub's list of runners cannot be read");
+                None
+            }
+        }
+    }
+}
+
+/// Whether the object that a stray was made for is gone, by a live read, in a namespace that is ours to judge.
+async fn is_gone(stray: &Stray, ctx: &Context) -> bool {
+    let Some((namespace, name)) = stray.scale_set.split_once('/') else { return false };
+    if !ctx.sets.serve(namespace) {
+        return false;
+    }
+    match timeout(DEADLINE, ctx.scale_sets(namespace).get_opt(name)).await {
+        Ok(Ok(None)) => true,
+        Ok(Ok(Some(object))) => object.metadata.uid.as_ref() != Some(&stray.instance.scale_set_uid),
+        // Nothing destructive follows from a read that failed.
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+/// A scale set that GitHub counts more runners of than it has.
+struct Suspect {
+    client: ClientConfig,
+    service: Arc<dyn ScaleSetService>,
+    scale_set_id: i64,
+    name: String,
+    known: HashSet<String>,
+}
+
+impl Suspect {
+    fn of(set: &Set) -> Option<Suspect> {
+        let client = set.target.borrow().as_ref().map(|target| target.client.clone())?;
+        let state = set.state();
+        let (counted, _) = state.ledger.demand().latest()?;
+        let (held, _) = state.registration.held.as_ref()?;
+        if counted.registered_runners as usize <= state.ledger.runners().count() {
+            return None;
+        }
+        Some(Suspect {
+            client,
+            service: state.service.clone()?,
+            scale_set_id: held.id,
+            name: held.name.clone(),
+            known: state.ledger.known_names().map(str::to_owned).collect(),
+        })
+    }
+
+    async fn remove(&self, runner: &ListedRunner, ctx: &Context) {
+        let confirmed = match self.service.find_runner(&runner.name).await {
+            Ok(found) => found.is_some_and(|f| f.id == runner.id && f.scale_set_id == self.scale_set_id),
+            Err(_) => false,
+        };
+        if !confirmed {
+            return;
+        }
+        ctx.metrics.orphan("registration");
+        match self.service.remove_runner(runner.id).await {
+            Ok(()) => info!(runner = runner.name, "removed a registration that no instance stands for"),
+            Err(error) => {
+                info!(runner = runner.name, %error, "an abandoned registration cannot be removed yet")
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A scale set is deleted: jobs finish, nothing is left, and it ends whatever state GitHub is in.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+use testkit::github::{JobResult, JobSpec, JobStatus, SimGithub};
+
+use crate::harness::{Lab, Manifest, PATIENCE, github, is, lab};
+
+/// A scale set with one busy and two idle runners; gives the busy one's name.
+async fn one_busy_two_idle(lab: &Lab, github: &SimGithub, drain: &str) -> String {
+    let manifest = Manifest::sample(&github.config_url("acme"))
+        .spec(json!({"minRunners": 2, "timeouts": {"drain": drain}}));
+    lab.apply(&manifest).await;
+    lab.until_phases("linux", (0, 2, 0)).await;
+    let job = github.queue_job(JobSpec::new("acme/app", ["linux"]));
+    lab.until_phases("linux", (0, 2, 1)).await;
+    github.look(|s| s.job(job).unwrap().runner.clone().unwrap().name)
+}
+
+#[tokio::test]
+async fn the_busy_runner_finishes_and_nothing_remains() {
+    lab("deleted", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let busy = one_busy_two_idle(lab, &github, "2h").await;
+
+        lab.delete("linux").await;
+        lab.timeline
+            .until("the idle runners are gone", |events| {
+                events.iter().filter(|e| e.action == "destroy").count() == 2
+            })
+            .await;
+        let left = lab.containers().await;
+        assert_eq!(left.keys().collect::<Vec<_>>(), [&busy]);
+        let set = lab.until_is("linux", "Ready", "False", Some("Draining")).await;
+        assert!(is(&set, "Reconciling", "True", Some("Draining")));
+        lab.until_phases("linux", (0, 0, 1)).await;
+
+        let job = github.look(|s| s.jobs().next().unwrap().id);
+        github.finish_job(job, JobResult::Succeeded).unwrap();
+        lab.until_gone("linux", PATIENCE).await;
+        assert_eq!(lab.containers().await.len(), 0);
+        let (runners, sets) = github.look(|s| (s.runners().count(), s.scale_sets().count()));
+        assert_eq!((runners, sets), (0, 0));
+        lab.event("linux", "Deleted").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn with_github_down_it_ends_at_the_deadline_and_says_what_is_left() {
+    lab("deleted-down", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let busy = one_busy_two_idle(lab, &github, "10s").await;
+        let id = github.look(|s| s.scale_set("linux").unwrap().id);
+
+        github.go_down();
+        let deleted_at = Timestamp::now();
+        lab.delete("linux").await;
+        lab.until_gone("linux", PATIENCE).await;
+        assert_eq!(lab.containers().await.len(), 0);
+        let deaths = lab.timeline.all("die");
+        let died_at = deaths.iter().find(|e| e.runner == busy).unwrap().at;
+        // The deadline counts from a whole second.
+        let waited = died_at.duration_since(deleted_at).unsigned_abs();
+        assert!(waited >= Duration::from_secs(9), "the busy runner was given {waited:?}");
+        let note = lab.event("linux", "LeftBehind").await;
+        assert!(note.contains(&format!("scale set {id} at GitHub")), "{note}");
+        assert!(note.contains("the registrations of 3 runners"), "{note}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_never_registered_goes_at_once() {
+    lab("deleted-never", async |lab| {
+        let github = github(lab).await;
+        lab.secret("github", [("github_token", "ghp_wrong")]).await;
+        let _controller = lab.start();
+        lab.apply(&Manifest::sample(&github.config_url("acme"))).await;
+        lab.until_is("linux", "Registered", "False", Some("AuthRejected")).await;
+        lab.delete("linux").await;
+        lab.until_gone("linux", Duration::from_secs(10)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_whose_secret_is_gone_ends_by_what_the_controller_still_knows() {
+    lab("deleted-secret", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        one_busy_two_idle(lab, &github, "2h").await;
+        lab.delete_secret("github").await;
+        lab.until_is("linux", "Stalled", "True", Some("SecretMissing")).await;
+        lab.delete("linux").await;
+        let job = github.look(|s| s.jobs().next().unwrap().id);
+        github.finish_job(job, JobResult::Succeeded).unwrap();
+        lab.until_gone("linux", PATIENCE).await;
+        assert_eq!(lab.containers().await.len(), 0);
+        let (runners, sets) = github.look(|s| (s.runners().count(), s.scale_sets().count()));
+        assert_eq!((runners, sets), (0, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_whose_secret_was_never_known_ends_at_the_deadline() {
+    lab("deleted-blind", async |lab| {
+        let github = github(lab).await;
+        let first = lab.start();
+        one_busy_two_idle(lab, &github, "10s").await;
+        first.kill().await;
+        lab.delete_secret("github").await;
+
+        let _second = lab.start();
+        lab.until_is("linux", "Stalled", "True", Some("SecretMissing")).await;
+        lab.delete("linux").await;
+        lab.until_gone("linux", PATIENCE).await;
+        assert_eq!(lab.containers().await.len(), 0);
+        assert_eq!(github.look(|s| s.jobs_in(JobStatus::Running)), 1, "GitHub was not asked");
+        let note = lab.event("linux", "LeftBehind").await;
+        assert!(note.contains("no credentials for GitHub"), "{note}");
+    })
+    .await;
+}

@@ -1,0 +1,98 @@
+//! Runners that fail: before a job they are tried again ever more slowly, under a job they are not.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use testkit::github::{DEFAULT_TOKEN, Endpoint, JobSpec, JobStatus, SimGithub};
+
+use crate::harness::{Manifest, PATIENCE, condition, github, is, lab};
+
+/// The third start in a row waits at least so long, the fourth twice that.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(5);
+/// When the next try is, is told in whole seconds.
+const ROUNDING: SignedDuration = SignedDuration::from_secs(1);
+
+#[tokio::test]
+async fn a_runner_that_crashes_is_tried_ever_more_slowly_until_it_is_mended() {
+    lab("crashes", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let manifest = Manifest::sample(&github.config_url("acme"));
+        let broken = json!({"command": ["/bin/sh", "-c", "echo no such disk >&2; exit 1"]});
+        lab.apply(&manifest.clone().docker(broken)).await;
+        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
+        let set = lab
+            .until("linux", "three starts in a row failed, each with what it printed", |set| {
+                let failures = set.status.as_ref().map_or(&[][..], |s| &s.recent_failures);
+                is(set, "DemandMet", "False", Some("StartFailures"))
+                    && condition(set, "DemandMet").unwrap().message.contains("3 starts in a row failed")
+                    && failures.len() == 3
+                    && failures.iter().all(|f| f.message.contains("no such disk"))
+            })
+            .await;
+        let failures = set.status.as_ref().unwrap().recent_failures.clone();
+        assert!(failures.iter().all(|f| (f.reason.as_str(), f.exit_code) == ("EndedWithoutJob", Some(1))));
+        let names: BTreeSet<&str> = failures.iter().map(|f| f.runner.as_str()).collect();
+        assert_eq!(names.len(), 3, "each has a name of its own");
+
+        let (starts, deaths) = (lab.timeline.all("start"), lab.timeline.all("die"));
+        assert_eq!(starts.len(), 3);
+        assert!(starts[2].at.duration_since(deaths[1].at) >= FIRST_PAUSE, "{starts:?} {deaths:?}");
+        let message = &condition(&set, "DemandMet").unwrap().message;
+        let (_, next) = message.rsplit_once("the next try is at ").expect(message);
+        let next: Timestamp = next.parse().unwrap();
+        assert!(next.duration_since(deaths[2].at) >= FIRST_PAUSE * 2 - ROUNDING, "{message} {deaths:?}");
+        github.wait_until(PATIENCE, |s| s.runners().count() == 0).await.unwrap();
+
+        lab.apply(&manifest).await;
+        github.wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Completed).await.unwrap();
+        lab.until_is("linux", "DemandMet", "True", None).await;
+        lab.until_phases("linux", (0, 0, 0)).await;
+        assert_eq!(lab.timeline.count("create"), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_runner_that_dies_under_its_job_is_told_and_frees_its_slot() {
+    lab("lost", async |lab| {
+        lab.secret("github", [("github_token", DEFAULT_TOKEN)]).await;
+        // After this, GitHub takes a runner for lost. Until then, it has the job.
+        let github = SimGithub::builder().small_jit().silence(Duration::from_secs(10)).start().await.unwrap();
+        let _controller = lab.start();
+        let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"maxRunners": 1}));
+        lab.apply(&manifest).await;
+        lab.until_is("linux", "Ready", "True", None).await;
+        let first = github.queue_job(JobSpec::new("acme/app", ["linux"]));
+        lab.until_phases("linux", (0, 0, 1)).await;
+        let second = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
+        github.assign_jobs("linux", 2).unwrap();
+        lab.until_is("linux", "DemandMet", "False", Some("AtMaxRunners")).await;
+        let lost = github.look(|s| s.job(first).unwrap().runner.clone().unwrap());
+
+        lab.kill_container(&lab.containers().await[&lost.name]).await;
+        let set = lab
+            .until("linux", "the loss is told", |set| {
+                !set.status.as_ref().unwrap().recent_failures.is_empty()
+            })
+            .await;
+        let failure = &set.status.as_ref().unwrap().recent_failures[0];
+        let told = (failure.runner.as_str(), failure.reason.as_str(), failure.exit_code);
+        assert_eq!(told, (lost.name.as_str(), "JobLost", Some(137)));
+        github.wait_until(PATIENCE, |s| s.job(second).unwrap().status == JobStatus::Completed).await.unwrap();
+        let running = github.look(|s| s.job(first).unwrap().status);
+        assert_eq!(running, JobStatus::Running, "the slot is free before GitHub knows of the loss");
+
+        github.wait_until(PATIENCE, |s| s.runners().count() == 0).await.unwrap();
+        let removals = github.requests(Endpoint::RemoveRunner);
+        let of_lost = |path: &str| path.ends_with(&format!("/{}", lost.id));
+        assert!(removals.iter().any(|r| of_lost(&r.path)), "its removal was asked for: {removals:?}");
+        lab.until_phases("linux", (0, 0, 0)).await;
+        assert_eq!(lab.containers().await.len(), 0);
+        let started: Vec<String> = lab.timeline.all("start").into_iter().map(|e| e.runner).collect();
+        assert!(started.len() == 2 && started[0] == lost.name && started[1] != lost.name, "{started:?}");
+    })
+    .await;
+}

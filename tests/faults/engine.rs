@@ -1,0 +1,167 @@
+//! A Docker engine that a test may kill and freeze: on its own, with its own data, in a network of its own.
+
+use std::fs::{self, OpenOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Blocking, Stdio};
+use std::time::Duration;
+
+use bollard::Docker;
+use serde_json::json;
+use tokio::process::{Child, Command};
+
+use crate::harness::{IMAGE, PATIENCE, eventually, signal};
+
+/// Brings the loopback device up and passes connections on; `make image` put it there.
+const BUSYBOX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/debian/busybox-static/bin/busybox");
+
+/// A Docker engine. It ends with this, with all that it ran.
+pub struct Engine {
+    folder: PathBuf,
+    endpoint: String,
+    /// Keeps the network, in which GitHub is to be found at the address that it has outside.
+    network: Child,
+    process: Child,
+    /// A client that connects anew for each request.
+    pub docker: Docker,
+}
+
+impl Engine {
+    /// Starts one that has the runners' image, and whose containers reach `github`.
+    pub async fn start(name: &str, github: SocketAddr) -> Engine {
+        // The paths of an engine's sockets are long, and may not be too long.
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).unwrap();
+        let endpoint = format!("unix://{}", folder.join("d.sock").display());
+        // Engines of 20.10 read their identity from a place that they would share.
+        let config = json!({"deprecated-key-path": folder.join("key.json")});
+        fs::write(folder.join("daemon.json"), config.to_string()).unwrap();
+        let network = network(github).await;
+        let process = dockerd(&folder, &endpoint, &network);
+        let docker = answers(&endpoint).await;
+        let engine = Engine { folder, endpoint, network, process, docker };
+        let copy = format!("docker save {IMAGE} | docker --host {} load", engine.endpoint);
+        assert!(
+            Command::new("sh").args(["-c", &copy]).stdout(Stdio::null()).status().await.unwrap().success()
+        );
+        engine
+    }
+
+    /// Where it is reached.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Kills it. Its containers run on.
+    pub async fn kill(&mut self) {
+        self.process.kill().await.unwrap();
+    }
+
+    /// Starts it again, with what it had. What still runs of its containers, it ends.
+    pub async fn restart(&mut self) {
+        self.process = dockerd(&self.folder, &self.endpoint, &self.network);
+        answers(&self.endpoint).await;
+    }
+
+    /// Freezes it. Its containers run on.
+    pub async fn freeze(&self) {
+        signal(self.process.id().unwrap(), "STOP").await;
+    }
+
+    /// Ends its frost.
+    pub async fn thaw(&self) {
+        signal(self.process.id().unwrap(), "CONT").await;
+    }
+}
+
+/// A client of the engine, once it answers.
+async fn answers(endpoint: &str) -> Docker {
+    eventually("the engine answers", PATIENCE, async || {
+        let docker = Docker::connect_with_unix(endpoint, 60, bollard::API_DEFAULT_VERSION).ok()?;
+        tokio::time::timeout(Duration::from_secs(1), docker.negotiate_version()).await.ok()?.ok()
+    })
+    .await
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let label = ["ps", "--all", "--quiet"];
+        let docker =
+            |args: &[&str]| Blocking::new("docker").arg("--host").arg(&self.endpoint).args(args).output();
+        if let Some(pid) = self.process.id() {
+            let _ = Blocking::new("kill").args(["-s", "CONT", &pid.to_string()]).status();
+        }
+        if let Ok(list) = docker(&label) {
+            let list = String::from_utf8_lossy(&list.stdout).into_owned();
+            let ids: Vec<&str> = list.split_whitespace().collect();
+            if !ids.is_empty() {
+                let _ = docker(&[&["rm", "--force"], ids.as_slice()].concat());
+            }
+        }
+        if let Some(pid) = self.process.id() {
+            let _ = Blocking::new("kill").arg(pid.to_string()).status();
+            for _ in 0..500 {
+                if !matches!(self.process.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        // What an engine that was killed left mounted would keep the folder.
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let own = self.folder.display().to_string();
+        for mount in mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|path| path.starts_with(&own))
+        {
+            let _ = Blocking::new("umount").args(["-l", mount]).status();
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A network without a way out, in which connections to an address of this machine come to it all the same: an engine
+/// in the machine's own would take its bridge away.
+async fn network(address: SocketAddr) -> Child {
+    let (ip, port) = (address.ip(), address.port());
+    let outside = format!("nsenter --net=/proc/{}/ns/net {BUSYBOX} nc {ip} {port}", std::process::id());
+    let script = format!("{BUSYBOX} ip link set lo up && exec {BUSYBOX} nc -ll -p {port} -e {outside}");
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", &script]).stdin(Stdio::null()).kill_on_drop(true);
+    let network = command.spawn().expect("a test needs to make a network, as root");
+    let process = format!("/proc/{}", network.id().unwrap());
+    eventually("the network is its own", PATIENCE, async || {
+        let namespace = |process: &str| fs::read_link(format!("{process}/ns/net")).ok();
+        let busy = fs::read_to_string(format!("{process}/comm")).ok()?.trim() == "busybox";
+        (busy && namespace(&process)? != namespace("/proc/self")?).then_some(())
+    })
+    .await;
+    network
+}
+
+fn dockerd(folder: &Path, endpoint: &str, network: &Child) -> Child {
+    let file = |name: &str| folder.join(name);
+    let log = OpenOptions::new().create(true).append(true).open(file("engine-log")).unwrap();
+    // The numbers of processes that were killed are taken for live ones, where others have them or nobody reaps.
+    for stale in ["d.pid", "exec/containerd/containerd.pid"] {
+        let _ = fs::remove_file(file(stale));
+    }
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net=/proc/{}/ns/net", network.id().unwrap()))
+        .arg("dockerd")
+        .env("TMPDIR", folder)
+        .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"])
+        .args(["--storage-driver=overlay2", "--host", endpoint])
+        .arg("--config-file")
+        .arg(file("daemon.json"))
+        .arg("--data-root")
+        .arg(file("data"))
+        .arg("--exec-root")
+        .arg(file("exec"))
+        .arg("--pidfile")
+        .arg(file("d.pid"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true);
+    command.spawn().expect("a test needs to start an engine, as root")
+}

@@ -1,0 +1,25 @@
+//! Faults on real parts under load: the controller, the engine, the API server and its etcd are killed and frozen, the
+//! network to GitHub fails. Each test ends in the same account: nothing lost, nothing killed, nothing done twice, nothing
+//! left behind.
+//!
+//! With `PADDOCK_SOAK` in the environment the tests take their long forms; `PADDOCK_SEED` repeats a run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[path = "../e2e/harness/mod.rs"]
+mod harness;
+
+mod account;
+mod apiserver;
+mod deletion;
+mod engine;
+mod engines;
+mod hosts;
+mod kills;
+mod leadership;
+mod load;
+mod network;
+mod proxy;

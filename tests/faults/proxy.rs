@@ -1,0 +1,110 @@
+//! A network that fails on request: a TCP proxy between the controller and GitHub.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What the network does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weather {
+    /// All passes.
+    Fair,
+    /// Each piece of data comes this much later.
+    Slow(Duration),
+    /// Connections that there are break, and new ones close at once.
+    Down,
+    /// Connections are accepted and held, and nothing passes any more.
+    Silent,
+    /// Of each answer some bytes pass, then its connection breaks.
+    Cutting,
+}
+
+/// Bytes of an answer that pass before it is cut.
+const UNCUT: usize = 60;
+
+/// The proxy. It ends with this.
+pub struct Proxy {
+    address: SocketAddr,
+    weather: watch::Sender<Weather>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// A proxy in front of an address on which nobody need listen yet.
+    pub async fn before(target: SocketAddr) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let weather = watch::Sender::new(Weather::Fair);
+        let forecast = weather.subscribe();
+        let task = tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                tokio::spawn(connection(client, target, forecast.clone()));
+            }
+        });
+        Proxy { address, weather, task }
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Changes the weather.
+    pub fn set(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn connection(client: TcpStream, target: SocketAddr, mut weather: watch::Receiver<Weather>) {
+    if *weather.borrow_and_update() == Weather::Down {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(target).await else { return };
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    // Whichever ends takes both directions with it.
+    tokio::select! {
+        () = pass(from_client, to_server, weather.clone(), false) => {}
+        () = pass(from_server, to_client, weather.clone(), true) => {}
+        _ = weather.wait_for(|weather| *weather == Weather::Down) => {}
+    }
+}
+
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut weather: watch::Receiver<Weather>,
+    answers: bool,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    let mut silenced = false;
+    loop {
+        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
+        let now = *weather.borrow_and_update();
+        // A connection that went silent stays so: what was lost on it does not come later.
+        silenced |= now == Weather::Silent;
+        if silenced {
+            return std::future::pending().await;
+        }
+        let mut passed = read;
+        match now {
+            Weather::Slow(time) => tokio::time::sleep(time).await,
+            Weather::Cutting if answers => passed = read.min(UNCUT),
+            _ => {}
+        }
+        if to.write_all(&buffer[..passed]).await.is_err() || (answers && now == Weather::Cutting) {
+            return;
+        }
+    }
+}
