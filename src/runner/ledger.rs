@@ -16,6 +16,8 @@ use crate::api::condition::reason;
 const RETIRED_FOR: Duration = Duration::from_secs(3600);
 /// A listing that is this much younger than a removal and still shows the instance is believed.
 const RETIRED_SETTLES: Duration = Duration::from_secs(10);
+/// A runner is connected to GitHub, and counted there, at the latest so long after its instance came up.
+const CONNECTED_AFTER: Duration = Duration::from_secs(60);
 /// How many (job, kind of event) pairs are remembered to tell repeats.
 const EVENTS_REMEMBERED: usize = 20_000;
 /// After GitHub answered that a job still runs, the removal is not tried again before this: it is costly for the service.
@@ -208,9 +210,16 @@ impl Ledger {
         }
     }
 
-    /// Takes over GitHub's counts.
+    /// Takes over GitHub's counts. GitHub has been seen to answer nothing but zeros while runners were at work.
     pub fn count(&mut self, statistics: Statistics, now: Timestamp) {
-        self.demand.count(statistics, now);
+        let at_work = |r: &Runner| match r.phase {
+            Phase::Idle => r.since + CONNECTED_AFTER <= now,
+            Phase::Busy => r.job_completed_at.is_none(),
+            Phase::Pending | Phase::Done | Phase::Failed => false,
+        };
+        let contradicted =
+            statistics == Statistics::default() && self.runners.values().any(|r| r.serves() && at_work(r));
+        self.demand.count(statistics, contradicted, now);
     }
 
     /// Takes over what happened to a job. Answers whether it was news.

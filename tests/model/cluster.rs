@@ -87,6 +87,13 @@ impl Cluster {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match (method.as_str(), parts.as_slice()) {
             ("GET", ["api", "v1", "namespaces", _, "secrets", _]) => ok(&secret()),
+            ("GET", ["apis", "paddock.dev", "v1alpha1", "namespaces", _, "runnerscalesets", name]) => {
+                let set = (0..self.objects.len()).find(|set| self::name(*set) == **name);
+                match set.and_then(|set| self.objects[set].as_ref()) {
+                    Some(object) => ok(&serde_json::to_value(&**object).expect("an object has a JSON form")),
+                    None => refused(StatusCode::NOT_FOUND, "NotFound"),
+                }
+            }
             (
                 "PATCH",
                 ["apis", "paddock.dev", "v1alpha1", "namespaces", _, "runnerscalesets", name, rest @ ..],

@@ -432,7 +432,7 @@ impl Backend for Handle {
             let availability = self.0.availability(&state, *host);
             let up = availability != Availability::Unreachable;
             let free_slots = if up { self.0.free(&state, *host) } else { 0 };
-            HostState { name: name.clone(), availability, free_slots, message: String::new() }
+            HostState { name: name.clone(), availability, free_slots, failures: 0, message: String::new() }
         };
         self.0.hosts.iter().map(host).collect()
     }
@@ -564,15 +564,31 @@ impl Backend for Handle {
     }
 }
 
+/// Removes an instance from a host.
 fn take_away(state: &mut State, life: usize, set: usize, host: usize, id: &str) -> Result<(), Error> {
     if !state.hosts[host].reachable {
         return Err(Error::Unreachable("no route".into()));
     }
     let Some(instance) = state.hosts[host].instances.get(id).cloned() else { return Err(Error::Gone) };
     rules::instance_goes(state, life, set, &instance);
-    state
-        .note(|| format!("controller {life} removes {} ({:?})", instance.shown.runner, instance.shown.state));
-    state.drop_instance(host, id);
-    state.lives[life].views[host].instances.remove(id);
+    remove(state, life, host, &instance);
     Ok(())
+}
+
+/// Removes an instance whose scale set is gone, as a controller believes.
+pub fn take_stray_away(state: &mut State, life: usize, host: usize, id: &str) -> Result<(), Error> {
+    if !state.hosts[host].reachable {
+        return Err(Error::Unreachable("no route".into()));
+    }
+    let Some(instance) = state.hosts[host].instances.get(id).cloned() else { return Err(Error::Gone) };
+    rules::stray_goes(state, &instance);
+    remove(state, life, host, &instance);
+    Ok(())
+}
+
+fn remove(state: &mut State, life: usize, host: usize, instance: &Container) {
+    let shown = &instance.shown;
+    state.note(|| format!("controller {life} removes {} ({:?})", shown.runner, shown.state));
+    state.drop_instance(host, &shown.id);
+    state.lives[life].views[host].instances.remove(&shown.id);
 }

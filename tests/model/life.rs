@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
 use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{Backend, Waker};
+use paddock::backend::{self, Backend, Waker};
 use paddock::controller::{Core, World};
 use paddock::github::{ClientConfig, Error, ScaleSetService};
+use paddock::reaper::Stray;
 use paddock::runner::{Exit, Identity};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -20,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 use crate::history::Weather;
-use crate::hosts::{Container, Handle, Place, SimBackend, View};
+use crate::hosts::{self, Container, Handle, Place, SimBackend, View};
+use crate::rules;
 use crate::service::Service;
 use crate::sim::{Sim, State};
 
@@ -28,6 +31,8 @@ use crate::sim::{Sim, State};
 const AGAIN: Duration = Duration::from_secs(5);
 /// How often hosts are listed.
 const LISTED: (u64, u64) = (24_000, 36_000);
+/// How often the reaper makes its round.
+const ROUND: (u64, u64) = (45_000, 75_000);
 /// No controller does so much in a second unless it spins.
 const MOST_CALLS: u32 = 400;
 
@@ -143,6 +148,7 @@ impl Life {
             tasks.push(tokio::spawn(watch(self.clone(), set, woken.clone())));
             tasks.push(tokio::spawn(reconcile(self.clone(), core.clone(), set, woken.clone())));
         }
+        tasks.push(tokio::spawn(rounds(self.clone(), core)));
         tasks.extend((0..hosts).map(|host| tokio::spawn(follow(self.clone(), host))));
         *self.tasks.lock().expect("held for moments") = tasks;
     }
@@ -229,6 +235,7 @@ impl Life {
 /// The world, as one controller reaches it.
 struct Reached(Arc<Life>);
 
+#[async_trait]
 impl World for Reached {
     fn now(&self) -> Timestamp {
         self.0.sim.now()
@@ -238,12 +245,51 @@ impl World for Reached {
         Ok(Arc::new(Service { life: self.0.clone() }))
     }
 
-    fn backend(&self, name: &str, identity: Identity, template: DockerTemplate) -> Arc<dyn Backend> {
+    fn backend(
+        &self,
+        name: &str,
+        _: &[String],
+        identity: Identity,
+        template: DockerTemplate,
+    ) -> Arc<dyn Backend> {
         Arc::new(Handle(SimBackend::new(&self.0, name, &identity, &template)))
+    }
+
+    fn instances(&self) -> Vec<Stray> {
+        let state = self.0.sim.state();
+        let shown = state.lives[self.0.number].views.iter().enumerate().filter(|(_, view)| view.up);
+        let strays = shown.flat_map(|(host, view)| {
+            view.instances.values().filter(|i| i.ours()).map(move |i| Stray {
+                endpoint: host.to_string(),
+                scale_set: format!("ns/{}", cluster::name(i.set)),
+                instance: i.shown.clone(),
+            })
+        });
+        strays.collect()
+    }
+
+    async fn remove_stray(&self, stray: &Stray) -> Result<(), backend::Error> {
+        self.0.living().await;
+        let host: usize = stray.endpoint.parse().expect("a host's number");
+        rules::stray_asked(&mut self.0.sim.state(), self.0.number, &stray.instance.runner);
+        self.0.sim.pause(1, 3_000).await;
+        let removed =
+            hosts::take_stray_away(&mut self.0.sim.state(), self.0.number, host, &stray.instance.id);
+        self.0.sim.hosts[host].tell();
+        self.0.living().await;
+        removed
     }
 
     fn slots(&self) -> Vec<(String, u32, Option<u32>)> {
         Vec::new()
+    }
+}
+
+/// The reaper's rounds.
+async fn rounds(life: Arc<Life>, core: Arc<Core>) {
+    loop {
+        life.sim.pause(ROUND.0, ROUND.1).await;
+        core.make_round().await;
     }
 }
 

@@ -9,9 +9,10 @@ use paddock::backend::docker::DockerTemplate;
 use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
 use paddock::controller::World;
 use paddock::github::{
-    self, AcquirableJob, ClientConfig, JitRunner, Message, RunnerReference, ScaleSet, ScaleSetService,
-    Session, WantedScaleSet,
+    self, AcquirableJob, ClientConfig, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet,
+    ScaleSetService, Session, WantedScaleSet,
 };
+use paddock::reaper::Stray;
 use paddock::runner::{Identity, Instance, InstanceState};
 
 use crate::life::{Life, Veil};
@@ -52,6 +53,7 @@ struct Planted {
     world: Arc<dyn World>,
 }
 
+#[async_trait]
 impl World for Planted {
     fn now(&self) -> Timestamp {
         self.world.now()
@@ -61,8 +63,14 @@ impl World for Planted {
         Ok(Arc::new(Service { bug: self.bug, service: self.world.github(client)? }))
     }
 
-    fn backend(&self, name: &str, identity: Identity, template: DockerTemplate) -> Arc<dyn Backend> {
-        let backend = self.world.backend(name, identity, template);
+    fn backend(
+        &self,
+        name: &str,
+        siblings: &[String],
+        identity: Identity,
+        template: DockerTemplate,
+    ) -> Arc<dyn Backend> {
+        let backend = self.world.backend(name, siblings, identity, template);
         let hosted = Hosted {
             bug: self.bug,
             life: self.life.clone(),
@@ -73,6 +81,14 @@ impl World for Planted {
             tokio::spawn(stop_runners(self.life.clone(), backend));
         }
         Arc::new(hosted)
+    }
+
+    fn instances(&self) -> Vec<Stray> {
+        self.world.instances()
+    }
+
+    async fn remove_stray(&self, stray: &Stray) -> Result<(), Error> {
+        self.world.remove_stray(stray).await
     }
 
     fn slots(&self) -> Vec<(String, u32, Option<u32>)> {
@@ -251,6 +267,10 @@ impl ScaleSetService for Service {
             Err(github::Error::Transient(_)) if self.bug == Bug::WaitsForEver => std::future::pending().await,
             answer => answer,
         }
+    }
+
+    async fn list_runners(&self) -> Result<Vec<ListedRunner>, github::Error> {
+        self.service.list_runners().await
     }
 
     async fn close(&self, session: &Session) -> Result<(), github::Error> {

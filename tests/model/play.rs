@@ -412,10 +412,6 @@ fn complete_early(state: &mut State, pick: usize) {
     }
 }
 
-/// Whether there is a reaper: what only it can find, and end, is looked for. A registration that no controller knows of,
-/// and an instance of a set that is gone.
-const REAPER: bool = false;
-
 /// What keeps the world from rest, and the rule that it is about.
 fn unrest(state: &State) -> Option<(u8, String)> {
     (0..state.cluster.objects.len()).find_map(|set| unrest_of(state, set))
@@ -468,9 +464,8 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     if let Some((host, ended)) = state.instances().find(|(_, i)| i.ours() && i.set == set && !i.live()) {
         return Some((4, format!("{} has ended and is still on host {host}", ended.shown.runner)));
     }
-    if let Some(runner) =
-        state.github.registrations.values().find(|r| r.set == set && !has_instance(state, r.id) && leaked(r))
-    {
+    let registrations = &state.github.registrations;
+    if let Some(runner) = registrations.values().find(|r| r.set == set && !has_instance(state, r.id)) {
         return Some((4, format!("{} is registered and has no instance", runner.name)));
     }
     let status = object.status.clone().unwrap_or_default();
@@ -488,11 +483,6 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
         ));
     }
     None
-}
-
-/// Without a reaper, a runner that GitHub does not see is nobody's.
-fn leaked(registration: &crate::github::Registration) -> bool {
-    REAPER || registration.state != Presence::Offline
 }
 
 /// Whether idle runners of a set stay for ever.
@@ -525,7 +515,7 @@ fn room(state: &State, set: usize) -> usize {
 
 /// What is left of a set whose object is gone.
 fn remains(state: &State, set: usize) -> Option<(u8, String)> {
-    if let Some((host, left)) = state.instances().find(|(_, i)| REAPER && i.ours() && i.set == set) {
+    if let Some((host, left)) = state.instances().find(|(_, i)| i.ours() && i.set == set) {
         return Some((4, format!("set {set} is gone, and {} is still on host {host}", left.shown.runner)));
     }
     if state.watch.gone[set] == Some(true) {
@@ -535,9 +525,9 @@ fn remains(state: &State, set: usize) -> Option<(u8, String)> {
     if let Some(left) = state.github.registrations.values().find(|r| r.set == set) {
         return Some((4, format!("set {set} is gone, and {} is still registered", left.name)));
     }
-    // One that was made, and whose id nobody was told or wrote down, is lost without a reaper.
+    // One that was made, and whose id nobody was told or wrote down, cannot be told from someone else's of that name.
     let id = state.github.sets[set].id;
-    if id.is_some() && (REAPER || id == state.watch.shown_id[set]) {
+    if id.is_some() && id == state.watch.shown_id[set] {
         return Some((4, format!("set {set} is gone, and is still at GitHub")));
     }
     None

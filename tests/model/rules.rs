@@ -193,7 +193,9 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
     let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
     let never_up = instance.shown.state == InstanceState::Starting && age >= start;
     let aged = over(timeouts.idle.get()) || over(timeouts.lifetime.get()) || never_up || instance.disowned;
-    let unwanted = ceiling(object) == 0 || instance.shown.created_at < state.watch.edited[set];
+    let template = memory.templates.get(&(set, instance.shown.backend.clone()));
+    let outdated = template != Some(&instance.shown.template_hash);
+    let unwanted = ceiling(object) == 0 || outdated || instance.shown.created_at < state.watch.edited[set];
     let (demand, serving, since) = state.watch.calm[set];
     let calm = [since, memory.began, state.watch.edited[set]].iter().all(|at| between(*at, now) > SETTLED);
     let told = memory.told[set].is_some_and(|(told, since)| {
@@ -250,6 +252,24 @@ pub fn instance_goes(state: &mut State, life: usize, set: usize, instance: &Cont
         Presence::Idle | Presence::Offline => "is removed while GitHub may still give it a job",
     };
     state.violate(rule, format!("{name} {what}"));
+}
+
+/// An instance is removed as nobody's.
+pub fn stray_goes(state: &mut State, instance: &Container) {
+    let name = &instance.shown.runner;
+    if !instance.ours() {
+        return state.violate(7, format!("{name} is none of ours, and is removed"));
+    }
+    if state.cluster.objects[instance.set].is_some() {
+        state.violate(7, format!("{name} is removed as nobody's, and set {} is there", instance.set));
+    }
+}
+
+/// A controller asks for the removal of what it takes for nobody's.
+pub fn stray_asked(state: &mut State, life: usize, runner: &str) {
+    if !state.lives[life].leads {
+        state.violate(6, format!("{runner} is removed by controller {life}, which does not lead"));
+    }
 }
 
 /// A scale set is deleted at GitHub.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use paddock::github::{
-    AcquirableJob, Error, JitRunner, Message, RunnerReference, ScaleSet, ScaleSetService, Session,
-    WantedScaleSet,
+    AcquirableJob, Error, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet, ScaleSetService,
+    Session, WantedScaleSet,
 };
 use paddock::runner::{JitConfiguration, JobEvent, Statistics};
 use rand::RngExt;
@@ -368,6 +368,19 @@ impl ScaleSetService for Service {
             state.github.registrations.remove(&id);
             state.note(|| format!("{} is deregistered by controller {life}", registration.name));
             Ok(())
+        })
+        .await
+    }
+
+    async fn list_runners(&self) -> Result<Vec<ListedRunner>, Error> {
+        self.call("list_runners", move |state, _| {
+            let listed = |r: &Registration| ListedRunner {
+                id: r.id,
+                name: r.name.clone(),
+                online: r.state != Presence::Offline,
+                busy: r.state == Presence::Busy,
+            };
+            Ok(state.github.registrations.values().map(listed).collect())
         })
         .await
     }
