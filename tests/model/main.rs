@@ -19,5 +19,3 @@ mod rules;
 mod search;
 mod service;
 mod sim;
-
-pub static COUNTS: [std::sync::atomic::AtomicU64; 6] = [const { std::sync::atomic::AtomicU64::new(0) }; 6];
