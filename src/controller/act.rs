@@ -17,6 +17,8 @@ use crate::telemetry::StartPhase;
 
 /// A removal that did not work is tried again after this.
 const REMOVAL_RETRY: Duration = Duration::from_secs(10);
+/// In this time a host is listed twice: a runner that it does not show by then is gone.
+const TWO_LOOKS: Duration = Duration::from_secs(90);
 /// The registration of a runner that is gone is asked for again only this often: GitHub may hold on to it for a while.
 const DEREGISTRATION_RETRY: Duration = Duration::from_secs(30);
 /// How long GitHub's messages about a runner that ended may take; only then is its registration looked for.
@@ -192,6 +194,10 @@ impl Remover<'_> {
                 warn!(%error, "the runner's registration could not be removed: it stays");
                 return self.retry_after(REMOVAL_RETRY);
             }
+        }
+        if self.runner.instance_id.is_none() {
+            // An earlier controller asked for it; whether there is an instance is for its host to show.
+            return self.retry_after(TWO_LOOKS);
         }
         if !self.remove_instance().await {
             return self.retry_after(REMOVAL_RETRY);

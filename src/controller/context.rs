@@ -1,6 +1,6 @@
 //! What all scale sets share.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::channel::mpsc::UnboundedSender;
@@ -93,7 +93,7 @@ impl Context {
 /// The scale sets that are known, by UID, and how to wake each.
 #[derive(Default)]
 pub(super) struct Sets {
-    known: Mutex<HashMap<String, Arc<Set>>>,
+    known: Mutex<BTreeMap<String, Arc<Set>>>,
     wakes: Mutex<Vec<Wake>>,
 }
 

@@ -54,7 +54,7 @@ impl Rounds {
         let known: HashSet<String> = sets.iter().map(|set| set.uid.clone()).collect();
         for stray in self.strays.look(ctx.world.instances(), &known, ctx.world.now()) {
             let runner = &stray.instance.runner;
-            if !ctx.fence.holds() || !is_gone(&stray, ctx).await {
+            if !is_gone(&stray, ctx).await || !ctx.fence.holds() {
                 continue;
             }
             ctx.metrics.orphan("instance");
@@ -151,7 +151,7 @@ impl Suspect {
             Ok(found) => found.is_some_and(|f| f.id == runner.id && f.scale_set_id == self.scale_set_id),
             Err(_) => false,
         };
-        if !confirmed {
+        if !confirmed || !ctx.fence.holds() {
             return;
         }
         ctx.metrics.orphan("registration");

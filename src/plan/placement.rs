@@ -43,6 +43,22 @@ pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
     placement
 }
 
+/// How many runners there are places for, whether or not they can be started there now.
+pub(super) fn places(input: &Input<'_>) -> u32 {
+    let places = |backend: &BackendView| {
+        let free = backend.hosts.iter().fold(0u32, |sum, host| sum.saturating_add(host.free_slots));
+        free.min(ceiling(backend, input.ledger))
+    };
+    input.backends.iter().fold(0, |sum, backend| sum.saturating_add(places(backend)))
+}
+
+/// How many more runners a backend may have.
+fn ceiling(backend: &BackendView, ledger: &Ledger) -> u32 {
+    let taken = ledger.runners().filter(|r| r.occupies() && r.backend == backend.name).count();
+    let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+    backend.max_runners.unwrap_or(u32::MAX).saturating_sub(taken)
+}
+
 /// Sets aside the hosts on which starts failed again and again, for as long as each is to be left alone.
 pub fn set_aside(backends: &mut [BackendView], failures: &Failures, now: Timestamp) {
     for backend in backends {
@@ -107,14 +123,12 @@ struct Room<'a> {
 
 impl<'a> Room<'a> {
     fn of(backend: &'a BackendView, ledger: &Ledger) -> Room<'a> {
-        let taken = ledger.runners().filter(|r| r.occupies() && r.backend == backend.name).count();
-        let taken = u32::try_from(taken).unwrap_or(u32::MAX);
         let free = |host: &'a HostState| (host.name.as_str(), (host.free_slots, host.failures));
         let with = |wanted: fn(&Availability) -> bool| {
             backend.hosts.iter().filter(move |h| wanted(&h.availability)).map(free)
         };
         Room {
-            ceiling: backend.max_runners.unwrap_or(u32::MAX).saturating_sub(taken),
+            ceiling: ceiling(backend, ledger),
             ready: with(|a| *a == Availability::Ready).collect(),
             soon: with(|a| matches!(a, Availability::Unprepared | Availability::Preparing))
                 .fold(0, |sum, (_, (slots, _))| sum.saturating_add(slots)),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Action, Bounds, Input, Removal};
+use super::{Action, Bounds, Input, Removal, placement};
 use crate::runner::{Phase, Runner};
 
 /// A runner may go on for so long after its job: it cleans up, and GitHub has been seen to call a job over that ran on.
@@ -49,6 +49,8 @@ pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, dema
     for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
         match runner.retry_at {
             Some(at) if at > input.now => retreat.wake(at),
+            // Once the drain is over, no other reason to go is as good.
+            _ if drain_is_over(input) => {}
             _ => {
                 if let Some(why) = overdue(input, runner, &mut retreat) {
                     retreat.remove(runner, why);
@@ -96,9 +98,13 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
     None
 }
 
+fn drain_is_over(input: &Input<'_>) -> bool {
+    input.policy.drain_until.is_some_and(|until| until <= input.now)
+}
+
 /// Suspended or being deleted: idle runners go at once, busy ones when the drain is over.
 fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
-    let expired = input.policy.drain_until.is_some_and(|until| until <= input.now);
+    let expired = drain_is_over(input);
     if let Some(until) = input.policy.drain_until.filter(|until| *until > input.now) {
         retreat.wake(until);
     }
@@ -151,12 +157,15 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retrea
     outdated.sort_by_key(|r| (r.created_at, r.name.clone()));
     let budget = input.policy.max_unavailable.of(idle_wanted as usize);
     let occupying = input.ledger.runners().filter(|r| r.occupies()).count();
-    let headroom = (bounds.max as usize).saturating_sub(occupying);
+    let headroom = (bounds.max as usize).saturating_sub(occupying).min(placement::places(input) as usize);
     let pending = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Pending).count();
 
-    // Where the ceiling allows, the replacement comes first; where it does not, the budget is what may be missing.
+    // Where the ceilings allow, the replacement comes first; where they do not, the budget is what may be missing.
     let surge = budget.min(outdated.len());
-    let needed = (idle_wanted as usize).saturating_sub(if headroom + pending == 0 { budget } else { 0 });
+    let needed = match headroom + pending {
+        0 => idle.len().min(idle_wanted as usize).saturating_sub(budget),
+        _ => idle_wanted as usize,
+    };
     let removable = idle.len().saturating_sub(needed).min(budget);
     retreat.replacements = u32::try_from(surge).unwrap_or(u32::MAX);
     for runner in outdated.into_iter().take(removable) {

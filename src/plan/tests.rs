@@ -47,7 +47,8 @@ impl World {
     }
 
     fn assigned(&mut self, assigned: u32) {
-        self.ledger.count(Statistics { assigned, ..Statistics::default() }, at(self.now));
+        let registered_runners = u32::try_from(self.names(Runner::serves).len()).unwrap();
+        self.ledger.count(Statistics { assigned, registered_runners, ..Statistics::default() }, at(self.now));
     }
 
     fn plan(&self) -> Plan {
@@ -343,6 +344,22 @@ fn one_false_reading_scales_nothing_down() {
     world.now = 1059;
     world.assigned(0);
     assert!(removals(&world.step()).is_empty());
+}
+
+#[test]
+fn nothing_but_zeros_is_believed_only_the_second_time_while_runners_are_at_work() {
+    let mut world = World::new(serde_json::json!({"scaleDown": {"delay": "10s"}}));
+    world.assigned(2);
+    world.step();
+    world.up();
+    let nothing = Statistics::default();
+    world.now = 1000;
+    world.ledger.count(nothing, at(1000));
+    assert!(world.step().surplus.is_empty());
+    world.now = 2000;
+    assert!(world.step().surplus.is_empty());
+    world.ledger.count(nothing, at(2000));
+    assert_eq!(world.step().surplus.len(), 2);
 }
 
 #[test]

@@ -20,6 +20,8 @@ const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Demand {
     latest: Option<(Statistics, Timestamp)>,
+    /// The last reading was contradicted by what runs, and left aside.
+    doubted: bool,
     /// Jobs whose runner ended and whose completion GitHub has not told yet, by job id: for how long that is believed.
     ended: BTreeMap<String, Timestamp>,
     /// Since when idle runners leave assigned jobs alone.
@@ -61,8 +63,12 @@ impl Demand {
         }
     }
 
-    pub(super) fn count(&mut self, statistics: Statistics, now: Timestamp) {
-        self.latest = Some((statistics, now));
+    /// Takes over a reading. One that is contradicted by what runs is believed when the next is contradicted too.
+    pub(super) fn count(&mut self, statistics: Statistics, contradicted: bool, now: Timestamp) {
+        self.doubted = contradicted && !self.doubted;
+        if !self.doubted {
+            self.latest = Some((statistics, now));
+        }
     }
 
     /// A runner that was not killed reported its job's end before its own: GitHub's counts lag behind for a moment only,

@@ -16,6 +16,8 @@ use crate::api::condition::reason;
 const RETIRED_FOR: Duration = Duration::from_secs(3600);
 /// A listing that is this much younger than a removal and still shows the instance is believed.
 const RETIRED_SETTLES: Duration = Duration::from_secs(10);
+/// A runner is connected to GitHub, and counted there, at the latest so long after its instance came up.
+const CONNECTED_AFTER: Duration = Duration::from_secs(60);
 /// How many (job, kind of event) pairs are remembered to tell repeats.
 const EVENTS_REMEMBERED: usize = 20_000;
 /// After GitHub answered that a job still runs, the removal is not tried again before this: it is costly for the service.
@@ -208,9 +210,16 @@ impl Ledger {
         }
     }
 
-    /// Takes over GitHub's counts.
+    /// Takes over GitHub's counts. GitHub has been seen to answer nothing but zeros while runners were at work.
     pub fn count(&mut self, statistics: Statistics, now: Timestamp) {
-        self.demand.count(statistics, now);
+        let at_work = |r: &Runner| match r.phase {
+            Phase::Idle => r.since + CONNECTED_AFTER <= now,
+            Phase::Busy => r.job_completed_at.is_none(),
+            Phase::Pending | Phase::Done | Phase::Failed => false,
+        };
+        let contradicted =
+            statistics == Statistics::default() && self.runners.values().any(|r| r.serves() && at_work(r));
+        self.demand.count(statistics, contradicted, now);
     }
 
     /// Takes over what happened to a job. Answers whether it was news.
@@ -332,18 +341,19 @@ impl Ledger {
         }
     }
 
-    /// It was not up in time: a failed start, although something of it may be left to remove.
+    /// It was not up in time: a failed start, although something of it may be left to remove. Said once, however often its
+    /// removal is tried.
     pub fn start_timed_out(&mut self, name: &str, message: &str, now: Timestamp) {
-        let Some(runner) = self.runners.get(name) else {
+        let Some(runner) = self.runners.get(name).filter(|r| r.retry_at.is_none()) else {
             return;
         };
         let failure = Failure::start(runner, reason::START_TIMEOUT, message, now);
         self.failures.note(failure);
     }
 
-    /// Its job runs for too long, and is stopped with it.
+    /// Its job runs for too long, and is stopped with it. Said once, too.
     pub fn job_timed_out(&mut self, name: &str, now: Timestamp) {
-        let Some(runner) = self.runners.get(name) else {
+        let Some(runner) = self.runners.get(name).filter(|r| r.retry_at.is_none()) else {
             return;
         };
         let failure = Failure::job_timed_out(runner, now);

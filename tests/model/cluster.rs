@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
 use kube::api::ObjectMeta;
 use kube::client::Body;
-use paddock::api::{RunnerScaleSet, RunnerScaleSetSpec};
+use paddock::api::{RunnerScaleSet, RunnerScaleSetSpec, RunnerScaleSetStatus};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tower::service_fn;
@@ -24,14 +25,14 @@ const GIVEN_UP: Duration = Duration::from_secs(60);
 /// What the API server holds.
 pub struct Cluster {
     /// By set; none when it was deleted.
-    pub objects: Vec<Option<RunnerScaleSet>>,
+    pub objects: Vec<Option<Arc<RunnerScaleSet>>>,
     pub weather: Weather,
     version: u64,
 }
 
 impl Cluster {
     pub fn new(setup: &Setup, now: Timestamp) -> Cluster {
-        let object = |(number, set)| Some(object(number, set, setup, now));
+        let object = |(number, set)| Some(Arc::new(object(number, set, setup, now)));
         let objects = setup.sets.iter().enumerate().map(object).collect();
         Cluster { objects, weather: Weather::Fine, version: 1 }
     }
@@ -43,7 +44,7 @@ impl Cluster {
 
     /// Changes an object's spec, as a person would.
     pub fn edit(&mut self, set: usize, edit: impl FnOnce(&mut RunnerScaleSetSpec)) {
-        let Some(object) = &mut self.objects[set] else { return };
+        let Some(object) = self.objects[set].as_mut().map(Arc::make_mut) else { return };
         let before = object.spec.clone();
         edit(&mut object.spec);
         object.spec.min_runners = object.spec.min_runners.min(object.spec.max_runners);
@@ -55,7 +56,7 @@ impl Cluster {
 
     /// Deletes an object, as a person would.
     pub fn delete(&mut self, set: usize, now: Timestamp) {
-        let Some(object) = &mut self.objects[set] else { return };
+        let Some(object) = self.objects[set].as_mut().map(Arc::make_mut) else { return };
         if object.metadata.deletion_timestamp.is_some() {
             return;
         }
@@ -76,22 +77,20 @@ impl Cluster {
 
     fn touch(&mut self, set: usize) {
         self.version += 1;
-        if let Some(object) = &mut self.objects[set] {
+        if let Some(object) = self.objects[set].as_mut().map(Arc::make_mut) {
             object.metadata.resource_version = Some(self.version.to_string());
         }
     }
 
     /// Does what a request asks for.
-    fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
+    fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Vec<u8>) {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match (method.as_str(), parts.as_slice()) {
-            ("GET", ["api", "v1", "namespaces", _, "secrets", _]) => (StatusCode::OK, secret()),
+            ("GET", ["api", "v1", "namespaces", _, "secrets", _]) => ok(&secret()),
             ("GET", ["apis", "paddock.dev", "v1alpha1", "namespaces", _, "runnerscalesets", name]) => {
                 let set = (0..self.objects.len()).find(|set| self::name(*set) == **name);
                 match set.and_then(|set| self.objects[set].as_ref()) {
-                    Some(object) => {
-                        (StatusCode::OK, serde_json::to_value(object).expect("it has a JSON form"))
-                    }
+                    Some(object) => ok(&serde_json::to_value(&**object).expect("an object has a JSON form")),
                     None => refused(StatusCode::NOT_FOUND, "NotFound"),
                 }
             }
@@ -100,32 +99,35 @@ impl Cluster {
                 ["apis", "paddock.dev", "v1alpha1", "namespaces", _, "runnerscalesets", name, rest @ ..],
             ) => {
                 let set = (0..self.objects.len()).find(|set| self::name(*set) == **name);
-                let body: Value = serde_json::from_slice(body).expect("a patch is JSON");
-                match set {
-                    Some(set) if self.objects[set].is_some() => {
-                        self.patch(set, rest.first() == Some(&"status"), &body)
-                    }
-                    _ => refused(StatusCode::NOT_FOUND, "NotFound"),
+                match set.filter(|set| self.objects[*set].is_some()) {
+                    Some(set) if rest.first() == Some(&"status") => self.apply_status(set, body),
+                    Some(set) => self.patch_metadata(set, body),
+                    None => refused(StatusCode::NOT_FOUND, "NotFound"),
                 }
             }
-            ("POST" | "PATCH", ["apis", "events.k8s.io", ..]) => {
-                (StatusCode::OK, serde_json::from_slice(body).unwrap_or_default())
-            }
+            ("POST" | "PATCH", ["apis", "events.k8s.io", ..]) => (StatusCode::OK, body.to_vec()),
             other => panic!("the controller asks the API server for what it does not have here: {other:?}"),
         }
     }
 
-    fn patch(&mut self, set: usize, status: bool, body: &Value) -> (StatusCode, Value) {
-        let object = self.objects[set].as_mut().expect("it was looked for");
-        if status {
-            let status = serde_json::from_value(body["status"].clone()).expect("a status is one");
-            if object.status.as_ref() != Some(&status) {
-                object.status = Some(status);
-                self.touch(set);
-            }
-            let object = serde_json::to_value(&self.objects[set]).expect("an object has a JSON form");
-            return (StatusCode::OK, object);
+    /// One manager applies the whole status: it is replaced. Nobody reads the answer.
+    fn apply_status(&mut self, set: usize, body: &[u8]) -> (StatusCode, Vec<u8>) {
+        #[derive(Deserialize)]
+        struct Applied {
+            status: RunnerScaleSetStatus,
         }
+        let Applied { status } = serde_json::from_slice(body).expect("a status is one");
+        let object = Arc::make_mut(self.objects[set].as_mut().expect("it was looked for"));
+        if object.status.as_ref() != Some(&status) {
+            object.status = Some(status);
+            self.touch(set);
+        }
+        (StatusCode::OK, ANSWER.as_bytes().to_vec())
+    }
+
+    fn patch_metadata(&mut self, set: usize, body: &[u8]) -> (StatusCode, Vec<u8>) {
+        let body: Value = serde_json::from_slice(body).expect("a patch is JSON");
+        let object = Arc::make_mut(self.objects[set].as_mut().expect("it was looked for"));
         let wanted = &body["metadata"];
         if wanted["resourceVersion"].as_str() != object.metadata.resource_version.as_deref() {
             return refused(StatusCode::CONFLICT, "Conflict");
@@ -135,16 +137,22 @@ impl Cluster {
         let metadata = serde_json::to_value(&object.metadata).expect("metadata has a JSON form");
         self.touch(set);
         self.let_go(set);
-        let answer =
-            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata});
-        (StatusCode::OK, answer)
+        ok(&json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata}))
     }
 }
 
-fn refused(code: StatusCode, reason: &str) -> (StatusCode, Value) {
+/// An object, as short as it can be.
+const ANSWER: &str = r#"{"apiVersion": "paddock.dev/v1alpha1", "kind": "RunnerScaleSet", "metadata": {"name": "any"},
+    "spec": {"github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}}, "backends": []}}"#;
+
+fn ok(answer: &Value) -> (StatusCode, Vec<u8>) {
+    (StatusCode::OK, answer.to_string().into_bytes())
+}
+
+fn refused(code: StatusCode, reason: &str) -> (StatusCode, Vec<u8>) {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": reason, "reason": reason, "code": code.as_u16()});
-    (code, status)
+    (code, status.to_string().into_bytes())
 }
 
 fn secret() -> Value {
@@ -248,8 +256,6 @@ pub fn client(life: &Arc<Life>) -> Client {
 
 async fn call(life: &Arc<Life>, request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
     life.living().await;
-    crate::COUNTS[1 + usize::from(request.uri().path().contains("events"))]
-        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let (parts, body) = request.into_parts();
     let body = body.collect_bytes().await.map_err(std::io::Error::other)?;
     let (course, there, back) = {
@@ -268,7 +274,7 @@ async fn call(life: &Arc<Life>, request: Request<Body>) -> Result<Response<Body>
             Course::Well | Course::AnswerLost => sim.state().cluster.answer(&parts.method, &path, &body),
         };
         if !path.contains("events") {
-            sim.cluster.send_replace(());
+            sim.cluster.tell();
         }
         if matches!(course, Course::AnswerLost) {
             tokio::time::sleep(GIVEN_UP).await;
@@ -282,7 +288,6 @@ async fn call(life: &Arc<Life>, request: Request<Body>) -> Result<Response<Body>
     let Ok((code, body)) = answer else {
         return Err(std::io::Error::other("no answer"));
     };
-    let body = serde_json::to_vec(&body).expect("JSON has a text");
     let response = Response::builder().status(code).header("content-type", "application/json");
     Ok(response.body(Body::from(body)).expect("a response"))
 }

@@ -146,7 +146,7 @@ pub struct History {
 pub fn history(seed: u64) -> History {
     let mut rng = StdRng::seed_from_u64(seed);
     let setup = setup(&mut rng);
-    let count = rng.random_range(40..160);
+    let count = rng.random_range(60..220);
     // Each history has its own mixture: some are about hosts, some about GitHub, some about nothing but jobs.
     let weights: Vec<u32> =
         KINDS.iter().map(|(weight, _)| weight * *pick(&mut rng, &[0, 1, 1, 2, 4])).collect();
@@ -173,10 +173,10 @@ fn pick<'a, T>(rng: &mut StdRng, of: &'a [T]) -> &'a T {
 
 fn pause(rng: &mut StdRng) -> Duration {
     let millis = match rng.random_range(0..100) {
-        0..45 => rng.random_range(0..1_000),
-        45..80 => rng.random_range(0..10_000),
-        80..97 => rng.random_range(0..60_000),
-        _ => rng.random_range(0..400_000),
+        0..50 => rng.random_range(0..1_000),
+        50..85 => rng.random_range(0..6_000),
+        85..98 => rng.random_range(0..40_000),
+        _ => rng.random_range(0..300_000),
     };
     Duration::from_millis(millis)
 }

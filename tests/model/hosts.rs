@@ -31,6 +31,8 @@ pub struct Host {
     pub starts: Starts,
     /// The next listing shows nothing, although there is something.
     pub empty_listing: bool,
+    /// It refused something: what is mended there shows when it is connected to again.
+    pub refused: bool,
     pub instances: BTreeMap<String, Container>,
 }
 
@@ -42,6 +44,8 @@ pub struct Container {
     pub shown: Instance,
     /// The registration that it starts with.
     pub registration: i64,
+    /// The controller that asked for it; none of ours for a foreign one.
+    pub maker: usize,
     /// Its start was answered with an error, or not at all.
     pub disowned: bool,
 }
@@ -65,6 +69,7 @@ impl Host {
                 set: 0,
                 shown,
                 registration: 0,
+                maker: usize::MAX,
                 disowned: false,
             };
             (id, foreign)
@@ -74,6 +79,7 @@ impl Host {
             reachable: true,
             starts: Starts::Well,
             empty_listing: false,
+            refused: false,
             instances: foreign.collect(),
         }
     }
@@ -165,6 +171,8 @@ pub struct View {
     pub connections: u64,
     /// What is shown came from a listing that showed too little; no event mends that.
     pub too_little: bool,
+    /// When it was last shown too little.
+    pub misled: Option<Timestamp>,
 }
 
 /// A place that a controller holds on a host.
@@ -174,6 +182,8 @@ pub struct Place {
     pub host: usize,
     pub backend: String,
     pub runner: Option<String>,
+    /// Its instance was made, and counts in its stead.
+    pub made: bool,
 }
 
 /// A place that returns when dropped.
@@ -313,12 +323,15 @@ impl SimBackend {
             if !state.hosts[host].reachable || !self.life.lives(&state) {
                 return Err(Error::Unreachable("no route".into()));
             }
-            match starts {
+            match state.hosts[host].starts {
                 Starts::NoCapacity => {
                     let message = "no room".to_owned();
                     return Err(Error::NoCapacity { reason: reason::ENGINE_ERROR, message });
                 }
-                Starts::Refused => return Err(Error::Refused("no such runtime".into())),
+                Starts::Refused => {
+                    state.hosts[host].refused = true;
+                    return Err(Error::Refused("no such runtime".into()));
+                }
                 _ => {}
             }
             state.number()
@@ -369,13 +382,16 @@ impl SimBackend {
             set: self.set,
             shown,
             registration,
+            maker: self.life.number,
             disowned: starts == Starts::Stuck,
         };
         state.hosts[host].instances.insert(id.to_owned(), container);
+        let places = state.lives[self.life.number].places.values_mut();
+        places.filter(|p| p.runner.as_deref() == Some(runner)).for_each(|p| p.made = true);
         state.note(|| format!("{runner} is made on host {host} ({starts:?})"));
         rules::instance_comes(&mut state, self.life.number, host, self.set);
         drop(state);
-        self.life.sim.hosts[host].send_replace(());
+        self.life.sim.hosts[host].tell();
     }
 
     /// None when it is gone or over already.
@@ -388,7 +404,7 @@ impl SimBackend {
         memory.views[host].instances.insert(id.to_owned(), known);
         memory.seen.insert(id.to_owned());
         drop(state);
-        self.life.sim.hosts[host].send_replace(());
+        self.life.sim.hosts[host].tell();
         Some(shown)
     }
 }
@@ -470,7 +486,8 @@ impl Backend for Handle {
             return None;
         }
         let number = state.number();
-        let place = Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None };
+        let place =
+            Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None, made: false };
         state.lives[self.0.life.number].places.insert(number, place);
         let hold = Hold { life: self.0.life.clone(), number };
         Some(Slot { host: host.to_owned(), hold: Box::new(hold) })
@@ -528,7 +545,7 @@ impl Backend for Handle {
         tokio::spawn(async move {
             tokio::time::sleep(there).await;
             let answer = take_away(&mut worker.sim.state(), worker.number, set, host, &id);
-            worker.sim.hosts[host].send_replace(());
+            worker.sim.hosts[host].tell();
             tokio::time::sleep(if lost { REMOVE } else { back }).await;
             let _ = sender.send(if lost { Err(Error::Unreachable("no answer".into())) } else { answer });
         });
@@ -547,15 +564,31 @@ impl Backend for Handle {
     }
 }
 
+/// Removes an instance from a host.
 fn take_away(state: &mut State, life: usize, set: usize, host: usize, id: &str) -> Result<(), Error> {
     if !state.hosts[host].reachable {
         return Err(Error::Unreachable("no route".into()));
     }
     let Some(instance) = state.hosts[host].instances.get(id).cloned() else { return Err(Error::Gone) };
     rules::instance_goes(state, life, set, &instance);
-    state
-        .note(|| format!("controller {life} removes {} ({:?})", instance.shown.runner, instance.shown.state));
-    state.drop_instance(host, id);
-    state.lives[life].views[host].instances.remove(id);
+    remove(state, life, host, &instance);
     Ok(())
+}
+
+/// Removes an instance whose scale set is gone, as a controller believes.
+pub fn take_stray_away(state: &mut State, life: usize, host: usize, id: &str) -> Result<(), Error> {
+    if !state.hosts[host].reachable {
+        return Err(Error::Unreachable("no route".into()));
+    }
+    let Some(instance) = state.hosts[host].instances.get(id).cloned() else { return Err(Error::Gone) };
+    rules::stray_goes(state, &instance);
+    remove(state, life, host, &instance);
+    Ok(())
+}
+
+fn remove(state: &mut State, life: usize, host: usize, instance: &Container) {
+    let shown = &instance.shown;
+    state.note(|| format!("controller {life} removes {} ({:?})", shown.runner, shown.state));
+    state.drop_instance(host, &shown.id);
+    state.lives[life].views[host].instances.remove(&shown.id);
 }

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
 use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{Backend, Waker};
+use paddock::backend::{self, Backend, Waker};
 use paddock::controller::{Core, World};
 use paddock::github::{ClientConfig, Error, ScaleSetService};
 use paddock::reaper::Stray;
@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 use crate::history::Weather;
-use crate::hosts::{Handle, Place, SimBackend, View};
+use crate::hosts::{self, Container, Handle, Place, SimBackend, View};
+use crate::rules;
 use crate::service::Service;
 use crate::sim::{Sim, State};
 
@@ -30,6 +31,8 @@ use crate::sim::{Sim, State};
 const AGAIN: Duration = Duration::from_secs(5);
 /// How often hosts are listed.
 const LISTED: (u64, u64) = (24_000, 36_000);
+/// How often the reaper makes its round.
+const ROUND: (u64, u64) = (45_000, 75_000);
 /// No controller does so much in a second unless it spins.
 const MOST_CALLS: u32 = 400;
 
@@ -44,9 +47,9 @@ pub struct Memory {
     pub views: Vec<View>,
     pub places: BTreeMap<u64, Place>,
     /// What its watch shows, by set.
-    pub handed: Vec<Option<RunnerScaleSet>>,
+    pub handed: Vec<Option<Arc<RunnerScaleSet>>>,
     /// What it reconciles, or reconciled last.
-    pub acting: Vec<Option<RunnerScaleSet>>,
+    pub acting: Vec<Option<Arc<RunnerScaleSet>>>,
     /// The instances that it was ever shown.
     pub seen: BTreeSet<String>,
     /// The hashes of its backends' templates, by set and name.
@@ -78,6 +81,7 @@ impl Memory {
 pub struct Life {
     pub sim: Arc<Sim>,
     pub number: usize,
+    sets: usize,
     waker: OnceLock<Waker>,
     suspicions: Vec<Notify>,
     stopping: CancellationToken,
@@ -118,6 +122,7 @@ impl Life {
         let life = Arc::new(Life {
             sim: sim.clone(),
             number,
+            sets,
             waker: OnceLock::new(),
             suspicions: (0..hosts).map(|_| Notify::new()).collect(),
             stopping: CancellationToken::new(),
@@ -143,6 +148,7 @@ impl Life {
             tasks.push(tokio::spawn(watch(self.clone(), set, woken.clone())));
             tasks.push(tokio::spawn(reconcile(self.clone(), core.clone(), set, woken.clone())));
         }
+        tasks.push(tokio::spawn(rounds(self.clone(), core)));
         tasks.extend((0..hosts).map(|host| tokio::spawn(follow(self.clone(), host))));
         *self.tasks.lock().expect("held for moments") = tasks;
     }
@@ -208,8 +214,7 @@ impl Life {
     }
 
     fn wake_all(&self) {
-        let sets = self.sim.state().cluster.objects.len();
-        (0..sets).for_each(|set| self.wake(set));
+        (0..self.sets).for_each(|set| self.wake(set));
     }
 
     /// Counts what it does: who spins is found.
@@ -251,15 +256,40 @@ impl World for Reached {
     }
 
     fn instances(&self) -> Vec<Stray> {
-        Vec::new()
+        let state = self.0.sim.state();
+        let shown = state.lives[self.0.number].views.iter().enumerate().filter(|(_, view)| view.up);
+        let strays = shown.flat_map(|(host, view)| {
+            view.instances.values().filter(|i| i.ours()).map(move |i| Stray {
+                endpoint: host.to_string(),
+                scale_set: format!("ns/{}", cluster::name(i.set)),
+                instance: i.shown.clone(),
+            })
+        });
+        strays.collect()
     }
 
-    async fn remove_stray(&self, _: &Stray) -> Result<(), paddock::backend::Error> {
-        Ok(())
+    async fn remove_stray(&self, stray: &Stray) -> Result<(), backend::Error> {
+        self.0.living().await;
+        let host: usize = stray.endpoint.parse().expect("a host's number");
+        rules::stray_asked(&mut self.0.sim.state(), self.0.number, &stray.instance.runner);
+        self.0.sim.pause(1, 3_000).await;
+        let removed =
+            hosts::take_stray_away(&mut self.0.sim.state(), self.0.number, host, &stray.instance.id);
+        self.0.sim.hosts[host].tell();
+        self.0.living().await;
+        removed
     }
 
     fn slots(&self) -> Vec<(String, u32, Option<u32>)> {
         Vec::new()
+    }
+}
+
+/// The reaper's rounds.
+async fn rounds(life: Arc<Life>, core: Arc<Core>) {
+    loop {
+        life.sim.pause(ROUND.0, ROUND.1).await;
+        core.make_round().await;
     }
 }
 
@@ -273,7 +303,7 @@ async fn wakes(core: Arc<Core>, woken: Arc<Vec<Notify>>) {
 
 /// The watch of one object: what it shows is late, and stands still while the API server does not answer.
 async fn watch(life: Arc<Life>, set: usize, woken: Arc<Vec<Notify>>) {
-    let mut changed = life.sim.cluster.subscribe();
+    let mut changed = life.sim.cluster.follow();
     loop {
         life.sim.pause(5, 150).await;
         {
@@ -281,8 +311,9 @@ async fn watch(life: Arc<Life>, set: usize, woken: Arc<Vec<Notify>>) {
             if state.cluster.weather != Weather::Down {
                 let object = state.cluster.objects[set].clone();
                 let memory = &mut state.lives[life.number];
-                let version =
-                    |o: &Option<RunnerScaleSet>| o.as_ref().and_then(|o| o.metadata.resource_version.clone());
+                let version = |o: &Option<Arc<RunnerScaleSet>>| {
+                    o.as_ref().and_then(|o| o.metadata.resource_version.clone())
+                };
                 if version(&memory.handed[set]) != version(&object) {
                     if memory.handed[set].is_none()
                         && let Some(status) = object.as_ref().and_then(|o| o.status.as_ref())
@@ -294,9 +325,7 @@ async fn watch(life: Arc<Life>, set: usize, woken: Arc<Vec<Notify>>) {
                 }
             }
         }
-        if changed.changed().await.is_err() {
-            return;
-        }
+        changed.changed().await;
     }
 }
 
@@ -318,7 +347,6 @@ async fn reconcile(life: Arc<Life>, core: Arc<Core>, set: usize, woken: Arc<Vec<
             memory.acting[set].clone()
         };
         let Some(object) = object else { continue };
-        crate::COUNTS[0].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         next = match core.reconcile(&object).await {
             Ok(pause) => pause.map(|pause| Instant::now() + pause),
             Err(error) => {
@@ -333,14 +361,12 @@ async fn reconcile(life: Arc<Life>, core: Arc<Core>, set: usize, woken: Arc<Vec<
 
 /// Keeps what a controller is shown of a host.
 async fn follow(life: Arc<Life>, host: usize) {
-    let mut changed = life.sim.hosts[host].subscribe();
+    let mut changed = life.sim.hosts[host].follow();
     life.sim.pause(1, 400).await;
     loop {
         if !life.sim.state().hosts[host].reachable {
             lose(&life, host);
-            if changed.changed().await.is_err() {
-                return;
-            }
+            changed.changed().await;
             life.sim.pause(50, 15_000).await;
             continue;
         }
@@ -351,7 +377,7 @@ async fn follow(life: Arc<Life>, host: usize) {
                 biased;
                 () = sleep_until(relist) => break,
                 () = life.suspicions[host].notified() => break,
-                _ = changed.changed() => {}
+                () = changed.changed() => {}
             }
             life.sim.pause(1, 400).await;
             if !life.sim.state().hosts[host].reachable {
@@ -375,7 +401,9 @@ fn lose(life: &Arc<Life>, host: usize) {
 fn list(life: &Arc<Life>, host: usize) {
     let mut state = life.sim.state();
     let now = state.now;
-    let empty = std::mem::take(&mut state.hosts[host].empty_listing);
+    // Two such listings in a row would be believed, and rightly.
+    let before = state.lives[life.number].views[host].too_little;
+    let empty = std::mem::take(&mut state.hosts[host].empty_listing) && !before;
     let shown = if empty { BTreeMap::new() } else { state.hosts[host].instances.clone() };
     if empty {
         state.note(|| format!("host {host} shows controller {} nothing", life.number));
@@ -384,6 +412,7 @@ fn list(life: &Arc<Life>, host: usize) {
     view.connections += u64::from(!view.up);
     view.up = true;
     view.too_little = empty;
+    view.misled = if empty { Some(now) } else { view.misled };
     view.listed_at = Some(now);
     view.instances = shown;
     state.lives[life.number].saw(host);
@@ -397,18 +426,27 @@ fn show(life: &Arc<Life>, host: usize) {
     if state.lives[life.number].views[host].too_little {
         return;
     }
+    let (now, slots) = (state.now, state.hosts[host].slots.unwrap_or(u32::MAX) as usize);
     let mut shown = state.hosts[host].instances.clone();
-    let now = state.now;
     let view = &mut state.lives[life.number].views[host];
     // What someone else removed is shown as ended until the next listing.
-    for (id, mut gone) in std::mem::take(&mut view.instances) {
-        shown.entry(id).or_insert_with(|| {
+    for (id, gone) in &view.instances {
+        if !shown.contains_key(id) {
+            let mut gone = gone.clone();
             gone.end(Exit { code: None, out_of_memory: false, at: now });
-            gone
-        });
+            shown.insert(id.clone(), gone);
+        }
     }
-    view.instances = shown;
+    let before = std::mem::replace(&mut view.instances, shown);
+    let after = &view.instances;
+    let full =
+        |instances: &BTreeMap<String, Container>| instances.values().filter(|i| i.live()).count() >= slots;
+    let changed = after.iter().filter(|(id, i)| before.get(*id).is_none_or(|was| was.shown != i.shown));
+    let mut affected: BTreeSet<usize> = changed.map(|(_, i)| i.set).collect();
+    if full(&before) && !full(after) {
+        affected.extend(0..life.sets);
+    }
     state.lives[life.number].saw(host);
     drop(state);
-    life.wake_all();
+    affected.into_iter().for_each(|set| life.wake(set));
 }

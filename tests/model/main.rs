@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod changes;
 mod cluster;
 mod github;
 mod history;
@@ -13,9 +14,8 @@ mod life;
 mod planted;
 mod play;
 mod process;
+mod regressions;
 mod rules;
 mod search;
 mod service;
 mod sim;
-
-pub static COUNTS: [std::sync::atomic::AtomicU64; 6] = [const { std::sync::atomic::AtomicU64::new(0) }; 6];

@@ -9,6 +9,7 @@ use paddock::runner::InstanceState;
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
+use crate::changes::Changes;
 use crate::github::{End, JobRecord, JobState, LAPSE, Presence};
 use crate::history::{Fate, History, Move, Starts, Weather};
 use crate::life::{Life, Veil};
@@ -35,11 +36,19 @@ thread_local! {
     static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// A task that panics breaks a promise too, wherever it runs.
+/// A task that panics breaks a promise too, wherever it runs. With RUST_LOG the controller's own words are shown.
 fn catch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .without_time()
+                .with_writer(std::io::stderr)
+                .init();
+        }
         panic::set_hook(Box::new(move |info| {
             if PLAYING.get() {
                 PANICKED.with_borrow_mut(|first| first.get_or_insert_with(|| info.to_string()).truncate(500));
@@ -150,9 +159,9 @@ impl Play {
 
     fn make(&self, what: Move) {
         self.change(what);
-        self.sim.github.send_replace(());
-        self.sim.cluster.send_replace(());
-        self.sim.hosts.iter().for_each(|host| host.send_replace(()));
+        self.sim.github.tell();
+        self.sim.cluster.tell();
+        self.sim.hosts.iter().for_each(Changes::tell);
     }
 
     fn change(&self, what: Move) {
@@ -286,9 +295,9 @@ impl Play {
         tokio::spawn(async move {
             sleep(wait).await;
             change(&mut sim.state());
-            sim.github.send_replace(());
-            sim.cluster.send_replace(());
-            sim.hosts.iter().for_each(|host| host.send_replace(()));
+            sim.github.tell();
+            sim.cluster.tell();
+            sim.hosts.iter().for_each(Changes::tell);
         });
     }
 
@@ -300,22 +309,28 @@ impl Play {
             state.cluster.weather = Weather::Fine;
             let known = rules::known_busy(&state);
             for host in &mut state.hosts {
-                host.reachable = true;
+                host.reachable = !host.refused;
                 host.starts = Starts::Well;
                 host.empty_listing = false;
             }
             for set in &mut state.github.sets {
                 set.hold_until = None;
                 // What hangs and is known to run is ended by timeouts.job.
-                let stays = |job: &&mut JobRecord| matches!(job.state, JobState::Running { registration } if known.contains(&registration));
+                let stays = |job: &&mut JobRecord| matches!(job.state, JobState::Running { registration } if known.contains_key(&registration));
                 for job in set.jobs.iter_mut().filter(|job| !stays(job)) {
                     (job.hangs, job.seconds) = (false, job.seconds.min(5));
                 }
+                // A long queue would only take long.
+                let waiting = set.jobs.iter_mut().filter(|job| job.state == JobState::Queued);
+                waiting.skip(10).for_each(|job| job.state = JobState::Over(End::Cancelled));
                 (set.zero, set.lose, set.shuffle, set.truncate) = (false, false, false, false);
             }
         }
         self.controllers.begin_after(Duration::from_secs(20));
         self.make(Move::Nothing);
+        self.after(Duration::from_secs(10), |state| {
+            state.hosts.iter_mut().for_each(|host| host.reachable = true)
+        });
     }
 
     /// Waits until the world is at rest, and looks whether it stays so.
@@ -336,11 +351,14 @@ impl Play {
             }
         }
         self.sim.state().note(|| "-- at rest".to_owned());
+        let before = self.sim.state().watch.minted.clone();
         sleep(AT_REST).await;
         let mut state = self.sim.state();
-        rules::look(&mut state);
-        if let Some((rule, what)) = unrest(&state) {
-            state.violate(rule, format!("no lasting rest: {what}"));
+        for (set, before) in before.into_iter().enumerate() {
+            let started = state.watch.minted[set] - before;
+            if started > 0 && never_recycled(&state, set) {
+                state.violate(0, format!("no lasting rest: set {set} started {started} more"));
+            }
         }
     }
 }
@@ -354,7 +372,7 @@ async fn age(sim: Arc<Sim>) {
             state.github_ages();
             rules::look(&mut state);
         }
-        sim.github.send_replace(());
+        sim.github.tell();
     }
 }
 
@@ -394,10 +412,6 @@ fn complete_early(state: &mut State, pick: usize) {
     }
 }
 
-/// Whether there is a reaper: what only it can find, and end, is looked for. A registration that no controller knows of,
-/// and an instance of a set that is gone.
-const REAPER: bool = false;
-
 /// What keeps the world from rest, and the rule that it is about.
 fn unrest(state: &State) -> Option<(u8, String)> {
     (0..state.cluster.objects.len()).find_map(|set| unrest_of(state, set))
@@ -412,6 +426,7 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     if let Some(job) = scale_set.jobs.iter().find(|job| !matches!(job.state, JobState::Over(_)))
         && !object.spec.suspend
         && object.spec.max_runners > 0
+        && room(state, set) > 0
     {
         return Some((0, format!("{} is {:?}", job.id, job.state)));
     }
@@ -427,7 +442,9 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     if live.len() < wanted && live.len() < room(state, set) {
         return Some((0, format!("set {set} wants {wanted} runners and has {}", live.len())));
     }
-    let memory = state.lives.iter().rev().find(|life| life.alive)?;
+    let Some(memory) = state.lives.iter().rev().find(|life| life.alive && life.leads) else {
+        return Some((0, "nobody leads".to_owned()));
+    };
     for (_, instance) in &live {
         let current = memory.templates.get(&(set, instance.shown.backend.clone()));
         if instance.shown.state != InstanceState::Running || current != Some(&instance.shown.template_hash) {
@@ -447,9 +464,8 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     if let Some((host, ended)) = state.instances().find(|(_, i)| i.ours() && i.set == set && !i.live()) {
         return Some((4, format!("{} has ended and is still on host {host}", ended.shown.runner)));
     }
-    if let Some(runner) =
-        state.github.registrations.values().find(|r| r.set == set && !has_instance(state, r.id) && leaked(r))
-    {
+    let registrations = &state.github.registrations;
+    if let Some(runner) = registrations.values().find(|r| r.set == set && !has_instance(state, r.id)) {
         return Some((4, format!("{} is registered and has no instance", runner.name)));
     }
     let status = object.status.clone().unwrap_or_default();
@@ -469,9 +485,9 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     None
 }
 
-/// Without a reaper, a runner that GitHub does not see is nobody's.
-fn leaked(registration: &crate::github::Registration) -> bool {
-    REAPER || registration.state != Presence::Offline
+/// Whether idle runners of a set stay for ever.
+fn never_recycled(state: &State, set: usize) -> bool {
+    state.setup.sets[set].idle == 0 && state.setup.sets[set].lifetime == 0
 }
 
 fn has_instance(state: &State, registration: i64) -> bool {
@@ -499,7 +515,7 @@ fn room(state: &State, set: usize) -> usize {
 
 /// What is left of a set whose object is gone.
 fn remains(state: &State, set: usize) -> Option<(u8, String)> {
-    if let Some((host, left)) = state.instances().find(|(_, i)| REAPER && i.ours() && i.set == set) {
+    if let Some((host, left)) = state.instances().find(|(_, i)| i.ours() && i.set == set) {
         return Some((4, format!("set {set} is gone, and {} is still on host {host}", left.shown.runner)));
     }
     if state.watch.gone[set] == Some(true) {
@@ -509,7 +525,9 @@ fn remains(state: &State, set: usize) -> Option<(u8, String)> {
     if let Some(left) = state.github.registrations.values().find(|r| r.set == set) {
         return Some((4, format!("set {set} is gone, and {} is still registered", left.name)));
     }
-    if state.github.sets[set].id.is_some() {
+    // One that was made, and whose id nobody was told or wrote down, cannot be told from someone else's of that name.
+    let id = state.github.sets[set].id;
+    if id.is_some() && id == state.watch.shown_id[set] {
         return Some((4, format!("set {set} is gone, and is still at GitHub")));
     }
     None

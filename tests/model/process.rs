@@ -24,7 +24,7 @@ enum Turn {
 
 /// Runs until the instance ends.
 pub async fn run(sim: Arc<Sim>, host: usize, id: String, fatal: bool) {
-    let (mut github, mut hosts) = (sim.github.subscribe(), sim.hosts[host].subscribe());
+    let (mut github, mut hosts) = (sim.github.follow(), sim.hosts[host].follow());
     if fatal {
         sim.pause(10, 2_000).await;
         return end(&sim, host, &id, 1);
@@ -39,13 +39,13 @@ pub async fn run(sim: Arc<Sim>, host: usize, id: String, fatal: bool) {
                 return end(&sim, host, &id, 0);
             }
             Turn::Work { set, job } => {
-                sim.github.send_replace(());
+                sim.github.tell();
                 return work(&sim, host, &id, set, job).await;
             }
             Turn::Wait => tokio::select! {
                 biased;
-                _ = github.changed() => {}
-                _ = hosts.changed() => {}
+                () = github.changed() => {}
+                () = hosts.changed() => {}
             },
         }
     }
@@ -66,7 +66,7 @@ fn turn(state: &mut State, host: usize, id: &str) -> Turn {
 }
 
 async fn work(sim: &Arc<Sim>, host: usize, id: &str, set: usize, number: usize) {
-    let (mut github, mut hosts) = (sim.github.subscribe(), sim.hosts[host].subscribe());
+    let (mut github, mut hosts) = (sim.github.follow(), sim.hosts[host].follow());
     let began = Instant::now();
     let end_of_job = loop {
         let done_at = {
@@ -94,13 +94,13 @@ async fn work(sim: &Arc<Sim>, host: usize, id: &str, set: usize, number: usize) 
         tokio::select! {
             biased;
             () = sleep_until(done_at), if Instant::now() < done_at => {}
-            _ = github.changed() => {}
-            _ = hosts.changed() => {}
+            () = github.changed() => {}
+            () = hosts.changed() => {}
         }
     };
     if let Some(how) = end_of_job {
         sim.state().end_job(set, number, how);
-        sim.github.send_replace(());
+        sim.github.tell();
     }
     sim.pause(50, 3_000).await;
     end(sim, host, id, 0);
@@ -108,6 +108,6 @@ async fn work(sim: &Arc<Sim>, host: usize, id: &str, set: usize, number: usize) 
 
 fn end(sim: &Arc<Sim>, host: usize, id: &str, code: i64) {
     sim.state().end_instance(host, id, code, false);
-    sim.hosts[host].send_replace(());
-    sim.github.send_replace(());
+    sim.hosts[host].tell();
+    sim.github.tell();
 }

@@ -1,6 +1,7 @@
 //! The rules of the design, as they show in the world: in what is done to it, and in what it is after every step. They
 //! know what a controller can know, and nothing of what it believes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -38,10 +39,16 @@ pub struct Watch {
     fine: Timestamp,
     /// Since when demand and runners of each set are as they are.
     calm: Vec<(u32, u32, Timestamp)>,
+    /// When a start of each set was last under way.
+    starting: Vec<Timestamp>,
+    /// How many runners each set ever registered.
+    pub minted: Vec<u32>,
     /// When a set's spec last changed.
     pub edited: Vec<Timestamp>,
     /// When the drain of a deleted set is over.
     drained: Vec<Option<Timestamp>>,
+    /// The id of its scale set that an object last showed.
+    pub shown_id: Vec<Option<i64>>,
     /// Whether the drain was over when a set's object went.
     pub gone: Vec<Option<bool>>,
 }
@@ -53,8 +60,11 @@ impl Watch {
             fair: now,
             fine: now,
             calm: vec![(0, 0, now); sets],
+            starting: vec![now; sets],
+            minted: vec![0; sets],
             edited: vec![now; sets],
             drained: vec![None; sets],
+            shown_id: vec![None; sets],
             gone: vec![None; sets],
         }
     }
@@ -92,15 +102,14 @@ pub fn place_taken(
         return;
     }
     let Some(object) = memory.acting[set].clone() else { return };
-    let knows = |i: &&Container| memory.knows(set, &i.shown.id, &i.shown.runner);
-    let live: Vec<&Container> = state.live(set).map(|(_, i)| i).filter(knows).collect();
-    let made = |runner: Option<&str>| live.iter().any(|i| Some(i.shown.runner.as_str()) == runner);
-    let held: Vec<&str> = memory
-        .places
-        .values()
-        .filter(|p| p.set == set && !made(p.runner.as_deref()))
-        .map(|p| p.backend.as_str())
-        .collect();
+    // A start that failed, on a host that then shows nothing, has left nothing, as far as anyone can see.
+    let misled = |host: usize| memory.views[host].misled.is_some_and(|at| between(at, state.now) < SETTLED);
+    let knows = |(host, i): &(usize, &Container)| {
+        memory.knows(set, &i.shown.id, &i.shown.runner) && !(i.disowned && misled(*host))
+    };
+    let live: Vec<&Container> = state.live(set).filter(knows).map(|(_, i)| i).collect();
+    let held: Vec<&str> =
+        memory.places.values().filter(|p| p.set == set && !p.made).map(|p| p.backend.as_str()).collect();
     let all = live.len() + held.len() + 1;
     let here = live.iter().filter(|i| i.shown.backend == backend).count()
         + held.iter().filter(|b| **b == backend).count()
@@ -132,8 +141,12 @@ pub fn place_taken(
 pub fn instance_comes(state: &mut State, life: usize, host: usize, set: usize) {
     let Some(slots) = state.hosts[host].slots else { return };
     let memory = &state.lives[life];
-    // What a host did not show cannot be counted.
-    let shown = |i: &&Container| memory.views[host].instances.contains_key(&i.shown.id);
+    // What a host did not show cannot be counted, nor what another controller asked for and came since.
+    let late = |i: &Container| i.maker != life && between(i.shown.created_at, state.now) < SETTLED;
+    let shown = |i: &&Container| memory.views[host].instances.contains_key(&i.shown.id) && !late(i);
+    if memory.views[host].misled.is_some_and(|at| between(at, state.now) < 5 * SETTLED) {
+        return;
+    }
     let held = |i: &&Container| memory.places.values().any(|p| p.runner.as_ref() == Some(&i.shown.runner));
     let known = state.hosts[host].live().filter(|i| shown(i) || held(i)).count();
     if known > slots as usize {
@@ -147,6 +160,7 @@ pub fn instance_comes(state: &mut State, life: usize, host: usize, set: usize) {
 /// A runner is registered.
 pub fn minted(state: &mut State, life: usize, set: usize) {
     let now = state.now;
+    state.watch.minted[set] += 1;
     let minted = &mut state.lives[life].minted[set];
     minted.push(now);
     minted.retain(|at| between(*at, now) < Duration::from_secs(60));
@@ -173,12 +187,15 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
     let object = state.cluster.objects[set].as_ref()?;
     let memory = &state.lives[life];
     let timeouts = &object.spec.timeouts;
-    let age = between(instance.shown.created_at, now);
+    // It was asked for before it was made.
+    let age = between(instance.shown.created_at, now) + SETTLED;
     let over = |limit: Duration| !limit.is_zero() && age >= limit;
     let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
     let never_up = instance.shown.state == InstanceState::Starting && age >= start;
     let aged = over(timeouts.idle.get()) || over(timeouts.lifetime.get()) || never_up || instance.disowned;
-    let unwanted = ceiling(object) == 0 || instance.shown.created_at < state.watch.edited[set];
+    let template = memory.templates.get(&(set, instance.shown.backend.clone()));
+    let outdated = template != Some(&instance.shown.template_hash);
+    let unwanted = ceiling(object) == 0 || outdated || instance.shown.created_at < state.watch.edited[set];
     let (demand, serving, since) = state.watch.calm[set];
     let calm = [since, memory.began, state.watch.edited[set]].iter().all(|at| between(*at, now) > SETTLED);
     let told = memory.told[set].is_some_and(|(told, since)| {
@@ -237,6 +254,24 @@ pub fn instance_goes(state: &mut State, life: usize, set: usize, instance: &Cont
     state.violate(rule, format!("{name} {what}"));
 }
 
+/// An instance is removed as nobody's.
+pub fn stray_goes(state: &mut State, instance: &Container) {
+    let name = &instance.shown.runner;
+    if !instance.ours() {
+        return state.violate(7, format!("{name} is none of ours, and is removed"));
+    }
+    if state.cluster.objects[instance.set].is_some() {
+        state.violate(7, format!("{name} is removed as nobody's, and set {} is there", instance.set));
+    }
+}
+
+/// A controller asks for the removal of what it takes for nobody's.
+pub fn stray_asked(state: &mut State, life: usize, runner: &str) {
+    if !state.lives[life].leads {
+        state.violate(6, format!("{runner} is removed by controller {life}, which does not lead"));
+    }
+}
+
 /// A scale set is deleted at GitHub.
 pub fn scale_set_goes(state: &mut State, life: usize, set: usize) {
     let deleting = state.cluster.objects[set].as_ref().is_none_or(|object| deleting_since(object).is_some());
@@ -273,7 +308,10 @@ pub fn look(state: &mut State) {
 /// Notes that an object is gone, and whether it waited for its drain to be over.
 pub fn note_gone(state: &mut State, set: usize) {
     match &state.cluster.objects[set] {
-        Some(object) => state.watch.drained[set] = drained_at(object),
+        Some(object) => {
+            state.watch.drained[set] = drained_at(object);
+            state.watch.shown_id[set] = object.status.as_ref().and_then(|s| s.scale_set_id);
+        }
         None => {
             let expired = state.watch.drained[set].is_some_and(|at| at <= state.now);
             state.watch.gone[set].get_or_insert(expired);
@@ -281,20 +319,25 @@ pub fn note_gone(state: &mut State, set: usize) {
     }
 }
 
-/// The registrations of runners that status shows to be busy. What GitHub did not tell, or told a controller that died
-/// before it was written down, no controller can know.
-pub fn known_busy(state: &State) -> Vec<i64> {
+/// The registrations of runners that status shows to be busy, and since when. What GitHub did not tell, or told a
+/// controller that died before it was written down, no controller can know.
+pub fn known_busy(state: &State) -> BTreeMap<i64, Timestamp> {
     let runners =
         state.cluster.objects.iter().flatten().filter_map(|o| o.status.as_ref()).flat_map(|s| &s.runners);
     let busy = runners.filter(|r| r.phase == Phase::Busy);
-    busy.filter_map(|r| state.github.registered(&r.name)).map(|r| r.id).collect()
+    busy.filter_map(|r| Some((state.github.registered(&r.name)?.id, r.since.0))).collect()
 }
 
 fn overdue(state: &mut State, set: usize) {
     let now = state.now;
     let Some(object) = state.cluster.objects[set].clone() else { return };
-    if drained_at(&object).is_some_and(|at| at + DELETION < now) && between(state.watch.fair, now) > DELETION
-    {
+    // A start that is under way is waited for: what comes of it would be nobody's.
+    let starting = state.lives.iter().any(|life| life.alive && life.places.values().any(|p| p.set == set));
+    let over = drained_at(&object).is_some_and(|at| at + DELETION < now);
+    if starting {
+        state.watch.starting[set] = now;
+    }
+    if over && [state.watch.starting[set], state.watch.fair].iter().all(|at| between(*at, now) > DELETION) {
         state.violate(9, format!("set {set} is not gone {} s after its drain", DELETION.as_secs()));
     }
     if between(state.watch.fine, now) <= OVERDUE {
@@ -312,9 +355,9 @@ fn overdue(state: &mut State, set: usize) {
     let long = timeouts.job.get() + OVERDUE;
     let known = known_busy(state);
     let runs = |job: &&JobRecord| {
-        let running =
-            matches!(job.state, JobState::Running { registration } if known.contains(&registration));
-        running && job.silent.is_none() && job.since + long < now
+        let JobState::Running { registration } = job.state else { return false };
+        job.silent.is_none()
+            && known.get(&registration).is_some_and(|since| job.since.max(*since) + long < now)
     };
     let job = state.github.sets[set].jobs.iter().find(runs).map(|job| job.id.clone());
     if let Some(job) = job {

@@ -99,7 +99,6 @@ impl Service {
         what: &'static str,
         effect: impl FnOnce(&mut State, usize) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        crate::COUNTS[3].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.life.living().await;
         let (course, there, back) = {
             let mut state = self.life.sim.state();
@@ -115,7 +114,7 @@ impl Service {
                 Course::Hangs => return tokio::time::sleep(CONTROL).await,
                 Course::Well | Course::AnswerLost => {
                     let answer = effect(&mut sim.state(), number);
-                    sim.github.send_replace(());
+                    sim.github.tell();
                     answer
                 }
             };
@@ -136,7 +135,6 @@ impl Service {
 
     /// One look for a message.
     fn look(&self, session: &Session, last: i64, capacity: u32) -> Result<Option<Message>, Error> {
-        crate::COUNTS[4].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut state = self.life.sim.state();
         let now = state.now;
         let set = state.github.set_of(session.scale_set_id)?;
@@ -265,7 +263,7 @@ impl ScaleSetService for Service {
             (state.github_course(true), state.millis(1, 60))
         };
         tokio::time::sleep(there).await;
-        let mut changed = self.life.sim.github.subscribe();
+        let mut changed = self.life.sim.github.follow();
         let deadline = Instant::now() + LONG_POLL;
         let answer = loop {
             self.life.living().await;
@@ -289,7 +287,7 @@ impl ScaleSetService for Service {
             tokio::select! {
                 biased;
                 () = sleep_until(deadline) => break Ok(None),
-                _ = changed.changed() => {}
+                () = changed.changed() => {}
             }
         };
         self.life.living().await;
@@ -345,10 +343,6 @@ impl ScaleSetService for Service {
         .await
     }
 
-    async fn list_runners(&self) -> Result<Vec<ListedRunner>, Error> {
-        Ok(Vec::new())
-    }
-
     async fn find_runner(&self, name: &str) -> Result<Option<RunnerReference>, Error> {
         let name = name.to_owned();
         self.call("find_runner", move |state, _| {
@@ -374,6 +368,19 @@ impl ScaleSetService for Service {
             state.github.registrations.remove(&id);
             state.note(|| format!("{} is deregistered by controller {life}", registration.name));
             Ok(())
+        })
+        .await
+    }
+
+    async fn list_runners(&self) -> Result<Vec<ListedRunner>, Error> {
+        self.call("list_runners", move |state, _| {
+            let listed = |r: &Registration| ListedRunner {
+                id: r.id,
+                name: r.name.clone(),
+                online: r.state != Presence::Offline,
+                busy: r.state == Presence::Busy,
+            };
+            Ok(state.github.registrations.values().map(listed).collect())
         })
         .await
     }

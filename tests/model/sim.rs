@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::changes::Changes;
 use crate::cluster::Cluster;
 use crate::github::GitHub;
 use crate::history::Setup;
@@ -24,9 +24,9 @@ pub struct Sim {
     state: Mutex<State>,
     began: Instant,
     /// Told when something changed at GitHub, in the cluster, on a host.
-    pub github: watch::Sender<()>,
-    pub cluster: watch::Sender<()>,
-    pub hosts: Vec<watch::Sender<()>>,
+    pub github: Changes,
+    pub cluster: Changes,
+    pub hosts: Vec<Changes>,
 }
 
 /// What is true.
@@ -53,9 +53,9 @@ impl Sim {
         let now = base();
         Arc::new(Sim {
             began: Instant::now(),
-            github: watch::Sender::new(()),
-            cluster: watch::Sender::new(()),
-            hosts: hosts.iter().map(|_| watch::Sender::new(())).collect(),
+            github: Changes::default(),
+            cluster: Changes::default(),
+            hosts: hosts.iter().map(|_| Changes::default()).collect(),
             state: Mutex::new(State {
                 rng: StdRng::seed_from_u64(seed),
                 now,
@@ -81,7 +81,6 @@ impl Sim {
 
     /// What is true now. Never held over an await.
     pub fn state(&self) -> MutexGuard<'_, State> {
-        crate::COUNTS[5].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.now = self.now();
         state

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use audience::{Audience, ListenEnd, ListenState, ListenTarget, SessionRecord};
 
 use super::{Error, Message, ScaleSetService, Session};
-use crate::runner::JobEvent;
+use crate::runner::{JobEvent, Statistics};
 use pace::{Pace, jitter};
 use reading::Reading;
 
@@ -109,10 +109,10 @@ impl Listener {
 
     async fn run(&mut self) -> Result<Infallible, ListenEnd> {
         loop {
-            let mut reading = Reading::new(self.open().await?);
-            if reading.session.statistics.is_some_and(|s| s.available > 0) {
-                self.look_for_offers(&mut reading).await?;
-            }
+            let session = self.open().await?;
+            let statistics = session.statistics;
+            let mut reading = Reading::new(session);
+            self.look_for_offers(&mut reading, statistics).await?;
             self.serve(reading).await?;
         }
     }
@@ -222,6 +222,7 @@ impl Listener {
         if let Some(message) = message {
             self.audience.message(&message);
             reading.take(&message);
+            self.look_for_offers(reading, message.statistics).await?;
         }
         if new || begun.elapsed() >= HASTY {
             reading.hasty = 0;
@@ -255,7 +256,9 @@ impl Listener {
                 if let Some(statistics) = session.statistics {
                     self.audience.statistics(statistics);
                 }
+                let statistics = session.statistics;
                 reading.renewed(session);
+                self.look_for_offers(reading, statistics).await?;
                 Ok(Next::Poll)
             }
             Ok(session) => {
@@ -357,8 +360,16 @@ impl Listener {
         Ok(())
     }
 
-    /// Jobs that are offered already: their message may have been acknowledged by one who did not acquire them.
-    async fn look_for_offers(&self, reading: &mut Reading) -> Result<(), ListenEnd> {
+    /// Jobs that are offered and were not heard of: their message was lost, or acknowledged by one who did not acquire
+    /// them.
+    async fn look_for_offers(
+        &self,
+        reading: &mut Reading,
+        statistics: Option<Statistics>,
+    ) -> Result<(), ListenEnd> {
+        if statistics.is_none_or(|s| s.available as usize <= reading.offered.len()) {
+            return Ok(());
+        }
         match self.unless_cancelled(self.service.acquirable(self.set.scale_set_id)).await? {
             Ok(jobs) => reading.offered.extend(jobs.iter().map(|j| j.request_id).filter(|id| *id > 0)),
             Err(error) => tracing::warn!(%error, "the offered jobs could not be listed"),

@@ -1,0 +1,132 @@
+//! Histories that broke a rule once, as short as they were found to be.
+
+use std::time::Duration;
+
+use crate::history::Move::*;
+use crate::history::{BackendSetup, Fate, History, HostSetup, Move, SetSetup, Setup, Starts, Step, Weather};
+use crate::play::play;
+use crate::search::clear;
+
+/// Hosts with so many slots each; none: no limit.
+fn hosts(slots: &[Option<u32>]) -> Vec<HostSetup> {
+    slots.iter().map(|slots| HostSetup { slots: *slots, foreign: 0 }).collect()
+}
+
+fn backend(hosts: &[usize], max: Option<u32>) -> BackendSetup {
+    BackendSetup { hosts: hosts.to_vec(), max }
+}
+
+fn set(min: u32, max: u32, backends: Vec<BackendSetup>) -> SetSetup {
+    SetSetup { min, max, backends, start: 120, job: 1200, idle: 0, lifetime: 0, delay: 60, drain: 60 }
+}
+
+fn world(slots: &[Option<u32>], sets: Vec<SetSetup>) -> Setup {
+    Setup { hosts: hosts(slots), sets, broker: true }
+}
+
+/// A move so many seconds after the one before.
+fn after(seconds: u64, what: Move) -> Step {
+    Step { after: Duration::from_secs(seconds), what }
+}
+
+/// The rules hold, whatever chance makes of it.
+fn holds(setup: Setup, steps: Vec<Step>) {
+    for seed in 0..20 {
+        let history = History { seed, setup: setup.clone(), steps: steps.clone() };
+        if play(&history, &clear(), false).violation.is_some() {
+            let outcome = play(&history, &clear(), true);
+            panic!("chance {seed}: {:?}\n{}", outcome.violation, outcome.trace.join("\n"));
+        }
+    }
+}
+
+#[test]
+fn hosts_without_limits_are_room_without_limit() {
+    let backends = vec![backend(&[0], None), backend(&[1], None)];
+    holds(
+        world(&[None, None], vec![set(0, 3, backends)]),
+        vec![after(5, Queue { set: 0, jobs: 2, seconds: 5, hangs: false })],
+    );
+}
+
+#[test]
+fn a_start_whose_answer_is_lost_is_no_failure_of_the_runner() {
+    let steps = vec![
+        after(0, HostStarts { host: 0, starts: Starts::Unanswered, seconds: 120 }),
+        after(1, Queue { set: 0, jobs: 2, seconds: 200, hangs: false }),
+        after(200, Nothing),
+    ];
+    holds(world(&[Some(4)], vec![set(0, 2, vec![backend(&[0], None)])]), steps);
+}
+
+#[test]
+fn a_start_that_never_ends_is_replaced_within_the_ceiling() {
+    let steps = vec![
+        after(40, Max { set: 0, to: 3 }),
+        after(0, HostStarts { host: 0, starts: Starts::Stuck, seconds: 120 }),
+        after(0, Template { set: 0 }),
+        after(60, Nothing),
+    ];
+    holds(world(&[None], vec![set(3, 5, vec![backend(&[0], None)])]), steps);
+}
+
+#[test]
+fn a_start_that_is_slower_than_its_timeout_keeps_its_slot() {
+    let steps = vec![
+        after(0, HostStarts { host: 0, starts: Starts::Slow, seconds: 120 }),
+        after(60, Queue { set: 0, jobs: 4, seconds: 200, hangs: false }),
+    ];
+    let mut slow = set(2, 3, vec![backend(&[0], None)]);
+    slow.start = 60;
+    holds(world(&[None], vec![slow]), steps);
+}
+
+#[test]
+fn a_drain_that_is_over_does_not_spin_on_a_host_that_is_away() {
+    let steps = vec![
+        after(9, HostAway { host: 0, seconds: 400, fate: Fate::Killed }),
+        after(0, Delete { set: 0 }),
+        after(70, Nothing),
+        after(60, Nothing),
+    ];
+    holds(world(&[Some(3)], vec![set(3, 6, vec![backend(&[0], None)])]), steps);
+}
+
+#[test]
+fn a_drain_that_is_over_ends_what_a_failed_start_left_without_github() {
+    let steps = vec![
+        after(0, HostStarts { host: 0, starts: Starts::Stuck, seconds: 120 }),
+        after(4, GitHub { weather: Weather::Down, seconds: 600 }),
+        after(0, Delete { set: 0 }),
+        after(300, Nothing),
+        after(100, Nothing),
+    ];
+    holds(world(&[None], vec![set(2, 2, vec![backend(&[0], None)])]), steps);
+}
+
+#[test]
+fn a_job_whose_offer_was_lost_is_acquired() {
+    let mut setup = world(&[Some(2)], vec![set(0, 2, vec![backend(&[0], None)])]);
+    setup.broker = false;
+    holds(
+        setup,
+        vec![after(0, LoseMessage { set: 0 }), after(1, Queue { set: 0, jobs: 2, seconds: 1, hangs: false })],
+    );
+}
+
+#[test]
+fn an_outdated_runner_goes_though_its_backend_is_full() {
+    let steps = vec![after(60, Template { set: 0 })];
+    holds(world(&[None], vec![set(2, 6, vec![backend(&[0], Some(2))])]), steps.clone());
+    holds(world(&[Some(2)], vec![set(2, 6, vec![backend(&[0], None)])]), steps.clone());
+    holds(world(&[None], vec![set(3, 6, vec![backend(&[0], Some(2))])]), steps);
+}
+
+#[test]
+fn a_runner_of_an_earlier_controller_keeps_its_slot_until_its_host_was_seen() {
+    let mut pending = set(2, 2, vec![backend(&[0], None)]);
+    pending.start = 60;
+    let steps =
+        vec![after(5, Crash { seconds: 60 }), after(37, EmptyListing { host: 0 }), after(24, Nothing)];
+    holds(world(&[Some(6)], vec![pending]), steps);
+}
