@@ -74,7 +74,9 @@ check-shell:
 	@tests/step shellcheck .cache/bin/shellcheck --external-sources --source-path=SCRIPTDIR \
 	  $$(grep -rlI --exclude-dir=target --exclude-dir=node_modules '^#!/usr/bin/env bash' tests .ci) tests/lib.sh
 
-# The tests are compiled before the parts come up, so that those do not idle.
+# The tests are compiled before the parts come up, so that those do not idle. The model needs none of them, and is played
+# optimized.
 run-tests:
 	@tests/step 'build the tests' cargo test --quiet --workspace --no-run
+	@tests/step 'play the model' cargo test --quiet --profile model --test model
 	@tests/with-parts tests/step 'run the tests' cargo test --workspace

@@ -284,8 +284,7 @@ impl State {
     /// Failures that nobody was told of yet, oldest first.
     pub fn unreported_failures(&mut self) -> Vec<Failure> {
         let failures = self.ledger.failures();
-        let fresh = usize::try_from(failures.noted() - self.failures_reported).unwrap_or(usize::MAX);
-        let mut fresh: Vec<Failure> = failures.recent().take(fresh).cloned().collect();
+        let mut fresh: Vec<Failure> = failures.since(self.failures_reported).cloned().collect();
         fresh.reverse();
         self.failures_reported = failures.noted();
         fresh

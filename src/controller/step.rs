@@ -163,6 +163,7 @@ fn report(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, work: &[Work
             message = failure.message,
             "runner failed"
         );
+        ctx.metrics.runner_failure(failure.reason);
         if state.tell(failure.reason, now) {
             ctx.events.warning(&set.reference, reason, "Start", describe(&failure));
         }
@@ -181,9 +182,7 @@ fn measure(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, starts: usi
     }
     let retry_at = state.ledger.failures().at_github().and_then(|row| row.retry_at).unwrap_or(now);
     metrics.backoff(&set.namespace, &set.name, elapsed(now, retry_at));
-    for (endpoint, used, free) in ctx.world.slots() {
-        metrics.host_slots(&endpoint, used, free);
-    }
+    metrics.host_slots(ctx.world.slots());
 }
 
 fn describe(failure: &Failure) -> String {

@@ -178,19 +178,22 @@ fn removals(plan: &Plan) -> Vec<(&str, Removal)> {
     names.zip(plan.actions.iter().filter_map(removal)).collect()
 }
 
-/// A status from just before a crash: the job on it was over, GitHub had been told so and had told it.
-#[test]
-fn a_job_that_only_a_status_remembers_is_not_taken_off_the_demand() {
-    let job = |id: &str| Some(Job { id: id.to_owned(), ..Job::default() });
-    let remembered = |name: &str, id: &str| Remembered {
+/// A busy runner, as a status tells of it.
+fn remembered(name: &str, job: &str) -> Remembered {
+    Remembered {
         name: name.to_owned(),
         backend: "rack".to_owned(),
         host: "rack-1".to_owned(),
         instance_id: Some(format!("id-{name}")),
         phase: Phase::Busy,
         since: at(0),
-        job: job(id),
-    };
+        job: Some(Job { id: job.to_owned(), ..Job::default() }),
+    }
+}
+
+/// A status from just before a crash: the job on it was over, GitHub had been told so and had told it.
+#[test]
+fn a_job_that_only_a_status_remembers_is_not_taken_off_the_demand() {
     let mut world = World::new(serde_json::json!({}));
     world.ledger.restore([remembered("linux-gone", "1"), remembered("linux-ended", "2")], at(0));
     world.assigned(2);
@@ -630,8 +633,35 @@ fn a_runner_that_is_still_there_long_after_its_job_is_asked_for() {
     assert_eq!(removals(&world.step()), [("linux-001", Removal::Overstayed)]);
     assert!(!Removal::Overstayed.forced(), "GitHub may say that the job runs on");
     world.ledger.found_busy("linux-001", at(300));
-    world.now = 1000;
+    world.now = 599;
     assert!(removals(&world.step()).is_empty());
+    world.now = 600;
+    assert_eq!(removals(&world.step()), [("linux-001", Removal::Overstayed)], "GitHub is asked again");
+}
+
+#[test]
+fn a_runner_whose_job_runs_on_after_github_said_that_it_was_over_costs_no_spare() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.busy("linux-001", "job");
+    world.completed("linux-001", "job");
+    world.assigned(0);
+    world.ledger.found_busy("linux-001", at(300));
+    world.now = 301;
+    assert!(world.step().surplus.is_empty());
+}
+
+#[test]
+fn what_an_earlier_controller_s_runner_did_before_it_was_found_ended_is_no_failure() {
+    let mut world = World::new(serde_json::json!({}));
+    let idle = Remembered { phase: Phase::Idle, job: None, ..remembered("linux-old", "1") };
+    world.ledger.restore([idle], at(0));
+    world.show("linux-old", InstanceState::Exited(Exit { code: Some(0), out_of_memory: false, at: at(0) }));
+    world.now = 11;
+    world.ledger.observe(&[], at(world.now));
+    assert_eq!(world.ledger.failures().recent().count(), 0);
 }
 
 #[test]

@@ -94,14 +94,15 @@ impl Demand {
         self.unexplained.remove(runner);
     }
 
-    /// Gives up waiting for messages that should have come: a runner that ended cleanly without a job is a failure.
+    /// Gives up waiting for messages that should have come: a runner that ended cleanly without a job is a failure. An
+    /// earlier controller may have heard those of one that was found ended.
     pub(super) fn settle(&mut self, now: Timestamp, failures: &mut Failures) {
         self.ended.retain(|_, until| *until > now);
         let (late, waiting) = std::mem::take(&mut self.unexplained)
             .into_iter()
             .partition(|(_, (_, at))| *at + MESSAGES_ARRIVE <= now);
         self.unexplained = waiting;
-        for (runner, _) in BTreeMap::into_values(late) {
+        for (runner, _) in BTreeMap::into_values(late).filter(|(runner, _)| !runner.found_ended) {
             failures.note(Failure::ended_without_job(&runner, now));
         }
     }

@@ -10,6 +10,8 @@ use crate::api::condition::reason;
 
 /// How many failures status shows.
 const SHOWN: usize = 5;
+/// How many are kept, so that each can be told.
+const KEPT: usize = 200;
 /// The first failure is answered at once; from the second in a row on, starts wait: this, doubled each time.
 const FIRST_DELAY: Duration = Duration::from_secs(5);
 /// No wait is longer.
@@ -178,7 +180,13 @@ pub struct Failures {
 impl Failures {
     /// The last few, newest first.
     pub fn recent(&self) -> impl Iterator<Item = &Failure> {
-        self.recent.iter()
+        self.recent.iter().take(SHOWN)
+    }
+
+    /// Those that were noted after the first `noted`, newest first, as far as they are kept.
+    pub fn since(&self, noted: u64) -> impl Iterator<Item = &Failure> {
+        let fresh = usize::try_from(self.noted.saturating_sub(noted)).unwrap_or(usize::MAX);
+        self.recent.iter().take(fresh)
     }
 
     /// How many were noted in all: tells new ones from those reported already.
@@ -226,7 +234,7 @@ impl Failures {
         }
         self.noted += 1;
         self.recent.push_front(failure);
-        self.recent.truncate(SHOWN);
+        self.recent.truncate(KEPT);
     }
 
     /// Adds to the report of a runner's failure what the runner printed last.
@@ -284,6 +292,6 @@ mod tests {
         let mut failures = Failures::default();
         (0..30).for_each(|_| failures.note(start_failure(0)));
         assert_eq!(retry_at(&failures), Some(at(5)));
-        assert_eq!(failures.recent().count(), SHOWN);
+        assert_eq!((failures.recent().count(), failures.since(1).count()), (SHOWN, 29));
     }
 }

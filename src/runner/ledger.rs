@@ -18,7 +18,7 @@ const RETIRED_FOR: Duration = Duration::from_secs(3600);
 const RETIRED_SETTLES: Duration = Duration::from_secs(10);
 /// A runner is connected to GitHub, and counted there, at the latest so long after its instance came up.
 const CONNECTED_AFTER: Duration = Duration::from_secs(60);
-/// How many (job, kind of event) pairs are remembered to tell repeats.
+/// How much of what was heard of jobs is remembered, to tell repeats.
 const EVENTS_REMEMBERED: usize = 20_000;
 /// After GitHub answered that a job still runs, the removal is not tried again before this: it is costly for the service.
 const BUSY_RETRY: Duration = Duration::from_secs(30);
@@ -55,20 +55,24 @@ pub struct Remembered {
     pub job: Option<Job>,
 }
 
+/// What was heard of a job: its id, its runner, and whether it was over. GitHub may hand a job out anew, under the id that
+/// it has; no runner gets it twice.
+type Heard = (String, String, bool);
+
 /// The runners of one scale set and what is known of its demand.
 #[derive(Debug, Default)]
 pub struct Ledger {
     runners: BTreeMap<String, Runner>,
     demand: Demand,
     failures: Failures,
-    seen: Recent<(String, u8)>,
+    heard: Recent<Heard>,
     retired: HashMap<String, Timestamp>,
 }
 
 impl Ledger {
     /// An empty ledger.
     pub fn new() -> Ledger {
-        Ledger { seen: Recent::new(EVENTS_REMEMBERED), ..Ledger::default() }
+        Ledger { heard: Recent::new(EVENTS_REMEMBERED), ..Ledger::default() }
     }
 
     /// All runners, by name.
@@ -138,11 +142,15 @@ impl Ledger {
             }
             self.retired.remove(&instance.runner);
         }
+        let mut first_sight = !self.runners.contains_key(&instance.runner);
         let runner = self.runners.entry(instance.runner.clone()).or_insert_with(|| Runner::adopted(instance));
         if runner.template_hash.is_empty() {
+            first_sight = true;
             runner.template_hash.clone_from(&instance.template_hash);
             runner.created_at = instance.created_at;
         }
+        // One that had ended before it was first seen was an earlier controller's: what it did is not known.
+        runner.found_ended |= first_sight && instance.state.ended();
         if !runner.occupies() && runner.operation.is_none() && !instance.state.ended() {
             runner.revive(instance, now);
         }
@@ -224,32 +232,28 @@ impl Ledger {
 
     /// Takes over what happened to a job. Answers whether it was news.
     pub fn hear(&mut self, event: &JobEvent, now: Timestamp) -> bool {
-        let kind = match event {
-            JobEvent::Available { .. } => 0,
-            JobEvent::Assigned { .. } => 1,
-            JobEvent::Started { .. } => 2,
-            JobEvent::Completed { .. } => 3,
-        };
-        // A job that GitHub hands out anew keeps its id: what was said of the earlier try does not hold for it.
-        if kind == 1 {
-            self.seen.forget(&(event.job().id.clone(), 3));
-            self.seen.forget(&(event.job().id.clone(), 2));
-        } else if kind > 1 && !self.seen.insert((event.job().id.clone(), kind)) {
-            return false;
-        }
         match event {
-            JobEvent::Available { .. } | JobEvent::Assigned { .. } => {}
+            JobEvent::Available { .. } | JobEvent::Assigned { .. } => true,
             JobEvent::Started { job, runner_name, runner_id } => {
-                self.job_started(job, runner_name, *runner_id, now)
+                let news = self.heard.insert((job.id.clone(), runner_name.clone(), false));
+                if news {
+                    self.job_started(job, runner_name, *runner_id, now);
+                }
+                news
             }
-            JobEvent::Completed { job, runner_name, .. } => self.job_completed(job, runner_name, now),
+            JobEvent::Completed { job, runner_name, .. } => {
+                let news = self.heard.insert((job.id.clone(), runner_name.clone(), true));
+                if news {
+                    self.job_completed(job, runner_name, now);
+                }
+                news
+            }
         }
-        true
     }
 
     fn job_started(&mut self, job: &Job, runner_name: &str, runner_id: i64, now: Timestamp) {
         self.demand.started(runner_name, &job.id, now);
-        let over = self.seen.contains(&(job.id.clone(), 3));
+        let over = self.heard.contains(&(job.id.clone(), runner_name.to_owned(), true));
         let Some(runner) = self.runners.get_mut(runner_name) else {
             return;
         };
@@ -367,12 +371,13 @@ impl Ledger {
         }
     }
 
-    /// GitHub answered that a job runs on it: it is busy, whatever else was believed.
+    /// GitHub answered that a job runs on it: it is busy, whatever else was believed. If GitHub has also said that the job
+    /// is over it counts it no more, and neither do we; it is asked about again after a while.
     pub fn found_busy(&mut self, name: &str, now: Timestamp) {
         if let Some(runner) = self.runners.get_mut(name) {
             runner.operation = None;
             runner.retry_at = Some(now + BUSY_RETRY);
-            runner.job_completed_at = None;
+            runner.job_completed_at = runner.job_completed_at.map(|_| now);
             runner.enter(Phase::Busy, now);
         }
     }

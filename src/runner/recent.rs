@@ -39,10 +39,4 @@ impl<T: Clone + Eq + Hash> Recent<T> {
     pub(super) fn contains(&self, value: &T) -> bool {
         self.values.contains(value)
     }
-
-    pub(super) fn forget(&mut self, value: &T) {
-        if self.values.remove(value) {
-            self.order.retain(|v| v != value);
-        }
-    }
 }

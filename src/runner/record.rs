@@ -65,6 +65,8 @@ pub struct Runner {
     pub instance_id: Option<String>,
     /// How its instance ended, once it did.
     pub exit: Option<Exit>,
+    /// It had ended before this controller first saw it.
+    pub found_ended: bool,
     /// Its job, once it has one.
     pub job: Option<Job>,
     /// When GitHub said that its job was over. The runner still takes its slot until its instance is seen gone.
@@ -93,6 +95,7 @@ impl Runner {
             registration: Registration::Unknown,
             instance_id: None,
             exit: None,
+            found_ended: false,
             job: None,
             job_completed_at: None,
             operation: None,

@@ -131,10 +131,12 @@ struct Families {
     start_latency: Histograms<[Word; 1]>,
     removals: Family<[Word; 1], Counter>,
     orphans: Family<[Word; 1], Counter>,
-    host_slots: Family<[(&'static str, String); 2], Gauge>,
+    failures: Family<[Word; 1], Counter>,
     status_writes: Counter,
     /// When the last poll of each scale set came back.
     polls: Mutex<BTreeMap<SetName, Instant>>,
+    /// The hosts' slots, as they were last told.
+    slots: Mutex<Vec<(String, u32, Option<u32>)>>,
     /// Since when, and for how long, the starts of each scale set are held back.
     backoffs: Mutex<BTreeMap<SetName, (Instant, Duration)>>,
 }
@@ -182,15 +184,16 @@ impl Families {
                 "Stretches of the way from demand to a running job", || Histogram::new(START)),
             removals: add(r, "paddock_runner_removals", "Runners removed", Family::default()),
             orphans: add(r, "paddock_orphans_found", "What nobody spoke for any more", Family::default()),
-            host_slots: add(r, "paddock_host_slots", "Slots of a host", Family::default()),
+            failures: add(r, "paddock_runner_failures", "Runners that failed", Family::default()),
             status_writes: add(r, "paddock_status_writes", "Writes of a scale set's status", Counter::default()),
             polls: Mutex::default(),
+            slots: Mutex::default(),
             backoffs: Mutex::default(),
             registry,
         }
     }
 
-    /// The metrics whose values change with time alone, as they are now.
+    /// The metrics whose values change with time alone, and those of hosts, which come and go; as they are now.
     fn moving(&self, now: Instant) -> Registry {
         let mut registry = Registry::default();
         let ages = gauge(&mut registry, "paddock_poll_age_seconds", "Time since the last poll came back");
@@ -202,6 +205,16 @@ impl Families {
         for (set, (at, wait)) in lock(&self.backoffs).iter() {
             let remaining = wait.saturating_sub(now.saturating_duration_since(*at));
             waits.get_or_create(&set_labels(set)).set(remaining.as_secs_f64());
+        }
+        let slots = Family::<[(&str, String); 2], Gauge>::default();
+        registry.register("paddock_host_slots", "Slots of a host", slots.clone());
+        for (host, used, free) in lock(&self.slots).iter() {
+            for (state, count) in [("used", Some(*used)), ("free", *free)] {
+                if let Some(count) = count {
+                    let labels = [("host", host.clone()), ("state", state.to_owned())];
+                    slots.get_or_create(&labels).set(count.into());
+                }
+            }
         }
         registry
     }
@@ -329,26 +342,19 @@ impl Metrics {
         self.0.orphans.get_or_create(&[("kind", kind)]).inc();
     }
 
-    /// The slots of a host; `host` is what tells it from all others.
-    pub fn host_slots(&self, host: &str, used: u32, free: Option<u32>) {
-        for (labels, slots) in slot_labels(host).iter().zip([Some(used), free]) {
-            match slots {
-                Some(slots) => drop(self.0.host_slots.get_or_create(labels).set(slots.into())),
-                None => drop(self.0.host_slots.remove(labels)),
-            }
-        }
+    /// A runner failed, and how in a word.
+    pub fn runner_failure(&self, reason: &'static str) {
+        self.0.failures.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// The slots of all hosts: what tells the host from all others, those taken, and those free where there is a limit.
+    pub fn host_slots(&self, slots: Vec<(String, u32, Option<u32>)>) {
+        *lock(&self.0.slots) = slots;
     }
 
     /// A scale set's status was written.
     pub fn status_write(&self) {
         self.0.status_writes.inc();
-    }
-
-    /// A host is named by no scale set any more: its series go.
-    pub fn forget_host(&self, host: &str) {
-        for labels in slot_labels(host) {
-            self.0.host_slots.remove(&labels);
-        }
     }
 
     /// A scale set is deleted, and what works for it has ended: its series go.
@@ -383,10 +389,6 @@ fn job_result(outcome: JobOutcome) -> &'static str {
 
 fn set_labels((namespace, name): &SetName) -> [(&'static str, String); 2] {
     [("namespace", namespace.clone()), ("name", name.clone())]
-}
-
-fn slot_labels(host: &str) -> [[(&'static str, String); 2]; 2] {
-    ["used", "free"].map(|state| [("host", host.to_owned()), ("state", state.to_owned())])
 }
 
 #[cfg(test)]
@@ -427,7 +429,8 @@ mod tests {
         metrics.runner_start("docker", "started");
         metrics.start_latency(StartPhase::PlacedToStarted, second);
         metrics.removal("surplus");
-        metrics.host_slots("unix:///var/run/docker.sock", 1, Some(15));
+        metrics.runner_failure("JobLost");
+        metrics.host_slots(vec![("unix:///var/run/docker.sock".to_owned(), 1, Some(15))]);
         metrics.status_write();
         metrics
     }
@@ -460,6 +463,7 @@ mod tests {
             r#"paddock_runner_starts_total{backend="docker",outcome="started"} 1"#.to_owned(),
             r#"paddock_start_latency_seconds_count{phase="placed_to_started"} 1"#.to_owned(),
             r#"paddock_runner_removals_total{reason="surplus"} 1"#.to_owned(),
+            r#"paddock_runner_failures_total{reason="JobLost"} 1"#.to_owned(),
             r#"paddock_host_slots{host="unix:///var/run/docker.sock",state="used"} 1"#.to_owned(),
             r#"paddock_host_slots{host="unix:///var/run/docker.sock",state="free"} 15"#.to_owned(),
             "paddock_status_writes_total 1".to_owned(),
@@ -477,7 +481,7 @@ mod tests {
         let other = SetLabels { name: "mac".to_owned(), ..linux() };
         metrics.job_completed(&other, JobOutcome::Succeeded, None);
         metrics.forget_set(&linux());
-        metrics.forget_host("unix:///var/run/docker.sock");
+        metrics.host_slots(Vec::new());
         let text = metrics.render_at(start).unwrap();
         assert!(!text.contains("linux") && !text.contains("docker.sock"), "{text}");
         assert!(text.contains("mac"), "{text}");

@@ -79,7 +79,7 @@ pub async fn settle(
     engines: &[&Docker],
     crashes: usize,
 ) -> Vec<JobId> {
-    github.wait_until(2 * PATIENCE, |s| s.jobs().all(|j| j.status == JobStatus::Completed)).await.unwrap();
+    jobs_end(github).await;
     let set = lab
         .until("linux", "all is still", |set| {
             let status = set.status.as_ref().unwrap();
@@ -104,6 +104,16 @@ pub async fn settle(
     let (runners, sets) = github.look(|s| (s.runners().count(), s.scale_sets().count()));
     assert_eq!((runners, sets), (0, 0), "runners and scale sets left at GitHub");
     failed
+}
+
+/// Waits for as long as jobs come to their end, however many there are.
+async fn jobs_end(github: &SimGithub) {
+    let left = |s: &State| s.jobs().filter(|j| j.status != JobStatus::Completed).count();
+    let mut before = github.look(left);
+    while before > 0 {
+        github.wait_until(PATIENCE, |s| left(s) < before).await.unwrap();
+        before = github.look(left);
+    }
 }
 
 /// Each job ran once, on a runner of its own. Answers those that did not succeed.

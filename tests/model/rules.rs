@@ -184,8 +184,9 @@ pub fn registration_goes(state: &mut State, life: usize, registration: &Registra
 /// Whether there is no reason to take an idle runner away: none for a while.
 fn unjustified(state: &State, life: usize, instance: &Container) -> Option<String> {
     let (set, now) = (instance.set, state.now);
-    let object = state.cluster.objects[set].as_ref()?;
     let memory = &state.lives[life];
+    // As its watch shows it: the API server may be silent.
+    let object = memory.handed[set].as_ref()?;
     let timeouts = &object.spec.timeouts;
     // It was asked for before it was made.
     let age = between(instance.shown.created_at, now) + SETTLED;

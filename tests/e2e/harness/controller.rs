@@ -97,6 +97,13 @@ impl Controller {
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
+    /// What one of its metrics counts, by the whole name of the series; nothing yet: 0.
+    pub async fn count(&self, series: &str) -> usize {
+        let (_, metrics) = self.get("/metrics").await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
     /// Where its web server is: the log says so.
     async fn address(&self) -> SocketAddr {
         eventually("the log names the address", PATIENCE, async || {
