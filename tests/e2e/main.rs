@@ -16,6 +16,7 @@ mod fleet;
 mod harness;
 mod network;
 mod queue;
+mod reaper;
 mod restart;
 mod secrets;
 mod trouble;
