@@ -18,6 +18,7 @@ mod network;
 mod queue;
 mod reaper;
 mod restart;
+mod rollout;
 mod secrets;
 mod trouble;
 mod variants;
