@@ -1,4 +1,5 @@
-//! The controller without its watches: driven by hand, in a world of the caller's choice. The model of the tests does so.
+//! The controller without its watches: driven by hand, in a world of the caller's choice. The model and other
+//! tests do so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,10 +34,11 @@ impl Core {
         Core(Arc::new(ctx), Mutex::default())
     }
 
-    /// The namespaces and names of objects that are to be reconciled, as it becomes so.
-    pub fn wakes(&self) -> impl Stream<Item = (String, String)> + use<> {
+    /// The namespaces and names of objects that are to be reconciled, as it becomes so. From now on it serves that
+    /// namespace, or all.
+    pub fn wakes(&self, namespace: Option<&str>) -> impl Stream<Item = (String, String)> + use<> {
         let (sender, receiver) = futures::channel::mpsc::unbounded();
-        self.0.sets.wake_through(None, sender);
+        self.0.sets.wake_through(namespace.map(str::to_owned), sender);
         receiver.map(|object| (object.namespace.unwrap_or_default(), object.name))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-
+use kube::core::response::reason;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -111,9 +111,10 @@ async fn is_gone(stray: &Stray, ctx: &Context) -> bool {
     if !ctx.sets.serve(namespace) {
         return false;
     }
-    match timeout(DEADLINE, ctx.scale_sets(namespace).get_opt(name)).await {
-        Ok(Ok(None)) => true,
-        Ok(Ok(Some(object))) => object.metadata.uid.as_ref() != Some(&stray.instance.scale_set_uid),
+    match timeout(DEADLINE, ctx.scale_sets(namespace).get(name)).await {
+        Ok(Ok(object)) => object.metadata.uid.as_ref() != Some(&stray.instance.scale_set_uid),
+        // Of the object only. A 404 that says no reason is of a version that is not served, or of something in between.
+        Ok(Err(kube::Error::Api(status))) => status.reason == reason::NOT_FOUND,
         // Nothing destructive follows from a read that failed.
         Ok(Err(_)) | Err(_) => false,
     }

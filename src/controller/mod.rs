@@ -22,4 +22,4 @@ mod writer;
 
 pub use core::Core;
 pub use run::{Options, StartError, run};
-pub use world::World;
+pub use world::{Real, World};

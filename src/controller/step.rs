@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::act::Work;
 use super::audience::elapsed;
@@ -138,6 +138,9 @@ fn begin_removal(state: &mut State, name: &str, why: Option<Removal>) -> Option<
     let runner = state.ledger.runner(name)?.clone();
     let backend = state.backend(&runner.backend)?;
     let unexplained = runner.phase == Phase::Done && runner.job.is_none();
+    if let Some(why) = why {
+        debug!(runner = name, why = why.as_str(), "removal begins");
+    }
     state.ledger.begin_removal(name);
     Some(Work::Remove { runner: Box::new(runner), why, unexplained, backend, service: state.service.clone() })
 }

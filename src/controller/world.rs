@@ -40,12 +40,13 @@ pub trait World: Send + Sync {
 }
 
 /// The real one.
-pub(super) struct Real {
+pub struct Real {
     clients: Clients,
     engines: Engines,
 }
 
 impl Real {
+    /// Knows no host yet. `cluster` is the cluster's id; `waker` is told which scale sets should look again.
     pub fn new(cluster: &str, waker: Waker) -> Real {
         Real { clients: Clients::default(), engines: Engines::new(cluster, waker) }
     }

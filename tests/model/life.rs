@@ -294,7 +294,7 @@ async fn rounds(life: Arc<Life>, core: Arc<Core>) {
 }
 
 async fn wakes(core: Arc<Core>, woken: Arc<Vec<Notify>>) {
-    let mut wakes = std::pin::pin!(core.wakes());
+    let mut wakes = std::pin::pin!(core.wakes(None));
     while let Some((_, name)) = wakes.next().await {
         let set = (0..woken.len()).find(|set| cluster::name(*set) == name);
         set.into_iter().for_each(|set| woken[set].notify_one());
