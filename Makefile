@@ -4,8 +4,9 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 export RUSTDOCFLAGS := -D warnings
+MODEL := cargo test --quiet --profile model --test model
 
-.PHONY: help build check test demo bench soak crd cluster docker image up down clean run-tests
+.PHONY: help build check test demo bench soak crd cluster docker image up down clean run-tests run-parts run-model
 .PHONY: check-fmt check-clippy check-crd check-deny check-doc check-shell
 
 help: ## List what there is
@@ -74,9 +75,15 @@ check-shell:
 	@tests/step shellcheck .cache/bin/shellcheck --external-sources --source-path=SCRIPTDIR \
 	  $$(grep -rlI --exclude-dir=target --exclude-dir=node_modules '^#!/usr/bin/env bash' tests .ci) tests/lib.sh
 
-# The tests are compiled before the parts come up, so that those do not idle. The model needs none of them, and is played
-# optimized.
+# The tests are compiled before the parts come up, so that those do not idle. The model, which is optimized, takes what
+# the other tests leave of the machine: they wait more than they work.
 run-tests:
 	@tests/step 'build the tests' cargo test --quiet --workspace --no-run
-	@tests/step 'play the model' cargo test --quiet --profile model --test model
+	@tests/step 'build the model' $(MODEL) --no-run
+	@$(MAKE) --jobs=2 --output-sync=line run-parts run-model
+
+run-parts:
 	@tests/with-parts tests/step 'run the tests' cargo test --workspace
+
+run-model:
+	@tests/step 'play the model' nice -n 19 $(MODEL)
