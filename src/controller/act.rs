@@ -220,13 +220,10 @@ impl Remover<'_> {
         if self.runner.phase == Phase::Failed {
             self.keep_log().await;
         }
-        // An instance that was not seen ended may have a job, whatever became of its start.
-        if self.runner.exit.is_none()
-            && self.runner.instance_id.is_some()
-            && let Err(error) = self.deregister().await
-        {
-            info!(%error, "the registration of a runner that may live cannot be removed yet");
-            return self.retry_after(DEREGISTRATION_RETRY);
+        // What was not seen to end with a code may have a job, whatever became of its start.
+        let may_live = self.runner.exit.as_ref().is_none_or(|exit| exit.code.is_none());
+        if may_live && self.runner.instance_id.is_some() && !self.release().await {
+            return;
         }
         if !self.remove_instance().await {
             return self.retry_after(REMOVAL_RETRY);
@@ -239,17 +236,23 @@ impl Remover<'_> {
         if unexplained && now < self.runner.since + MESSAGES_ARRIVE {
             return self.retry_after(MESSAGES_ARRIVE);
         }
-        match self.deregister().await {
-            Ok(()) => self.retire(),
-            Err(error) if now > self.runner.since + GIVEN_UP => {
-                warn!(%error, "the registration of a runner that is gone is left to GitHub");
-                self.retire();
-            }
-            Err(error) => {
-                info!(%error, "the registration of a runner that is gone cannot be removed yet");
-                self.retry_after(DEREGISTRATION_RETRY);
-            }
+        if self.release().await {
+            self.retire();
         }
+    }
+
+    /// Whether GitHub let go of a runner that ended. If not it is asked again after a while, but not for ever; a runner
+    /// that lives after all is taken up anew when its host shows it.
+    async fn release(&self) -> bool {
+        let Err(error) = self.deregister().await else { return true };
+        if self.ctx.world.now() > self.runner.since + GIVEN_UP {
+            warn!(%error, "the registration of a runner that ended is left to GitHub");
+            self.retire();
+        } else {
+            info!(%error, "the registration of a runner that ended cannot be removed yet");
+            self.retry_after(DEREGISTRATION_RETRY);
+        }
+        false
     }
 
     /// Adds the last lines that a failed runner printed to the report of its failure.

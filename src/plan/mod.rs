@@ -156,8 +156,8 @@ impl Removal {
 /// Decides.
 pub fn plan(input: &Input<'_>) -> Plan {
     let bounds = input.policy.bounds(input.now);
-    let counts = Counts::of(input.ledger);
     let assigned = input.ledger.demand().assigned();
+    let counts = Counts::of(input.ledger).without_overstayers(assigned);
     let desired = bounds.max.min(bounds.min.saturating_add(assigned.unwrap_or(0)));
     let idle_wanted = desired.saturating_sub(counts.busy);
 
@@ -211,6 +211,13 @@ impl Counts {
             counts.up += u32::from(runner.serves() && runner.phase != Phase::Pending);
         }
         counts
+    }
+
+    /// Where more runners are busy than GitHub counts jobs, some of the jobs are over for GitHub, as an earlier controller
+    /// may have heard: those runners serve nobody any more.
+    fn without_overstayers(self, assigned: Option<u32>) -> Counts {
+        let over = assigned.map_or(0, |assigned| self.busy.saturating_sub(assigned));
+        Counts { serving: self.serving - over, busy: self.busy - over, up: self.up - over, ..self }
     }
 }
 

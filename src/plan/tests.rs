@@ -654,6 +654,16 @@ fn a_runner_whose_job_runs_on_after_github_said_that_it_was_over_costs_no_spare(
 }
 
 #[test]
+fn a_busy_runner_whose_job_github_does_not_count_any_more_costs_no_spare() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.ledger.restore([remembered("linux-old", "1")], at(0));
+    world.assigned(0);
+    assert_eq!(starts(&world.step()), 1);
+    world.up();
+    assert!(world.step().surplus.is_empty());
+}
+
+#[test]
 fn what_an_earlier_controller_s_runner_did_before_it_was_found_ended_is_no_failure() {
     let mut world = World::new(serde_json::json!({}));
     let idle = Remembered { phase: Phase::Idle, job: None, ..remembered("linux-old", "1") };

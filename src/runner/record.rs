@@ -127,6 +127,12 @@ impl Runner {
         }
     }
 
+    /// Whether an earlier controller made it and did not come to start it.
+    pub(super) fn is_left_over(&self) -> bool {
+        let never_ran = self.exit.as_ref().is_some_and(|exit| exit.code.is_none());
+        never_ran && self.phase == Phase::Pending && self.registration == Registration::Unknown
+    }
+
     /// Whether it takes a slot.
     pub fn occupies(&self) -> bool {
         self.phase.occupies()

@@ -277,6 +277,28 @@ async fn what_is_not_ours_is_not_touched() {
 }
 
 #[tokio::test]
+async fn what_was_made_and_never_started_is_shown_ended_at_a_second_look() {
+    let stage = Stage::new("forsaken").await;
+    let labels = [
+        (Identity::CLUSTER, stage.cluster.as_str()),
+        (Identity::SCALE_SET_UID, "set"),
+        (Identity::RUNNER, "set-forsaken"),
+        (Identity::BACKEND, "rack"),
+    ];
+    let made = stage.foreign(&runner_name("forsaken"), &labels).await;
+    let backend = stage.backend("set", stage.template(WAITS));
+    connected(&backend).await;
+    let first = backend.instances()[0].listed_at;
+    until("it is shown ended", || {
+        let listing = backend.instances().remove(0);
+        let ended = listing.instances.iter().find(|i| i.id == made)?.state.ended();
+        assert!(!ended || listing.listed_at > first, "at the first look");
+        ended.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_controller_that_comes_later_finds_all_that_is_there() {
     let stage = Stage::new("adoption").await;
     let running = stage.backend("set", stage.template(WAITS));

@@ -106,12 +106,12 @@ pub async fn settle(
     failed
 }
 
-/// Waits for as long as jobs come to their end, however many there are.
+/// Waits for as long as jobs come to their end, however many there are, and longer than a lost session stands in the way.
 async fn jobs_end(github: &SimGithub) {
     let left = |s: &State| s.jobs().filter(|j| j.status != JobStatus::Completed).count();
     let mut before = github.look(left);
     while before > 0 {
-        github.wait_until(PATIENCE, |s| left(s) < before).await.unwrap();
+        github.wait_until(2 * PATIENCE, |s| left(s) < before).await.unwrap();
         before = github.look(left);
     }
 }

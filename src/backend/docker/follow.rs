@@ -34,6 +34,8 @@ const RELIST: Duration = Duration::from_secs(30);
 /// The second listing comes this soon: what a status remembers is believed to be gone once two of them lack it, and
 /// takes a slot until then.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
+/// So many listings are made at that pace: what happened in the moments before the first does not count in it.
+const LOOKS_AT_FIRST: u32 = 3;
 /// How long to wait before connecting again.
 const RECONNECT: Backoff = Backoff { first: Duration::from_millis(250), last: Duration::from_secs(15) };
 /// Inspections at once, when a listing shows containers that ended unseen.
@@ -124,7 +126,7 @@ fn events(docker: &Docker, since: Timestamp) -> impl Stream<Item = Result<EventM
 fn listings<'a>(engine: &'a Engine, docker: &'a Docker) -> impl Stream<Item = Result<Input, Error>> + 'a {
     stream::unfold(0u32, move |before| async move {
         if before > 0 {
-            let pause = if before == 1 { SECOND_LOOK } else { RELIST };
+            let pause = if before < LOOKS_AT_FIRST { SECOND_LOOK } else { RELIST };
             let pause = pause.mul_f64(0.8 + 0.4 * chance::share());
             // Either is a reason to look.
             let _ = tokio::time::timeout(pause, engine.suspicion.notified()).await;

@@ -17,6 +17,8 @@ pub(super) struct Container {
     pub(super) scale_set: String,
     /// Whether something in it was ended for want of memory.
     pub(super) out_of_memory: bool,
+    /// How many whole listings in a row have shown it made and not started.
+    pub(super) unstarted: u32,
 }
 
 impl Container {
@@ -32,6 +34,7 @@ impl Container {
             cluster: labels.get(Identity::CLUSTER)?.clone(),
             scale_set: label(Identity::SCALE_SET),
             out_of_memory: false,
+            unstarted: 0,
             instance: Instance {
                 id: id.to_owned(),
                 runner: label(Identity::RUNNER),
@@ -160,10 +163,13 @@ impl Index {
             if self.destroyed.contains_key(id) {
                 continue;
             }
+            let starting = container.instance.state == InstanceState::Starting;
+            container.unstarted = u32::from(starting);
             match self.containers.get(id) {
                 Some((changed_at, _)) if *changed_at > asked_at => continue,
                 Some((_, known)) => {
                     container.out_of_memory |= known.out_of_memory;
+                    container.unstarted += if starting { known.unstarted } else { 0 };
                     if *known == container {
                         continue;
                     }
@@ -288,6 +294,22 @@ mod tests {
         assert_eq!(state(&index, "new"), Some(InstanceState::Starting));
         assert_eq!(state(&index, "vanished"), None);
         assert_eq!(state(&index, "stays"), Some(InstanceState::Running));
+    }
+
+    #[test]
+    fn only_listings_tell_that_something_was_never_started() {
+        let unstarted = |index: &Index| index.get("a").unwrap().unstarted;
+        let made = || vec![container("a", InstanceState::Starting)];
+        let mut index = Index::default();
+        // The events of the moments before are told again.
+        event(&mut index, "a", Change::Created, 1);
+        index.replace(0, made());
+        assert_eq!(unstarted(&index), 0, "it may have been started since that listing was asked for");
+        index.replace(index.version(), made());
+        index.replace(index.version(), made());
+        assert_eq!(unstarted(&index), 2);
+        index.replace(index.version(), vec![container("a", InstanceState::Running)]);
+        assert_eq!(unstarted(&index), 0);
     }
 
     #[test]

@@ -37,6 +37,9 @@ use engine::{Engine, Link, Membership, Reservation, State};
 use engines::Followed;
 use image::{Image, RETRY, Wanted};
 
+/// So many listings in a row must show that a container was made and not started, before that is believed.
+const LOOKS: u32 = 2;
+
 /// The Docker hosts of one backend of a scale set.
 pub struct DockerBackend {
     name: String,
@@ -142,13 +145,15 @@ impl DockerBackend {
                 && self.speaks_for(&known.instance.backend)
         });
         // Made and never started, by a controller that is no more: nobody will start it.
-        let forsaken = |instance: &Instance| {
-            instance.state == InstanceState::Starting && !state.slots.is_held_for(&instance.runner)
+        let forsaken = |known: &index::Container| {
+            known.unstarted >= LOOKS
+                && known.instance.state == InstanceState::Starting
+                && !state.slots.is_held_for(&known.instance.runner)
         };
         let instances = instances.map(|known| {
             let mut instance =
                 Instance { backend: self.name.clone(), host: host.to_owned(), ..known.instance.clone() };
-            if forsaken(&instance) {
+            if forsaken(known) {
                 let exit = Exit { code: None, out_of_memory: false, at: instance.created_at };
                 instance.state = InstanceState::Exited(exit);
             }

@@ -33,6 +33,7 @@ pub(super) struct Config {
     pub unclaimed_after: Duration,
     pub attempts: u32,
     pub silence: Duration,
+    pub session_lapse: Option<Duration>,
     pub linger: Option<Duration>,
     pub admin_ttl: Duration,
     pub drop_extra_labels: bool,
@@ -94,6 +95,7 @@ impl SimGithubBuilder {
                 unclaimed_after: Duration::from_mins(5),
                 attempts: 3,
                 silence: Duration::from_mins(10),
+                session_lapse: None,
                 linger: None,
                 admin_ttl: Duration::from_mins(17),
                 drop_extra_labels: false,
@@ -182,6 +184,12 @@ impl SimGithubBuilder {
     /// How long a runner may be silent: then its job fails, and an idle one counts as offline. Default: 10 min.
     pub fn silence(mut self, silence: Duration) -> Self {
         self.config.silence = silence;
+        self
+    }
+
+    /// After how long without a poll a session stands in nobody's way any more. Default: never; the real time is not known.
+    pub fn session_lapse(mut self, lapse: Duration) -> Self {
+        self.config.session_lapse = Some(lapse);
         self
     }
 

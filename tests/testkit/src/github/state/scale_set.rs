@@ -1,6 +1,7 @@
 //! Scale sets: their records, their one session, their message queue.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use jiff::Timestamp;
@@ -96,6 +97,12 @@ pub struct Session {
     pub(in crate::github) token: String,
     #[serde(skip)]
     token_expired: bool,
+}
+
+impl Session {
+    fn is_unused_for(&self, lapse: Duration) -> bool {
+        self.polled_at.unwrap_or(self.opened_at) + lapse < Timestamp::now()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -318,8 +325,10 @@ impl State {
         id: ScaleSetId,
         owner: &str,
     ) -> Result<(), Refusal> {
+        let lapse = self.config.session_lapse;
         let set = self.owned(scope, id)?;
-        if let Some(open) = set.session.as_ref().filter(|s| !s.expired) {
+        let lapsed = |s: &Session| s.expired || lapse.is_some_and(|lapse| s.is_unused_for(lapse));
+        if let Some(open) = set.session.as_ref().filter(|s| !lapsed(s)) {
             let message = format!(
                 "The runner scale set {} already has an active session for owner {}.",
                 set.name, open.owner
