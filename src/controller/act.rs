@@ -26,7 +26,8 @@ const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
 /// Before a removal that happens whatever GitHub says, GitHub is asked for no longer than this; and once more after it.
 /// Both, a call that was under way at the end of the drain (30 s) and the scale set's own end have a minute together.
 const LAST_WORD: Duration = Duration::from_secs(5);
-/// The registration of a runner that ended is given up to GitHub's own housekeeping after this.
+/// The registration of a runner that ended is given up to GitHub's own housekeeping after this, as is the question whether
+/// an instance that was never seen to run has a job.
 const GIVEN_UP: Duration = Duration::from_secs(15 * 60);
 
 /// Something to be done.
@@ -220,8 +221,11 @@ impl Remover<'_> {
         if self.runner.phase == Phase::Failed {
             self.keep_log().await;
         }
-        // An instance that was not seen ended may have a job, whatever became of its start.
-        if self.runner.exit.is_none()
+        // An instance whose exit was not seen may have a job, whatever became of its start: an earlier controller may have
+        // asked for that, and its engine may only now come to it.
+        let given_up = self.ctx.world.now() > self.runner.since + GIVEN_UP;
+        let exited = self.runner.exit.as_ref().is_some_and(|exit| exit.code.is_some() || given_up);
+        if !exited
             && self.runner.instance_id.is_some()
             && let Err(error) = self.deregister().await
         {
