@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{CreateContainerOptions, StartContainerOptions};
+use paddock::api::status::RunnerPhase;
+use paddock::runner::Identity;
 use serde_json::json;
 use testkit::github::{Endpoint, JobResult, JobSpec, JobStatus, SimGithub};
 
-use crate::harness::{Controller, Lab, Manifest, PATIENCE, github, lab, phases};
+use crate::harness::{Controller, IMAGE, Lab, Manifest, PATIENCE, github, lab, phases};
 
 /// A controller that starts hears of new jobs within this, whatever the one before left behind.
 const LISTENING_WITHIN: Duration = Duration::from_secs(2);
@@ -135,4 +139,62 @@ async fn a_stopped_controller_closes_its_session_and_leaves_its_runners() {
         assert_eq!(lab.timeline.count("create"), 2);
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_was_made_and_not_started_is_left_alone_if_github_says_that_it_has_a_job() {
+    lab("late-start", async |lab| {
+        let github = github(lab).await;
+        github.create_scale_set("acme", "linux").unwrap();
+        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]));
+        // The controller before asked for this start, and its engine has not come to it yet; GitHub has heard of it.
+        let jit = github.mint_jit("linux", "linux-late0001").unwrap();
+        github.assign_jobs("linux", 1).unwrap();
+        github.start_job(job, "linux-late0001").unwrap();
+        let manifest =
+            Manifest::sample(&github.config_url("acme")).spec(json!({"scaleDown": {"delay": "1s"}}));
+        lab.apply(&manifest).await;
+        let uid = lab.get("linux").await.metadata.uid.unwrap();
+        let container = made(lab, "linux-late0001", &uid, &jit).await;
+
+        let _controller = lab.start();
+        github
+            .wait_until(PATIENCE, |s| s.requests().to(Endpoint::RemoveRunner).any(|r| r.status == Some(400)))
+            .await
+            .unwrap();
+        assert!(lab.containers().await.contains_key("linux-late0001"), "GitHub refused");
+        lab.docker.start_container(&container, None::<StartContainerOptions>).await.unwrap();
+        lab.until("linux", "it is taken for what it is", |set| {
+            let status = set.status.as_ref().unwrap();
+            status.runners.iter().any(|r| r.name == "linux-late0001" && r.phase != RunnerPhase::Failed)
+        })
+        .await;
+        github.finish_job(job, JobResult::Succeeded).unwrap();
+        lab.until_phases("linux", (0, 0, 0)).await;
+        let ends = lab.timeline.all("die");
+        let end = ends.iter().find(|e| e.runner == "linux-late0001").unwrap();
+        assert_eq!(end.exit_code, Some(0), "it came to its own end");
+    })
+    .await;
+}
+
+/// A runner's container that nobody has started yet; gives its id.
+async fn made(lab: &Lab, runner: &str, uid: &str, jit: &str) -> String {
+    let scale_set = format!("{}/linux", lab.namespace);
+    let labels = [
+        (Identity::CLUSTER, lab.cluster.as_str()),
+        (Identity::SCALE_SET_UID, uid),
+        (Identity::SCALE_SET, &scale_set),
+        (Identity::RUNNER, runner),
+        (Identity::BACKEND, "docker"),
+        (Identity::TEMPLATE_HASH, "of-an-earlier-template"),
+    ];
+    let body = ContainerCreateBody {
+        image: Some(IMAGE.to_owned()),
+        env: Some(vec![format!("ACTIONS_RUNNER_INPUT_JITCONFIG={jit}")]),
+        labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+        host_config: Some(HostConfig { network_mode: Some("host".to_owned()), ..HostConfig::default() }),
+        ..ContainerCreateBody::default()
+    };
+    lab.docker.create_container(None::<CreateContainerOptions>, body).await.unwrap().id
 }
