@@ -220,9 +220,8 @@ impl Remover<'_> {
         if self.runner.phase == Phase::Failed {
             self.keep_log().await;
         }
-        // What was not seen to end with a code may have a job, whatever became of its start.
-        let may_live = self.runner.exit.as_ref().is_none_or(|exit| exit.code.is_none());
-        if may_live && self.runner.instance_id.is_some() && !self.release().await {
+        // An instance that was not seen to end may have a job, whatever became of its start.
+        if self.runner.exit.is_none() && self.runner.instance_id.is_some() && !self.release().await {
             return;
         }
         if !self.remove_instance().await {

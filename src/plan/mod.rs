@@ -118,6 +118,8 @@ pub enum Removal {
     Lifetime,
     /// `timeouts.start`
     StartTimeout,
+    /// A controller that is no more made it and did not come to start it.
+    Forsaken,
     /// `timeouts.job`: even though a job runs.
     JobTimeout,
     /// GitHub said long ago that its job was over, and it is still there.
@@ -144,6 +146,7 @@ impl Removal {
             Removal::IdleTimeout => "IdleTimeout",
             Removal::Lifetime => "Lifetime",
             Removal::StartTimeout => "StartTimeout",
+            Removal::Forsaken => "Forsaken",
             Removal::JobTimeout => "JobTimeout",
             Removal::Overstayed => "Overstayed",
             Removal::Suspended => "Suspended",

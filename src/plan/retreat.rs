@@ -73,6 +73,7 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
     let since_job = runner.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
     let over_since = runner.job_completed_at.unwrap_or(input.now);
     let limits: &[(Option<Duration>, Timestamp, Removal)] = match runner.phase {
+        Phase::Pending if runner.forsaken => return Some(Removal::Forsaken),
         Phase::Pending => {
             &[(Some(policy.start_timeout(&runner.backend)), runner.since, Removal::StartTimeout)]
         }

@@ -205,7 +205,7 @@ impl Ledger {
             } else {
                 self.failures.succeeded(&runner.backend, &runner.host);
             }
-        } else if runner.operation == Some(Operation::Removing) || runner.is_left_over() {
+        } else if runner.operation == Some(Operation::Removing) {
             runner.enter(Phase::Done, now);
         } else if exit.as_ref().is_some_and(|e| e.code == Some(0)) {
             // It may have run a job whose messages are still on their way: judged when they should have come.

@@ -65,6 +65,8 @@ pub struct Runner {
     pub instance_id: Option<String>,
     /// How its instance ended, once it did.
     pub exit: Option<Exit>,
+    /// An earlier controller made it and did not come to start it.
+    pub forsaken: bool,
     /// It had ended before this controller first saw it.
     pub found_ended: bool,
     /// Its job, once it has one.
@@ -95,6 +97,7 @@ impl Runner {
             registration: Registration::Unknown,
             instance_id: None,
             exit: None,
+            forsaken: false,
             found_ended: false,
             job: None,
             job_completed_at: None,
@@ -125,12 +128,6 @@ impl Runner {
             Registration::Unknown => self.instance_id.is_some(),
             Registration::Absent => false,
         }
-    }
-
-    /// Whether an earlier controller made it and did not come to start it.
-    pub(super) fn is_left_over(&self) -> bool {
-        let never_ran = self.exit.as_ref().is_some_and(|exit| exit.code.is_none());
-        never_ran && self.phase == Phase::Pending && self.registration == Registration::Unknown
     }
 
     /// Whether it takes a slot.
@@ -169,8 +166,10 @@ impl Runner {
         self.instance_id = Some(instance.id.clone());
         self.missing_since = None;
         match &instance.state {
-            InstanceState::Starting => {}
+            InstanceState::Starting => self.forsaken = false,
+            InstanceState::Forsaken => self.forsaken = true,
             InstanceState::Running => {
+                self.forsaken = false;
                 self.enter(Phase::Idle, now);
             }
             InstanceState::Exited(exit) => self.exit = Some(exit.clone()),

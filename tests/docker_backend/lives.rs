@@ -277,7 +277,7 @@ async fn what_is_not_ours_is_not_touched() {
 }
 
 #[tokio::test]
-async fn what_was_made_and_never_started_is_shown_ended_at_a_second_look() {
+async fn what_was_made_and_never_started_is_shown_forsaken_at_a_second_look() {
     let stage = Stage::new("forsaken").await;
     let labels = [
         (Identity::CLUSTER, stage.cluster.as_str()),
@@ -289,11 +289,11 @@ async fn what_was_made_and_never_started_is_shown_ended_at_a_second_look() {
     let backend = stage.backend("set", stage.template(WAITS));
     connected(&backend).await;
     let first = backend.instances()[0].listed_at;
-    until("it is shown ended", || {
+    until("it is shown forsaken", || {
         let listing = backend.instances().remove(0);
-        let ended = listing.instances.iter().find(|i| i.id == made)?.state.ended();
-        assert!(!ended || listing.listed_at > first, "at the first look");
-        ended.then_some(())
+        let forsaken = listing.instances.iter().find(|i| i.id == made)?.state == InstanceState::Forsaken;
+        assert!(!forsaken || listing.listed_at > first, "at the first look");
+        forsaken.then_some(())
     })
     .await;
 }

@@ -42,6 +42,10 @@ pub struct Container {
     pub cluster: String,
     pub set: usize,
     pub shown: Instance,
+    /// How many listings in a row have shown it made and not started, as a controller counts them.
+    pub unstarted: u32,
+    /// It came up when its maker was dead.
+    pub late: bool,
     /// The registration that it starts with.
     pub registration: i64,
     /// The controller that asked for it; none of ours for a foreign one.
@@ -68,6 +72,8 @@ impl Host {
                 cluster: "cluster-2".to_owned(),
                 set: 0,
                 shown,
+                unstarted: 0,
+                late: false,
                 registration: 0,
                 maker: usize::MAX,
                 disowned: false,
@@ -249,6 +255,15 @@ impl SimBackend {
         self.hosts.iter().find(|(known, _)| known == name).map(|(_, host)| *host)
     }
 
+    /// An instance as the Docker backend shows it.
+    fn as_seen(&self, state: &State, host: &str, instance: &Container) -> Instance {
+        let shown = Instance { host: host.to_owned(), ..instance.shown.clone() };
+        let places = &state.lives[self.life.number].places;
+        let held = places.values().any(|place| place.runner.as_ref() == Some(&shown.runner));
+        let forsaken = shown.state == InstanceState::Starting && instance.unstarted >= 2 && !held;
+        Instance { state: if forsaken { InstanceState::Forsaken } else { shown.state }, ..shown }
+    }
+
     fn free(&self, state: &State, host: usize) -> u32 {
         let memory = &state.lives[self.life.number];
         let view = &memory.views[host];
@@ -344,8 +359,14 @@ impl SimBackend {
         }
         sim.pause(50, 3_000).await;
         if !self.life.lives(&sim.state()) {
-            // Made, and never started: nobody is left to ask for it.
-            return Err(Error::Unreachable("nobody asks".into()));
+            // Nobody is left to ask for its start, unless it was asked for already: the host comes to it in time.
+            if sim.state().chance(50) {
+                return Err(Error::Unreachable("nobody asks".into()));
+            }
+            sim.pause(0, 60_000).await;
+            if let Some(instance) = sim.state().hosts[host].instances.get_mut(&id) {
+                instance.late = true;
+            }
         }
         let Some(shown) = self.bring_up(host, &id) else {
             let message = "its container vanished before it was started".to_owned();
@@ -381,6 +402,8 @@ impl SimBackend {
             cluster: CLUSTER.to_owned(),
             set: self.set,
             shown,
+            unstarted: 0,
+            late: false,
             registration,
             maker: self.life.number,
             disowned: starts == Starts::Stuck,
@@ -449,7 +472,7 @@ impl Backend for Handle {
                 host: name.clone(),
                 listed_at: view.listed_at,
                 current: view.up,
-                instances: own.map(|i| Instance { host: name.clone(), ..i.shown.clone() }).collect(),
+                instances: own.map(|i| self.0.as_seen(&state, name, i)).collect(),
             }
         };
         self.0.hosts.iter().map(listing).collect()

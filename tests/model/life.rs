@@ -404,7 +404,11 @@ fn list(life: &Arc<Life>, host: usize) {
     // Two such listings in a row would be believed, and rightly.
     let before = state.lives[life.number].views[host].too_little;
     let empty = std::mem::take(&mut state.hosts[host].empty_listing) && !before;
-    let shown = if empty { BTreeMap::new() } else { state.hosts[host].instances.clone() };
+    let mut shown = if empty { BTreeMap::new() } else { state.hosts[host].instances.clone() };
+    for (id, instance) in &mut shown {
+        let before = state.lives[life.number].views[host].instances.get(id).map_or(0, |i| i.unstarted);
+        instance.unstarted = before + 1;
+    }
     if empty {
         state.note(|| format!("host {host} shows controller {} nothing", life.number));
     }
@@ -429,6 +433,9 @@ fn show(life: &Arc<Life>, host: usize) {
     let (now, slots) = (state.now, state.hosts[host].slots.unwrap_or(u32::MAX) as usize);
     let mut shown = state.hosts[host].instances.clone();
     let view = &mut state.lives[life.number].views[host];
+    for (id, instance) in &mut shown {
+        instance.unstarted = view.instances.get(id).map_or(0, |i| i.unstarted);
+    }
     // What someone else removed is shown as ended until the next listing.
     for (id, gone) in &view.instances {
         if !shown.contains_key(id) {

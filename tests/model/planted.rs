@@ -13,7 +13,7 @@ use paddock::github::{
     ScaleSetService, Session, WantedScaleSet,
 };
 use paddock::reaper::Stray;
-use paddock::runner::{Identity, Instance, InstanceState};
+use paddock::runner::{Exit, Identity, Instance, InstanceState};
 
 use crate::life::{Life, Veil};
 use crate::search::find;
@@ -25,6 +25,8 @@ enum Bug {
     Overlooks,
     /// That a runner is busy is no reason not to stop it.
     StopsBusy,
+    /// What was made and not started has ended.
+    BuriesForsaken,
     /// A slot is taken where none is free.
     TakesAnySlot,
     /// The scale set of a deleted object is left at GitHub.
@@ -100,6 +102,13 @@ impl World for Planted {
     }
 }
 
+fn bury(instance: &mut Instance) {
+    if instance.state == InstanceState::Forsaken {
+        let exit = Exit { code: None, out_of_memory: false, at: instance.created_at };
+        instance.state = InstanceState::Exited(exit);
+    }
+}
+
 async fn stop_runners(life: Arc<Life>, backend: Arc<dyn Backend>) {
     life.stopping().cancelled().await;
     for instance in backend.instances().into_iter().flat_map(|listing| listing.instances) {
@@ -168,6 +177,7 @@ impl Backend for Hosted {
         let mut listings = self.backend.instances();
         for listing in &mut listings {
             match self.bug {
+                Bug::BuriesForsaken => listing.instances.iter_mut().for_each(bury),
                 Bug::Overlooks => listing.instances.retain(|i| !self.overlooks(i)),
                 Bug::OwnsAll => listing.instances.extend(self.others(listing)),
                 Bug::BelievesSilence if !listing.current => {
@@ -297,6 +307,11 @@ fn rule_1_a_runner_that_is_overlooked() {
 #[test]
 fn rule_2_a_busy_runner_that_is_stopped() {
     is_found(Bug::StopsBusy, 2);
+}
+
+#[test]
+fn rule_2_a_runner_that_comes_up_late_and_is_stopped() {
+    is_found(Bug::BuriesForsaken, 2);
 }
 
 #[test]

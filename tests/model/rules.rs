@@ -193,7 +193,13 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
     let over = |limit: Duration| !limit.is_zero() && age >= limit;
     let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
     let never_up = instance.shown.state == InstanceState::Starting && age >= start;
-    let aged = over(timeouts.idle.get()) || over(timeouts.lifetime.get()) || never_up || instance.disowned;
+    let starting = instance.shown.state == InstanceState::Starting || instance.late;
+    let forsaken = instance.maker != life && starting;
+    let aged = forsaken
+        || over(timeouts.idle.get())
+        || over(timeouts.lifetime.get())
+        || never_up
+        || instance.disowned;
     let template = memory.templates.get(&(set, instance.shown.backend.clone()));
     let outdated = template != Some(&instance.shown.template_hash);
     let unwanted = ceiling(object) == 0 || outdated || instance.shown.created_at < state.watch.edited[set];

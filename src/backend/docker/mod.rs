@@ -30,7 +30,7 @@ pub use template::{DockerAccess, DockerTemplate, HostSpec, PullPolicy};
 
 use super::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
 use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
-use crate::runner::{Exit, Identity, Instance, InstanceState};
+use crate::runner::{Identity, Instance, InstanceState};
 use container::Launch;
 use endpoint::Endpoint;
 use engine::{Engine, Link, Membership, Reservation, State};
@@ -154,8 +154,7 @@ impl DockerBackend {
             let mut instance =
                 Instance { backend: self.name.clone(), host: host.to_owned(), ..known.instance.clone() };
             if forsaken(known) {
-                let exit = Exit { code: None, out_of_memory: false, at: instance.created_at };
-                instance.state = InstanceState::Exited(exit);
+                instance.state = InstanceState::Forsaken;
             }
             instance
         });
