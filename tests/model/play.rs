@@ -84,7 +84,6 @@ pub fn play(history: &History, veil: &Veil, traced: bool) -> Outcome {
 /// A history that is played.
 struct Play {
     sim: Arc<Sim>,
-    veil: Veil,
     controllers: Arc<Controllers>,
 }
 
@@ -130,13 +129,11 @@ fn seconds(seconds: u32) -> Duration {
 
 impl Play {
     fn new(sim: Arc<Sim>, veil: Veil) -> Play {
-        let controllers =
-            Arc::new(Controllers { sim: sim.clone(), veil: veil.clone(), leader: Mutex::default() });
-        Play { sim, veil, controllers }
+        let controllers = Arc::new(Controllers { sim: sim.clone(), veil, leader: Mutex::default() });
+        Play { sim, controllers }
     }
 
     async fn run(&self, history: &History) {
-        let _ = &self.veil;
         tokio::spawn(age(self.sim.clone()));
         self.controllers.ensure();
         for step in &history.steps {
