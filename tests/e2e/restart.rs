@@ -7,7 +7,7 @@ use bollard::query_parameters::{CreateContainerOptions, StartContainerOptions};
 use paddock::api::status::RunnerPhase;
 use paddock::runner::Identity;
 use serde_json::json;
-use testkit::github::{Endpoint, JobResult, JobSpec, JobStatus, SimGithub};
+use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub};
 
 use crate::harness::{Controller, IMAGE, Lab, Manifest, PATIENCE, github, lab, phases};
 
@@ -147,7 +147,9 @@ async fn what_was_made_and_not_started_is_left_alone_if_github_says_that_it_has_
         let github = github(lab).await;
         github.create_scale_set("acme", "linux").unwrap();
         let job = github.queue_job(JobSpec::new("acme/app", ["linux"]));
-        // The controller before asked for this start, and its engine has not come to it yet; GitHub has heard of it.
+        // The controller before asked for this start, and its engine has not come to it yet. GitHub has heard of it, and
+        // its word for that does not come through.
+        github.inject(Fault::status(Endpoint::Poll, 503));
         let jit = github.mint_jit("linux", "linux-late0001").unwrap();
         github.assign_jobs("linux", 1).unwrap();
         github.start_job(job, "linux-late0001").unwrap();
@@ -163,6 +165,7 @@ async fn what_was_made_and_not_started_is_left_alone_if_github_says_that_it_has_
             .await
             .unwrap();
         assert!(lab.containers().await.contains_key("linux-late0001"), "GitHub refused");
+        github.clear_faults_at(Endpoint::Poll);
         lab.docker.start_container(&container, None::<StartContainerOptions>).await.unwrap();
         lab.until("linux", "it is taken for what it is", |set| {
             let status = set.status.as_ref().unwrap();
