@@ -80,7 +80,7 @@ check-shell:
 run-tests:
 	@tests/step 'build the tests' cargo test --quiet --workspace --no-run
 	@tests/step 'build the model' $(MODEL) --no-run
-	@$(MAKE) --jobs=2 --output-sync=line run-parts run-model
+	@$(MAKE) --jobs=2 run-parts run-model
 
 run-parts:
 	@tests/with-parts tests/step 'run the tests' cargo test --workspace
