@@ -231,6 +231,20 @@ async fn offers_whose_message_is_gone_are_found_at_the_start() {
     listening.stop().await;
 }
 
+/// Where GitHub assigns by itself it counts what waits as available, and lists none of it.
+#[tokio::test]
+async fn a_queue_that_github_assigns_by_itself_is_not_looked_through_at_each_message() {
+    let github = github().start().await.unwrap();
+    let (_, _, listening) = listening(&github, 1).await;
+    github.queue_jobs(6, &job());
+    for number in 1..=5 {
+        github.assign_jobs(SET, number).unwrap();
+        listening.ear.event(number, assigned).await;
+    }
+    listening.stop().await;
+    assert!(github.requests(Endpoint::AcquirableJobs).len() < 5);
+}
+
 #[tokio::test]
 async fn a_rate_limit_is_told_with_its_end() {
     let github = github().start().await.unwrap();

@@ -367,9 +367,11 @@ impl Listener {
         reading: &mut Reading,
         statistics: Option<Statistics>,
     ) -> Result<(), ListenEnd> {
-        if statistics.is_none_or(|s| s.available as usize <= reading.offered.len()) {
+        let looked = reading.looked_for_offers.is_some_and(|at| at.elapsed() < self.pace.offers);
+        if looked || statistics.is_none_or(|s| s.available as usize <= reading.offered.len()) {
             return Ok(());
         }
+        reading.looked_for_offers = Some(Instant::now());
         match self.unless_cancelled(self.service.acquirable(self.set.scale_set_id)).await? {
             Ok(jobs) => reading.offered.extend(jobs.iter().map(|j| j.request_id).filter(|id| *id > 0)),
             Err(error) => tracing::warn!(%error, "the offered jobs could not be listed"),

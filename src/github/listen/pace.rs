@@ -16,6 +16,9 @@ pub(super) struct Pace {
     pub conflict: Duration,
     /// Statistics that are older are asked for: a quiet poll brings none.
     pub stale_statistics: Duration,
+    /// Jobs that are offered and were not heard of are looked for so often at most: where GitHub assigns by itself it
+    /// counts some for as long as there is a queue, and lists none.
+    pub offers: Duration,
     /// A session whose polls are dropped for rising capacity again and again is refreshed so often, to show that it
     /// lives.
     pub sign_of_life: Duration,
@@ -29,6 +32,7 @@ impl Default for Pace {
             own_conflict: Duration::from_secs(1),
             conflict: Duration::from_secs(15),
             stale_statistics: Duration::from_secs(3 * 60),
+            offers: Duration::from_secs(30),
             sign_of_life: Duration::from_secs(2 * 60),
         }
     }

@@ -18,6 +18,8 @@ pub(super) struct Reading {
     pub offered: BTreeSet<i64>,
     /// Recorded messages that are to be acknowledged.
     pub recorded: BTreeSet<i64>,
+    /// When jobs that are offered were last looked for.
+    pub looked_for_offers: Option<Instant>,
     /// When statistics last came.
     pub counted: Instant,
     /// When the session last showed that it lives.
@@ -33,6 +35,7 @@ impl Reading {
             last_message_id: 0,
             offered: BTreeSet::new(),
             recorded: BTreeSet::new(),
+            looked_for_offers: None,
             counted: Instant::now(),
             alive: Instant::now(),
             hasty: 0,
