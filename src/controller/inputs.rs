@@ -44,6 +44,9 @@ pub(super) enum Error {
     /// A change by a person is needed.
     #[error(transparent)]
     Unusable(#[from] Invalid),
+    /// The API server did not answer in time: try again.
+    #[error("the API server does not answer")]
+    Silent,
     /// The API server did not answer as it should: try again.
     #[error("cannot read {what}: {}", brief(source))]
     Kube {

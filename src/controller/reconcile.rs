@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
+use tokio::time::timeout;
 use tracing::{Instrument, info, warn};
 
 use super::audience::elapsed;
@@ -16,6 +17,10 @@ use crate::plan::Invalid;
 
 /// Without any other reason, a set is looked at this often.
 const QUIET: Duration = Duration::from_secs(60);
+/// What a spec refers to is read within this ...
+const READING: Duration = Duration::from_secs(5);
+/// ... or is tried to be read again after this.
+const READ_AGAIN: Duration = Duration::from_secs(10);
 
 /// When an object is to be looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +105,9 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ne
     if deleting && let Some(next) = finalize::advance(object, &set, ctx, step.left, now).await? {
         return Ok(next);
     }
-    let wake_in = step.plan.wake_at.map_or(QUIET, |at| elapsed(now, at).min(QUIET));
+    let read_again_at = set.state().read_again_at;
+    let wake_at = [step.plan.wake_at, read_again_at].into_iter().flatten().min();
+    let wake_in = wake_at.map_or(QUIET, |at| elapsed(now, at).min(QUIET));
     Ok(Next::After(wake_in + Duration::from_millis(1)))
 }
 
@@ -120,20 +127,22 @@ async fn take_over(object: &RunnerScaleSet, set: &Arc<Set>, ctx: &Arc<Context>) 
     let drain_until = finalize::drain_until(object);
     let due = {
         let mut state = set.state();
-        let changed = state.object_generation != object.metadata.generation;
+        state.inputs_changed |= state.object_generation != object.metadata.generation;
         state.object_generation = object.metadata.generation;
         state.drain_until = drain_until;
-        changed || std::mem::take(&mut state.inputs_changed)
+        let waits = state.read_again_at.is_some_and(|at| at > ctx.world.now());
+        !waits && std::mem::take(&mut state.inputs_changed)
     };
     if drain_until.is_some() {
         set.target.send_if_modified(|target| target.take().is_some());
     }
     if due {
         let mut referred = Default::default();
-        let inputs = inputs::read(&ctx.client, object, &mut referred).await;
+        let inputs = timeout(READING, inputs::read(&ctx.client, object, &mut referred)).await;
         let mut state = set.state();
+        state.read_again_at = None;
         state.referred = referred;
-        match inputs {
+        match inputs.unwrap_or(Err(inputs::Error::Silent)) {
             Ok(inputs) => {
                 if let Err(error) = state.adopt(inputs, set, ctx) {
                     let invalid =
@@ -144,7 +153,12 @@ async fn take_over(object: &RunnerScaleSet, set: &Arc<Set>, ctx: &Arc<Context>) 
             Err(inputs::Error::Unusable(invalid)) => stall(&mut state, object, set, ctx, invalid),
             Err(error) => {
                 state.inputs_changed = true;
-                return Err(error.into());
+                if state.policy.is_none() {
+                    return Err(error.into());
+                }
+                // Jobs do not wait for the API server: what was read before holds.
+                warn!(%error, "going on with what was read before");
+                state.read_again_at = Some(ctx.world.now() + READ_AGAIN);
             }
         }
     }

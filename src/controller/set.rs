@@ -72,6 +72,8 @@ pub(super) struct State {
     pub drain_until: Option<Timestamp>,
     /// A Secret or ConfigMap that it refers to changed.
     pub inputs_changed: bool,
+    /// They could not be read when they had changed: not before this is it tried again.
+    pub read_again_at: Option<Timestamp>,
     /// The names of Secrets and ConfigMaps that it refers to.
     pub referred: BTreeSet<String>,
     /// Why it cannot go on without a change.
@@ -168,6 +170,7 @@ impl State {
             generation: None,
             drain_until: None,
             inputs_changed: false,
+            read_again_at: None,
             referred: BTreeSet::new(),
             stalled: None,
             policy: None,
