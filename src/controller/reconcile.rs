@@ -153,10 +153,10 @@ async fn take_over(object: &RunnerScaleSet, set: &Arc<Set>, ctx: &Arc<Context>) 
             Err(inputs::Error::Unusable(invalid)) => stall(&mut state, object, set, ctx, invalid),
             Err(error) => {
                 state.inputs_changed = true;
-                if state.policy.is_none() {
+                if state.policy.is_none() || state.generation != state.object_generation {
                     return Err(error.into());
                 }
-                // Jobs do not wait for the API server: what was read before holds.
+                // The spec is the same, and jobs do not wait for the API server: what was read before holds.
                 warn!(%error, "going on with what was read before");
                 state.read_again_at = Some(ctx.world.now() + READ_AGAIN);
             }
