@@ -127,8 +127,12 @@ async fn take_over(object: &RunnerScaleSet, set: &Arc<Set>, ctx: &Arc<Context>) 
     let drain_until = finalize::drain_until(object);
     let due = {
         let mut state = set.state();
-        state.inputs_changed |= state.object_generation != object.metadata.generation;
-        state.object_generation = object.metadata.generation;
+        if state.object_generation != object.metadata.generation {
+            state.object_generation = object.metadata.generation;
+            state.inputs_changed = true;
+            // What was read before is of another spec: nothing goes on with it.
+            state.read_again_at = None;
+        }
         state.drain_until = drain_until;
         let waits = state.read_again_at.is_some_and(|at| at > ctx.world.now());
         !waits && std::mem::take(&mut state.inputs_changed)
