@@ -10,7 +10,7 @@ use testkit::github::{JobId, JobResult, JobStatus, RunnerId, SimGithub, State};
 use tokio::task::JoinHandle;
 
 use crate::harness::{Lab, PATIENCE, eventually, is};
-use crate::load::{MAX_RUNNERS, soaking};
+use crate::load::{MAX_RUNNERS, short_or_long, soaking};
 
 /// GitHub's list of runners is looked at every five minutes, and what is found is believed at the second look.
 const SWEPT_WITHIN: Duration = Duration::from_secs(15 * 60);
@@ -84,7 +84,7 @@ pub async fn settle(
 ) -> Vec<JobId> {
     jobs_end(github).await;
     let set = lab
-        .until_within(STILL_WITHIN, "linux", "all is still", |set| {
+        .until_within(short_or_long(PATIENCE, STILL_WITHIN), "linux", "all is still", |set| {
             let status = set.status.as_ref().unwrap();
             let met = is(set, "Ready", "True", None) && is(set, "DemandMet", "True", None);
             met && status.current_runners == 0 && status.runners.is_empty()
