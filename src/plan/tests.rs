@@ -46,6 +46,16 @@ impl World {
         }
     }
 
+    /// With one job, which the first runner has, and the spares that the spec asks for.
+    fn at_work(spec: serde_json::Value) -> World {
+        let mut world = World::new(spec);
+        world.assigned(1);
+        world.step();
+        world.up();
+        world.busy("linux-001", "job");
+        world
+    }
+
     fn assigned(&mut self, assigned: u32) {
         let registered_runners = u32::try_from(self.names(Runner::serves).len()).unwrap();
         self.ledger.count(Statistics { assigned, registered_runners, ..Statistics::default() }, at(self.now));
@@ -259,11 +269,7 @@ fn a_job_takes_a_spare_and_a_spare_replaces_it() {
 
 #[test]
 fn an_exit_that_comes_before_its_message_starts_no_spare() {
-    let mut world = World::new(serde_json::json!({}));
-    world.assigned(1);
-    world.step();
-    world.up();
-    world.busy("linux-001", "job");
+    let mut world = World::at_work(serde_json::json!({}));
     world.exits("linux-001", 0);
     assert_eq!(starts(&world.step()), 0, "GitHub still counts the job");
     world.completed("linux-001", "job");
@@ -391,11 +397,7 @@ fn timeouts_take_whom_they_should() {
 #[test]
 fn a_busy_runner_is_never_surplus_outdated_or_over_its_lifetime() {
     let spec = serde_json::json!({"timeouts": {"lifetime": "1h", "job": "0s"}});
-    let mut world = World::new(spec);
-    world.assigned(1);
-    world.step();
-    world.up();
-    world.busy("linux-001", "job");
+    let mut world = World::at_work(spec);
     world.assigned(0);
     world.backends[0].template_hash = "t2".into();
     world.now = 100_000;
@@ -404,11 +406,7 @@ fn a_busy_runner_is_never_surplus_outdated_or_over_its_lifetime() {
 
 #[test]
 fn suspended_idle_runners_go_and_busy_ones_stay() {
-    let mut world = World::new(serde_json::json!({"minRunners": 2}));
-    world.assigned(1);
-    world.step();
-    world.up();
-    world.busy("linux-001", "job");
+    let mut world = World::at_work(serde_json::json!({"minRunners": 2}));
     world.policy.suspend = true;
     let plan = world.step();
     assert_eq!(removals(&plan), [("linux-002", Removal::Suspended), ("linux-003", Removal::Suspended)]);
@@ -417,11 +415,7 @@ fn suspended_idle_runners_go_and_busy_ones_stay() {
 
 #[test]
 fn a_deleted_set_waits_for_its_busy_runners_until_the_drain_is_over() {
-    let mut world = World::new(serde_json::json!({"minRunners": 1}));
-    world.assigned(1);
-    world.step();
-    world.up();
-    world.busy("linux-001", "job");
+    let mut world = World::at_work(serde_json::json!({"minRunners": 1}));
     world.policy.drain_until = Some(at(100));
     let plan = world.step();
     assert!(plan.actions.iter().all(|a| !matches!(a, Action::Remove { why, .. } if why.forced())));
@@ -620,11 +614,7 @@ fn a_runner_that_is_not_up_in_time_is_removed_and_counted() {
 
 #[test]
 fn a_runner_that_is_still_there_long_after_its_job_is_asked_for() {
-    let mut world = World::new(serde_json::json!({}));
-    world.assigned(1);
-    world.step();
-    world.up();
-    world.busy("linux-001", "job");
+    let mut world = World::at_work(serde_json::json!({}));
     world.completed("linux-001", "job");
     world.assigned(0);
     world.now = 299;
@@ -641,11 +631,7 @@ fn a_runner_that_is_still_there_long_after_its_job_is_asked_for() {
 
 #[test]
 fn a_runner_whose_job_runs_on_after_github_said_that_it_was_over_costs_no_spare() {
-    let mut world = World::new(serde_json::json!({"minRunners": 1}));
-    world.assigned(1);
-    world.step();
-    world.up();
-    world.busy("linux-001", "job");
+    let mut world = World::at_work(serde_json::json!({"minRunners": 1}));
     world.completed("linux-001", "job");
     world.assigned(0);
     world.ledger.found_busy("linux-001", at(300));
