@@ -1,10 +1,9 @@
 //! Windows of time in which other bounds hold.
 
-use std::str::FromStr;
-
 use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp, Zoned};
 
 /// One window: open from each time that `start` names until the next that `end` names, in its own time zone.
 #[derive(Debug, Clone)]
@@ -23,9 +22,15 @@ pub struct Schedule {
 impl Schedule {
     /// Reads a window; the error names the field and what is wrong with it.
     pub fn new(name: &str, start: &str, end: &str, time_zone: &str) -> Result<Schedule, String> {
+        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = |field: &str, line: &str| {
-            Cron::from_str(line)
-                .map_err(|e| format!("schedule `{name}`: {field} `{line}` is not a cron line: {e}"))
+            let cron = parser
+                .parse(line)
+                .map_err(|e| format!("schedule `{name}`: {field} `{line}` is not a cron line: {e}"))?;
+            match cron.find_next_occurrence(&Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC), true) {
+                Ok(_) => Ok(cron),
+                Err(_) => Err(format!("schedule `{name}`: {field} `{line}` names a time that never comes")),
+            }
         };
         let zone = TimeZone::get(time_zone)
             .map_err(|_| format!("schedule `{name}`: timeZone `{time_zone}` is not a known time zone"))?;
@@ -35,8 +40,8 @@ impl Schedule {
 
     /// Whether it is open.
     pub fn is_open(&self, now: Timestamp) -> bool {
-        let now = now.to_zoned(self.zone.clone());
-        let last = |cron: &Cron| cron.find_previous_occurrence(&now, true).ok();
+        let Some(wall) = self.wall(now) else { return false };
+        let last = |cron: &Cron| cron.find_previous_occurrence(&wall, true).ok();
         match (last(&self.start), last(&self.end)) {
             (Some(start), Some(end)) => start > end,
             (Some(_), None) => true,
@@ -44,10 +49,79 @@ impl Schedule {
         }
     }
 
-    /// When it next opens or closes.
+    /// When it next opens or closes, or the clocks change.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        let now = now.to_zoned(self.zone.clone());
-        let next = |cron: &Cron| cron.find_next_occurrence(&now, false).ok().map(|at: Zoned| at.timestamp());
-        [next(&self.start), next(&self.end)].into_iter().flatten().min()
+        let wall = self.wall(now)?;
+        let next = |cron: &Cron| {
+            let at = cron.find_next_occurrence(&wall, false).ok()?;
+            self.zone.to_timestamp(at.datetime()).ok()
+        };
+        let clocks_change = self.zone.following(now).next().map(|change| change.timestamp());
+        [next(&self.start), next(&self.end), clocks_change].into_iter().flatten().min()
+    }
+
+    /// The time that a clock on the wall shows, written as if in UTC, for cron to count with. Where clocks are set back it
+    /// stands still for that while, so that no time comes twice; where they are set forward, what was skipped is over.
+    fn wall(&self, now: Timestamp) -> Option<Zoned> {
+        const TICK: SignedDuration = SignedDuration::from_nanos(1);
+        let shown_at_change = self.zone.preceding(now + TICK).next().map(|change| {
+            let at = change.timestamp();
+            self.zone.to_offset(at - TICK).to_datetime(at) - TICK
+        });
+        let shown = self.zone.to_datetime(now);
+        let shown = shown_at_change.map_or(shown, |at| at.max(shown));
+        TimeZone::UTC.to_zoned(shown).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zurich(start: &str, end: &str) -> Schedule {
+        Schedule::new("night", start, end, "Europe/Zurich").unwrap()
+    }
+
+    fn at(time: &str) -> Timestamp {
+        time.parse().unwrap()
+    }
+
+    /// On 29 March 2026 Zurich goes from 02:00 to 03:00, at 01:00 UTC.
+    #[test]
+    fn what_the_clocks_skip_is_over_when_they_were_set_forward() {
+        for start in ["0 2,14 * * *", "*/30 2 * * *", "30 2 * * *"] {
+            let night = zurich(start, "0 5,17 * * *");
+            assert!(!night.is_open(at("2026-03-29T00:59:59Z")), "{start}");
+            assert!(night.is_open(at("2026-03-29T01:00:00Z")), "{start}");
+            assert_eq!(night.next_change(at("2026-03-29T00:30:00Z")), Some(at("2026-03-29T01:00:00Z")));
+            assert!(!night.is_open(at("2026-03-29T03:00:00Z")), "{start}: five o'clock");
+        }
+    }
+
+    /// On 25 October 2026 Zurich goes from 03:00 back to 02:00, at 01:00 UTC.
+    #[test]
+    fn what_the_clocks_show_twice_comes_once() {
+        let night = zurich("30 2 * * *", "0 5 * * *");
+        for (time, open) in
+            [("00:29", false), ("00:30", true), ("01:10", true), ("03:59", true), ("04:00", false)]
+        {
+            assert_eq!(night.is_open(at(&format!("2026-10-25T{time}:00Z"))), open, "{time}");
+        }
+        let early = zurich("0 1 * * *", "30 2 * * *");
+        for (time, open) in [("00:29", true), ("00:30", false), ("01:10", false), ("01:40", false)] {
+            assert_eq!(early.is_open(at(&format!("2026-10-25T{time}:00Z"))), open, "{time}");
+        }
+        assert_eq!(early.next_change(at("2026-10-25T01:10:00Z")), Some(at("2026-10-26T00:00:00Z")));
+    }
+
+    #[test]
+    fn a_line_that_says_nothing_is_refused() {
+        for (start, why) in
+            [("0 0 30 2 *", "never comes"), ("0 0 8 * * *", "cron line"), ("0 8 * *", "cron line")]
+        {
+            let error = Schedule::new("night", start, "0 5 * * *", "UTC").unwrap_err();
+            assert!(error.contains("`night`: start") && error.contains(why), "{error}");
+        }
+        assert!(Schedule::new("night", "0 0 29 2 *", "@daily", "UTC").is_ok());
     }
 }
