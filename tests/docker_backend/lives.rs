@@ -266,7 +266,10 @@ async fn a_name_that_is_taken() {
         let taken = start_in(&backend, slot, &name).await;
         let stays = stage.exists(&foreign).await;
         crate::stage::remove(&stage.docker, &foreign).await;
-        assert!(matches!(&taken, Err(Error::Refused(why)) if why.contains("in use")), "{taken:?}");
+        assert!(
+            matches!(&taken, Err(Error::NoCapacity { message, .. }) if message.contains("in use")),
+            "{taken:?}"
+        );
         assert!(stays);
     }
 }

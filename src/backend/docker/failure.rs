@@ -55,6 +55,8 @@ fn refusal(status: u16, message: &str) -> Error {
         _ if has("unable to find user") || has("no matching entries in passwd file") => {
             Error::Refused(message.to_owned())
         }
+        // Another's doing at the same moment, such as a prune: no fault of what was asked for.
+        409 => no_capacity(ENGINE_ERROR, message),
         400..=499 => Error::Refused(message.to_owned()),
         _ => no_capacity(ENGINE_ERROR, message),
     }
@@ -101,7 +103,8 @@ mod tests {
             (404, "network image-net not found", NETWORK_MISSING),
             (404, "No such container: 9f3c", "gone"),
             (400, "Minimum memory limit allowed is 6MB", "refused"),
-            (409, "Conflict. The container name \"/x\" is already in use by container \"y\"", "refused"),
+            (409, "Conflict. The container name \"/x\" is already in use by container \"y\"", ENGINE_ERROR),
+            (409, "cannot start a container that is marked for removal", ENGINE_ERROR),
             (500, "unable to find user x: no matching entries in passwd file", "refused"),
             (500, "write /var/lib/docker/tmp/x: no space left on device", ENGINE_ERROR),
             (503, "", ENGINE_ERROR),
