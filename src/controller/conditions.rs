@@ -1,5 +1,7 @@
 //! The conditions, from what is known.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -150,8 +152,12 @@ fn stalled(facts: &Facts<'_>) -> Finding {
 }
 
 fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
-    if facts.deleting {
-        return Finding::new(true, reason::DRAINING, "the set is being deleted; busy runners finish first");
+    if let Some(until) = facts.state.drain_until {
+        return Finding::new(true, reason::DRAINING, draining(facts, until));
+    }
+    if let Some(why) = &facts.state.unread {
+        let message = format!("what the spec refers to could not be read; it is tried again: {why}");
+        return Finding::new(true, reason::PROGRESSING, message);
     }
     if facts.state.generation != facts.generation {
         return Finding::new(true, reason::PROGRESSING, "the latest spec is being applied");
@@ -164,6 +170,20 @@ fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
         return Finding::new(true, reason::PROGRESSING, message);
     }
     Finding::new(false, reason::AS_EXPECTED, "")
+}
+
+/// What a deletion waits for.
+fn draining(facts: &Facts<'_>, until: Timestamp) -> String {
+    let left = facts.state.ledger.runners().filter(|r| r.occupies());
+    let hosts: BTreeSet<String> = left.map(|r| format!("{}/{}", r.backend, r.host)).collect();
+    let hosts = Vec::from_iter(hosts).join(", ");
+    if hosts.is_empty() {
+        "the set is being deleted at GitHub".to_owned()
+    } else if until <= facts.now {
+        format!("the drain is over; runners are being removed from {hosts}")
+    } else {
+        format!("busy runners finish first, until {until:.0}, on {hosts}")
+    }
 }
 
 fn ready(facts: &Facts<'_>, registered: &Finding, listening: &Finding, stalled: &Finding) -> Finding {

@@ -1,12 +1,15 @@
 //! What all scale sets share.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::channel::mpsc::UnboundedSender;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
@@ -23,6 +26,17 @@ pub(super) fn brief(error: &kube::Error) -> String {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
     }
+}
+
+/// How long the API server may take for one answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Waits for an answer of the API server, not for ever: kube itself sets no limit.
+pub(super) async fn answered<T>(
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
+    let silent = || kube::Error::Service(format!("no answer within {} s", ANSWER.as_secs()).into());
+    timeout(ANSWER, call).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// What the watch of scale sets yields: an object that cannot be read stops nothing but itself.

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::context::Context;
+use super::context::{Context, answered};
 use super::reconcile::Next;
 use super::set::Set;
 use crate::api::RunnerScaleSet;
@@ -21,6 +21,8 @@ const FINALIZER: &str = "paddock.dev/finalizer";
 const DEADLINE: Duration = Duration::from_secs(15);
 /// Between two tries.
 const RETRY: Duration = Duration::from_secs(10);
+/// For so long after the drain, runners are removed; after that they are left behind: their host does not come back.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(300);
 
 /// What is left of a set's runners.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -61,7 +63,7 @@ async fn release(object: &RunnerScaleSet, ctx: &Context) -> Result<(), kube::Err
     let mut answer = set_finalizers(object, ctx, others(object)).await;
     if matches!(&answer, Err(kube::Error::Api(status)) if status.is_conflict()) {
         let api = ctx.scale_sets(&object.namespace().unwrap_or_default());
-        let Some(latest) = api.get_opt(&object.name_any()).await? else { return Ok(()) };
+        let Some(latest) = answered(api.get_opt(&object.name_any())).await? else { return Ok(()) };
         if latest.uid() != object.uid() {
             return Ok(());
         }
@@ -83,7 +85,8 @@ async fn set_finalizers(
         "finalizers": finalizers, "resourceVersion": object.meta().resource_version,
     }});
     let api = ctx.scale_sets(&object.namespace().unwrap_or_default());
-    api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+    let (name, params) = (object.name_any(), PatchParams::default());
+    answered(api.patch_metadata(&name, &params, &Patch::Merge(patch))).await?;
     Ok(())
 }
 
@@ -97,7 +100,9 @@ pub(super) async fn advance(
     now: Timestamp,
 ) -> Result<Option<Next>, kube::Error> {
     let expired = drain_until(object).is_some_and(|until| until <= now);
-    if left.unseen || left.running > 0 || (left.registered > 0 && !expired) {
+    // A controller that has just begun has its own time for it.
+    let given_up = drain_until(object).is_some_and(|until| until.max(set.since) + GIVEN_UP_AFTER <= now);
+    if left.unseen || (left.running > 0 && !given_up) || (left.registered > 0 && !expired) {
         return Ok(None);
     }
     let (id, service) = {
@@ -122,6 +127,9 @@ pub(super) async fn advance(
             }
         }
     }
+    remains.extend(set.state().ledger.runners().filter(|r| r.occupies()).map(|runner| {
+        format!("{} on {}/{}, which could not be removed", runner.name, runner.backend, runner.host)
+    }));
     let registrations = left.registered + left.abandoned;
     if registrations > 0 {
         remains.push(format!("the registrations of {registrations} runners at GitHub"));

@@ -1,6 +1,6 @@
 //! What a spec refers to: Secrets and ConfigMaps, read and made strict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
@@ -61,15 +61,15 @@ fn unusable(reason: &'static str, message: impl Into<String>) -> Error {
     Error::Unusable(Invalid { reason, message: message.into() })
 }
 
-/// Reads all that a spec refers to. The names that were looked for are noted in `referred` even when it fails, so that
-/// whoever creates one of them is noticed.
+/// Reads all that a spec refers to. `refer` is told each name before it is looked for, so that whoever creates or changes
+/// it is noticed from then on.
 pub(super) async fn read(
     client: &Client,
     object: &RunnerScaleSet,
-    referred: &mut BTreeSet<String>,
+    refer: &(dyn Fn(&str) + Sync),
 ) -> Result<Inputs, Error> {
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
-    let mut reader = Reader { client, namespace, referred };
+    let reader = Reader { client, namespace, refer };
     let policy = Policy::from_spec(&object.spec)?;
     let mut backends = Vec::new();
     for backend in &object.spec.backends {
@@ -144,12 +144,12 @@ type Data = BTreeMap<String, Vec<u8>>;
 struct Reader<'a> {
     client: &'a Client,
     namespace: String,
-    referred: &'a mut BTreeSet<String>,
+    refer: &'a (dyn Fn(&str) + Sync),
 }
 
 impl Reader<'_> {
-    async fn secret(&mut self, field: &str, reference: &SecretRef) -> Result<Data, Error> {
-        self.referred.insert(reference.name.clone());
+    async fn secret(&self, field: &str, reference: &SecretRef) -> Result<Data, Error> {
+        (self.refer)(&reference.name);
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let what = format!("Secret `{}`", reference.name);
         let secret = api.get_opt(&reference.name).await.map_err(|e| kube_error(&what, e))?;
@@ -159,7 +159,7 @@ impl Reader<'_> {
         Ok(data.into_iter().map(|(key, value)| (key, value.0)).collect())
     }
 
-    async fn secret_text(&mut self, field: &str, reference: &SecretRef, key: &str) -> Result<String, Error> {
+    async fn secret_text(&self, field: &str, reference: &SecretRef, key: &str) -> Result<String, Error> {
         let mut data = self.secret(field, reference).await?;
         let missing = || {
             unusable(
@@ -176,7 +176,7 @@ impl Reader<'_> {
         })
     }
 
-    async fn network(&mut self, github: &api::GitHub) -> Result<Network, Error> {
+    async fn network(&self, github: &api::GitHub) -> Result<Network, Error> {
         let mut network = Network::default();
         if let Some(reference) = &github.ca_bundle_ref {
             network.ca_bundle = Some(self.ca_bundle(reference).await?);
@@ -193,7 +193,7 @@ impl Reader<'_> {
         Ok(network)
     }
 
-    async fn ca_bundle(&mut self, reference: &CaBundleRef) -> Result<Vec<u8>, Error> {
+    async fn ca_bundle(&self, reference: &CaBundleRef) -> Result<Vec<u8>, Error> {
         const FIELD: &str = "spec.github.caBundleRef";
         let CaBundleRef { kind, name, key } = reference;
         let missing = |what: &str| unusable(reason::CA_BUNDLE_MISSING, format!("{FIELD}: {what}"));
@@ -203,7 +203,7 @@ impl Reader<'_> {
                 ("Secret", data.remove(key))
             }
             CaBundleKind::ConfigMap => {
-                self.referred.insert(name.clone());
+                (self.refer)(name);
                 let what = format!("ConfigMap `{name}`");
                 let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
                 let map = api.get_opt(name).await.map_err(|e| kube_error(&what, e))?;
@@ -214,7 +214,7 @@ impl Reader<'_> {
         bundle.ok_or_else(|| missing(&format!("{kind} `{name}` has no key `{key}`")))
     }
 
-    async fn backend(&mut self, backend: &api::Backend) -> Result<BackendInput, Error> {
+    async fn backend(&self, backend: &api::Backend) -> Result<BackendInput, Error> {
         let field = format!("spec.backends[{}]", backend.name);
         let Some(docker) = &backend.docker else {
             let kind = backend.kind().map_or_else(|| "its kind".to_owned(), |kind| kind.to_string());
@@ -229,7 +229,7 @@ impl Reader<'_> {
         })
     }
 
-    async fn docker(&mut self, field: &str, docker: &api::Docker) -> Result<DockerTemplate, Error> {
+    async fn docker(&self, field: &str, docker: &api::Docker) -> Result<DockerTemplate, Error> {
         let quantity = |name: &str, value: Result<i64, api::InvalidQuantity>| {
             let value = value
                 .map_err(|e| unusable(reason::INVALID_SPEC, format!("{field}.resources.{name}: {e}")))?;
@@ -255,7 +255,7 @@ impl Reader<'_> {
         Ok(DockerTemplate { pull_credentials, env, cpu_millis, memory_bytes, ..template(docker, hosts) })
     }
 
-    async fn env(&mut self, field: &str, variable: &EnvVar) -> Result<String, Error> {
+    async fn env(&self, field: &str, variable: &EnvVar) -> Result<String, Error> {
         let Some(source) = &variable.value_from else {
             return Ok(variable.value.clone().unwrap_or_default());
         };

@@ -128,7 +128,11 @@ impl Candidate {
                 () = sleep(pause) => {}
                 () = stopping.cancelled() => return true,
             }
-            pause = match timeout_at(until, self.turn()).await {
+            let turn = tokio::select! {
+                turn = timeout_at(until, self.turn()) => turn,
+                () = stopping.cancelled() => return true,
+            };
+            pause = match turn {
                 Ok(Ok(true)) => RENEW_EVERY,
                 Ok(Err(error)) => {
                     debug!(error = brief(&error), "the Lease cannot be renewed");

@@ -10,7 +10,7 @@ use tracing::{Instrument, info, warn};
 
 use super::audience::elapsed;
 use super::context::{Context, Guarded, brief};
-use super::set::Set;
+use super::set::{Set, State};
 use super::{finalize, inputs, registrar, step};
 use crate::api::RunnerScaleSet;
 use crate::plan::Invalid;
@@ -37,9 +37,6 @@ pub(super) enum Error {
     /// The API server did not answer as it should.
     #[error("the API server: {}", brief(.0))]
     Kube(#[from] kube::Error),
-    /// What the spec refers to could not be read.
-    #[error(transparent)]
-    Inputs(#[from] inputs::Error),
 }
 
 impl Error {
@@ -47,7 +44,6 @@ impl Error {
     pub fn category(&self) -> &'static str {
         match self {
             Error::Kube(_) => "kube",
-            Error::Inputs(_) => "inputs",
         }
     }
 }
@@ -91,7 +87,7 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ne
         finalize::hold(object, ctx).await?;
     }
     let set = ctx.sets.of(object, |uid| take_up(object, uid, ctx));
-    take_over(object, &set, ctx).await?;
+    take_over(object, &set, ctx).await;
 
     let now = ctx.world.now();
     let Some(step) = step::step(&set, ctx, now) else {
@@ -123,7 +119,7 @@ fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<Set> {
 }
 
 /// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
-async fn take_over(object: &RunnerScaleSet, set: &Arc<Set>, ctx: &Arc<Context>) -> Result<(), Error> {
+async fn take_over(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
     let drain_until = finalize::drain_until(object);
     let due = {
         let mut state = set.state();
@@ -141,50 +137,55 @@ async fn take_over(object: &RunnerScaleSet, set: &Arc<Set>, ctx: &Arc<Context>) 
         set.target.send_if_modified(|target| target.take().is_some());
     }
     if due {
-        let mut referred = Default::default();
-        let inputs = timeout(READING, inputs::read(&ctx.client, object, &mut referred)).await;
-        let mut state = set.state();
-        state.read_again_at = None;
-        state.referred = referred;
-        match inputs.unwrap_or(Err(inputs::Error::Silent)) {
-            Ok(inputs) => {
-                if let Err(error) = state.adopt(inputs, set, ctx) {
-                    let invalid =
-                        Invalid { reason: registrar::reason_of(&error), message: error.to_string() };
-                    stall(&mut state, object, set, ctx, invalid);
-                }
-            }
-            Err(inputs::Error::Unusable(invalid)) => stall(&mut state, object, set, ctx, invalid),
-            Err(error) => {
-                state.inputs_changed = true;
-                if state.policy.is_none() || state.generation != state.object_generation {
-                    return Err(error.into());
-                }
-                // The spec is the same, and jobs do not wait for the API server: what was read before holds.
-                warn!(%error, "going on with what was read before");
-                state.read_again_at = Some(ctx.world.now() + READ_AGAIN);
-            }
-        }
+        read_inputs(object, set, ctx).await;
     }
     if let Some(policy) = &mut set.state().policy {
         policy.drain_until = drain_until;
     }
-    Ok(())
 }
 
-/// It cannot go on without a change. What runs is still looked at, on the hosts that the spec names itself.
-fn stall(state: &mut super::set::State, object: &RunnerScaleSet, set: &Set, ctx: &Context, invalid: Invalid) {
+/// Reads what the spec refers to. Where that is not possible now, what was read before holds, if the spec is the same: jobs
+/// do not wait for the API server. Of a new spec nothing is begun until it is known wholly.
+async fn read_inputs(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
+    set.state().referred.clear();
+    let refer = |name: &str| {
+        set.state().referred.insert(name.to_owned());
+    };
+    let inputs = timeout(READING, inputs::read(&ctx.client, object, &refer)).await;
+    let mut state = set.state();
+    state.read_again_at = None;
+    state.unread = None;
+    match inputs.unwrap_or(Err(inputs::Error::Silent)) {
+        Ok(inputs) => {
+            if let Err(error) = state.adopt(inputs, set, ctx) {
+                let invalid = Invalid { reason: registrar::reason_of(&error), message: error.to_string() };
+                stall(&mut state, set, ctx, invalid);
+            }
+        }
+        Err(inputs::Error::Unusable(invalid)) => stall(&mut state, set, ctx, invalid),
+        Err(error) => {
+            warn!(%error, "what the spec refers to cannot be read now");
+            state.inputs_changed = true;
+            state.read_again_at = Some(ctx.world.now() + READ_AGAIN);
+            state.unread = Some(error.to_string());
+        }
+    }
+    // What runs is looked at all the same, on the hosts that the spec names itself.
+    if state.backends.is_empty() {
+        let (policy, backends) = inputs::bare(object);
+        state.policy = policy;
+        state.place(backends, set, ctx);
+    }
+}
+
+/// It cannot go on without a change.
+fn stall(state: &mut State, set: &Set, ctx: &Context, invalid: Invalid) {
     warn!(reason = invalid.reason, message = invalid.message, "stalled");
     if state.stalled.as_ref() != Some(&invalid) {
         ctx.events.warning(&set.reference, invalid.reason, "Reconcile", invalid.message.clone());
     }
     state.stalled = Some(invalid);
     state.generation = state.object_generation;
-    if state.backends.is_empty() {
-        let (policy, backends) = inputs::bare(object);
-        state.policy = policy;
-        state.place(backends, set, ctx);
-    }
 }
 
 /// When to try again after an error.

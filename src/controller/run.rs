@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::channel::mpsc;
-use futures::{StreamExt, future};
+use futures::{FutureExt, StreamExt, future};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{ListParams, PartialObjectMeta};
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Resource};
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::context::{Context, Guarded, brief};
+use super::context::{Context, Guarded, answered, brief};
 use super::housekeeping;
 use super::lease::{Candidate, Fence};
 use super::reconcile::{after_error, reconcile};
@@ -21,7 +22,7 @@ use super::world::{Real, World};
 use crate::api::RunnerScaleSet;
 use crate::telemetry::serve;
 
-/// On a stop, sessions are closed and starts that are under way are waited for, no longer than this.
+/// On a stop, what is under way ends and sessions are closed, in no longer than this.
 const FAREWELL: Duration = Duration::from_secs(8);
 
 /// How the controller runs.
@@ -82,8 +83,7 @@ async fn lead(
     candidate: Option<&mut Candidate>,
 ) -> Result<(), StartError> {
     let Some(candidate) = candidate else {
-        reconcile_all(ctx, options).await;
-        farewell(ctx).await;
+        act(ctx, options).await;
         return Ok(());
     };
     // A standby is as ready as it can be.
@@ -94,15 +94,30 @@ async fn lead(
     let keep = async {
         let kept = candidate.keep(&ctx.stopping).await;
         ctx.stopping.cancel();
-        kept
+        if kept { Ok(()) } else { Err(StartError::LeadershipLost) }
     };
-    let (kept, ()) = future::join(keep, reconcile_all(ctx, options)).await;
-    if !kept {
-        return Err(StartError::LeadershipLost);
-    }
-    farewell(ctx).await;
+    // Who does not lead any more finishes nothing.
+    future::try_join(keep, act(ctx, options).map(Ok)).await?;
     candidate.resign().await;
     Ok(())
+}
+
+/// Acts until this process is told to stop, and says farewell. What is not done in time is taken up by the next
+/// controller.
+async fn act(ctx: &Arc<Context>, options: &Options) {
+    let late = async {
+        ctx.stopping.cancelled().await;
+        sleep(FAREWELL).await;
+    };
+    let acting = async {
+        reconcile_all(ctx, options).await;
+        farewell(ctx).await;
+    };
+    tokio::select! {
+        () = acting => {}
+        () = late => {}
+    }
+    info!("controller stopped; runners are left running");
 }
 
 async fn reconcile_all(ctx: &Arc<Context>, options: &Options) {
@@ -121,10 +136,7 @@ async fn farewell(ctx: &Context) {
     tasks.iter().for_each(|set| {
         set.tasks.close();
     });
-    let farewell = future::join_all(tasks.iter().map(|set| set.tasks.wait()));
-    // What is not done by then is taken up by the next controller.
-    let _ = tokio::time::timeout(FAREWELL, farewell).await;
-    info!("controller stopped; runners are left running");
+    future::join_all(tasks.iter().map(|set| set.tasks.wait())).await;
 }
 
 async fn context(
@@ -135,7 +147,7 @@ async fn context(
 ) -> Result<Context, StartError> {
     let scope = options.namespaces.first().map(String::as_str);
     let scale_sets: Api<RunnerScaleSet> = api(&client, scope);
-    scale_sets.list(&ListParams::default().limit(1)).await.map_err(StartError::NoScaleSets)?;
+    answered(scale_sets.list(&ListParams::default().limit(1))).await.map_err(StartError::NoScaleSets)?;
     let cluster = match &options.cluster_id {
         Some(id) => id.clone(),
         None => cluster_id(&client).await.map_err(StartError::NoClusterId)?,
@@ -146,7 +158,7 @@ async fn context(
 
 async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    Ok(namespaces.get("kube-system").await?.metadata.uid.unwrap_or_default())
+    Ok(answered(namespaces.get("kube-system")).await?.metadata.uid.unwrap_or_default())
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>

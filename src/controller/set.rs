@@ -76,6 +76,8 @@ pub(super) struct State {
     pub read_again_at: Option<Timestamp>,
     /// The names of Secrets and ConfigMaps that it refers to.
     pub referred: BTreeSet<String>,
+    /// Why they could not be read at the last try.
+    pub unread: Option<String>,
     /// Why it cannot go on without a change.
     pub stalled: Option<Invalid>,
     /// The rules for its size, once they could be read.
@@ -172,6 +174,7 @@ impl State {
             inputs_changed: false,
             read_again_at: None,
             referred: BTreeSet::new(),
+            unread: None,
             stalled: None,
             policy: None,
             wanted: None,
@@ -187,6 +190,11 @@ impl State {
             failures_reported: 0,
             conditions: status.conditions,
         }
+    }
+
+    /// Why the spec as it is now is not known wholly yet: what it refers to could not be read.
+    pub fn behind(&self) -> Option<&str> {
+        self.unread.as_deref().filter(|_| self.generation != self.object_generation)
     }
 
     /// Takes over what was read of the spec and all that it refers to.

@@ -9,7 +9,7 @@ use crate::api::RunnerScaleSetStatus;
 use crate::api::status::{
     BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, RunnerStatus, Session,
 };
-use crate::plan::{BackendView, Plan};
+use crate::plan::{self, BackendView, Plan};
 use crate::runner::{self, Availability, HostState, Phase, Runner};
 use crate::telemetry::SetGauges;
 
@@ -19,9 +19,11 @@ pub(super) fn status(
     decision: Option<(&Plan, &[BackendView])>,
     now: Timestamp,
 ) -> RunnerScaleSetStatus {
-    let plan = decision.map(|(plan, _)| plan);
+    let decided = decision.map(|(plan, _)| plan);
     let views = decision.map_or(&[][..], |(_, views)| views);
-    let mut runners: Vec<RunnerStatus> = newest_first(state).map(|r| runner_status(r, views)).collect();
+    // Which template is current is not known before the whole of a spec was read once.
+    let outdated = |r: &Runner| state.wanted.is_some() && plan::is_outdated(r, views);
+    let mut runners: Vec<RunnerStatus> = newest_first(state).map(|r| runner_status(r, outdated(r))).collect();
     let omitted = runners.len().saturating_sub(MAX_LISTED_RUNNERS);
     let outdated = runners.iter().filter(|r| r.outdated && r.phase == Phase::Idle).count();
     runners.truncate(MAX_LISTED_RUNNERS);
@@ -32,7 +34,7 @@ pub(super) fn status(
         generation: state.object_generation,
         deleting: state.drain_until.is_some(),
         outdated,
-        plan,
+        plan: decided,
         now,
         state,
     };
@@ -43,12 +45,12 @@ pub(super) fn status(
         scale_set_id: state.registration.id,
         scale_set_name: held.map(|h| h.name.clone()),
         labels: held.map(|h| h.labels.clone()).unwrap_or_default(),
-        desired_runners: plan.map_or(0, |p| count(p.desired as usize)),
+        desired_runners: decided.map_or(0, |p| count(p.desired as usize)),
         current_runners: pending + idle + busy,
         pending_runners: pending,
         idle_runners: idle,
         busy_runners: busy,
-        active_schedule: plan.and_then(|p| p.bounds.schedule.clone()),
+        active_schedule: decided.and_then(|p| p.bounds.schedule.clone()),
         session: state.session.as_ref().map(|s| Session {
             id: s.id.clone(),
             owner: s.owner.clone(),
@@ -80,7 +82,7 @@ fn newest_first(state: &State) -> impl Iterator<Item = &Runner> {
     runners.into_iter()
 }
 
-fn runner_status(runner: &Runner, views: &[BackendView]) -> RunnerStatus {
+fn runner_status(runner: &Runner, outdated: bool) -> RunnerStatus {
     RunnerStatus {
         name: runner.name.clone(),
         phase: runner.phase,
@@ -88,7 +90,7 @@ fn runner_status(runner: &Runner, views: &[BackendView]) -> RunnerStatus {
         host: Some(runner.host.clone()).filter(|h| !h.is_empty()),
         instance_id: runner.instance_id.clone(),
         since: whole_seconds(runner.since),
-        outdated: crate::plan::is_outdated(runner, views),
+        outdated,
         job: runner.job.as_ref().map(|job| Job {
             repository: job.repository.clone(),
             workflow_ref: job.workflow_ref.clone(),

@@ -21,6 +21,9 @@ use crate::telemetry::StartPhase;
 /// For so long after a set was taken up, hosts may show what runs on them before anything is started.
 const HOSTS_ANSWER: Duration = Duration::from_secs(10);
 
+/// What befalls only runners that had begun, beside an end with an exit code.
+const BEGUN: [&str; 3] = [reason::VANISHED, reason::JOB_LOST, reason::JOB_TIMEOUT];
+
 /// What a look came to.
 pub(super) struct Step {
     /// What was decided.
@@ -71,6 +74,9 @@ fn intake(state: &State, set: &Set, now: Timestamp) -> Intake {
     if let Some(invalid) = &state.stalled {
         return Intake::Closed(invalid.reason, invalid.message.clone());
     }
+    if let Some(why) = state.behind() {
+        return Intake::Closed(reason::PROGRESSING, format!("the latest spec is not applied yet: {why}"));
+    }
     if state.registration.held.is_none() {
         let error = state.registration.error.clone();
         let (reason, message) =
@@ -95,7 +101,7 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
     if !observed(state, set, now) {
         return work;
     }
-    let frozen = state.stalled.is_some() && state.drain_until.is_none();
+    let frozen = (state.stalled.is_some() || state.behind().is_some()) && state.drain_until.is_none();
     for action in &plan.actions {
         match action {
             Action::Collect { runner } => work.extend(begin_removal(state, runner, None)),
@@ -157,7 +163,8 @@ fn report(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, work: &[Work
         ctx.events.warning(&set.reference, verdict.reason, "Scale", verdict.message.clone());
     }
     for failure in state.unreported_failures() {
-        let reason = if failure.exit_code.is_some() { "RunnerFailed" } else { "StartFailed" };
+        let had_begun = failure.exit_code.is_some() || BEGUN.contains(&failure.reason);
+        let reason = if had_begun { "RunnerFailed" } else { "StartFailed" };
         tracing::warn!(
             scale_set = set.identity.scale_set,
             runner = failure.runner,

@@ -27,6 +27,8 @@ pub struct Cluster {
     /// By set; none when it was deleted.
     pub objects: Vec<Option<Arc<RunnerScaleSet>>>,
     pub weather: Weather,
+    /// The controller may not read Secrets.
+    pub hides_secrets: bool,
     version: u64,
 }
 
@@ -34,7 +36,7 @@ impl Cluster {
     pub fn new(setup: &Setup, now: Timestamp) -> Cluster {
         let object = |(number, set)| Some(Arc::new(object(number, set, setup, now)));
         let objects = setup.sets.iter().enumerate().map(object).collect();
-        Cluster { objects, weather: Weather::Fine, version: 1 }
+        Cluster { objects, weather: Weather::Fine, hides_secrets: false, version: 1 }
     }
 
     /// The set of a UID.
@@ -86,6 +88,9 @@ impl Cluster {
     fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Vec<u8>) {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match (method.as_str(), parts.as_slice()) {
+            ("GET", ["api", "v1", "namespaces", _, "secrets", _]) if self.hides_secrets => {
+                refused(StatusCode::FORBIDDEN, "Forbidden")
+            }
             ("GET", ["api", "v1", "namespaces", _, "secrets", _]) => ok(&secret()),
             ("GET", ["apis", "paddock.dev", "v1alpha1", "namespaces", _, "runnerscalesets", name]) => {
                 let set = (0..self.objects.len()).find(|set| self::name(*set) == **name);

@@ -228,6 +228,10 @@ impl Play {
                     }
                 });
             }
+            Move::HideSecrets { seconds: length } => {
+                state.cluster.hides_secrets = true;
+                self.after(seconds(length), |state| state.cluster.hides_secrets = false);
+            }
             Move::Min { set, to } => edit(&mut state, set, |spec| spec.min_runners = to.cast_signed()),
             Move::Max { set, to } => edit(&mut state, set, |spec| spec.max_runners = to.cast_signed()),
             Move::Suspend { set, on } => edit(&mut state, set, |spec| spec.suspend = on),
@@ -304,6 +308,7 @@ impl Play {
             let mut state = self.sim.state();
             state.github.weather = Weather::Fine;
             state.cluster.weather = Weather::Fine;
+            state.cluster.hides_secrets = false;
             let known = rules::known_busy(&state);
             for host in &mut state.hosts {
                 host.reachable = !host.refused;

@@ -60,6 +60,28 @@ fn a_start_whose_answer_is_lost_is_no_failure_of_the_runner() {
 }
 
 #[test]
+fn a_deletion_ends_though_no_secret_can_be_read() {
+    let steps = vec![
+        after(5, Queue { set: 0, jobs: 2, seconds: 30, hangs: false }),
+        after(10, HideSecrets { seconds: 3600 }),
+        after(1, Delete { set: 0 }),
+        after(600, Nothing),
+    ];
+    holds(world(&[None], vec![set(1, 3, vec![backend(&[0], None)])]), steps);
+}
+
+#[test]
+fn a_deletion_ends_though_a_host_is_gone_for_good() {
+    let steps = vec![
+        after(5, Queue { set: 0, jobs: 2, seconds: 900, hangs: false }),
+        after(10, HostAway { host: 0, seconds: 3600, fate: Fate::Gone }),
+        after(1, Delete { set: 0 }),
+        after(900, Nothing),
+    ];
+    holds(world(&[None], vec![set(1, 3, vec![backend(&[0], None)])]), steps);
+}
+
+#[test]
 fn a_start_that_never_ends_is_replaced_within_the_ceiling() {
     let steps = vec![
         after(40, Max { set: 0, to: 3 }),

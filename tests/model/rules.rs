@@ -20,6 +20,8 @@ const SETTLED: Duration = Duration::from_secs(60);
 const OVERDUE: Duration = Duration::from_secs(180);
 /// A deletion may take this much longer than the drain.
 const DELETION: Duration = Duration::from_secs(120);
+/// After so much more, what cannot be removed is left behind.
+const GIVEN_UP: Duration = Duration::from_secs(300);
 /// No scale set of a few runners registers so many in a minute.
 const MOST_MINTED: usize = 120;
 
@@ -37,6 +39,8 @@ pub struct Watch {
     /// Since when all is well but GitHub, and all is well.
     fair: Timestamp,
     fine: Timestamp,
+    /// Since when one controller leads and the API server answers it.
+    led: Timestamp,
     /// Since when demand and runners of each set are as they are.
     calm: Vec<(u32, u32, Timestamp)>,
     /// When a start of each set was last under way.
@@ -59,6 +63,7 @@ impl Watch {
         Watch {
             fair: now,
             fine: now,
+            led: now,
             calm: vec![(0, 0, now); sets],
             starting: vec![now; sets],
             minted: vec![0; sets],
@@ -293,9 +298,15 @@ pub fn scale_set_goes(state: &mut State, life: usize, set: usize) {
 /// Looks at the world as time passes.
 pub fn look(state: &mut State) {
     let now = state.now;
-    let leader = state.lives.iter().any(|life| life.alive && life.leads && !life.stopping);
+    let leader = state.lives.iter().find(|life| life.alive && life.leads && !life.stopping);
+    let began = leader.map_or(now, |life| life.began);
+    let leader = leader.is_some();
+    state.watch.led = match state.cluster.weather {
+        Weather::Fine => state.watch.led.max(began),
+        _ => now,
+    };
     let hosts = state.hosts.iter().all(|host| host.reachable && host.starts == Starts::Well);
-    if !leader || !hosts || state.cluster.weather != Weather::Fine {
+    if !leader || !hosts || state.cluster.weather != Weather::Fine || state.cluster.hides_secrets {
         state.watch.fair = now;
     }
     if state.github.weather != Weather::Fine || state.watch.fair == now {
@@ -346,6 +357,11 @@ fn overdue(state: &mut State, set: usize) {
     }
     if over && [state.watch.starting[set], state.watch.fair].iter().all(|at| between(*at, now) > DELETION) {
         state.violate(9, format!("set {set} is not gone {} s after its drain", DELETION.as_secs()));
+    }
+    let given_up = DELETION + GIVEN_UP;
+    let over = drained_at(&object).is_some_and(|at| at + given_up < now);
+    if over && between(state.watch.led, now) > given_up {
+        state.violate(9, format!("set {set} is not gone {} s after its drain", given_up.as_secs()));
     }
     if between(state.watch.fine, now) <= OVERDUE {
         return;
