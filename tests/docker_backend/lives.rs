@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerInspectResponse, NetworkCreateRequest};
-use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder};
+use bollard::query_parameters::{
+    EventsOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, WaitContainerOptions,
+};
 use futures::StreamExt;
 use jiff::Timestamp;
 use paddock::backend::docker::{DockerAccess, DockerBackend, Engines, HostSpec};
@@ -15,6 +17,9 @@ use crate::stage::{
     HOST, PATIENCE, SECRET, Stage, connected, exit, host, jit, log, prepared, shown, start, start_in,
     started, until,
 };
+
+/// Soon, by an event: a listing is made every 2 s at most.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs until it is told to end, and ends with 7.
 const WAITS: &str = "trap 'exit 7' TERM; echo up; while :; do sleep 0.1; done";
@@ -57,10 +62,12 @@ async fn one_life() {
         assert!(begun.elapsed() < PATIENCE);
     }
     let woken = stage.woken("set");
-    let killed = Instant::now();
+    let mut engine_tells = stage.docker.wait_container(&instance.id, None::<WaitContainerOptions>);
     signal(&stage, &instance.id, "TERM").await;
+    engine_tells.next().await;
+    let told = Instant::now();
     let ended = until("its end is seen", || exit(&backend, &instance.id)).await;
-    assert!(killed.elapsed() < Duration::from_secs(1), "the exit took {:?} to be seen", killed.elapsed());
+    assert!(told.elapsed() < SEEN_WITHIN, "its end took {:?} to be seen", told.elapsed());
     assert_eq!((ended.code, ended.out_of_memory), (Some(7), false));
     assert!(stage.woken("set") > woken, "an exit wakes its scale set");
     assert!(
