@@ -179,7 +179,8 @@ impl Remover<'_> {
 
     /// Stops a runner: its registration first, and if a job runs on it, not at all.
     async fn stop(&self, why: Removal) {
-        let asked = timeout(if why.forced() { LAST_WORD } else { Duration::MAX }, self.deregister()).await;
+        let asked =
+            timeout(if why.forced() { LAST_WORD } else { Duration::MAX }, self.deregister(true)).await;
         match asked.unwrap_or_else(|_| Err(github::Error::Transient("no answer".into()))) {
             Ok(()) => {}
             Err(error) if why.forced() => {
@@ -206,7 +207,7 @@ impl Remover<'_> {
         self.ctx.metrics.removal(why.as_str());
         if why.forced() {
             // With its instance gone, GitHub may let go of it; if not, it cleans up after a runner that is silent.
-            let released = timeout(LAST_WORD, self.deregister()).await;
+            let released = timeout(LAST_WORD, self.deregister(false)).await;
             if why == Removal::DrainExpired && !matches!(released, Ok(Ok(()))) {
                 self.set.state().abandoned += 1;
             }
@@ -221,7 +222,7 @@ impl Remover<'_> {
             self.keep_log().await;
         }
         // An instance that was not seen to end may have a job, whatever became of its start.
-        if self.runner.exit.is_none() && self.runner.instance_id.is_some() && !self.release().await {
+        if self.runner.exit.is_none() && self.runner.instance_id.is_some() && !self.release(true).await {
             return;
         }
         if !self.remove_instance().await {
@@ -235,15 +236,15 @@ impl Remover<'_> {
         if unexplained && now < self.runner.since + MESSAGES_ARRIVE {
             return self.retry_after(MESSAGES_ARRIVE);
         }
-        if self.release().await {
+        if self.release(false).await {
             self.retire();
         }
     }
 
     /// Whether GitHub let go of a runner that ended. If not it is asked again after a while, but not for ever; a runner
     /// that lives after all is taken up anew when its host shows it.
-    async fn release(&self) -> bool {
-        let Err(error) = self.deregister().await else { return true };
+    async fn release(&self, may_live: bool) -> bool {
+        let Err(error) = self.deregister(may_live).await else { return true };
         if self.ctx.world.now() > self.runner.since + GIVEN_UP {
             warn!(%error, "the registration of a runner that ended is left to GitHub");
             self.retire();
@@ -264,15 +265,27 @@ impl Remover<'_> {
         }
     }
 
-    async fn deregister(&self) -> Result<(), github::Error> {
+    /// Where its instance may live, a list that lacks the runner must not be the only one to say so.
+    async fn deregister(&self, may_live: bool) -> Result<(), github::Error> {
         // What was registered may have become known since the decision.
         let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
         let id = match known.unwrap_or(self.runner.registration) {
             Registration::Absent => return Ok(()),
             Registration::Present(id) => Some(id),
             Registration::Unknown => match self.service()?.find_runner(&self.runner.name).await? {
-                Some(found) => Some(found.id),
-                None => None,
+                Some(found) => {
+                    self.set.state().ledger.registered(&self.runner.name, found.id);
+                    Some(found.id)
+                }
+                None => {
+                    let believed = self.set.state().ledger.unlisted(&self.runner.name, self.ctx.world.now());
+                    if may_live && !believed {
+                        return Err(github::Error::Transient(
+                            "its list lacks the runner, for the first time".into(),
+                        ));
+                    }
+                    None
+                }
             },
         };
         if let Some(id) = id {

@@ -162,7 +162,8 @@ fn by_status(status: StatusCode, hop: Hop, text: String) -> Error {
         (Hop::OpenSession, 409) => Error::SessionConflict { owner: None },
         (Hop::Session | Hop::Queue, _) => Error::SessionLost(text),
         (Hop::Mint, 409) => Error::RunnerExists,
-        (Hop::Runner, 404) => Error::RunnerGone,
+        // GitHub names the exception; a 404 without it is a gateway's, or of an outage.
+        (Hop::Runner, 404) => Error::Transient(text),
         (Hop::ScaleSet, _) => Error::Config(format!("GitHub refuses the scale set: {text}")),
         _ => Error::BadReply(text),
     }
@@ -254,7 +255,8 @@ mod tests {
         assert!(matches!(not_found(Hop::OpenSession), Error::ScaleSetGone));
         assert!(matches!(not_found(Hop::Session), Error::SessionLost(_)));
         assert!(matches!(not_found(Hop::Queue), Error::SessionLost(_)));
-        assert!(matches!(not_found(Hop::Runner), Error::RunnerGone));
+        assert!(matches!(not_found(Hop::Runner), Error::Transient(_)));
+        assert!(matches!(exception(404, "AgentNotFoundException", Hop::Runner), Error::RunnerGone));
         assert!(matches!(not_found(Hop::Group), Error::BadReply(_)));
     }
 

@@ -20,6 +20,8 @@ const RETIRED_SETTLES: Duration = Duration::from_secs(10);
 const CONNECTED_AFTER: Duration = Duration::from_secs(60);
 /// How much of what was heard of jobs is remembered, to tell repeats.
 const EVENTS_REMEMBERED: usize = 20_000;
+/// A list of GitHub's that lacks a runner is believed when another, this much later, does so too.
+const UNLISTED_SETTLES: Duration = Duration::from_secs(5);
 /// After GitHub answered that a job still runs, the removal is not tried again before this: it is costly for the service.
 const BUSY_RETRY: Duration = Duration::from_secs(30);
 
@@ -290,6 +292,12 @@ impl Ledger {
         if let Some(runner) = self.runners.get_mut(name) {
             runner.registration = Registration::Present(runner_id);
         }
+    }
+
+    /// GitHub's list lacks it. Answers whether that is to be believed: the first time it is not.
+    pub fn unlisted(&mut self, name: &str, now: Timestamp) -> bool {
+        let Some(runner) = self.runners.get_mut(name) else { return true };
+        *runner.unlisted_since.get_or_insert(now) + UNLISTED_SETTLES <= now
     }
 
     /// Its instance is up.

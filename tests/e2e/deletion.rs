@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use testkit::github::{JobResult, JobSpec, JobStatus, SimGithub};
+use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub};
 
 use crate::harness::{Lab, Manifest, PATIENCE, github, is, lab};
 
@@ -45,6 +45,35 @@ async fn the_busy_runner_finishes_and_nothing_remains() {
         let (runners, sets) = github.look(|s| (s.runners().count(), s.scale_sets().count()));
         assert_eq!((runners, sets), (0, 0));
         lab.event("linux", "Deleted").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_odd_answer_of_github_kills_no_busy_runner() {
+    lab("deleted-odd", async |lab| {
+        let github = github(lab).await;
+        let first = lab.start();
+        lab.apply(&Manifest::sample(&github.config_url("acme"))).await;
+        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]));
+        lab.until_phases("linux", (0, 0, 1)).await;
+        first.kill().await;
+
+        // The next controller has to ask by which id the runner is registered.
+        github.inject(Fault::answer(Endpoint::GetRunner, 200, r#"{"count": 0, "value": []}"#).times(1));
+        github.inject(Fault::status(Endpoint::RemoveRunner, 404).times(1));
+        github.inject(Fault::answer(Endpoint::RemoveRunner, 200, "<p>back soon</p>").times(1));
+        let _second = lab.start();
+        lab.delete("linux").await;
+        let refused = |r: &testkit::github::Request| r.status == Some(400);
+        let asked =
+            github.wait_until(PATIENCE, |s| s.requests().to(Endpoint::RemoveRunner).any(refused)).await;
+        asked.expect("GitHub itself is asked in the end");
+        assert_eq!(lab.timeline.count("die"), 0, "the job runs on");
+
+        github.finish_job(job, JobResult::Succeeded).unwrap();
+        lab.until_gone("linux", PATIENCE).await;
+        assert_eq!(lab.containers().await.len(), 0);
     })
     .await;
 }
