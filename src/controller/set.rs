@@ -64,6 +64,8 @@ pub(super) struct Set {
 
 /// What changes.
 pub(super) struct State {
+    /// When its object was last reconciled.
+    pub reconciled_at: Timestamp,
     /// The object's generation.
     pub object_generation: Option<i64>,
     /// The generation whose inputs are in use.
@@ -166,6 +168,7 @@ impl State {
         let mut ledger = Ledger::new();
         ledger.restore(status.runners.into_iter().map(remembered), now);
         State {
+            reconciled_at: now,
             object_generation: None,
             generation: None,
             drain_until: None,
