@@ -12,7 +12,7 @@ use crate::api::condition::reason;
 use crate::backend::{self, Backend, NewRunner, Slot};
 use crate::github::{self, ScaleSetService};
 use crate::plan::Removal;
-use crate::runner::{Phase, Registration, Runner};
+use crate::runner::{Registration, Runner};
 use crate::telemetry::StartPhase;
 
 /// A removal that did not work is tried again after this.
@@ -200,6 +200,7 @@ impl Remover<'_> {
             // An earlier controller asked for it; whether there is an instance is for its host to show.
             return self.retry_after(TWO_LOOKS);
         }
+        self.keep_log(false).await;
         if !self.remove_instance().await {
             return self.retry_after(REMOVAL_RETRY);
         }
@@ -218,9 +219,7 @@ impl Remover<'_> {
     /// Clears away what is left of a runner that ended: the instance at once, then the registration unless the runner
     /// took it along.
     async fn collect(&self, unexplained: bool) {
-        if self.runner.phase == Phase::Failed {
-            self.keep_log().await;
-        }
+        self.keep_log(unexplained).await;
         // An instance that was not seen to end may have a job, whatever became of its start.
         if self.runner.exit.is_none() && self.runner.instance_id.is_some() && !self.release(true).await {
             return;
@@ -255,9 +254,13 @@ impl Remover<'_> {
         false
     }
 
-    /// Adds the last lines that a failed runner printed to the report of its failure.
-    async fn keep_log(&self) {
+    /// Adds the last lines that a failed runner printed to the report of its failure, which is yet to come for one whose
+    /// end is unexplained.
+    async fn keep_log(&self, unexplained: bool) {
         let Some(id) = &self.runner.instance_id else { return };
+        if !unexplained && !self.set.state().ledger.failures().lacks_log(&self.runner.name) {
+            return;
+        }
         if let Ok(log) = self.backend.log_tail(&self.runner.host, id).await
             && !log.trim().is_empty()
         {

@@ -340,7 +340,7 @@ impl Ledger {
         self.failures.note(failure);
     }
 
-    /// What a runner that failed printed last.
+    /// What a runner that failed, or may have, printed last.
     pub fn add_log(&mut self, name: &str, log: &str) {
         self.failures.add_log(name, log);
     }
@@ -401,6 +401,7 @@ impl Ledger {
     /// Nothing of it is left: no instance, no registration.
     pub fn retire(&mut self, name: &str, now: Timestamp) {
         self.runners.remove(name);
+        self.failures.forget_log(name);
         self.retired.insert(name.to_owned(), now);
     }
 

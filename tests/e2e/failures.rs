@@ -56,6 +56,26 @@ async fn a_runner_that_crashes_is_tried_ever_more_slowly_until_it_is_mended() {
 }
 
 #[tokio::test]
+async fn a_runner_that_ends_well_without_a_job_is_told_with_what_it_printed() {
+    lab("idle-end", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let broken = json!({"command": ["/bin/sh", "-c", "echo nothing to do"]});
+        let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 1}));
+        lab.apply(&manifest.docker(broken)).await;
+        let set = lab
+            .until("linux", "it is a failure", |set| {
+                set.status.as_ref().is_some_and(|s| !s.recent_failures.is_empty())
+            })
+            .await;
+        let failure = &set.status.as_ref().unwrap().recent_failures[0];
+        assert_eq!((failure.reason.as_str(), failure.exit_code), ("EndedWithoutJob", Some(0)));
+        assert!(failure.message.ends_with("it printed last: nothing to do"), "{}", failure.message);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_runner_that_dies_under_its_job_is_told_and_frees_its_slot() {
     lab("lost", async |lab| {
         lab.secret("github", [("github_token", DEFAULT_TOKEN)]).await;
@@ -74,8 +94,9 @@ async fn a_runner_that_dies_under_its_job_is_told_and_frees_its_slot() {
 
         lab.kill_container(&lab.containers().await[&lost.name]).await;
         let set = lab
-            .until("linux", "the loss is told", |set| {
-                !set.status.as_ref().unwrap().recent_failures.is_empty()
+            .until("linux", "the loss is told, with what was printed last", |set| {
+                let failures = &set.status.as_ref().unwrap().recent_failures;
+                failures.first().is_some_and(|f| f.message.contains("Running job"))
             })
             .await;
         let failure = &set.status.as_ref().unwrap().recent_failures[0];
