@@ -6,23 +6,29 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, info, info_span, warn};
 
+use super::audience::elapsed;
 use super::context::Context;
 use super::set::Set;
 use crate::api::condition::reason;
 use crate::backend::{self, Backend, NewRunner, Slot};
+use crate::chance;
 use crate::github::{self, ScaleSetService};
 use crate::plan::Removal;
 use crate::runner::{Registration, Runner};
 use crate::telemetry::StartPhase;
 
-/// A removal that did not work is tried again after this.
+/// A removal that did not work is tried again after this ...
 const REMOVAL_RETRY: Duration = Duration::from_secs(10);
+/// ... and, when GitHub is to be left alone, no longer than after this: the end of a drain does not wait for GitHub.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// In this time a host is listed twice: a runner that it does not show by then is gone.
 const TWO_LOOKS: Duration = Duration::from_secs(90);
 /// The registration of a runner that is gone is asked for again only this often: GitHub may hold on to it for a while.
 const DEREGISTRATION_RETRY: Duration = Duration::from_secs(30);
 /// How long GitHub's messages about a runner that ended may take; only then is its registration looked for.
 const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
+/// A removal that waits its turn among others of the set for longer than this is tried again.
+const TURN: Duration = Duration::from_secs(5);
 /// Before a removal that happens whatever GitHub says, GitHub is asked for no longer than this; and once more after it.
 /// Both, a call that was under way at the end of the drain (30 s) and the scale set's own end have a minute together.
 const LAST_WORD: Duration = Duration::from_secs(5);
@@ -193,7 +199,7 @@ impl Remover<'_> {
             }
             Err(error) => {
                 warn!(%error, "the runner's registration could not be removed: it stays");
-                return self.retry_after(REMOVAL_RETRY);
+                return self.retry_after(pause(&error, REMOVAL_RETRY));
             }
         }
         if self.runner.instance_id.is_none() {
@@ -249,7 +255,7 @@ impl Remover<'_> {
             self.retire();
         } else {
             info!(%error, "the registration of a runner that ended cannot be removed yet");
-            self.retry_after(DEREGISTRATION_RETRY);
+            self.retry_after(pause(&error, DEREGISTRATION_RETRY));
         }
         false
     }
@@ -268,8 +274,25 @@ impl Remover<'_> {
         }
     }
 
-    /// Where its instance may live, a list that lacks the runner must not be the only one to say so.
+    /// Asks GitHub to let go of it, in its turn, and not while GitHub limits the rate.
     async fn deregister(&self, may_live: bool) -> Result<(), github::Error> {
+        let turn = timeout(TURN, self.set.deregistering.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(github::Error::Transient("too many removals are under way".into()));
+        };
+        let now = self.ctx.world.now();
+        if let Some(until) = self.set.state().limited_until.filter(|until| *until > now) {
+            return Err(github::Error::RateLimited { retry_after: elapsed(now, until) });
+        }
+        let answer = self.ask_for_removal(may_live).await;
+        if let Err(error @ github::Error::RateLimited { .. }) = &answer {
+            self.set.state().limited_until = Some(now + error.retry_after());
+        }
+        answer
+    }
+
+    /// Where its instance may live, a list that lacks the runner must not be the only one to say so.
+    async fn ask_for_removal(&self, may_live: bool) -> Result<(), github::Error> {
         // What was registered may have become known since the decision.
         let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
         let id = match known.unwrap_or(self.runner.registration) {
@@ -329,4 +352,9 @@ impl Remover<'_> {
     fn retire(&self) {
         self.set.state().ledger.retire(&self.runner.name, self.ctx.world.now());
     }
+}
+
+/// When to try again what GitHub did not agree to; not with all the others at once.
+fn pause(error: &github::Error, least: Duration) -> Duration {
+    error.retry_after().clamp(least, LONGEST_RETRY).mul_f64(1.0 + 0.25 * chance::share())
 }

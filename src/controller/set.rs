@@ -28,6 +28,9 @@ use crate::telemetry::{Measured, SetLabels};
 /// that no configuration waits for long.
 const MINTED_AHEAD: usize = 16;
 
+/// How many removals of a set GitHub is asked for at a time.
+const DEREGISTERED_AT_ONCE: usize = 16;
+
 /// What was told is not told again within this.
 const TOLD_FOR: Duration = Duration::from_secs(60);
 
@@ -55,6 +58,8 @@ pub(super) struct Set {
     pub writer: Writer,
     /// Bounds the registrations that wait for their start.
     pub minting: Arc<Semaphore>,
+    /// Bounds the removals that GitHub is asked for.
+    pub deregistering: Semaphore,
     /// Everything that runs for it.
     pub tasks: TaskTracker,
     /// It is forgotten, or the process stops.
@@ -94,6 +99,8 @@ pub(super) struct State {
     pub listening: Option<ListenState>,
     /// The message session that is open, or was left behind.
     pub session: Option<SessionRecord>,
+    /// GitHub limits the rate: until then no removal is asked for.
+    pub limited_until: Option<Timestamp>,
     /// Its runners.
     pub ledger: Ledger,
     /// What was told of lately, and when: nothing is told twice in a row.
@@ -139,6 +146,7 @@ impl Set {
             target: watch::Sender::new(None),
             writer,
             minting: Arc::new(Semaphore::new(MINTED_AHEAD)),
+            deregistering: Semaphore::new(DEREGISTERED_AT_ONCE),
             tasks: TaskTracker::new(),
             ended: ctx.stopping.child_token(),
             state: Mutex::new(State::restored(status, now)),
@@ -183,6 +191,7 @@ impl State {
             registration: Registration::known(status.scale_set_id),
             listening: None,
             session: status.session.map(|s| SessionRecord { id: s.id, owner: s.owner, since: s.since.0 }),
+            limited_until: None,
             ledger,
             told: HashMap::new(),
             wanting_since: None,

@@ -209,6 +209,8 @@ mod tests {
         assert_eq!(seconds(429, &[], ""), Some(60));
         assert_eq!(seconds(403, &[("retry-after", "7")], ""), Some(7));
         assert_eq!(seconds(403, &[], r#"{"message": "You have exceeded a Secondary Rate limit"}"#), Some(60));
+        let an_hour = reply(429, &[("retry-after", "3600")], "").error(Hop::Runner);
+        assert_eq!(an_hour.retry_after().as_secs(), 15 * 60, "not without another look");
         let soon = (Timestamp::now() + Duration::from_secs(90)).as_second().to_string();
         let left = seconds(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &soon)], "").unwrap();
         assert!((80..=90).contains(&left), "{left}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use testkit::github::{DEFAULT_TOKEN, Endpoint, JobSpec, JobStatus, SimGithub};
+use testkit::github::{DEFAULT_TOKEN, Endpoint, Fault, JobSpec, JobStatus, SimGithub};
 
 use crate::harness::{Manifest, PATIENCE, condition, github, is, lab};
 
@@ -71,6 +71,31 @@ async fn a_runner_that_ends_well_without_a_job_is_told_with_what_it_printed() {
         let failure = &set.status.as_ref().unwrap().recent_failures[0];
         assert_eq!((failure.reason.as_str(), failure.exit_code), ("EndedWithoutJob", Some(0)));
         assert!(failure.message.ends_with("it printed last: nothing to do"), "{}", failure.message);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rate_limit_is_waited_out_before_any_removal_is_asked_for_again() {
+    lab("limited", async |lab| {
+        let limit = Duration::from_secs(20);
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 3}));
+        lab.apply(&manifest).await;
+        lab.until_phases("linux", (0, 3, 0)).await;
+        github.inject(Fault::too_many_requests(Endpoint::RemoveRunner, limit));
+        lab.apply(&manifest.spec(json!({"minRunners": 3, "suspend": true}))).await;
+        let asked = github.wait_until(PATIENCE, |s| s.requests().count(Endpoint::RemoveRunner) > 0).await;
+        asked.unwrap();
+        lab.until_phases("linux", (0, 3, 0)).await;
+        github.clear_faults();
+        lab.until_phases("linux", (0, 0, 0)).await;
+        let removals = github.requests(Endpoint::RemoveRunner);
+        let (refused, done): (Vec<_>, Vec<_>) = removals.iter().partition(|r| r.status == Some(429));
+        assert_eq!((done.len(), refused.len() <= 3), (3, true), "{removals:?}");
+        let waited = done[0].at.duration_since(refused[0].at).unsigned_abs();
+        assert!(waited >= limit, "asked again after {waited:?}");
     })
     .await;
 }
