@@ -101,8 +101,12 @@ struct Starter<'a> {
 impl Starter<'_> {
     /// Registers the runner and starts it; answers how it went, for the metrics.
     async fn run(self, slot: Slot, deadline: Duration) -> &'static str {
-        // The permit is kept until the runner is up, so that no configuration is minted long before it is needed.
-        let Ok(_permit) = self.set.minting.acquire().await else { return "cancelled" };
+        // The host's turn is kept until the runner is up, so that no configuration is minted long before it is needed.
+        let ahead = self.set.minted_ahead(self.backend.name(), &slot.host);
+        let turns = async { (ahead.acquire().await, self.set.minting.acquire().await) };
+        let Ok((Ok(_ahead), Ok(minting))) = timeout(deadline, turns).await else {
+            return self.fail(reason::START_TIMEOUT, "its turn to start did not come within timeouts.start");
+        };
         let minted = match self.service.mint_jit(self.scale_set_id, self.name).await {
             Ok(minted) => minted,
             Err(github::Error::RunnerExists) => {
@@ -110,6 +114,7 @@ impl Starter<'_> {
             }
             Err(error) => return self.unregistered(super::registrar::reason_of(&error), &error.to_string()),
         };
+        drop(minting);
         self.set.state().ledger.registered(self.name, minted.id);
         if !self.ctx.fence.holds() {
             return "not_leading";

@@ -24,8 +24,10 @@ use crate::plan::{self, BackendView, Invalid, Policy};
 use crate::runner::{Failure, Identity, Job, Ledger, Observation, Remembered};
 use crate::telemetry::{Measured, SetLabels};
 
-/// How many runners of a set are registered and not started yet at a time: enough to keep the hosts busy, few enough
-/// that no configuration waits for long.
+/// How many runners of a set are being registered at a time.
+const MINTED_AT_ONCE: usize = 16;
+/// How many runners of a set are registered and not started yet on a host: enough to keep it busy, few enough that no
+/// configuration waits for long.
 const MINTED_AHEAD: usize = 16;
 
 /// How many removals of a set GitHub is asked for at a time.
@@ -56,8 +58,10 @@ pub(super) struct Set {
     pub target: watch::Sender<Option<Target>>,
     /// Writes its status.
     pub writer: Writer,
-    /// Bounds the registrations that wait for their start.
-    pub minting: Arc<Semaphore>,
+    /// Bounds the registrations that GitHub is asked for.
+    pub minting: Semaphore,
+    /// Bounds those that wait for their start, by backend and host: one that hangs does not hold up the others.
+    minted_ahead: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
     /// Bounds the removals that GitHub is asked for.
     pub deregistering: Semaphore,
     /// Everything that runs for it.
@@ -145,7 +149,8 @@ impl Set {
             capacity: watch::Sender::new(0),
             target: watch::Sender::new(None),
             writer,
-            minting: Arc::new(Semaphore::new(MINTED_AHEAD)),
+            minting: Semaphore::new(MINTED_AT_ONCE),
+            minted_ahead: Mutex::default(),
             deregistering: Semaphore::new(DEREGISTERED_AT_ONCE),
             tasks: TaskTracker::new(),
             ended: ctx.stopping.child_token(),
@@ -158,6 +163,13 @@ impl Set {
     /// Its state. Never held over an await.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What bounds the registrations that wait for their start on a host.
+    pub fn minted_ahead(&self, backend: &str, host: &str) -> Arc<Semaphore> {
+        let mut hosts = self.minted_ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_host = hosts.entry((backend.to_owned(), host.to_owned()));
+        of_host.or_insert_with(|| Arc::new(Semaphore::new(MINTED_AHEAD))).clone()
     }
 
     /// Whether its inputs come from a Secret or ConfigMap of that name.
