@@ -6,23 +6,29 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, info, info_span, warn};
 
+use super::audience::elapsed;
 use super::context::Context;
 use super::set::Set;
 use crate::api::condition::reason;
 use crate::backend::{self, Backend, NewRunner, Slot};
+use crate::chance;
 use crate::github::{self, ScaleSetService};
 use crate::plan::Removal;
-use crate::runner::{Phase, Registration, Runner};
+use crate::runner::{Registration, Runner};
 use crate::telemetry::StartPhase;
 
-/// A removal that did not work is tried again after this.
+/// A removal that did not work is tried again after this ...
 const REMOVAL_RETRY: Duration = Duration::from_secs(10);
+/// ... and, when GitHub is to be left alone, no longer than after this: the end of a drain does not wait for GitHub.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// In this time a host is listed twice: a runner that it does not show by then is gone.
 const TWO_LOOKS: Duration = Duration::from_secs(90);
 /// The registration of a runner that is gone is asked for again only this often: GitHub may hold on to it for a while.
 const DEREGISTRATION_RETRY: Duration = Duration::from_secs(30);
 /// How long GitHub's messages about a runner that ended may take; only then is its registration looked for.
 const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
+/// A removal that waits its turn among others of the set for longer than this is tried again.
+const TURN: Duration = Duration::from_secs(5);
 /// Before a removal that happens whatever GitHub says, GitHub is asked for no longer than this; and once more after it.
 /// Both, a call that was under way at the end of the drain (30 s) and the scale set's own end have a minute together.
 const LAST_WORD: Duration = Duration::from_secs(5);
@@ -95,8 +101,12 @@ struct Starter<'a> {
 impl Starter<'_> {
     /// Registers the runner and starts it; answers how it went, for the metrics.
     async fn run(self, slot: Slot, deadline: Duration) -> &'static str {
-        // The permit is kept until the runner is up, so that no configuration is minted long before it is needed.
-        let Ok(_permit) = self.set.minting.acquire().await else { return "cancelled" };
+        // The host's turn is kept until the runner is up, so that no configuration is minted long before it is needed.
+        let ahead = self.set.minted_ahead(self.backend.name(), &slot.host);
+        let turns = async { (ahead.acquire().await, self.set.minting.acquire().await) };
+        let Ok((Ok(_ahead), Ok(minting))) = timeout(deadline, turns).await else {
+            return self.fail(reason::START_TIMEOUT, "its turn to start did not come within timeouts.start");
+        };
         let minted = match self.service.mint_jit(self.scale_set_id, self.name).await {
             Ok(minted) => minted,
             Err(github::Error::RunnerExists) => {
@@ -104,6 +114,7 @@ impl Starter<'_> {
             }
             Err(error) => return self.unregistered(super::registrar::reason_of(&error), &error.to_string()),
         };
+        drop(minting);
         self.set.state().ledger.registered(self.name, minted.id);
         if !self.ctx.fence.holds() {
             return "not_leading";
@@ -179,7 +190,8 @@ impl Remover<'_> {
 
     /// Stops a runner: its registration first, and if a job runs on it, not at all.
     async fn stop(&self, why: Removal) {
-        let asked = timeout(if why.forced() { LAST_WORD } else { Duration::MAX }, self.deregister()).await;
+        let asked =
+            timeout(if why.forced() { LAST_WORD } else { Duration::MAX }, self.deregister(true)).await;
         match asked.unwrap_or_else(|_| Err(github::Error::Transient("no answer".into()))) {
             Ok(()) => {}
             Err(error) if why.forced() => {
@@ -192,13 +204,14 @@ impl Remover<'_> {
             }
             Err(error) => {
                 warn!(%error, "the runner's registration could not be removed: it stays");
-                return self.retry_after(REMOVAL_RETRY);
+                return self.retry_after(pause(&error, REMOVAL_RETRY));
             }
         }
         if self.runner.instance_id.is_none() {
             // An earlier controller asked for it; whether there is an instance is for its host to show.
             return self.retry_after(TWO_LOOKS);
         }
+        self.keep_log(false).await;
         if !self.remove_instance().await {
             return self.retry_after(REMOVAL_RETRY);
         }
@@ -206,7 +219,7 @@ impl Remover<'_> {
         self.ctx.metrics.removal(why.as_str());
         if why.forced() {
             // With its instance gone, GitHub may let go of it; if not, it cleans up after a runner that is silent.
-            let released = timeout(LAST_WORD, self.deregister()).await;
+            let released = timeout(LAST_WORD, self.deregister(false)).await;
             if why == Removal::DrainExpired && !matches!(released, Ok(Ok(()))) {
                 self.set.state().abandoned += 1;
             }
@@ -217,11 +230,9 @@ impl Remover<'_> {
     /// Clears away what is left of a runner that ended: the instance at once, then the registration unless the runner
     /// took it along.
     async fn collect(&self, unexplained: bool) {
-        if self.runner.phase == Phase::Failed {
-            self.keep_log().await;
-        }
+        self.keep_log(unexplained).await;
         // An instance that was not seen to end may have a job, whatever became of its start.
-        if self.runner.exit.is_none() && self.runner.instance_id.is_some() && !self.release().await {
+        if self.runner.exit.is_none() && self.runner.instance_id.is_some() && !self.release(true).await {
             return;
         }
         if !self.remove_instance().await {
@@ -235,28 +246,32 @@ impl Remover<'_> {
         if unexplained && now < self.runner.since + MESSAGES_ARRIVE {
             return self.retry_after(MESSAGES_ARRIVE);
         }
-        if self.release().await {
+        if self.release(false).await {
             self.retire();
         }
     }
 
     /// Whether GitHub let go of a runner that ended. If not it is asked again after a while, but not for ever; a runner
     /// that lives after all is taken up anew when its host shows it.
-    async fn release(&self) -> bool {
-        let Err(error) = self.deregister().await else { return true };
+    async fn release(&self, may_live: bool) -> bool {
+        let Err(error) = self.deregister(may_live).await else { return true };
         if self.ctx.world.now() > self.runner.since + GIVEN_UP {
             warn!(%error, "the registration of a runner that ended is left to GitHub");
             self.retire();
         } else {
             info!(%error, "the registration of a runner that ended cannot be removed yet");
-            self.retry_after(DEREGISTRATION_RETRY);
+            self.retry_after(pause(&error, DEREGISTRATION_RETRY));
         }
         false
     }
 
-    /// Adds the last lines that a failed runner printed to the report of its failure.
-    async fn keep_log(&self) {
+    /// Adds the last lines that a failed runner printed to the report of its failure, which is yet to come for one whose
+    /// end is unexplained.
+    async fn keep_log(&self, unexplained: bool) {
         let Some(id) = &self.runner.instance_id else { return };
+        if !unexplained && !self.set.state().ledger.failures().lacks_log(&self.runner.name) {
+            return;
+        }
         if let Ok(log) = self.backend.log_tail(&self.runner.host, id).await
             && !log.trim().is_empty()
         {
@@ -264,15 +279,44 @@ impl Remover<'_> {
         }
     }
 
-    async fn deregister(&self) -> Result<(), github::Error> {
+    /// Asks GitHub to let go of it, in its turn, and not while GitHub limits the rate.
+    async fn deregister(&self, may_live: bool) -> Result<(), github::Error> {
+        let turn = timeout(TURN, self.set.deregistering.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(github::Error::Transient("too many removals are under way".into()));
+        };
+        let now = self.ctx.world.now();
+        if let Some(until) = self.set.state().limited_until.filter(|until| *until > now) {
+            return Err(github::Error::RateLimited { retry_after: elapsed(now, until) });
+        }
+        let answer = self.ask_for_removal(may_live).await;
+        if let Err(error @ github::Error::RateLimited { .. }) = &answer {
+            self.set.state().limited_until = Some(now + error.retry_after());
+        }
+        answer
+    }
+
+    /// Where its instance may live, a list that lacks the runner must not be the only one to say so.
+    async fn ask_for_removal(&self, may_live: bool) -> Result<(), github::Error> {
         // What was registered may have become known since the decision.
         let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
         let id = match known.unwrap_or(self.runner.registration) {
             Registration::Absent => return Ok(()),
             Registration::Present(id) => Some(id),
             Registration::Unknown => match self.service()?.find_runner(&self.runner.name).await? {
-                Some(found) => Some(found.id),
-                None => None,
+                Some(found) => {
+                    self.set.state().ledger.registered(&self.runner.name, found.id);
+                    Some(found.id)
+                }
+                None => {
+                    let believed = self.set.state().ledger.unlisted(&self.runner.name, self.ctx.world.now());
+                    if may_live && !believed {
+                        return Err(github::Error::Transient(
+                            "its list lacks the runner, for the first time".into(),
+                        ));
+                    }
+                    None
+                }
             },
         };
         if let Some(id) = id {
@@ -313,4 +357,9 @@ impl Remover<'_> {
     fn retire(&self) {
         self.set.state().ledger.retire(&self.runner.name, self.ctx.world.now());
     }
+}
+
+/// When to try again what GitHub did not agree to; not with all the others at once.
+fn pause(error: &github::Error, least: Duration) -> Duration {
+    error.retry_after().clamp(least, LONGEST_RETRY).mul_f64(1.0 + 0.25 * chance::share())
 }

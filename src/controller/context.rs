@@ -98,6 +98,15 @@ impl Context {
         Arc::new(move || fence.holds())
     }
 
+    /// Forgets a set whose object is gone, or is kept by us no more, and ends its tasks.
+    pub fn forget(&self, set: &Set) {
+        self.sets.remove(&set.uid);
+        set.writer.end();
+        set.ended.cancel();
+        self.health.forget(&set.uid);
+        self.metrics.forget_set(&set.labels);
+    }
+
     /// The API of one namespace.
     pub fn scale_sets(&self, namespace: &str) -> Api<RunnerScaleSet> {
         Api::namespaced(self.client.clone(), namespace)
@@ -138,9 +147,14 @@ impl Sets {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Forgets an object that is gone, and ends its tasks.
-    pub fn forget(&self, uid: &str) -> Option<Arc<Set>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(uid)
+    /// What is known under an object's name, of this object or of one before it.
+    pub fn named(&self, object: &RunnerScaleSet) -> Vec<Arc<Set>> {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        self.all().into_iter().filter(|set| set.namespace == namespace && set.name == name).collect()
+    }
+
+    fn remove(&self, uid: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     /// Has an object reconciled.

@@ -154,9 +154,6 @@ async fn finish(
     }
     release(object, ctx).await?;
     info!("scale set gone");
-    ctx.sets.forget(&set.uid);
-    set.ended.cancel();
-    ctx.health.forget(&set.uid);
-    ctx.metrics.forget_set(&set.labels);
+    ctx.forget(set);
     Ok(())
 }

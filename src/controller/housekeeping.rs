@@ -13,10 +13,12 @@ use super::context::Context;
 use super::set::Set;
 use crate::chance;
 use crate::github::{ClientConfig, ListedRunner, ScaleSetService};
-use crate::reaper::{Abandoned, SWEEP_INTERVAL, Stray, Strays};
+use crate::reaper::{Abandoned, SWEEP_INTERVAL, Strays};
 
 /// Between two rounds, give or take a quarter.
 const ROUND: Duration = Duration::from_secs(60);
+/// An object that is there is reconciled more often than this.
+const UNSEEN: Duration = Duration::from_secs(120);
 /// How long one question of a round may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -24,6 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Rounds {
     strays: Strays,
+    gone: HashSet<String>,
     abandoned: HashMap<String, Abandoned>,
     listed_at: HashMap<ClientConfig, Timestamp>,
 }
@@ -44,8 +47,31 @@ pub(super) async fn run(ctx: Arc<Context>) {
 impl Rounds {
     /// One round.
     pub async fn make(&mut self, ctx: &Context) {
+        self.forget_gone(ctx).await;
         self.remove_strays(ctx).await;
         self.remove_abandoned(ctx).await;
+    }
+
+    /// Scale sets whose object went without us. The watch says nothing of that, but that it is not reconciled any more.
+    async fn forget_gone(&mut self, ctx: &Context) {
+        let mut gone = HashSet::new();
+        for set in ctx.sets.all() {
+            let seen_at = set.state().reconciled_at;
+            if seen_at + UNSEEN > ctx.world.now() || !is_gone(&set.identity.scale_set, &set.uid, ctx).await {
+                continue;
+            }
+            if self.gone.contains(&set.uid) {
+                warn!(
+                    scale_set = set.identity.scale_set,
+                    uid = set.uid,
+                    "the object is gone, and is forgotten"
+                );
+                ctx.forget(&set);
+            } else {
+                gone.insert(set.uid.clone());
+            }
+        }
+        self.gone = gone;
     }
 
     /// Instances whose scale set is gone.
@@ -54,7 +80,7 @@ impl Rounds {
         let known: HashSet<String> = sets.iter().map(|set| set.uid.clone()).collect();
         for stray in self.strays.look(ctx.world.instances(), &known, ctx.world.now()) {
             let runner = &stray.instance.runner;
-            if !is_gone(&stray, ctx).await || !ctx.fence.holds() {
+            if !is_gone(&stray.scale_set, &stray.instance.scale_set_uid, ctx).await || !ctx.fence.holds() {
                 continue;
             }
             ctx.metrics.orphan("instance");
@@ -105,14 +131,14 @@ impl Rounds {
     }
 }
 
-/// Whether the object that a stray was made for is gone, by a live read, in a namespace that is ours to judge.
-async fn is_gone(stray: &Stray, ctx: &Context) -> bool {
-    let Some((namespace, name)) = stray.scale_set.split_once('/') else { return false };
+/// Whether the object of that `namespace/name` and UID is gone, by a live read, in a namespace that is ours to judge.
+async fn is_gone(scale_set: &str, uid: &str, ctx: &Context) -> bool {
+    let Some((namespace, name)) = scale_set.split_once('/') else { return false };
     if !ctx.sets.serve(namespace) {
         return false;
     }
     match timeout(DEADLINE, ctx.scale_sets(namespace).get(name)).await {
-        Ok(Ok(object)) => object.metadata.uid.as_ref() != Some(&stray.instance.scale_set_uid),
+        Ok(Ok(object)) => object.metadata.uid.as_deref() != Some(uid),
         // Of the object only. A 404 that says no reason is of a version that is not served, or of something in between.
         Ok(Err(kube::Error::Api(status))) => status.reason == reason::NOT_FOUND,
         // Nothing destructive follows from a read that failed.

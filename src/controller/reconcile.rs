@@ -81,12 +81,14 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ne
     }
     let deleting = object.metadata.deletion_timestamp.is_some();
     if deleting && !finalize::is_held(object) {
+        ctx.sets.named(object).iter().for_each(|set| ctx.forget(set));
         return Ok(Next::OnChange);
     }
     if !deleting && !finalize::is_held(object) {
         finalize::hold(object, ctx).await?;
     }
     let set = ctx.sets.of(object, |uid| take_up(object, uid, ctx));
+    replace_others(object, &set, ctx);
     take_over(object, &set, ctx).await;
 
     let now = ctx.world.now();
@@ -118,11 +120,23 @@ fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<Set> {
     set
 }
 
+/// An object of the same name that was there before is gone, although its end was not ours. The session that it leaves
+/// is in the way of the new one's.
+fn replace_others(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
+    for other in ctx.sets.named(object).into_iter().filter(|other| other.uid != set.uid) {
+        warn!(uid = other.uid, "another object of this name is gone");
+        ctx.forget(&other);
+        let left_behind = other.state().session.clone();
+        set.state().session = left_behind;
+    }
+}
+
 /// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
 async fn take_over(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
     let drain_until = finalize::drain_until(object);
     let due = {
         let mut state = set.state();
+        state.reconciled_at = ctx.world.now();
         if state.object_generation != object.metadata.generation {
             state.object_generation = object.metadata.generation;
             state.inputs_changed = true;

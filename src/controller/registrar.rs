@@ -157,7 +157,7 @@ impl Registrar {
                 Ok(scale_set) => return Some(self.registered(scale_set, target)),
                 Err(error) => error,
             };
-            let pause = pauses.next().unwrap_or(LONGEST_PAUSE).max(retry_after(&error));
+            let pause = pauses.next().unwrap_or(LONGEST_PAUSE).max(error.retry_after());
             self.not_registered(&error, pause);
             tokio::select! {
                 biased;
@@ -255,13 +255,6 @@ async fn wait(listener: &mut Option<Listener>) -> Option<ListenEnd> {
     match listener {
         Some(listener) => (&mut listener.task).await.ok(),
         None => std::future::pending().await,
-    }
-}
-
-fn retry_after(error: &github::Error) -> Duration {
-    match error {
-        github::Error::RateLimited { retry_after } => *retry_after,
-        _ => Duration::ZERO,
     }
 }
 

@@ -24,9 +24,14 @@ use crate::plan::{self, BackendView, Invalid, Policy};
 use crate::runner::{Failure, Identity, Job, Ledger, Observation, Remembered};
 use crate::telemetry::{Measured, SetLabels};
 
-/// How many runners of a set are registered and not started yet at a time: enough to keep the hosts busy, few enough
-/// that no configuration waits for long.
+/// How many runners of a set are being registered at a time.
+const MINTED_AT_ONCE: usize = 16;
+/// How many runners of a set are registered and not started yet on a host: enough to keep it busy, few enough that no
+/// configuration waits for long.
 const MINTED_AHEAD: usize = 16;
+
+/// How many removals of a set GitHub is asked for at a time.
+const DEREGISTERED_AT_ONCE: usize = 16;
 
 /// What was told is not told again within this.
 const TOLD_FOR: Duration = Duration::from_secs(60);
@@ -53,8 +58,12 @@ pub(super) struct Set {
     pub target: watch::Sender<Option<Target>>,
     /// Writes its status.
     pub writer: Writer,
-    /// Bounds the registrations that wait for their start.
-    pub minting: Arc<Semaphore>,
+    /// Bounds the registrations that GitHub is asked for.
+    pub minting: Semaphore,
+    /// Bounds those that wait for their start, by backend and host: one that hangs does not hold up the others.
+    minted_ahead: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
+    /// Bounds the removals that GitHub is asked for.
+    pub deregistering: Semaphore,
     /// Everything that runs for it.
     pub tasks: TaskTracker,
     /// It is forgotten, or the process stops.
@@ -64,6 +73,8 @@ pub(super) struct Set {
 
 /// What changes.
 pub(super) struct State {
+    /// When its object was last reconciled.
+    pub reconciled_at: Timestamp,
     /// The object's generation.
     pub object_generation: Option<i64>,
     /// The generation whose inputs are in use.
@@ -94,6 +105,8 @@ pub(super) struct State {
     pub listening: Option<ListenState>,
     /// The message session that is open, or was left behind.
     pub session: Option<SessionRecord>,
+    /// GitHub limits the rate: until then no removal is asked for.
+    pub limited_until: Option<Timestamp>,
     /// Its runners.
     pub ledger: Ledger,
     /// What was told of lately, and when: nothing is told twice in a row.
@@ -138,7 +151,9 @@ impl Set {
             capacity: watch::Sender::new(0),
             target: watch::Sender::new(None),
             writer,
-            minting: Arc::new(Semaphore::new(MINTED_AHEAD)),
+            minting: Semaphore::new(MINTED_AT_ONCE),
+            minted_ahead: Mutex::default(),
+            deregistering: Semaphore::new(DEREGISTERED_AT_ONCE),
             tasks: TaskTracker::new(),
             ended: ctx.stopping.child_token(),
             state: Mutex::new(State::restored(status, now)),
@@ -150,6 +165,13 @@ impl Set {
     /// Its state. Never held over an await.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What bounds the registrations that wait for their start on a host.
+    pub fn minted_ahead(&self, backend: &str, host: &str) -> Arc<Semaphore> {
+        let mut hosts = self.minted_ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_host = hosts.entry((backend.to_owned(), host.to_owned()));
+        of_host.or_insert_with(|| Arc::new(Semaphore::new(MINTED_AHEAD))).clone()
     }
 
     /// Whether its inputs come from a Secret or ConfigMap of that name.
@@ -168,6 +190,7 @@ impl State {
         let mut ledger = Ledger::new();
         ledger.restore(status.runners.into_iter().map(remembered), now);
         State {
+            reconciled_at: now,
             object_generation: None,
             generation: None,
             drain_until: None,
@@ -183,6 +206,7 @@ impl State {
             registration: Registration::known(status.scale_set_id),
             listening: None,
             session: status.session.map(|s| SessionRecord { id: s.id, owner: s.owner, since: s.since.0 }),
+            limited_until: None,
             ledger,
             told: HashMap::new(),
             wanting_since: None,

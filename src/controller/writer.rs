@@ -1,5 +1,6 @@
 //! Writes the status of one scale set: by server-side apply, when it changed, and at most once a second.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -39,6 +40,7 @@ pub(super) struct Writer {
     written: Mutex<Written>,
     metrics: Metrics,
     fence: Fence,
+    over: AtomicBool,
 }
 
 struct Written {
@@ -57,12 +59,18 @@ impl Writer {
         let written = Written { status: current.clone(), at: Instant::now() - INTERVAL, in_a_row: 0 };
         let wanted = watch::Sender::new(None);
         let (metrics, fence) = (ctx.metrics.clone(), ctx.fence.clone());
-        Writer { api, name: name.to_owned(), wanted, written: Mutex::new(written), metrics, fence }
+        let (name, written, over) = (name.to_owned(), Mutex::new(written), AtomicBool::new(false));
+        Writer { api, name, wanted, written, metrics, fence, over }
     }
 
     /// Has a status written soon.
     pub fn write(&self, status: RunnerScaleSetStatus) {
         self.wanted.send_replace(Some(status));
+    }
+
+    /// Nothing is written from now on: the name may be another object's.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
     }
 
     /// Writes a status now; one that was to be written soon is older, and is not written any more.
@@ -97,7 +105,8 @@ impl Writer {
     }
 
     async fn apply(&self, written: &mut Written, status: RunnerScaleSetStatus) -> Result<(), kube::Error> {
-        if same(&written.status, &status) || !self.fence.holds() {
+        let over = self.over.load(Ordering::Relaxed);
+        if over || same(&written.status, &status) || !self.fence.holds() {
             return Ok(());
         }
         let patch = serde_json::json!({

@@ -162,7 +162,8 @@ fn by_status(status: StatusCode, hop: Hop, text: String) -> Error {
         (Hop::OpenSession, 409) => Error::SessionConflict { owner: None },
         (Hop::Session | Hop::Queue, _) => Error::SessionLost(text),
         (Hop::Mint, 409) => Error::RunnerExists,
-        (Hop::Runner, 404) => Error::RunnerGone,
+        // GitHub names the exception; a 404 without it is a gateway's, or of an outage.
+        (Hop::Runner, 404) => Error::Transient(text),
         (Hop::ScaleSet, _) => Error::Config(format!("GitHub refuses the scale set: {text}")),
         _ => Error::BadReply(text),
     }
@@ -208,6 +209,8 @@ mod tests {
         assert_eq!(seconds(429, &[], ""), Some(60));
         assert_eq!(seconds(403, &[("retry-after", "7")], ""), Some(7));
         assert_eq!(seconds(403, &[], r#"{"message": "You have exceeded a Secondary Rate limit"}"#), Some(60));
+        let an_hour = reply(429, &[("retry-after", "3600")], "").error(Hop::Runner);
+        assert_eq!(an_hour.retry_after().as_secs(), 15 * 60, "not without another look");
         let soon = (Timestamp::now() + Duration::from_secs(90)).as_second().to_string();
         let left = seconds(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &soon)], "").unwrap();
         assert!((80..=90).contains(&left), "{left}");
@@ -254,7 +257,8 @@ mod tests {
         assert!(matches!(not_found(Hop::OpenSession), Error::ScaleSetGone));
         assert!(matches!(not_found(Hop::Session), Error::SessionLost(_)));
         assert!(matches!(not_found(Hop::Queue), Error::SessionLost(_)));
-        assert!(matches!(not_found(Hop::Runner), Error::RunnerGone));
+        assert!(matches!(not_found(Hop::Runner), Error::Transient(_)));
+        assert!(matches!(exception(404, "AgentNotFoundException", Hop::Runner), Error::RunnerGone));
         assert!(matches!(not_found(Hop::Group), Error::BadReply(_)));
     }
 

@@ -193,6 +193,11 @@ impl Client {
         let path = ["distributedtask", "pools", "0", "agents", &id.to_string()];
         let call = Call::new(Method::DELETE, Hop::Runner, &path);
         match self.call(call).await {
+            // GitHub's own client takes no other success for one.
+            Ok(reply) if reply.status != StatusCode::NO_CONTENT => Err(Error::BadReply(format!(
+                "a runner's removal was answered with HTTP {}",
+                reply.status.as_u16()
+            ))),
             Ok(_) | Err(Error::RunnerGone) => Ok(()),
             Err(e) => Err(e),
         }

@@ -222,3 +222,16 @@ pub enum Error {
     #[error("{0}")]
     Config(String),
 }
+
+/// A rate limit is waited out, but never for longer than this without another look.
+const LONGEST_RATE_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+impl Error {
+    /// For how long GitHub is to be left alone: not at all, unless it limits the rate.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Error::RateLimited { retry_after } => (*retry_after).min(LONGEST_RATE_LIMIT),
+            _ => Duration::ZERO,
+        }
+    }
+}

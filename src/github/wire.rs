@@ -75,10 +75,9 @@ pub(super) fn fault(body: &[u8]) -> Fault {
     Fault { name: String::new(), message }
 }
 
-/// `{"count": n, "value": […]}`.
+/// `{"count": n, "value": […]}`. One without the field is no list, and not an empty one.
 #[derive(Debug, Deserialize)]
 pub(super) struct List<T> {
-    #[serde(default = "Vec::new")]
     pub value: Vec<T>,
 }
 

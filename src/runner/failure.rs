@@ -44,6 +44,8 @@ pub struct Failure {
     by_github: bool,
     /// The template that failed.
     template_hash: String,
+    /// Whether the message has what the runner printed last.
+    has_log: bool,
 }
 
 impl Failure {
@@ -59,6 +61,13 @@ impl Failure {
             holds_back: true,
             by_github: false,
             template_hash: runner.template_hash.clone(),
+            has_log: false,
+        }
+    }
+
+    fn add_log(&mut self, log: &str) {
+        if !std::mem::replace(&mut self.has_log, true) {
+            self.message = format!("{}; it printed last: {log}", self.message);
         }
     }
 
@@ -175,6 +184,8 @@ pub struct Failures {
     rows: HashMap<Blame, Row>,
     rejected_template: Option<String>,
     noted: u64,
+    /// What runners printed last of which no failure is noted, by name.
+    logs: HashMap<String, String>,
 }
 
 impl Failures {
@@ -221,7 +232,7 @@ impl Failures {
         self.rows.remove(&Blame::GitHub);
     }
 
-    pub(super) fn note(&mut self, failure: Failure) {
+    pub(super) fn note(&mut self, mut failure: Failure) {
         if failure.holds_back {
             let blame = match failure.by_github {
                 true => Blame::GitHub,
@@ -232,16 +243,30 @@ impl Failures {
         if failure.reason == reason::RUNNER_VERSION_REJECTED {
             self.rejected_template = Some(failure.template_hash.clone());
         }
+        if let Some(log) = self.logs.remove(&failure.runner) {
+            failure.add_log(&log);
+        }
         self.noted += 1;
         self.recent.push_front(failure);
         self.recent.truncate(KEPT);
     }
 
-    /// Adds to the report of a runner's failure what the runner printed last.
+    /// Whether a failure of a runner is told without what the runner printed last.
+    pub fn lacks_log(&self, runner: &str) -> bool {
+        self.recent.iter().any(|failure| failure.runner == runner && !failure.has_log)
+    }
+
+    /// Adds to the report of a runner's failure what the runner printed last. Until one is noted it is kept for it.
     pub(super) fn add_log(&mut self, runner: &str, log: &str) {
-        if let Some(failure) = self.recent.iter_mut().find(|failure| failure.runner == runner) {
-            failure.message = format!("{}; it printed last: {log}", failure.message);
+        match self.recent.iter_mut().find(|failure| failure.runner == runner) {
+            Some(failure) => failure.add_log(log),
+            None => drop(self.logs.insert(runner.to_owned(), log.to_owned())),
         }
+    }
+
+    /// No failure of that runner is noted any more.
+    pub(super) fn forget_log(&mut self, runner: &str) {
+        self.logs.remove(runner);
     }
 }
 
@@ -285,6 +310,29 @@ mod tests {
         assert!(failures.on_host("b", "other").is_none() && failures.at_github().is_none());
         failures.succeeded("b", "h");
         assert!(failures.on_host("b", "h").is_none());
+    }
+
+    #[test]
+    fn what_a_runner_printed_last_is_told_once_however_late_its_failure_is() {
+        let told = |failures: &Failures| failures.recent().map(|f| f.message.clone()).collect::<Vec<_>>();
+        let mut failures = Failures::default();
+        failures.add_log("r", "full disk");
+        failures.note(start_failure(0));
+        failures.add_log("r", "full disk");
+        assert_eq!(told(&failures), ["no; it printed last: full disk"]);
+
+        let mut failures = Failures::default();
+        failures.note(start_failure(0));
+        assert!(failures.lacks_log("r"));
+        (0..3).for_each(|_| failures.add_log("r", "full disk"));
+        assert_eq!(told(&failures), ["no; it printed last: full disk"]);
+        assert!(!failures.lacks_log("r"));
+
+        let mut failures = Failures::default();
+        failures.add_log("r", "all is well");
+        failures.forget_log("r");
+        failures.note(start_failure(0));
+        assert_eq!(told(&failures), ["no"]);
     }
 
     #[test]

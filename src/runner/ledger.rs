@@ -20,6 +20,8 @@ const RETIRED_SETTLES: Duration = Duration::from_secs(10);
 const CONNECTED_AFTER: Duration = Duration::from_secs(60);
 /// How much of what was heard of jobs is remembered, to tell repeats.
 const EVENTS_REMEMBERED: usize = 20_000;
+/// A list of GitHub's that lacks a runner is believed when another, this much later, does so too.
+const UNLISTED_SETTLES: Duration = Duration::from_secs(5);
 /// After GitHub answered that a job still runs, the removal is not tried again before this: it is costly for the service.
 const BUSY_RETRY: Duration = Duration::from_secs(30);
 
@@ -292,6 +294,12 @@ impl Ledger {
         }
     }
 
+    /// GitHub's list lacks it. Answers whether that is to be believed: the first time it is not.
+    pub fn unlisted(&mut self, name: &str, now: Timestamp) -> bool {
+        let Some(runner) = self.runners.get_mut(name) else { return true };
+        *runner.unlisted_since.get_or_insert(now) + UNLISTED_SETTLES <= now
+    }
+
     /// Its instance is up.
     pub fn start_succeeded(&mut self, instance: &Instance, now: Timestamp) {
         let Some(runner) = self.runners.get_mut(&instance.runner) else {
@@ -332,7 +340,7 @@ impl Ledger {
         self.failures.note(failure);
     }
 
-    /// What a runner that failed printed last.
+    /// What a runner that failed, or may have, printed last.
     pub fn add_log(&mut self, name: &str, log: &str) {
         self.failures.add_log(name, log);
     }
@@ -393,6 +401,7 @@ impl Ledger {
     /// Nothing of it is left: no instance, no registration.
     pub fn retire(&mut self, name: &str, now: Timestamp) {
         self.runners.remove(name);
+        self.failures.forget_log(name);
         self.retired.insert(name.to_owned(), now);
     }
 

@@ -61,6 +61,8 @@ pub struct Runner {
     pub since: Timestamp,
     /// Its registration at GitHub.
     pub registration: Registration,
+    /// Since when GitHub's list lacks its name.
+    pub unlisted_since: Option<Timestamp>,
     /// The backend's id of its instance, once there is one.
     pub instance_id: Option<String>,
     /// How its instance ended, once it did.
@@ -95,6 +97,7 @@ impl Runner {
             phase: Phase::Pending,
             since: now,
             registration: Registration::Unknown,
+            unlisted_since: None,
             instance_id: None,
             exit: None,
             forsaken: false,

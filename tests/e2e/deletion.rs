@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use testkit::github::{JobResult, JobSpec, JobStatus, SimGithub};
+use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub};
 
-use crate::harness::{Lab, Manifest, PATIENCE, github, is, lab};
+use crate::harness::{Lab, Manifest, PATIENCE, github, is, lab, signal};
 
 /// A scale set with one busy and two idle runners; gives the busy one's name.
 async fn one_busy_two_idle(lab: &Lab, github: &SimGithub, drain: &str) -> String {
@@ -50,6 +50,35 @@ async fn the_busy_runner_finishes_and_nothing_remains() {
 }
 
 #[tokio::test]
+async fn one_odd_answer_of_github_kills_no_busy_runner() {
+    lab("deleted-odd", async |lab| {
+        let github = github(lab).await;
+        let first = lab.start();
+        lab.apply(&Manifest::sample(&github.config_url("acme"))).await;
+        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]));
+        lab.until_phases("linux", (0, 0, 1)).await;
+        first.kill().await;
+
+        // The next controller has to ask by which id the runner is registered.
+        github.inject(Fault::answer(Endpoint::GetRunner, 200, r#"{"count": 0, "value": []}"#).times(1));
+        github.inject(Fault::status(Endpoint::RemoveRunner, 404).times(1));
+        github.inject(Fault::answer(Endpoint::RemoveRunner, 200, "<p>back soon</p>").times(1));
+        let _second = lab.start();
+        lab.delete("linux").await;
+        let refused = |r: &testkit::github::Request| r.status == Some(400);
+        let asked =
+            github.wait_until(PATIENCE, |s| s.requests().to(Endpoint::RemoveRunner).any(refused)).await;
+        asked.expect("GitHub itself is asked in the end");
+        assert_eq!(lab.timeline.count("die"), 0, "the job runs on");
+
+        github.finish_job(job, JobResult::Succeeded).unwrap();
+        lab.until_gone("linux", PATIENCE).await;
+        assert_eq!(lab.containers().await.len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn with_github_down_it_ends_at_the_deadline_and_says_what_is_left() {
     lab("deleted-down", async |lab| {
         let github = github(lab).await;
@@ -70,6 +99,30 @@ async fn with_github_down_it_ends_at_the_deadline_and_says_what_is_left() {
         let note = lab.event("linux", "LeftBehind").await;
         assert!(note.contains(&format!("scale set {id} at GitHub")), "{note}");
         assert!(note.contains("the registrations of 3 runners"), "{note}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_was_made_anew_unseen_takes_the_place_of_the_one_before() {
+    lab("deleted-anew", async |lab| {
+        let github = github(lab).await;
+        let controller = lab.start();
+        let manifest = Manifest::sample(&github.config_url("acme"));
+        lab.apply(&manifest).await;
+        lab.until_is("linux", "Listening", "True", None).await;
+
+        signal(controller.pid(), "STOP").await;
+        lab.delete_by_force("linux").await;
+        lab.apply(&manifest).await;
+        signal(controller.pid(), "CONT").await;
+        lab.until_is("linux", "Listening", "True", None).await;
+        assert!(!controller.log().contains("another message session is open"), "the session was handed on");
+        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
+        github.wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Completed).await.unwrap();
+        lab.delete("linux").await;
+        lab.until_gone("linux", PATIENCE).await;
+        assert_eq!(lab.containers().await.len(), 0);
     })
     .await;
 }

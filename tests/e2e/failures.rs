@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use testkit::github::{DEFAULT_TOKEN, Endpoint, JobSpec, JobStatus, SimGithub};
+use testkit::github::{DEFAULT_TOKEN, Endpoint, Fault, JobSpec, JobStatus, SimGithub};
 
 use crate::harness::{Manifest, PATIENCE, condition, github, is, lab};
 
@@ -56,6 +56,51 @@ async fn a_runner_that_crashes_is_tried_ever_more_slowly_until_it_is_mended() {
 }
 
 #[tokio::test]
+async fn a_runner_that_ends_well_without_a_job_is_told_with_what_it_printed() {
+    lab("idle-end", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let broken = json!({"command": ["/bin/sh", "-c", "echo nothing to do"]});
+        let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 1}));
+        lab.apply(&manifest.docker(broken)).await;
+        let set = lab
+            .until("linux", "it is a failure", |set| {
+                set.status.as_ref().is_some_and(|s| !s.recent_failures.is_empty())
+            })
+            .await;
+        let failure = &set.status.as_ref().unwrap().recent_failures[0];
+        assert_eq!((failure.reason.as_str(), failure.exit_code), ("EndedWithoutJob", Some(0)));
+        assert!(failure.message.ends_with("it printed last: nothing to do"), "{}", failure.message);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rate_limit_is_waited_out_before_any_removal_is_asked_for_again() {
+    lab("limited", async |lab| {
+        let limit = Duration::from_secs(20);
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 3}));
+        lab.apply(&manifest).await;
+        lab.until_phases("linux", (0, 3, 0)).await;
+        github.inject(Fault::too_many_requests(Endpoint::RemoveRunner, limit));
+        lab.apply(&manifest.spec(json!({"minRunners": 3, "suspend": true}))).await;
+        let asked = github.wait_until(PATIENCE, |s| s.requests().count(Endpoint::RemoveRunner) > 0).await;
+        asked.unwrap();
+        lab.until_phases("linux", (0, 3, 0)).await;
+        github.clear_faults();
+        lab.until_phases("linux", (0, 0, 0)).await;
+        let removals = github.requests(Endpoint::RemoveRunner);
+        let (refused, done): (Vec<_>, Vec<_>) = removals.iter().partition(|r| r.status == Some(429));
+        assert_eq!((done.len(), refused.len() <= 3), (3, true), "{removals:?}");
+        let waited = done[0].at.duration_since(refused[0].at).unsigned_abs();
+        assert!(waited >= limit, "asked again after {waited:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_runner_that_dies_under_its_job_is_told_and_frees_its_slot() {
     lab("lost", async |lab| {
         lab.secret("github", [("github_token", DEFAULT_TOKEN)]).await;
@@ -74,8 +119,9 @@ async fn a_runner_that_dies_under_its_job_is_told_and_frees_its_slot() {
 
         lab.kill_container(&lab.containers().await[&lost.name]).await;
         let set = lab
-            .until("linux", "the loss is told", |set| {
-                !set.status.as_ref().unwrap().recent_failures.is_empty()
+            .until("linux", "the loss is told, with what was printed last", |set| {
+                let failures = &set.status.as_ref().unwrap().recent_failures;
+                failures.first().is_some_and(|f| f.message.contains("Running job"))
             })
             .await;
         let failure = &set.status.as_ref().unwrap().recent_failures[0];

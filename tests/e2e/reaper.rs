@@ -34,6 +34,8 @@ use crate::support;
 
 /// The age of an orphan, in seconds.
 const TEN_MINUTES: i64 = 600;
+/// A scale set that was not reconciled for so long is looked for, in seconds.
+const TWO_MINUTES: i64 = 120;
 /// Between two of GitHub's lists, in seconds.
 const FIVE_MINUTES: i64 = 300;
 /// A reconcile that failed is tried again after this.
@@ -83,7 +85,7 @@ impl World for Clocked {
 struct Reaper {
     core: Arc<Core>,
     world: Arc<Clocked>,
-    _reconciling: AbortOnDropHandle<()>,
+    reconciling: AbortOnDropHandle<()>,
 }
 
 impl Reaper {
@@ -108,7 +110,7 @@ impl Reaper {
                 }
             }
         });
-        Reaper { core, world: made.unwrap(), _reconciling: AbortOnDropHandle::new(reconciling) }
+        Reaper { core, world: made.unwrap(), reconciling: AbortOnDropHandle::new(reconciling) }
     }
 
     /// Makes a round so many seconds after the beginning.
@@ -203,6 +205,42 @@ async fn an_instance_goes_when_its_scale_set_is_gone_for_ten_minutes_and_no_othe
         assert_eq!(inspection.unwrap().state.unwrap().running, Some(true), "another cluster's");
         let by_force = RemoveContainerOptionsBuilder::new().force(true).build();
         lab.docker.remove_container(&foreign, Some(by_force)).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_scale_set_whose_object_went_unseen_is_forgotten_after_two_looks() {
+    lab("forgotten", async |lab| {
+        let github = github(lab).await;
+        let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 1}));
+        lab.apply(&manifest).await;
+        let as_nobody = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let way = watch::Sender::new((lab.client.clone(), "v1alpha1"));
+        let reaper = Reaper::begin(lab, client_by(way.subscribe()), Some(&lab.namespace));
+        lab.until_phases("linux", (0, 1, 0)).await;
+        // Another set keeps the engine in sight.
+        lab.apply(&Manifest::sample(&github.config_url("acme")).named("other")).await;
+        reaper.core.reconcile(&lab.get("other").await).await.unwrap();
+        reaper.round_at(2 * TWO_MINUTES).await;
+        reaper.round_at(3 * TWO_MINUTES).await;
+        let listening = || github.look(|s| s.scale_set("linux").unwrap().session.is_some());
+        assert!(listening(), "its object is there");
+
+        // As the watch does, the tests' loop hands over no object that is gone.
+        reaper.reconciling.abort();
+        lab.delete_by_force("linux").await;
+        way.send_replace((as_nobody, "v1alpha1"));
+        reaper.round_at(4 * TWO_MINUTES).await;
+        reaper.round_at(5 * TWO_MINUTES).await;
+        way.send_replace((lab.client.clone(), "v1alpha1"));
+        reaper.round_at(6 * TWO_MINUTES).await;
+        assert!(listening(), "one look");
+        reaper.round_at(7 * TWO_MINUTES).await;
+        github.wait_until(PATIENCE, |s| s.scale_set("linux").unwrap().session.is_none()).await.unwrap();
+        assert_eq!(lab.containers().await.len(), 1, "nobody spoke for it a moment ago");
+        reaper.round_at(7 * TWO_MINUTES + TEN_MINUTES).await;
+        assert_left(lab, [], "ten minutes").await;
     })
     .await;
 }

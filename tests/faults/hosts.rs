@@ -1,4 +1,4 @@
-//! A host that refuses every start, beside a good one.
+//! A host that refuses every start, or answers none, beside a good one.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,8 +13,9 @@ use tokio::task::JoinHandle;
 
 use crate::account::{Witness, settle};
 use crate::engine::Engine;
-use crate::harness::{Lab, PATIENCE, github, lab};
+use crate::harness::{Lab, Manifest, PATIENCE, github, lab};
 use crate::load::{Chance, manifest};
+use crate::support::merged;
 
 /// What the bad engine says.
 const WHY: &str = "write /var/lib/docker: no space left on device";
@@ -23,7 +24,7 @@ const GOOD_SLOTS: usize = 2;
 /// The tries of the bad host that are waited for.
 const TRIES: usize = 4;
 
-/// An engine that answers, and makes no container.
+/// An engine that makes no container.
 struct BadEngine {
     endpoint: String,
     asked: Arc<Mutex<Vec<Instant>>>,
@@ -31,14 +32,21 @@ struct BadEngine {
 }
 
 impl BadEngine {
-    fn start(lab: &Lab) -> BadEngine {
+    /// One that says why, or says nothing at all.
+    fn start(lab: &Lab, silent: bool) -> BadEngine {
         let path = lab.folder().join("bad.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let noted = asked.clone();
         let router = Router::new().fallback(move |method: Method, uri: Uri| {
             let noted = noted.clone();
-            async move { answer(&method, uri.path(), &noted).await }
+            async move {
+                let creation = method == Method::POST && uri.path().ends_with("/containers/create");
+                if silent && creation {
+                    std::future::pending::<()>().await;
+                }
+                answer(&method, uri.path(), &noted).await
+            }
         });
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         BadEngine { endpoint: format!("unix://{}", path.display()), asked, task }
@@ -81,7 +89,7 @@ async fn a_host_that_refuses_every_start_is_left_alone_and_said_so() {
     lab("bad-host", async |lab| {
         let github = github(lab).await;
         let (witness, mut chance) = (Witness::of(&github), Chance::of("bad-host"));
-        let bad = BadEngine::start(lab);
+        let bad = BadEngine::start(lab, false);
         let _controller = lab.start();
         let good = Engine::start("good", github.address()).await;
         let hosts = json!({"hosts": [
@@ -123,6 +131,27 @@ async fn a_host_that_refuses_every_start_is_left_alone_and_said_so() {
         assert!(backend.backoff_until.is_some());
         let failed = settle(lab, &github, &witness, &[&good.docker], 0).await;
         assert!(failed.is_empty(), "lost: {failed:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_that_hangs_does_not_hold_up_the_starts_on_another() {
+    lab("hung-host", async |lab| {
+        let github = github(lab).await;
+        let hung = BadEngine::start(lab, true);
+        let _controller = lab.start();
+        // More than may wait for their start at a time.
+        let hosts = json!({"hosts": [{"name": "hung", "endpoint": hung.endpoint, "maxRunners": 20}]});
+        let manifest = Manifest::sample(&github.config_url("acme"));
+        let good = merged(manifest.0["spec"]["backends"][0].clone(), json!({"name": "good"}));
+        let mut manifest = manifest.docker(hosts).spec(json!({"minRunners": 22, "maxRunners": 22}));
+        manifest.0["spec"]["backends"].as_array_mut().unwrap().push(good);
+        let begun = Instant::now();
+        lab.apply(&manifest).await;
+        lab.until_phases("linux", (20, 2, 0)).await;
+        println!("the good host's runners were up after {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(30), "they waited for {:?}", begun.elapsed());
     })
     .await;
 }

@@ -137,6 +137,29 @@ async fn a_runners_name_is_freed_only_from_our_own_stale_runner() {
 }
 
 #[tokio::test]
+async fn nobody_but_github_says_that_a_runner_is_gone() {
+    let github = github().start().await.unwrap();
+    let client = client(&github);
+    let set = scale_set(&client).await;
+    let runner = client.mint_jit(set.id, "fleet-a").await.unwrap();
+    for list in ["{}", r#"{"count": 0, "value": null}"#] {
+        github.inject(Fault::answer(Endpoint::GetRunner, 200, list).times(1));
+        let found = client.find_runner("fleet-a").await;
+        assert!(matches!(found, Err(Error::BadReply(_))), "{list}: {found:?}");
+    }
+    github.inject(Fault::status(Endpoint::RemoveRunner, 404));
+    let removed = client.remove_runner(runner.id).await;
+    assert!(matches!(removed, Err(Error::Transient(_))), "{removed:?}");
+    github.clear_faults();
+    github.inject(Fault::answer(Endpoint::RemoveRunner, 200, "<p>back soon</p>").times(1));
+    let removed = client.remove_runner(runner.id).await;
+    assert!(matches!(removed, Err(Error::BadReply(_))), "{removed:?}");
+    let gone = Fault::exception(Endpoint::RemoveRunner, 404, "AgentNotFoundException");
+    github.inject(gone.times(1));
+    client.remove_runner(runner.id).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_jit_configuration_that_no_backend_can_carry_is_refused() {
     let github = github().start().await.unwrap();
     let client = client(&github);

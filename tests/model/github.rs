@@ -71,6 +71,8 @@ pub struct Registration {
     pub name: String,
     pub set: usize,
     pub state: Presence,
+    /// A list has lacked it. Another would be believed, and rightly.
+    pub unlisted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -336,7 +336,10 @@ impl ScaleSetService for Service {
             }
             let id = i64::try_from(state.number()).expect("few");
             state.note(|| format!("{name} is registered as {id}"));
-            state.github.registrations.insert(id, Registration { id, name, set, state: Presence::Offline });
+            state
+                .github
+                .registrations
+                .insert(id, Registration { id, name, set, state: Presence::Offline, unlisted: false });
             rules::minted(state, life, set);
             Ok(JitRunner { id, configuration: JitConfiguration::new(id.to_string()) })
         })
@@ -346,6 +349,13 @@ impl ScaleSetService for Service {
     async fn find_runner(&self, name: &str) -> Result<Option<RunnerReference>, Error> {
         let name = name.to_owned();
         self.call("find_runner", move |state, _| {
+            let odd = state.github.weather == Weather::Patchy && state.chance(50);
+            let known = state.github.registrations.values_mut().find(|r| r.name == name);
+            if let Some(registration) = known.filter(|r| odd && !r.unlisted) {
+                registration.unlisted = true;
+                state.note(|| format!("GitHub's list lacks {name}"));
+                return Ok(None);
+            }
             let found = state.github.registered(&name);
             Ok(found.map(|r| RunnerReference {
                 id: r.id,

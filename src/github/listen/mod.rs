@@ -28,8 +28,6 @@ use crate::runner::{JobEvent, Statistics};
 use pace::{Pace, jitter};
 use reading::Reading;
 
-/// A rate limit is waited out, but never for longer than this without another look.
-const LONGEST_RATE_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How many tries a conflict with our own session gets before it counts as foreign.
 const OWN_CONFLICTS: u32 = 5;
 /// A poll that fails this often in a row ends the session; a new one is opened in its place.
@@ -321,8 +319,8 @@ impl Listener {
                 let wait = self.conflict_wait(owner.as_deref());
                 (ListenState::Conflict { owner, since }, wait)
             }
-            Error::RateLimited { retry_after } => {
-                let wait = jitter(retry_after.clamp(self.pace.first_wait, LONGEST_RATE_LIMIT), 0.1);
+            Error::RateLimited { .. } => {
+                let wait = jitter(error.retry_after().max(self.pace.first_wait), 0.1);
                 (ListenState::RateLimited { until: now + wait }, wait)
             }
             error => (ListenState::Unreachable { message: error.to_string(), since }, self.failed()),

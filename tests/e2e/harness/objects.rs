@@ -80,6 +80,14 @@ impl Lab {
         self.sets().delete(name, &DeleteParams::default()).await.unwrap();
     }
 
+    /// Deletes a scale set although the controller keeps it, as a person does who strips its finalizer.
+    pub async fn delete_by_force(&self, name: &str) {
+        self.delete(name).await;
+        let stripped = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        self.sets().patch(name, &PatchParams::default(), &stripped).await.unwrap();
+        self.until_gone(name, PATIENCE).await;
+    }
+
     /// A scale set as it is now.
     pub async fn get(&self, name: &str) -> RunnerScaleSet {
         self.sets().get(name).await.unwrap()
