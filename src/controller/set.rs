@@ -242,7 +242,8 @@ impl State {
         before != hashes(&self.backends)
     }
 
-    /// The backend of that name, or any one that has the host: a runner may have been started under another name.
+    /// The backend of that name; else the first. A runner whose backend the spec names no more, and which no backend has
+    /// shown since, has no instance to remove, but perhaps a registration.
     pub fn backend(&self, name: &str) -> Option<Arc<dyn Backend>> {
         let found = self.backends.iter().find(|b| b.backend.name() == name);
         found.or(self.backends.first()).map(|b| b.backend.clone())

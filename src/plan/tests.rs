@@ -220,6 +220,29 @@ fn a_job_that_only_a_status_remembers_is_not_taken_off_the_demand() {
     assert_eq!(world.ledger.failures().recent().count(), 0, "no job was lost");
 }
 
+/// As when `hosts[].name` or `backends[].name` is edited, or a host is moved to another backend.
+#[test]
+fn a_runner_is_removed_where_its_backend_shows_it() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.assigned(0);
+    world.step();
+    world.up();
+    let instances = vec![Instance {
+        id: "id-linux-001".to_owned(),
+        runner: "linux-001".to_owned(),
+        scale_set_uid: "uid".to_owned(),
+        backend: "shelf".to_owned(),
+        host: "shelf-1".to_owned(),
+        template_hash: TEMPLATE.to_owned(),
+        created_at: at(0),
+        state: InstanceState::Running,
+    }];
+    let (backend, host) = ("shelf".to_owned(), "shelf-1".to_owned());
+    world.ledger.observe(&[Observation { backend, host, listed_at: Some(at(1)), instances }], at(1));
+    let runner = world.ledger.runner("linux-001").unwrap();
+    assert_eq!((runner.backend.as_str(), runner.host.as_str()), ("shelf", "shelf-1"));
+}
+
 #[test]
 fn wanted_is_the_smaller_of_max_and_min_plus_assigned() {
     for (min, max, assigned, wanted) in
