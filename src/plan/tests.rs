@@ -491,6 +491,39 @@ fn a_changed_template_is_rolled_out_at_the_ceiling_too() {
 }
 
 #[test]
+fn removals_under_way_are_part_of_the_budget() {
+    for (budget, slots, most) in [
+        (serde_json::json!(1), 16, 1),
+        (serde_json::json!(2), 16, 2),
+        (serde_json::json!("25%"), 16, 1),
+        (serde_json::json!("50%"), 0, 2),
+        (serde_json::json!(1), 0, 1),
+        (serde_json::json!(2), 0, 2),
+    ] {
+        let max = if slots == 0 { 10 } else { 4 };
+        let spec = serde_json::json!({"maxUnavailable": budget});
+        let mut world =
+            World::new(serde_json::json!({"minRunners": 4, "maxRunners": max, "disruption": spec}));
+        world.assigned(0);
+        world.step();
+        world.up();
+        world.backends[0].hosts[0].free_slots = slots;
+        world.backends[0].template_hash = "t2".into();
+        let going = |world: &World| world.names(|r| r.operation == Some(Operation::Removing)).len();
+        for wake in 0..4 {
+            world.now += 1;
+            world.step();
+            assert_eq!(going(&world), most, "maxUnavailable {budget}, {slots} slots, wake {wake}");
+        }
+        let gone = world.names(|r| r.operation == Some(Operation::Removing))[0].clone();
+        world.ledger.retire(&gone, at(world.now));
+        world.backend_host("rack", "rack-1").free_slots += 1;
+        assert_eq!(starts(&world.step()), 1, "its place is taken");
+        assert_eq!(going(&world), most - 1, "and is waited for");
+    }
+}
+
+#[test]
 fn backends_are_filled_in_order_and_hosts_evenly() {
     let mut world = World::new(serde_json::json!({"maxRunners": 20}));
     world.backends = vec![backend("rack", &[("a", 2), ("b", 3)]), backend("cloud", &[("c", 100)])];
