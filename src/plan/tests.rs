@@ -328,6 +328,29 @@ fn a_clean_exit_without_a_job_is_a_failure_once_no_message_explains_it() {
     assert_eq!(world.ledger.failures().recent().next().map(|f| f.reason), Some("EndedWithoutJob"));
 }
 
+/// As Docker shows what a power cut (255), a crash (139, 134) or it does not know what (none) ended.
+#[test]
+fn a_busy_runner_that_does_not_end_cleanly_has_lost_its_job() {
+    for code in [Some(255), Some(139), Some(134), Some(1), Some(7), Some(137), None] {
+        let mut world = World::at_work(serde_json::json!({}));
+        let exit = Exit { code, out_of_memory: false, at: at(0) };
+        world.show("linux-001", InstanceState::Exited(exit));
+        let reason = |world: &World| world.ledger.failures().recent().next().map(|f| f.reason);
+        assert_eq!(reason(&world), Some("JobLost"), "{code:?}");
+        for second in [11, 600] {
+            world.now = second;
+            world.ledger.observe(&[], at(world.now));
+            assert_eq!(
+                starts(&world.step()),
+                0,
+                "{code:?}: GitHub counts the job, and no runner can have it"
+            );
+        }
+        let rejected = world.ledger.failures().rejected_template();
+        assert_eq!(rejected.is_some(), code == Some(7), "the runner's version is refused");
+    }
+}
+
 #[test]
 fn a_spare_that_is_killed_is_replaced_at_once() {
     let mut world = World::new(serde_json::json!({"minRunners": 2}));

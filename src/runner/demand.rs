@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::failure::{Failure, Failures};
-use super::{Runner, Statistics};
+use super::{Exit, Runner, Statistics};
 
 /// GitHub gives up on a runner after about 10 minutes of silence; until then it counts the dead runner's job as
 /// running, and no other runner can have it.
@@ -71,11 +71,11 @@ impl Demand {
         }
     }
 
-    /// A runner that was not killed reported its job's end before its own: GitHub's counts lag behind for a moment only,
+    /// A runner that ended cleanly reported its job's end before its own: GitHub's counts lag behind for a moment only,
     /// and an earlier controller may have heard of it already.
     pub(super) fn ended_with_job(&mut self, runner: &Runner, now: Timestamp) {
         let Some(job) = &runner.job else { return };
-        let dead = runner.exit.as_ref().is_none_or(|exit| exit.out_of_memory || exit.killed());
+        let dead = !runner.exit.as_ref().is_some_and(Exit::clean);
         self.ended.insert(job.id.clone(), now + if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE });
     }
 

@@ -229,7 +229,8 @@ impl Failures {
             };
             self.rows.entry(blame).or_default().add(&failure);
         }
-        if failure.reason == reason::RUNNER_VERSION_REJECTED {
+        // Whether or not it had a job when it was refused.
+        if failure.exit_code == Some(VERSION_REJECTED) {
             self.rejected_template = Some(failure.template_hash.clone());
         }
         self.noted += 1;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::demand::Demand;
 use super::failure::{Failure, Failures};
 use super::recent::Recent;
-use super::{Instance, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics};
+use super::{Exit, Instance, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics};
 use crate::api::condition::reason;
 
 /// How long a runner that is gone is remembered, so that nothing is asked about it twice.
@@ -199,7 +199,7 @@ impl Ledger {
             runner.enter(Phase::Done, now);
             if runner.job_completed_at.is_none() {
                 self.demand.ended_with_job(runner, now);
-                if exit.as_ref().is_none_or(|e| e.out_of_memory || e.killed()) {
+                if !exit.as_ref().is_some_and(Exit::clean) {
                     self.failures.note(Failure::job_lost(runner, now));
                 }
             } else {
