@@ -316,16 +316,65 @@ fn a_job_over_before_it_was_heard_of_is_no_failure() {
     assert_eq!((starts(&world.step()), world.ledger.failures().noted()), (0, 0));
 }
 
+/// The reason of the last failure.
+fn last_failure(world: &World) -> Option<&'static str> {
+    world.ledger.failures().recent().next().map(|f| f.reason)
+}
+
 #[test]
 fn a_clean_exit_without_a_job_is_a_failure_once_no_message_explains_it() {
-    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    // When GitHub is heard of, and when messages are given up then.
+    for (answers, settled) in [(&[5, 12, 15][..], 22), (&[290], 300), (&[], 300)] {
+        let mut world = World::new(serde_json::json!({"minRunners": 1}));
+        world.assigned(1);
+        world.step();
+        world.up();
+        world.exits("linux-001", 0);
+        for second in 1..=settled {
+            assert_eq!(last_failure(&world), None, "second {second}, heard of at {answers:?}");
+            world.now = second;
+            if answers.contains(&second) {
+                world.ledger.answered(at(second));
+            }
+            world.ledger.observe(&[], at(second));
+        }
+        assert_eq!(last_failure(&world), Some("EndedWithoutJob"));
+    }
+}
+
+#[test]
+fn a_clean_exit_that_left_its_registration_behind_is_a_failure_at_once() {
+    let mut world = World::new(serde_json::json!({}));
     world.assigned(1);
     world.step();
     world.up();
+    world.ledger.was_registered("linux-001", at(0));
+    assert_eq!(last_failure(&world), None, "it has not ended");
     world.exits("linux-001", 0);
-    world.now = 11;
-    world.ledger.observe(&[], at(world.now));
-    assert_eq!(world.ledger.failures().recent().next().map(|f| f.reason), Some("EndedWithoutJob"));
+    world.ledger.was_registered("linux-001", at(10));
+    assert_eq!(last_failure(&world), Some("EndedWithoutJob"));
+}
+
+#[test]
+fn a_job_that_is_heard_of_after_its_runner_is_gone_ends_the_row_of_failures() {
+    for started in [true, false] {
+        let mut world = World::new(serde_json::json!({"minRunners": 1}));
+        world.assigned(0);
+        world.step();
+        world.up();
+        world.exits("linux-001", 0);
+        world.step();
+        assert!(world.ledger.runner("linux-001").is_none(), "it is collected");
+        world.now = 300;
+        world.ledger.observe(&[], at(world.now));
+        assert!(world.ledger.failures().on_host("rack", "rack-1").is_some());
+        if started {
+            world.busy("linux-001", "job");
+        } else {
+            world.completed("linux-001", "job");
+        }
+        assert_eq!(world.ledger.failures().on_host("rack", "rack-1"), None);
+    }
 }
 
 /// As Docker shows what a power cut (255), a crash (139, 134) or it does not know what (none) ended.
@@ -335,8 +384,7 @@ fn a_busy_runner_that_does_not_end_cleanly_has_lost_its_job() {
         let mut world = World::at_work(serde_json::json!({}));
         let exit = Exit { code, out_of_memory: false, at: at(0) };
         world.show("linux-001", InstanceState::Exited(exit));
-        let reason = |world: &World| world.ledger.failures().recent().next().map(|f| f.reason);
-        assert_eq!(reason(&world), Some("JobLost"), "{code:?}");
+        assert_eq!(last_failure(&world), Some("JobLost"), "{code:?}");
         for second in [11, 600] {
             world.now = second;
             world.ledger.observe(&[], at(world.now));
@@ -759,7 +807,7 @@ fn a_runner_that_two_listings_do_not_show_is_gone_and_frees_its_slot() {
     assert_eq!(list(&mut world, Some(10)), 0, "one look is not enough");
     assert_eq!(list(&mut world, Some(10)), 0, "the same look again is no second one");
     assert_eq!(list(&mut world, Some(40)), 1);
-    assert_eq!(world.ledger.failures().recent().next().map(|f| f.reason), Some("Vanished"));
+    assert_eq!(last_failure(&world), Some("Vanished"));
     let plan = world.step();
     assert!(
         plan.actions.contains(&Action::Collect { runner: "linux-001".into() }),

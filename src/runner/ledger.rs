@@ -66,7 +66,15 @@ pub struct Ledger {
     demand: Demand,
     failures: Failures,
     heard: Recent<Heard>,
-    retired: HashMap<String, Timestamp>,
+    retired: HashMap<String, Retired>,
+}
+
+/// A runner that is gone.
+#[derive(Debug)]
+struct Retired {
+    at: Timestamp,
+    backend: String,
+    host: String,
 }
 
 impl Ledger {
@@ -135,9 +143,9 @@ impl Ledger {
     }
 
     fn observe_instance(&mut self, instance: &Instance, listed_at: Option<Timestamp>, now: Timestamp) {
-        if let Some(retired_at) = self.retired.get(&instance.runner) {
+        if let Some(retired) = self.retired.get(&instance.runner) {
             // An engine may show for a moment what was just removed.
-            if listed_at.is_none_or(|at| at < *retired_at + RETIRED_SETTLES) {
+            if listed_at.is_none_or(|at| at < retired.at + RETIRED_SETTLES) {
                 return;
             }
             self.retired.remove(&instance.runner);
@@ -230,6 +238,11 @@ impl Ledger {
         self.demand.count(statistics, contradicted, now);
     }
 
+    /// GitHub answered a poll or opened a session: what is queued there comes now. Answers whether someone waits for it.
+    pub fn answered(&mut self, now: Timestamp) -> bool {
+        self.demand.answered(now)
+    }
+
     /// Takes over what happened to a job. Answers whether it was news.
     pub fn hear(&mut self, event: &JobEvent, now: Timestamp) -> bool {
         match event {
@@ -253,6 +266,7 @@ impl Ledger {
 
     fn job_started(&mut self, job: &Job, runner_name: &str, runner_id: i64, now: Timestamp) {
         self.demand.started(runner_name, &job.id, now);
+        self.came_to_a_job(runner_name);
         let over = self.heard.contains(&(job.id.clone(), runner_name.to_owned(), true));
         let Some(runner) = self.runners.get_mut(runner_name) else {
             return;
@@ -260,7 +274,6 @@ impl Ledger {
         if runner_id > 0 && runner.registration == Registration::Unknown {
             runner.registration = Registration::Present(runner_id);
         }
-        self.failures.succeeded(&runner.backend, &runner.host);
         runner.job = Some(job.clone());
         if runner.enter(Phase::Busy, now) && over {
             runner.job_completed_at = Some(now);
@@ -269,6 +282,9 @@ impl Ledger {
 
     fn job_completed(&mut self, job: &Job, runner_name: &str, now: Timestamp) {
         self.demand.completed(runner_name, &job.id);
+        if !self.heard.contains(&(job.id.clone(), runner_name.to_owned(), false)) {
+            self.came_to_a_job(runner_name);
+        }
         let Some(runner) = self.runners.get_mut(runner_name) else {
             return;
         };
@@ -276,6 +292,15 @@ impl Ledger {
             runner.job.get_or_insert_with(|| job.clone());
             runner.enter(Phase::Busy, now);
             runner.job_completed_at.get_or_insert(now);
+        }
+    }
+
+    /// Its host can start runners, even if it is heard of only now that the runner is gone.
+    fn came_to_a_job(&mut self, name: &str) {
+        let there = self.runners.get(name).map(|r| (&r.backend, &r.host));
+        if let Some((backend, host)) = there.or_else(|| self.retired.get(name).map(|r| (&r.backend, &r.host)))
+        {
+            self.failures.succeeded(backend, host);
         }
     }
 
@@ -371,6 +396,11 @@ impl Ledger {
         }
     }
 
+    /// GitHub still had the registration of it, which goes with a runner's job: if it has ended, it never had one.
+    pub fn was_registered(&mut self, name: &str, now: Timestamp) {
+        self.demand.had_no_job(name, now, &mut self.failures);
+    }
+
     /// GitHub answered that a job runs on it: it is busy, whatever else was believed. If GitHub has also said that the job
     /// is over it counts it no more, and neither do we; it is asked about again after a while.
     pub fn found_busy(&mut self, name: &str, now: Timestamp) {
@@ -392,8 +422,9 @@ impl Ledger {
 
     /// Nothing of it is left: no instance, no registration.
     pub fn retire(&mut self, name: &str, now: Timestamp) {
-        self.runners.remove(name);
-        self.retired.insert(name.to_owned(), now);
+        if let Some(Runner { name, backend, host, .. }) = self.runners.remove(name) {
+            self.retired.insert(name, Retired { at: now, backend, host });
+        }
     }
 
     /// Marks the runners for which there is no demand, and unmarks all others.
@@ -408,7 +439,7 @@ impl Ledger {
     }
 
     fn forget_retired(&mut self, now: Timestamp) {
-        self.retired.retain(|_, at| *at + RETIRED_FOR > now);
+        self.retired.retain(|_, retired| retired.at + RETIRED_FOR > now);
     }
 }
 
