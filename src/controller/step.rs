@@ -183,7 +183,7 @@ fn measure(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, starts: usi
     } else {
         state.wanting_since = None;
     }
-    let retry_at = state.ledger.failures().at_github().and_then(|row| row.retry_at).unwrap_or(now);
+    let retry_at = state.ledger.failures().at_github(now).and_then(|row| row.retry_at).unwrap_or(now);
     metrics.backoff(&set.namespace, &set.name, elapsed(now, retry_at));
     metrics.host_slots(ctx.world.slots());
 }

@@ -367,13 +367,13 @@ fn a_job_that_is_heard_of_after_its_runner_is_gone_ends_the_row_of_failures() {
         assert!(world.ledger.runner("linux-001").is_none(), "it is collected");
         world.now = 300;
         world.ledger.observe(&[], at(world.now));
-        assert!(world.ledger.failures().on_host("rack", "rack-1").is_some());
+        assert!(world.ledger.failures().on_host("rack", "rack-1", at(world.now)).is_some());
         if started {
             world.busy("linux-001", "job");
         } else {
             world.completed("linux-001", "job");
         }
-        assert_eq!(world.ledger.failures().on_host("rack", "rack-1"), None);
+        assert_eq!(world.ledger.failures().on_host("rack", "rack-1", at(world.now)), None);
     }
 }
 
@@ -678,6 +678,24 @@ fn a_host_that_refuses_every_start_is_set_aside_and_the_others_take_the_demand_a
         assert!(second < 1 || world.plan().verdict.met == Some(true), "the good host has it all");
     }
     assert!(tries <= 3, "{tries} tries on the bad host while the good one has room");
+}
+
+#[test]
+fn a_host_that_failed_once_is_as_good_as_others_after_half_an_hour() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 20}));
+    world.backends = vec![backend("rack", &[("a", 10), ("b", 5)])];
+    world.assigned(1);
+    world.step();
+    world.ledger.start_failed("linux-001", "EngineError", "no", at(0));
+    let next = |world: &World| match &world.plan().actions[..] {
+        [.., Action::Start { host, .. }] => host.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(next(&world), "b");
+    world.now = 1801;
+    assert_eq!(next(&world), "a");
+    let plan = world.step();
+    assert_eq!((starts(&plan), plan.verdict.met), (1, Some(true)), "a start of now fails for no old reason");
 }
 
 #[test]

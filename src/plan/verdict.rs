@@ -68,7 +68,7 @@ fn why(
             "GitHub refuses this version of the runner; no runner is started until the spec changes";
         return (reason::RUNNER_VERSION_REJECTED, message.to_owned());
     }
-    if let Some(row) = input.ledger.failures().at_github() {
+    if let Some(row) = input.ledger.failures().at_github(input.now) {
         return (reason::START_FAILURES, row.describe(input.now));
     }
     if failing {
@@ -87,17 +87,20 @@ fn why(
 fn failing(input: &Input<'_>) -> bool {
     let failures = input.ledger.failures();
     let hosts = || input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b, h)));
-    failures.at_github().is_some()
-        || (hosts().any(|(b, h)| failures.on_host(&b.name, &h.name).is_some())
+    failures.at_github(input.now).is_some()
+        || (hosts().any(|(b, h)| failures.on_host(&b.name, &h.name, input.now).is_some())
             && hosts().all(|(b, h)| {
-                h.availability != Availability::Ready || failures.on_host(&b.name, &h.name).is_some()
+                h.availability != Availability::Ready
+                    || failures.on_host(&b.name, &h.name, input.now).is_some()
             }))
 }
 
 fn start_failures(input: &Input<'_>) -> (&'static str, String) {
     let failures = input.ledger.failures();
     let row = |(backend, host): (&str, &str)| {
-        failures.on_host(backend, host).map(|row| format!("{backend}/{host}: {}", row.describe(input.now)))
+        failures
+            .on_host(backend, host, input.now)
+            .map(|row| format!("{backend}/{host}: {}", row.describe(input.now)))
     };
     let hosts =
         input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b.name.as_str(), h.name.as_str())));
