@@ -17,7 +17,8 @@ use super::context::Context;
 use super::inputs::{BackendInput, Inputs};
 use super::registrar::{Registration, Target};
 use super::writer::Writer;
-use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
+use crate::api::condition::{self, reason};
+use crate::api::{self, RunnerScaleSet, RunnerScaleSetStatus};
 use crate::backend::Backend;
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{self, BackendView, Invalid, Policy};
@@ -102,6 +103,10 @@ pub(super) struct State {
     pub abandoned: usize,
     /// Failures that were reported already.
     pub failures_reported: u64,
+    /// Those that status showed before this process.
+    pub failures_before: Vec<api::status::Failure>,
+    /// The generation whose runner GitHub refused as too old, as status told before this process.
+    pub rejected_before: Option<i64>,
     /// The conditions as last shown, for their times.
     pub conditions: Vec<Condition>,
 }
@@ -165,6 +170,9 @@ impl State {
     fn restored(status: RunnerScaleSetStatus, now: Timestamp) -> State {
         let mut ledger = Ledger::new();
         ledger.restore(status.runners.into_iter().map(remembered), now);
+        let rejected = |c: &&Condition| {
+            c.type_ == condition::STALLED && c.status == "True" && c.reason == reason::RUNNER_VERSION_REJECTED
+        };
         State {
             object_generation: None,
             generation: None,
@@ -185,6 +193,8 @@ impl State {
             wanting_since: None,
             abandoned: 0,
             failures_reported: 0,
+            failures_before: status.recent_failures,
+            rejected_before: status.conditions.iter().find(rejected).and_then(|c| c.observed_generation),
             conditions: status.conditions,
         }
     }
@@ -207,6 +217,11 @@ impl State {
         if changed {
             self.ledger.failures_mut().forgive();
         }
+        if self.rejected_before.take().is_some_and(|rejected| self.object_generation == Some(rejected))
+            && let Some(first) = self.backends.first()
+        {
+            self.ledger.failures_mut().reject(first.backend.template_hash());
+        }
         if self.drain_until.is_some() {
             return Ok(());
         }
@@ -219,7 +234,8 @@ impl State {
         Ok(())
     }
 
-    /// Makes the backends, keeping those that are as they were; answers whether a template changed.
+    /// Makes the backends, keeping those that are as they were; answers whether a template changed. The
+    /// first time there is nothing that could have changed.
     pub fn place(&mut self, inputs: Vec<BackendInput>, set: &Set, ctx: &Context) -> bool {
         let hashes = |backends: &[Placed]| -> Vec<String> {
             backends.iter().map(|b| b.backend.template_hash().to_owned()).collect()
@@ -239,7 +255,7 @@ impl State {
             Placed { backend, input, siblings: siblings.clone() }
         };
         self.backends = inputs.into_iter().map(make).collect();
-        before != hashes(&self.backends)
+        !before.is_empty() && before != hashes(&self.backends)
     }
 
     /// The backend of that name; else the first. A runner whose backend the spec names no more, and which no backend has

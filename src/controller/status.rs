@@ -7,7 +7,8 @@ use super::set::{Placed, State};
 use crate::api::BackendType;
 use crate::api::RunnerScaleSetStatus;
 use crate::api::status::{
-    BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, RunnerStatus, Session,
+    BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, MAX_RECENT_FAILURES, RunnerStatus,
+    Session,
 };
 use crate::plan::{BackendView, Plan};
 use crate::runner::{self, Availability, HostState, Phase, Runner};
@@ -67,7 +68,7 @@ pub(super) fn status(
             .collect(),
         runners,
         runners_omitted: count(omitted),
-        recent_failures: state.ledger.failures().recent().map(failure).collect(),
+        recent_failures: recent_failures(state),
         conditions,
     };
     state.conditions.clone_from(&status.conditions);
@@ -131,6 +132,11 @@ fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus 
         backoff_until: view.hosts.iter().filter_map(until).max_by_key(|t| t.0),
         hosts: view.hosts.iter().map(host).collect(),
     }
+}
+
+fn recent_failures(state: &State) -> Vec<Failure> {
+    let failures = state.ledger.failures().recent().map(failure);
+    failures.chain(state.failures_before.iter().cloned()).take(MAX_RECENT_FAILURES).collect()
 }
 
 fn failure(failure: &runner::Failure) -> Failure {

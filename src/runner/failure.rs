@@ -252,6 +252,11 @@ impl Failures {
         self.rejected_template = None;
     }
 
+    /// GitHub refused a runner of that template as too old.
+    pub fn reject(&mut self, template_hash: &str) {
+        self.rejected_template = Some(template_hash.to_owned());
+    }
+
     /// A runner on that host came to a job.
     pub(super) fn succeeded(&mut self, backend: &str, host: &str) {
         for blame in [Blame::Host(backend.to_owned(), host.to_owned()), Blame::GitHub] {
@@ -271,7 +276,7 @@ impl Failures {
         }
         // Whether or not it had a job when it was refused.
         if failure.exit_code == Some(VERSION_REJECTED) {
-            self.rejected_template = Some(failure.template_hash.clone());
+            self.reject(&failure.template_hash);
         }
         self.noted += 1;
         self.recent.push_front(failure);
