@@ -718,6 +718,25 @@ fn demand_that_idle_runners_leave_alone_is_flagged_and_not_chased() {
     assert_eq!(world.step().verdict.met, Some(true));
 }
 
+/// An earlier controller acknowledged the message that it started, and did not write it down.
+#[test]
+fn a_job_that_runs_on_a_runner_that_is_taken_for_idle_is_no_phantom() {
+    let mut world = World::new(serde_json::json!({}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    let counted =
+        |running| Statistics { assigned: 1, running, registered_runners: 1, ..Statistics::default() };
+    for (running, reason) in [(1, "AsExpected"), (0, "PhantomDemand")] {
+        world.ledger.count(counted(running), at(world.now));
+        for minute in 0..7 {
+            world.now += minute * 60;
+            world.ledger.observe(&[], at(world.now));
+        }
+        assert_eq!(world.step().verdict.reason, reason, "{running} run");
+    }
+}
+
 #[test]
 fn a_drop_in_demand_touches_no_runner_that_is_starting() {
     let mut world = World::new(serde_json::json!({"maxRunners": 10}));

@@ -81,8 +81,9 @@ impl Demand {
         messages.chain(self.ended.values().copied()).chain(untaken).min()
     }
 
-    /// Notes whether idle runners leave assigned jobs alone.
+    /// Notes whether idle runners leave assigned jobs alone. Of what runs, an earlier controller may have heard.
     pub(super) fn compare(&mut self, idle: u32, busy: u32, now: Timestamp) {
+        let busy = self.latest.map_or(busy, |(latest, _)| busy.max(latest.running));
         if idle > 0 && self.assigned().is_some_and(|assigned| assigned > busy) {
             self.untaken_since.get_or_insert(now);
         } else {
