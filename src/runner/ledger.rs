@@ -18,8 +18,8 @@ const RETIRED_FOR: Duration = Duration::from_secs(3600);
 const RETIRED_SETTLES: Duration = Duration::from_secs(10);
 /// A runner is connected to GitHub, and counted there, at the latest so long after its instance came up.
 const CONNECTED_AFTER: Duration = Duration::from_secs(60);
-/// How much of what was heard of jobs is remembered, to tell repeats.
-const EVENTS_REMEMBERED: usize = 20_000;
+/// How much of what was heard of jobs is remembered, to tell repeats: what comes again is of the last few messages.
+const EVENTS_REMEMBERED: usize = 2_000;
 /// After GitHub answered that a job still runs, the removal is not tried again before this: it is costly for the service.
 const BUSY_RETRY: Duration = Duration::from_secs(30);
 
