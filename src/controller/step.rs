@@ -156,6 +156,14 @@ fn report(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, work: &[Work
     if verdict.met == Some(false) && state.tell(verdict.reason, now) {
         ctx.events.warning(&set.reference, verdict.reason, "Scale", verdict.message.clone());
     }
+    let refused = plan.refused.clone().map(|message| (reason::BACKEND_REFUSED, message));
+    // A pull is under way, as is to be expected.
+    let short = plan.short.clone().filter(|(reason, _)| *reason != reason::IMAGE_PULLING);
+    if let Some((reason, message)) = refused.or(short)
+        && state.tell(reason, now)
+    {
+        ctx.events.warning(&set.reference, reason, "Scale", message);
+    }
     for failure in state.unreported_failures() {
         let reason = if failure.exit_code.is_some() { "RunnerFailed" } else { "StartFailed" };
         tracing::warn!(

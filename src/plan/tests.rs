@@ -291,6 +291,19 @@ fn a_job_takes_a_spare_and_a_spare_replaces_it() {
 }
 
 #[test]
+fn the_last_thousand_jobs_are_remembered_and_no_more() {
+    let mut world = World::new(serde_json::json!({}));
+    let mut news = |job: i32| {
+        let job = world.job(&job.to_string());
+        let started = JobEvent::Started { job, runner_name: "linux-001".to_owned(), runner_id: 1 };
+        world.ledger.hear(&started, at(0))
+    };
+    assert!((0..2_001).all(&mut news));
+    assert!(!(1_000..2_001).any(&mut news), "repeats");
+    assert!(news(0), "forgotten");
+}
+
+#[test]
 fn an_exit_that_comes_before_its_message_starts_no_spare() {
     let mut world = World::at_work(serde_json::json!({}));
     world.exits("linux-001", 0);
@@ -636,6 +649,49 @@ fn each_refusal_has_its_reason() {
         let verdict = world.step().verdict;
         assert_eq!((verdict.met, verdict.reason), (Some(false), reason), "{}", verdict.message);
     }
+}
+
+/// Nobody's job waits, and still it is to be said.
+#[test]
+fn spares_that_cannot_be_started_have_a_reason() {
+    type Change = fn(&mut World);
+    let lacks = |reason| Availability::BackOff { until: at(60), reason };
+    let cases: [(Change, Option<&str>); 6] = [
+        (|w| w.backends[0].hosts[0].availability = Availability::Refused, Some("BackendRefused")),
+        (|w| w.backends[0].hosts[0].availability = Availability::Preparing, Some("ImagePulling")),
+        (|w| w.backends[0].hosts[0].free_slots = 0, Some("NoCapacity")),
+        (|w| w.policy.suspend = true, None),
+        (|w| w.intake = Intake::Closed("AuthRejected", "no".into()), None),
+        (|_| {}, None),
+    ];
+    for (change, reason) in cases {
+        let mut world = World::new(serde_json::json!({"minRunners": 5}));
+        world.assigned(0);
+        change(&mut world);
+        let plan = world.step();
+        assert_eq!(plan.short.as_ref().map(|(reason, _)| *reason), reason, "{:?}", plan.short);
+        assert_eq!(plan.refused.is_some(), reason == Some("BackendRefused"));
+    }
+    let mut world = World::new(serde_json::json!({"minRunners": 5}));
+    world.assigned(0);
+    world.backends[0].hosts[0].availability = lacks("ImagePullFailed");
+    world.backends[0].hosts[0].message = "no such image".to_owned();
+    let message = "5 of minRunners 5 are missing: rack/rack-1: no such image".to_owned();
+    assert_eq!(world.step().short, Some(("ImagePullFailed", message)));
+    world.backends.push(backend("cloud", &[("c", 1)]));
+    world.backends[0].hosts[0].availability = Availability::Refused;
+    assert_eq!(world.step().refused, None, "one can be used");
+}
+
+#[test]
+fn spares_whose_place_a_job_has_are_not_short() {
+    let mut world = World::at_work(serde_json::json!({"minRunners": 2}));
+    world.backends[0].hosts[0].free_slots = 0;
+    world.up();
+    world.busy("linux-002", "another");
+    world.assigned(2);
+    world.completed("linux-002", "another");
+    assert_eq!(world.step().short, None, "it does not move with load");
 }
 
 #[test]
