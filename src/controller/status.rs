@@ -117,8 +117,11 @@ fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus 
         Availability::BackOff { until, .. } => Some(whole_seconds(until)),
         _ => None,
     };
-    let messages: Vec<&str> =
-        view.hosts.iter().map(|h| h.message.as_str()).filter(|m| !m.is_empty()).collect();
+    let current = on(None);
+    let ceiling = view.max_runners.filter(|max| current >= count(*max as usize));
+    let ceiling = ceiling.map(|max| format!("its maxRunners of {max} is reached"));
+    let hosts = view.hosts.iter().map(|h| h.message.clone()).filter(|m| !m.is_empty());
+    let messages: Vec<String> = ceiling.into_iter().chain(hosts).collect();
     BackendStatus {
         name: view.name.clone(),
         kind: match placed.backend.kind() {
@@ -126,7 +129,7 @@ fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus 
             "ecs" => BackendType::Ecs,
             _ => BackendType::Docker,
         },
-        current_runners: on(None),
+        current_runners: current,
         warm: None,
         message: messages.join("; "),
         backoff_until: view.hosts.iter().filter_map(until).max_by_key(|t| t.0),

@@ -651,6 +651,22 @@ fn each_refusal_has_its_reason() {
     }
 }
 
+#[test]
+fn a_backend_at_its_ceiling_is_named() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 10}));
+    world.backends = vec![backend("rack", &[("a", 20)]), backend("cloud", &[("c", 1)])];
+    world.backends[0].max_runners = Some(2);
+    world.assigned(4);
+    let said = "1 of 4 assigned jobs wait: maxRunners of backend rack is 2; no other host has a free slot";
+    assert_eq!(world.plan().verdict.message, said, "counting what begins now");
+    world.step();
+    let verdict = world.plan().verdict;
+    assert_eq!((verdict.reason, verdict.message.as_str()), ("NoCapacity", said));
+    world.backends[1].max_runners = Some(1);
+    let said = "1 of 4 assigned jobs wait: maxRunners of backend rack is 2; maxRunners of backend cloud is 1";
+    assert_eq!(world.plan().verdict.message, said);
+}
+
 /// Nobody's job waits, and still it is to be said.
 #[test]
 fn spares_that_cannot_be_started_have_a_reason() {

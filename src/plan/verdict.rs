@@ -1,7 +1,7 @@
 //! Whether each assigned job has a runner, or why one waits.
 
-use super::placement::{Placement, version_rejected};
-use super::{Bounds, Counts, Input, Intake};
+use super::placement::{Placement, ceiling, version_rejected};
+use super::{Action, Bounds, Counts, Input, Intake};
 use crate::api::condition::reason;
 use crate::runner::{Availability, HostState};
 
@@ -102,7 +102,24 @@ fn why(input: &Input<'_>, bounds: &Bounds, counts: &Counts, placement: &Placemen
     if let Some(answer) = hosts(input) {
         return answer;
     }
-    (reason::NO_CAPACITY, "no host has a free slot".to_owned())
+    (reason::NO_CAPACITY, full(input, placement))
+}
+
+/// Which backends are at their own ceiling, where any is; else it is the hosts that have no place.
+fn full(input: &Input<'_>, placement: &Placement) -> String {
+    let at_ceiling = input.backends.iter().filter_map(|backend| {
+        let begun = |a: &&Action| matches!(a, Action::Start { backend: name, .. } if *name == backend.name);
+        let left = ceiling(backend, input.ledger) as usize;
+        let max = backend.max_runners.filter(|_| placement.actions.iter().filter(begun).count() >= left)?;
+        Some(format!("maxRunners of backend {} is {max}", backend.name))
+    });
+    let mut said: Vec<String> = at_ceiling.collect();
+    if said.is_empty() {
+        said.push("no host has a free slot".to_owned());
+    } else if said.len() < input.backends.len() {
+        said.push("no other host has a free slot".to_owned());
+    }
+    said.join("; ")
 }
 
 /// Whether starts fail wherever they can be made.
