@@ -117,7 +117,7 @@ pub(super) struct Placed {
     pub backend: Arc<dyn Backend>,
     /// What it was made from.
     pub input: BackendInput,
-    /// The names of all backends of the set at that time.
+    /// The names of the set's backends that had a host in common with it at that time, its own among them.
     pub siblings: Vec<String>,
 }
 
@@ -242,19 +242,21 @@ impl State {
         };
         let before = hashes(&self.backends);
         let same = |a: &BackendInput, b: &BackendInput| a.name == b.name && a.template == b.template;
-        let siblings: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
-        let make = |input: BackendInput| {
-            let kept = self
-                .backends
-                .iter()
-                .find(|placed| placed.siblings == siblings && same(&placed.input, &input));
+        let siblings = |of: &BackendInput| -> Vec<String> {
+            let shares = |b: &&BackendInput| b.name == of.name || b.template.shares_a_host(&of.template);
+            inputs.iter().filter(shares).map(|b| b.name.clone()).collect()
+        };
+        let make = |input: &BackendInput| {
+            let siblings = siblings(input);
+            let kept =
+                self.backends.iter().find(|placed| placed.siblings == siblings && same(&placed.input, input));
             let backend = kept.map(|placed| placed.backend.clone()).unwrap_or_else(|| {
                 let (identity, template) = (set.identity.clone(), input.template.clone());
                 ctx.world.backend(&input.name, &siblings, identity, template)
             });
-            Placed { backend, input, siblings: siblings.clone() }
+            Placed { backend, input: input.clone(), siblings }
         };
-        self.backends = inputs.into_iter().map(make).collect();
+        self.backends = inputs.iter().map(make).collect();
         !before.is_empty() && before != hashes(&self.backends)
     }
 
