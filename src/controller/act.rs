@@ -321,7 +321,8 @@ impl Remover<'_> {
         };
         if let Some(id) = id {
             match self.service()?.remove_runner(id).await {
-                Ok(()) | Err(github::Error::RunnerGone) => {}
+                Ok(()) => self.set.state().ledger.was_registered(&self.runner.name, self.ctx.world.now()),
+                Err(github::Error::RunnerGone) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -68,8 +68,12 @@ impl Audience for SetAudience {
         if let ListenState::PollCompleted { .. } = listening {
             self.ctx.metrics.poll_completed(&self.set.namespace, &self.set.name);
         }
-        let before = self.set.state().listening.replace(listening.clone());
-        if before.map(|b| discriminant(&b)) != Some(discriminant(&listening)) {
+        let answered = matches!(listening, ListenState::Polling { .. } | ListenState::PollCompleted { .. });
+        let mut state = self.set.state();
+        let awaited = answered && state.ledger.answered(self.ctx.world.now());
+        let before = state.listening.replace(listening.clone());
+        drop(state);
+        if awaited || before.map(|b| discriminant(&b)) != Some(discriminant(&listening)) {
             self.wake();
         }
     }

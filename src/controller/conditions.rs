@@ -148,6 +148,9 @@ fn stalled(facts: &Facts<'_>) -> Finding {
             "GitHub refuses this version of the runner; no runner is started until the spec changes";
         return Finding::new(true, reason::RUNNER_VERSION_REJECTED, message);
     }
+    if let Some(message) = facts.plan.and_then(|plan| plan.refused.as_ref()) {
+        return Finding::new(true, reason::BACKEND_REFUSED, message.as_str());
+    }
     Finding::new(false, reason::AS_EXPECTED, "")
 }
 
@@ -168,6 +171,9 @@ fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
     if facts.outdated > 0 {
         let message = format!("{} idle runners of an earlier template are being replaced", facts.outdated);
         return Finding::new(true, reason::PROGRESSING, message);
+    }
+    if let Some((reason, message)) = facts.plan.and_then(|plan| plan.short.as_ref()) {
+        return Finding::new(true, reason, message.as_str());
     }
     Finding::new(false, reason::AS_EXPECTED, "")
 }

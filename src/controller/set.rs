@@ -17,7 +17,8 @@ use super::context::Context;
 use super::inputs::{BackendInput, Inputs};
 use super::registrar::{Registration, Target};
 use super::writer::Writer;
-use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
+use crate::api::condition::{self, reason};
+use crate::api::{self, RunnerScaleSet, RunnerScaleSetStatus};
 use crate::backend::Backend;
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{self, BackendView, Invalid, Policy};
@@ -117,6 +118,10 @@ pub(super) struct State {
     pub abandoned: usize,
     /// Failures that were reported already.
     pub failures_reported: u64,
+    /// Those that status showed before this process.
+    pub failures_before: Vec<api::status::Failure>,
+    /// The generation whose runner GitHub refused as too old, as status told before this process.
+    pub rejected_before: Option<i64>,
     /// The conditions as last shown, for their times.
     pub conditions: Vec<Condition>,
 }
@@ -127,7 +132,7 @@ pub(super) struct Placed {
     pub backend: Arc<dyn Backend>,
     /// What it was made from.
     pub input: BackendInput,
-    /// The names of all backends of the set at that time.
+    /// The names of the set's backends that had a host in common with it at that time, its own among them.
     pub siblings: Vec<String>,
 }
 
@@ -189,6 +194,9 @@ impl State {
     fn restored(status: RunnerScaleSetStatus, now: Timestamp) -> State {
         let mut ledger = Ledger::new();
         ledger.restore(status.runners.into_iter().map(remembered), now);
+        let rejected = |c: &&Condition| {
+            c.type_ == condition::STALLED && c.status == "True" && c.reason == reason::RUNNER_VERSION_REJECTED
+        };
         State {
             reconciled_at: now,
             object_generation: None,
@@ -212,6 +220,8 @@ impl State {
             wanting_since: None,
             abandoned: 0,
             failures_reported: 0,
+            failures_before: status.recent_failures,
+            rejected_before: status.conditions.iter().find(rejected).and_then(|c| c.observed_generation),
             conditions: status.conditions,
         }
     }
@@ -239,6 +249,11 @@ impl State {
         if changed {
             self.ledger.failures_mut().forgive();
         }
+        if self.rejected_before.take().is_some_and(|rejected| self.object_generation == Some(rejected))
+            && let Some(first) = self.backends.first()
+        {
+            self.ledger.failures_mut().reject(first.backend.template_hash());
+        }
         if self.drain_until.is_some() {
             return Ok(());
         }
@@ -251,30 +266,34 @@ impl State {
         Ok(())
     }
 
-    /// Makes the backends, keeping those that are as they were; answers whether a template changed.
+    /// Makes the backends, keeping those that are as they were; answers whether a template changed. The
+    /// first time there is nothing that could have changed.
     pub fn place(&mut self, inputs: Vec<BackendInput>, set: &Set, ctx: &Context) -> bool {
         let hashes = |backends: &[Placed]| -> Vec<String> {
             backends.iter().map(|b| b.backend.template_hash().to_owned()).collect()
         };
         let before = hashes(&self.backends);
         let same = |a: &BackendInput, b: &BackendInput| a.name == b.name && a.template == b.template;
-        let siblings: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
-        let make = |input: BackendInput| {
-            let kept = self
-                .backends
-                .iter()
-                .find(|placed| placed.siblings == siblings && same(&placed.input, &input));
+        let siblings = |of: &BackendInput| -> Vec<String> {
+            let shares = |b: &&BackendInput| b.name == of.name || b.template.shares_a_host(&of.template);
+            inputs.iter().filter(shares).map(|b| b.name.clone()).collect()
+        };
+        let make = |input: &BackendInput| {
+            let siblings = siblings(input);
+            let kept =
+                self.backends.iter().find(|placed| placed.siblings == siblings && same(&placed.input, input));
             let backend = kept.map(|placed| placed.backend.clone()).unwrap_or_else(|| {
                 let (identity, template) = (set.identity.clone(), input.template.clone());
                 ctx.world.backend(&input.name, &siblings, identity, template)
             });
-            Placed { backend, input, siblings: siblings.clone() }
+            Placed { backend, input: input.clone(), siblings }
         };
-        self.backends = inputs.into_iter().map(make).collect();
-        before != hashes(&self.backends)
+        self.backends = inputs.iter().map(make).collect();
+        !before.is_empty() && before != hashes(&self.backends)
     }
 
-    /// The backend of that name, or any one that has the host: a runner may have been started under another name.
+    /// The backend of that name; else the first. A runner whose backend the spec names no more, and which no backend has
+    /// shown since, has no instance to remove, but perhaps a registration.
     pub fn backend(&self, name: &str) -> Option<Arc<dyn Backend>> {
         let found = self.backends.iter().find(|b| b.backend.name() == name);
         found.or(self.backends.first()).map(|b| b.backend.clone())

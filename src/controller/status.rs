@@ -7,7 +7,8 @@ use super::set::{Placed, State};
 use crate::api::BackendType;
 use crate::api::RunnerScaleSetStatus;
 use crate::api::status::{
-    BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, RunnerStatus, Session,
+    BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, MAX_RECENT_FAILURES, RunnerStatus,
+    Session,
 };
 use crate::plan::{self, BackendView, Plan};
 use crate::runner::{self, Availability, HostState, Phase, Runner};
@@ -69,7 +70,7 @@ pub(super) fn status(
             .collect(),
         runners,
         runners_omitted: count(omitted),
-        recent_failures: state.ledger.failures().recent().map(failure).collect(),
+        recent_failures: recent_failures(state),
         conditions,
     };
     state.conditions.clone_from(&status.conditions);
@@ -118,8 +119,11 @@ fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus 
         Availability::BackOff { until, .. } => Some(whole_seconds(until)),
         _ => None,
     };
-    let messages: Vec<&str> =
-        view.hosts.iter().map(|h| h.message.as_str()).filter(|m| !m.is_empty()).collect();
+    let current = on(None);
+    let ceiling = view.max_runners.filter(|max| current >= count(*max as usize));
+    let ceiling = ceiling.map(|max| format!("its maxRunners of {max} is reached"));
+    let hosts = view.hosts.iter().map(|h| h.message.clone()).filter(|m| !m.is_empty());
+    let messages: Vec<String> = ceiling.into_iter().chain(hosts).collect();
     BackendStatus {
         name: view.name.clone(),
         kind: match placed.backend.kind() {
@@ -127,12 +131,17 @@ fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus 
             "ecs" => BackendType::Ecs,
             _ => BackendType::Docker,
         },
-        current_runners: on(None),
+        current_runners: current,
         warm: None,
         message: messages.join("; "),
         backoff_until: view.hosts.iter().filter_map(until).max_by_key(|t| t.0),
         hosts: view.hosts.iter().map(host).collect(),
     }
+}
+
+fn recent_failures(state: &State) -> Vec<Failure> {
+    let failures = state.ledger.failures().recent().map(failure);
+    failures.chain(state.failures_before.iter().cloned()).take(MAX_RECENT_FAILURES).collect()
 }
 
 fn failure(failure: &runner::Failure) -> Failure {

@@ -162,6 +162,14 @@ fn report(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, work: &[Work
     if verdict.met == Some(false) && state.tell(verdict.reason, now) {
         ctx.events.warning(&set.reference, verdict.reason, "Scale", verdict.message.clone());
     }
+    let refused = plan.refused.clone().map(|message| (reason::BACKEND_REFUSED, message));
+    // A pull is under way, as is to be expected.
+    let short = plan.short.clone().filter(|(reason, _)| *reason != reason::IMAGE_PULLING);
+    if let Some((reason, message)) = refused.or(short)
+        && state.tell(reason, now)
+    {
+        ctx.events.warning(&set.reference, reason, "Scale", message);
+    }
     for failure in state.unreported_failures() {
         let had_begun = failure.exit_code.is_some() || BEGUN.contains(&failure.reason);
         let reason = if had_begun { "RunnerFailed" } else { "StartFailed" };
@@ -190,7 +198,7 @@ fn measure(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, starts: usi
     } else {
         state.wanting_since = None;
     }
-    let retry_at = state.ledger.failures().at_github().and_then(|row| row.retry_at).unwrap_or(now);
+    let retry_at = state.ledger.failures().at_github(now).and_then(|row| row.retry_at).unwrap_or(now);
     metrics.backoff(&set.namespace, &set.name, elapsed(now, retry_at));
     metrics.host_slots(ctx.world.slots());
 }

@@ -20,7 +20,7 @@ pub trait World: Send + Sync {
     /// GitHub, as one scale set reaches it.
     fn github(&self, client: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, github::Error>;
 
-    /// A backend of one scale set, whose backends all together are called `siblings`.
+    /// A backend of one scale set. `siblings` are the set's backends that have a host in common with it, itself among them.
     fn backend(
         &self,
         name: &str,

@@ -70,6 +70,11 @@ pub struct Plan {
     pub capacity: u32,
     /// Whether each assigned job has a runner, or why not.
     pub verdict: Verdict,
+    /// Why there are fewer runners than `minRunners`, where the hosts, or what runs there, are the cause: a condition
+    /// reason, and words.
+    pub short: Option<(&'static str, String)>,
+    /// What all hosts of all backends say, where each refuses to work until something is changed.
+    pub refused: Option<String>,
     /// When time alone changes the decision.
     pub wake_at: Option<Timestamp>,
 }
@@ -169,6 +174,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let deficit = wanted.saturating_sub(counts.serving).min(bounds.max.saturating_sub(counts.occupying));
     let placement = placement::place(input, if input.policy.stands_down() { 0 } else { deficit });
     let verdict = verdict::judge(input, &bounds, assigned, &counts, &placement);
+    let short = verdict::short(input, &bounds, &counts, &placement);
 
     let capacity = capacity(input, &bounds, &counts, &placement);
     let mut wake_at = retreat.wake_at;
@@ -186,6 +192,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         surplus: retreat.surplus,
         capacity,
         verdict,
+        short,
+        refused: verdict::refused(input),
         wake_at: wake_at.into_iter().filter(|at| *at > input.now).min(),
     }
 }

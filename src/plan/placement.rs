@@ -39,7 +39,7 @@ pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
         }
     }
     placement.unplaced = wanted - placement.placed;
-    placement.wake_at.extend(input.ledger.failures().at_github().and_then(|row| row.retry_at));
+    placement.wake_at.extend(input.ledger.failures().at_github(input.now).and_then(|row| row.retry_at));
     placement
 }
 
@@ -53,7 +53,7 @@ pub(super) fn places(input: &Input<'_>) -> u32 {
 }
 
 /// How many more runners a backend may have.
-fn ceiling(backend: &BackendView, ledger: &Ledger) -> u32 {
+pub(super) fn ceiling(backend: &BackendView, ledger: &Ledger) -> u32 {
     let taken = ledger.runners().filter(|r| r.occupies() && r.backend == backend.name).count();
     let taken = u32::try_from(taken).unwrap_or(u32::MAX);
     backend.max_runners.unwrap_or(u32::MAX).saturating_sub(taken)
@@ -63,10 +63,10 @@ fn ceiling(backend: &BackendView, ledger: &Ledger) -> u32 {
 pub fn set_aside(backends: &mut [BackendView], failures: &Failures, now: Timestamp) {
     for backend in backends {
         for host in &mut backend.hosts {
-            let Some(row) = failures.on_host(&backend.name, &host.name) else { continue };
+            let Some(row) = failures.on_host(&backend.name, &host.name, now) else { continue };
             // The host's own word for the last of them does not tell how long this has gone on.
-            if matches!(host.availability, Availability::BackOff { .. }) && row.last.ends_with(&host.message)
-            {
+            let told = matches!(host.availability, Availability::BackOff { .. });
+            if told && row.length > 0 && row.last.ends_with(&host.message) {
                 host.message =
                     format!("{} starts in a row failed since {:.0}: {}", row.length, row.since, host.message);
             }
@@ -84,7 +84,7 @@ pub fn set_aside(backends: &mut [BackendView], failures: &Failures, now: Timesta
 
 /// Whether starts wait for a failure to be forgotten, or for the spec to change.
 fn held_back(input: &Input<'_>) -> bool {
-    let row = input.ledger.failures().at_github();
+    let row = input.ledger.failures().at_github(input.now);
     row.and_then(|row| row.retry_at).is_some_and(|at| at > input.now) || version_rejected(input)
 }
 

@@ -160,14 +160,16 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retrea
     let occupying = input.ledger.runners().filter(|r| r.occupies()).count();
     let headroom = (bounds.max as usize).saturating_sub(occupying).min(placement::places(input) as usize);
     let pending = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Pending).count();
+    let going = |r: &&Runner| r.phase == Phase::Idle && (!r.serves() || retreat.goes(r));
+    let going = input.ledger.runners().filter(going).count();
 
     // Where the ceilings allow, the replacement comes first; where they do not, the budget is what may be missing.
     let surge = budget.min(outdated.len());
     let needed = match headroom + pending {
-        0 => idle.len().min(idle_wanted as usize).saturating_sub(budget),
+        0 => (idle.len() + going).min(idle_wanted as usize).saturating_sub(budget),
         _ => idle_wanted as usize,
     };
-    let removable = idle.len().saturating_sub(needed).min(budget);
+    let removable = idle.len().saturating_sub(needed).min(budget.saturating_sub(going));
     retreat.replacements = u32::try_from(surge).unwrap_or(u32::MAX);
     for runner in outdated.into_iter().take(removable) {
         if runner.retry_at.is_none_or(|at| at <= input.now) {

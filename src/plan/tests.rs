@@ -220,6 +220,29 @@ fn a_job_that_only_a_status_remembers_is_not_taken_off_the_demand() {
     assert_eq!(world.ledger.failures().recent().count(), 0, "no job was lost");
 }
 
+/// As when `hosts[].name` or `backends[].name` is edited, or a host is moved to another backend.
+#[test]
+fn a_runner_is_removed_where_its_backend_shows_it() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.assigned(0);
+    world.step();
+    world.up();
+    let instances = vec![Instance {
+        id: "id-linux-001".to_owned(),
+        runner: "linux-001".to_owned(),
+        scale_set_uid: "uid".to_owned(),
+        backend: "shelf".to_owned(),
+        host: "shelf-1".to_owned(),
+        template_hash: TEMPLATE.to_owned(),
+        created_at: at(0),
+        state: InstanceState::Running,
+    }];
+    let (backend, host) = ("shelf".to_owned(), "shelf-1".to_owned());
+    world.ledger.observe(&[Observation { backend, host, listed_at: Some(at(1)), instances }], at(1));
+    let runner = world.ledger.runner("linux-001").unwrap();
+    assert_eq!((runner.backend.as_str(), runner.host.as_str()), ("shelf", "shelf-1"));
+}
+
 #[test]
 fn wanted_is_the_smaller_of_max_and_min_plus_assigned() {
     for (min, max, assigned, wanted) in
@@ -268,6 +291,19 @@ fn a_job_takes_a_spare_and_a_spare_replaces_it() {
 }
 
 #[test]
+fn the_last_thousand_jobs_are_remembered_and_no_more() {
+    let mut world = World::new(serde_json::json!({}));
+    let mut news = |job: i32| {
+        let job = world.job(&job.to_string());
+        let started = JobEvent::Started { job, runner_name: "linux-001".to_owned(), runner_id: 1 };
+        world.ledger.hear(&started, at(0))
+    };
+    assert!((0..2_001).all(&mut news));
+    assert!(!(1_000..2_001).any(&mut news), "repeats");
+    assert!(news(0), "forgotten");
+}
+
+#[test]
 fn an_exit_that_comes_before_its_message_starts_no_spare() {
     let mut world = World::at_work(serde_json::json!({}));
     world.exits("linux-001", 0);
@@ -293,16 +329,87 @@ fn a_job_over_before_it_was_heard_of_is_no_failure() {
     assert_eq!((starts(&world.step()), world.ledger.failures().noted()), (0, 0));
 }
 
+/// The reason of the last failure.
+fn last_failure(world: &World) -> Option<&'static str> {
+    world.ledger.failures().recent().next().map(|f| f.reason)
+}
+
 #[test]
 fn a_clean_exit_without_a_job_is_a_failure_once_no_message_explains_it() {
-    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    // When GitHub is heard of, and when messages are given up then.
+    for (answers, settled) in [(&[5, 12, 15][..], 22), (&[290], 300), (&[], 300)] {
+        let mut world = World::new(serde_json::json!({"minRunners": 1}));
+        world.assigned(1);
+        world.step();
+        world.up();
+        world.exits("linux-001", 0);
+        for second in 1..=settled {
+            assert_eq!(last_failure(&world), None, "second {second}, heard of at {answers:?}");
+            world.now = second;
+            if answers.contains(&second) {
+                world.ledger.answered(at(second));
+            }
+            world.ledger.observe(&[], at(second));
+        }
+        assert_eq!(last_failure(&world), Some("EndedWithoutJob"));
+    }
+}
+
+#[test]
+fn a_clean_exit_that_left_its_registration_behind_is_a_failure_at_once() {
+    let mut world = World::new(serde_json::json!({}));
     world.assigned(1);
     world.step();
     world.up();
+    world.ledger.was_registered("linux-001", at(0));
+    assert_eq!(last_failure(&world), None, "it has not ended");
     world.exits("linux-001", 0);
-    world.now = 11;
-    world.ledger.observe(&[], at(world.now));
-    assert_eq!(world.ledger.failures().recent().next().map(|f| f.reason), Some("EndedWithoutJob"));
+    world.ledger.was_registered("linux-001", at(10));
+    assert_eq!(last_failure(&world), Some("EndedWithoutJob"));
+}
+
+#[test]
+fn a_job_that_is_heard_of_after_its_runner_is_gone_ends_the_row_of_failures() {
+    for started in [true, false] {
+        let mut world = World::new(serde_json::json!({"minRunners": 1}));
+        world.assigned(0);
+        world.step();
+        world.up();
+        world.exits("linux-001", 0);
+        world.step();
+        assert!(world.ledger.runner("linux-001").is_none(), "it is collected");
+        world.now = 300;
+        world.ledger.observe(&[], at(world.now));
+        assert!(world.ledger.failures().on_host("rack", "rack-1", at(world.now)).is_some());
+        if started {
+            world.busy("linux-001", "job");
+        } else {
+            world.completed("linux-001", "job");
+        }
+        assert_eq!(world.ledger.failures().on_host("rack", "rack-1", at(world.now)), None);
+    }
+}
+
+/// As Docker shows what a power cut (255), a crash (139, 134) or it does not know what (none) ended.
+#[test]
+fn a_busy_runner_that_does_not_end_cleanly_has_lost_its_job() {
+    for code in [Some(255), Some(139), Some(134), Some(1), Some(7), Some(137), None] {
+        let mut world = World::at_work(serde_json::json!({}));
+        let exit = Exit { code, out_of_memory: false, at: at(0) };
+        world.show("linux-001", InstanceState::Exited(exit));
+        assert_eq!(last_failure(&world), Some("JobLost"), "{code:?}");
+        for second in [11, 600] {
+            world.now = second;
+            world.ledger.observe(&[], at(world.now));
+            assert_eq!(
+                starts(&world.step()),
+                0,
+                "{code:?}: GitHub counts the job, and no runner can have it"
+            );
+        }
+        let rejected = world.ledger.failures().rejected_template();
+        assert_eq!(rejected.is_some(), code == Some(7), "the runner's version is refused");
+    }
 }
 
 #[test]
@@ -468,6 +575,39 @@ fn a_changed_template_is_rolled_out_at_the_ceiling_too() {
 }
 
 #[test]
+fn removals_under_way_are_part_of_the_budget() {
+    for (budget, slots, most) in [
+        (serde_json::json!(1), 16, 1),
+        (serde_json::json!(2), 16, 2),
+        (serde_json::json!("25%"), 16, 1),
+        (serde_json::json!("50%"), 0, 2),
+        (serde_json::json!(1), 0, 1),
+        (serde_json::json!(2), 0, 2),
+    ] {
+        let max = if slots == 0 { 10 } else { 4 };
+        let spec = serde_json::json!({"maxUnavailable": budget});
+        let mut world =
+            World::new(serde_json::json!({"minRunners": 4, "maxRunners": max, "disruption": spec}));
+        world.assigned(0);
+        world.step();
+        world.up();
+        world.backends[0].hosts[0].free_slots = slots;
+        world.backends[0].template_hash = "t2".into();
+        let going = |world: &World| world.names(|r| r.operation == Some(Operation::Removing)).len();
+        for wake in 0..4 {
+            world.now += 1;
+            world.step();
+            assert_eq!(going(&world), most, "maxUnavailable {budget}, {slots} slots, wake {wake}");
+        }
+        let gone = world.names(|r| r.operation == Some(Operation::Removing))[0].clone();
+        world.ledger.retire(&gone, at(world.now));
+        world.backend_host("rack", "rack-1").free_slots += 1;
+        assert_eq!(starts(&world.step()), 1, "its place is taken");
+        assert_eq!(going(&world), most - 1, "and is waited for");
+    }
+}
+
+#[test]
 fn backends_are_filled_in_order_and_hosts_evenly() {
     let mut world = World::new(serde_json::json!({"maxRunners": 20}));
     world.backends = vec![backend("rack", &[("a", 2), ("b", 3)]), backend("cloud", &[("c", 100)])];
@@ -509,6 +649,65 @@ fn each_refusal_has_its_reason() {
         let verdict = world.step().verdict;
         assert_eq!((verdict.met, verdict.reason), (Some(false), reason), "{}", verdict.message);
     }
+}
+
+#[test]
+fn a_backend_at_its_ceiling_is_named() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 10}));
+    world.backends = vec![backend("rack", &[("a", 20)]), backend("cloud", &[("c", 1)])];
+    world.backends[0].max_runners = Some(2);
+    world.assigned(4);
+    let said = "1 of 4 assigned jobs wait: maxRunners of backend rack is 2; no other host has a free slot";
+    assert_eq!(world.plan().verdict.message, said, "counting what begins now");
+    world.step();
+    let verdict = world.plan().verdict;
+    assert_eq!((verdict.reason, verdict.message.as_str()), ("NoCapacity", said));
+    world.backends[1].max_runners = Some(1);
+    let said = "1 of 4 assigned jobs wait: maxRunners of backend rack is 2; maxRunners of backend cloud is 1";
+    assert_eq!(world.plan().verdict.message, said);
+}
+
+/// Nobody's job waits, and still it is to be said.
+#[test]
+fn spares_that_cannot_be_started_have_a_reason() {
+    type Change = fn(&mut World);
+    let lacks = |reason| Availability::BackOff { until: at(60), reason };
+    let cases: [(Change, Option<&str>); 6] = [
+        (|w| w.backends[0].hosts[0].availability = Availability::Refused, Some("BackendRefused")),
+        (|w| w.backends[0].hosts[0].availability = Availability::Preparing, Some("ImagePulling")),
+        (|w| w.backends[0].hosts[0].free_slots = 0, Some("NoCapacity")),
+        (|w| w.policy.suspend = true, None),
+        (|w| w.intake = Intake::Closed("AuthRejected", "no".into()), None),
+        (|_| {}, None),
+    ];
+    for (change, reason) in cases {
+        let mut world = World::new(serde_json::json!({"minRunners": 5}));
+        world.assigned(0);
+        change(&mut world);
+        let plan = world.step();
+        assert_eq!(plan.short.as_ref().map(|(reason, _)| *reason), reason, "{:?}", plan.short);
+        assert_eq!(plan.refused.is_some(), reason == Some("BackendRefused"));
+    }
+    let mut world = World::new(serde_json::json!({"minRunners": 5}));
+    world.assigned(0);
+    world.backends[0].hosts[0].availability = lacks("ImagePullFailed");
+    world.backends[0].hosts[0].message = "no such image".to_owned();
+    let message = "5 of minRunners 5 are missing: rack/rack-1: no such image".to_owned();
+    assert_eq!(world.step().short, Some(("ImagePullFailed", message)));
+    world.backends.push(backend("cloud", &[("c", 1)]));
+    world.backends[0].hosts[0].availability = Availability::Refused;
+    assert_eq!(world.step().refused, None, "one can be used");
+}
+
+#[test]
+fn spares_whose_place_a_job_has_are_not_short() {
+    let mut world = World::at_work(serde_json::json!({"minRunners": 2}));
+    world.backends[0].hosts[0].free_slots = 0;
+    world.up();
+    world.busy("linux-002", "another");
+    world.assigned(2);
+    world.completed("linux-002", "another");
+    assert_eq!(world.step().short, None, "it does not move with load");
 }
 
 #[test]
@@ -554,6 +753,24 @@ fn a_host_that_refuses_every_start_is_set_aside_and_the_others_take_the_demand_a
 }
 
 #[test]
+fn a_host_that_failed_once_is_as_good_as_others_after_half_an_hour() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 20}));
+    world.backends = vec![backend("rack", &[("a", 10), ("b", 5)])];
+    world.assigned(1);
+    world.step();
+    world.ledger.start_failed("linux-001", "EngineError", "no", at(0));
+    let next = |world: &World| match &world.plan().actions[..] {
+        [.., Action::Start { host, .. }] => host.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(next(&world), "b");
+    world.now = 1801;
+    assert_eq!(next(&world), "a");
+    let plan = world.step();
+    assert_eq!((starts(&plan), plan.verdict.met), (1, Some(true)), "a start of now fails for no old reason");
+}
+
+#[test]
 fn demand_that_idle_runners_leave_alone_is_flagged_and_not_chased() {
     let mut world = World::new(serde_json::json!({"maxRunners": 10}));
     world.assigned(2);
@@ -571,6 +788,25 @@ fn demand_that_idle_runners_leave_alone_is_flagged_and_not_chased() {
     world.busy("linux-002", "b");
     world.ledger.observe(&[], at(world.now));
     assert_eq!(world.step().verdict.met, Some(true));
+}
+
+/// An earlier controller acknowledged the message that it started, and did not write it down.
+#[test]
+fn a_job_that_runs_on_a_runner_that_is_taken_for_idle_is_no_phantom() {
+    let mut world = World::new(serde_json::json!({}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    let counted =
+        |running| Statistics { assigned: 1, running, registered_runners: 1, ..Statistics::default() };
+    for (running, reason) in [(1, "AsExpected"), (0, "PhantomDemand")] {
+        world.ledger.count(counted(running), at(world.now));
+        for minute in 0..7 {
+            world.now += minute * 60;
+            world.ledger.observe(&[], at(world.now));
+        }
+        assert_eq!(world.step().verdict.reason, reason, "{running} run");
+    }
 }
 
 #[test]
@@ -680,7 +916,7 @@ fn a_runner_that_two_listings_do_not_show_is_gone_and_frees_its_slot() {
     assert_eq!(list(&mut world, Some(10)), 0, "one look is not enough");
     assert_eq!(list(&mut world, Some(10)), 0, "the same look again is no second one");
     assert_eq!(list(&mut world, Some(40)), 1);
-    assert_eq!(world.ledger.failures().recent().next().map(|f| f.reason), Some("Vanished"));
+    assert_eq!(last_failure(&world), Some("Vanished"));
     let plan = world.step();
     assert!(
         plan.actions.contains(&Action::Collect { runner: "linux-001".into() }),

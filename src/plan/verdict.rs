@@ -1,7 +1,7 @@
 //! Whether each assigned job has a runner, or why one waits.
 
-use super::placement::{Placement, version_rejected};
-use super::{Bounds, Counts, Input, Intake};
+use super::placement::{Placement, ceiling, version_rejected};
+use super::{Action, Bounds, Counts, Input, Intake};
 use crate::api::condition::reason;
 use crate::runner::{Availability, HostState};
 
@@ -30,10 +30,7 @@ pub(super) fn judge(
         };
         return Verdict { met: None, reason, message };
     };
-    // While starts fail, a start that is under way is a hope and no runner.
-    let failing = failing(input);
-    let placed = if failing { counts.up } else { counts.serving + placement.placed };
-    let waiting = assigned.saturating_sub(placed);
+    let waiting = assigned.saturating_sub(placed(input, counts, placement));
     if let (0, Some(since)) = (waiting, input.ledger.demand().phantom_since(input.now)) {
         let message =
             format!("idle runners leave assigned jobs alone since {since:.0}; none are started for those");
@@ -42,7 +39,7 @@ pub(super) fn judge(
     if waiting == 0 {
         return Verdict { met: Some(true), reason: reason::AS_EXPECTED, message: String::new() };
     }
-    let (reason, message) = why(input, bounds, counts, placement, failing);
+    let (reason, message) = why(input, bounds, counts, placement);
     Verdict {
         met: Some(false),
         reason,
@@ -50,13 +47,38 @@ pub(super) fn judge(
     }
 }
 
-fn why(
+/// Why there are fewer runners than `minRunners`, unless it is said elsewhere.
+pub(super) fn short(
     input: &Input<'_>,
     bounds: &Bounds,
     counts: &Counts,
     placement: &Placement,
-    failing: bool,
-) -> (&'static str, String) {
+) -> Option<(&'static str, String)> {
+    // What still takes a slot makes room for another: that is no want.
+    let there = if failing(input) { counts.up } else { counts.occupying + placement.placed };
+    let lacking = bounds.min.min(bounds.max).saturating_sub(there);
+    let open = input.intake == Intake::Open && !input.policy.stands_down();
+    if lacking == 0 || !open || version_rejected(input) {
+        return None;
+    }
+    let (reason, message) = why(input, bounds, counts, placement);
+    Some((reason, format!("{lacking} of minRunners {} are missing: {message}", bounds.min)))
+}
+
+/// What the hosts say, where each of all backends refuses to work until something is changed.
+pub(super) fn refused(input: &Input<'_>) -> Option<String> {
+    let hosts = || input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b, h)));
+    let all = hosts().count() > 0 && hosts().all(|(_, h)| h.availability == Availability::Refused);
+    let said = hosts().map(|(b, h)| format!("{}/{}: {}", b.name, h.name, h.message));
+    all.then(|| said.collect::<Vec<_>>().join("; "))
+}
+
+/// How many runners are there or come. While starts fail, a start that is under way is a hope and no runner.
+fn placed(input: &Input<'_>, counts: &Counts, placement: &Placement) -> u32 {
+    if failing(input) { counts.up } else { counts.serving + placement.placed }
+}
+
+fn why(input: &Input<'_>, bounds: &Bounds, counts: &Counts, placement: &Placement) -> (&'static str, String) {
     if input.policy.stands_down() {
         return (reason::SUSPENDED, "the set takes no new jobs".to_owned());
     }
@@ -68,10 +90,10 @@ fn why(
             "GitHub refuses this version of the runner; no runner is started until the spec changes";
         return (reason::RUNNER_VERSION_REJECTED, message.to_owned());
     }
-    if let Some(row) = input.ledger.failures().at_github() {
+    if let Some(row) = input.ledger.failures().at_github(input.now) {
         return (reason::START_FAILURES, row.describe(input.now));
     }
-    if failing {
+    if failing(input) {
         return start_failures(input);
     }
     if counts.occupying + placement.placed >= bounds.max {
@@ -80,24 +102,44 @@ fn why(
     if let Some(answer) = hosts(input) {
         return answer;
     }
-    (reason::NO_CAPACITY, "no host has a free slot".to_owned())
+    (reason::NO_CAPACITY, full(input, placement))
+}
+
+/// Which backends are at their own ceiling, where any is; else it is the hosts that have no place.
+fn full(input: &Input<'_>, placement: &Placement) -> String {
+    let at_ceiling = input.backends.iter().filter_map(|backend| {
+        let begun = |a: &&Action| matches!(a, Action::Start { backend: name, .. } if *name == backend.name);
+        let left = ceiling(backend, input.ledger) as usize;
+        let max = backend.max_runners.filter(|_| placement.actions.iter().filter(begun).count() >= left)?;
+        Some(format!("maxRunners of backend {} is {max}", backend.name))
+    });
+    let mut said: Vec<String> = at_ceiling.collect();
+    if said.is_empty() {
+        said.push("no host has a free slot".to_owned());
+    } else if said.len() < input.backends.len() {
+        said.push("no other host has a free slot".to_owned());
+    }
+    said.join("; ")
 }
 
 /// Whether starts fail wherever they can be made.
 fn failing(input: &Input<'_>) -> bool {
     let failures = input.ledger.failures();
     let hosts = || input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b, h)));
-    failures.at_github().is_some()
-        || (hosts().any(|(b, h)| failures.on_host(&b.name, &h.name).is_some())
+    failures.at_github(input.now).is_some()
+        || (hosts().any(|(b, h)| failures.on_host(&b.name, &h.name, input.now).is_some())
             && hosts().all(|(b, h)| {
-                h.availability != Availability::Ready || failures.on_host(&b.name, &h.name).is_some()
+                h.availability != Availability::Ready
+                    || failures.on_host(&b.name, &h.name, input.now).is_some()
             }))
 }
 
 fn start_failures(input: &Input<'_>) -> (&'static str, String) {
     let failures = input.ledger.failures();
     let row = |(backend, host): (&str, &str)| {
-        failures.on_host(backend, host).map(|row| format!("{backend}/{host}: {}", row.describe(input.now)))
+        failures
+            .on_host(backend, host, input.now)
+            .map(|row| format!("{backend}/{host}: {}", row.describe(input.now)))
     };
     let hosts =
         input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b.name.as_str(), h.name.as_str())));

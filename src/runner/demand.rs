@@ -6,15 +6,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::failure::{Failure, Failures};
-use super::{Runner, Statistics};
+use super::{Exit, Runner, Statistics};
 
 /// GitHub gives up on a runner after about 10 minutes of silence; until then it counts the dead runner's job as
 /// running, and no other runner can have it.
 const DEAD_RUNNER: Duration = Duration::from_secs(15 * 60);
 /// A runner takes a job within seconds of both being there; GitHub assigns one anew after 5 minutes.
 const PHANTOM_AFTER: Duration = Duration::from_secs(6 * 60);
-/// Within this, GitHub's messages about a runner that ended have come.
+/// Within this, GitHub's messages about a runner that ended have come, if they can be heard.
 const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
+/// Messages that cannot be heard are waited for no longer than this.
+const LONGEST_SILENCE: Duration = Duration::from_secs(5 * 60);
 
 /// The demand of one scale set.
 #[derive(Debug, Default)]
@@ -27,7 +29,32 @@ pub struct Demand {
     /// Since when idle runners leave assigned jobs alone.
     untaken_since: Option<Timestamp>,
     /// Runners that ended cleanly, and whose job, if there was one, is not known yet.
-    unexplained: BTreeMap<String, (Runner, Timestamp)>,
+    unexplained: BTreeMap<String, Unexplained>,
+}
+
+/// A runner that ended cleanly, and whose job, if there was one, is not known yet.
+#[derive(Debug)]
+struct Unexplained {
+    runner: Runner,
+    at: Timestamp,
+    /// When GitHub was first heard of again, late enough for the messages to be under way.
+    answered_at: Option<Timestamp>,
+}
+
+impl Unexplained {
+    /// When messages are not waited for any more. An earlier controller may have heard those of a runner that was found
+    /// ended.
+    fn settles_at(&self) -> Timestamp {
+        let answered_at = if self.runner.found_ended { Some(self.at) } else { self.answered_at };
+        let longest = self.at + LONGEST_SILENCE;
+        answered_at.map_or(longest, |at| longest.min(at + MESSAGES_ARRIVE))
+    }
+
+    fn judge(self, now: Timestamp, failures: &mut Failures) {
+        if !self.runner.found_ended {
+            failures.note(Failure::ended_without_job(&self.runner, now));
+        }
+    }
 }
 
 impl Demand {
@@ -49,13 +76,14 @@ impl Demand {
 
     /// When time alone changes what this says.
     pub fn settles_at(&self) -> Option<Timestamp> {
-        let messages = self.unexplained.values().map(|(_, at)| *at + MESSAGES_ARRIVE);
+        let messages = self.unexplained.values().map(Unexplained::settles_at);
         let untaken = self.untaken_since.map(|since| since + PHANTOM_AFTER);
         messages.chain(self.ended.values().copied()).chain(untaken).min()
     }
 
-    /// Notes whether idle runners leave assigned jobs alone.
+    /// Notes whether idle runners leave assigned jobs alone. Of what runs, an earlier controller may have heard.
     pub(super) fn compare(&mut self, idle: u32, busy: u32, now: Timestamp) {
+        let busy = self.latest.map_or(busy, |(latest, _)| busy.max(latest.running));
         if idle > 0 && self.assigned().is_some_and(|assigned| assigned > busy) {
             self.untaken_since.get_or_insert(now);
         } else {
@@ -71,16 +99,31 @@ impl Demand {
         }
     }
 
-    /// A runner that was not killed reported its job's end before its own: GitHub's counts lag behind for a moment only,
+    /// A runner that ended cleanly reported its job's end before its own: GitHub's counts lag behind for a moment only,
     /// and an earlier controller may have heard of it already.
     pub(super) fn ended_with_job(&mut self, runner: &Runner, now: Timestamp) {
         let Some(job) = &runner.job else { return };
-        let dead = runner.exit.as_ref().is_none_or(|exit| exit.out_of_memory || exit.killed());
+        let dead = !runner.exit.as_ref().is_some_and(Exit::clean);
         self.ended.insert(job.id.clone(), now + if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE });
     }
 
     pub(super) fn ended_unexplained(&mut self, runner: &Runner, now: Timestamp) {
-        self.unexplained.insert(runner.name.clone(), (runner.clone(), now));
+        let unexplained = Unexplained { runner: runner.clone(), at: now, answered_at: None };
+        self.unexplained.insert(runner.name.clone(), unexplained);
+    }
+
+    /// GitHub was heard of. Answers whether someone waits for what it says next.
+    pub(super) fn answered(&mut self, now: Timestamp) -> bool {
+        let waits = |u: &&mut Unexplained| u.answered_at.is_none() && u.at + MESSAGES_ARRIVE <= now;
+        let waiting = self.unexplained.values_mut().filter(waits);
+        waiting.map(|unexplained| unexplained.answered_at = Some(now)).count() > 0
+    }
+
+    /// It is certain that a runner that ended had no job.
+    pub(super) fn had_no_job(&mut self, runner: &str, now: Timestamp, failures: &mut Failures) {
+        if let Some(unexplained) = self.unexplained.remove(runner) {
+            unexplained.judge(now, failures);
+        }
     }
 
     pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
@@ -94,16 +137,11 @@ impl Demand {
         self.unexplained.remove(runner);
     }
 
-    /// Gives up waiting for messages that should have come: a runner that ended cleanly without a job is a failure. An
-    /// earlier controller may have heard those of one that was found ended.
+    /// Gives up waiting for messages that should have come: a runner that ended cleanly without a job is a failure.
     pub(super) fn settle(&mut self, now: Timestamp, failures: &mut Failures) {
         self.ended.retain(|_, until| *until > now);
-        let (late, waiting) = std::mem::take(&mut self.unexplained)
-            .into_iter()
-            .partition(|(_, (_, at))| *at + MESSAGES_ARRIVE <= now);
-        self.unexplained = waiting;
-        for (runner, _) in BTreeMap::into_values(late).filter(|(runner, _)| !runner.found_ended) {
-            failures.note(Failure::ended_without_job(&runner, now));
+        for (_, late) in self.unexplained.extract_if(.., |_, unexplained| unexplained.settles_at() <= now) {
+            late.judge(now, failures);
         }
     }
 }

@@ -18,6 +18,10 @@ const FIRST_DELAY: Duration = Duration::from_secs(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(300);
 /// A failure that is this old is no part of a row.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(1800);
+/// So many failures within the window count as a row, whatever went well between them.
+const BUDGET: usize = 3;
+/// The window of the budget.
+const WINDOW: Duration = Duration::from_secs(600);
 /// The exit code of a runner that GitHub refused as too old (`ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE`).
 const VERSION_REJECTED: i64 = 7;
 
@@ -134,10 +138,10 @@ enum Blame {
     GitHub,
 }
 
-/// Failed starts in a row.
+/// Failed starts in a row, or in a short time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
-    /// How many.
+    /// How many in a row.
     pub length: u32,
     /// When the first of them was.
     pub since: Timestamp,
@@ -147,6 +151,8 @@ pub struct Row {
     pub retry_at: Option<Timestamp>,
     /// What the last one was.
     pub last: String,
+    /// When those within the window were.
+    lately: Vec<Timestamp>,
 }
 
 impl Row {
@@ -155,13 +161,37 @@ impl Row {
         if self.retry_at.is_some_and(|retry_at| failure.at < retry_at) {
             return;
         }
-        if self.length == 0 || self.last_at + FORGOTTEN_AFTER < failure.at {
-            *self = Row { since: failure.at, ..Row::default() };
+        if self.length == 0 || self.is_forgotten(failure.at) {
+            *self = Row { since: failure.at, lately: std::mem::take(&mut self.lately), ..Row::default() };
         }
         self.length += 1;
         self.last_at = failure.at;
-        self.retry_at = delay(self.length).map(|delay| failure.at + delay);
+        self.lately.retain(|at| *at + WINDOW > failure.at);
+        if self.lately.last().is_none_or(|at| *at + FIRST_DELAY <= failure.at) {
+            self.lately.push(failure.at);
+        }
+        let lately = if self.is_over_budget() { self.lately.len() } else { 0 };
+        let counted = self.length.max(u32::try_from(lately).unwrap_or(u32::MAX));
+        self.retry_at = delay(counted).map(|delay| failure.at + delay);
         self.last = format!("{}: {}", failure.reason, failure.message);
+    }
+
+    /// A runner came to a job: the row is over, but not what the budget holds back.
+    fn succeeded(&mut self) {
+        self.length = 0;
+        self.retry_at = self.retry_at.filter(|_| self.is_over_budget());
+    }
+
+    fn is_over_budget(&self) -> bool {
+        self.lately.len() >= BUDGET
+    }
+
+    fn is_forgotten(&self, now: Timestamp) -> bool {
+        self.last_at + FORGOTTEN_AFTER < now
+    }
+
+    fn holds(&self, now: Timestamp) -> bool {
+        (self.length > 0 && !self.is_forgotten(now)) || self.retry_at.is_some_and(|at| at > now)
     }
 
     /// What is to be told of it.
@@ -170,10 +200,13 @@ impl Row {
             Some(at) => format!("the next try is at {at:.0}"),
             None => "it is being tried again".to_owned(),
         };
-        format!(
-            "{} starts in a row failed since {:.0}, the last with {}; {next}",
-            self.length, self.since, self.last
-        )
+        let failed = match self.lately.first() {
+            Some(since) if self.lately.len() > self.length as usize => {
+                format!("{} starts failed since {since:.0}", self.lately.len())
+            }
+            _ => format!("{} starts in a row failed since {:.0}", self.length, self.since),
+        };
+        format!("{failed}, the last with {}; {next}", self.last)
     }
 }
 
@@ -205,14 +238,18 @@ impl Failures {
         self.noted
     }
 
-    /// The starts that failed in a row on a host, if any.
-    pub fn on_host(&self, backend: &str, host: &str) -> Option<&Row> {
-        self.rows.get(&Blame::Host(backend.to_owned(), host.to_owned()))
+    /// The starts that failed in a row, or again and again, on a host, if any.
+    pub fn on_host(&self, backend: &str, host: &str, now: Timestamp) -> Option<&Row> {
+        self.row(&Blame::Host(backend.to_owned(), host.to_owned()), now)
     }
 
-    /// The starts that failed in a row because of GitHub, if any.
-    pub fn at_github(&self) -> Option<&Row> {
-        self.rows.get(&Blame::GitHub)
+    /// The starts that failed in a row, or again and again, because of GitHub, if any.
+    pub fn at_github(&self, now: Timestamp) -> Option<&Row> {
+        self.row(&Blame::GitHub, now)
+    }
+
+    fn row(&self, blame: &Blame, now: Timestamp) -> Option<&Row> {
+        self.rows.get(blame).filter(|row| row.holds(now))
     }
 
     /// The template whose runner GitHub refused as too old.
@@ -226,10 +263,18 @@ impl Failures {
         self.rejected_template = None;
     }
 
+    /// GitHub refused a runner of that template as too old.
+    pub fn reject(&mut self, template_hash: &str) {
+        self.rejected_template = Some(template_hash.to_owned());
+    }
+
     /// A runner on that host came to a job.
     pub(super) fn succeeded(&mut self, backend: &str, host: &str) {
-        self.rows.remove(&Blame::Host(backend.to_owned(), host.to_owned()));
-        self.rows.remove(&Blame::GitHub);
+        for blame in [Blame::Host(backend.to_owned(), host.to_owned()), Blame::GitHub] {
+            if let Some(row) = self.rows.get_mut(&blame) {
+                row.succeeded();
+            }
+        }
     }
 
     pub(super) fn note(&mut self, mut failure: Failure) {
@@ -240,8 +285,9 @@ impl Failures {
             };
             self.rows.entry(blame).or_default().add(&failure);
         }
-        if failure.reason == reason::RUNNER_VERSION_REJECTED {
-            self.rejected_template = Some(failure.template_hash.clone());
+        // Whether or not it had a job when it was refused.
+        if failure.exit_code == Some(VERSION_REJECTED) {
+            self.reject(&failure.template_hash);
         }
         if let Some(log) = self.logs.remove(&failure.runner) {
             failure.add_log(&log);
@@ -290,7 +336,7 @@ mod tests {
     }
 
     fn retry_at(failures: &Failures) -> Option<Timestamp> {
-        failures.on_host("b", "h").unwrap().retry_at
+        failures.on_host("b", "h", at(0)).unwrap().retry_at
     }
 
     #[test]
@@ -307,9 +353,36 @@ mod tests {
             now = retry_at.as_second();
         }
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
-        assert!(failures.on_host("b", "other").is_none() && failures.at_github().is_none());
+        assert!(failures.on_host("b", "other", at(now)).is_none() && failures.at_github(at(now)).is_none());
         failures.succeeded("b", "h");
-        assert!(failures.on_host("b", "h").is_none());
+        assert!(failures.on_host("b", "h", at(now)).is_none());
+    }
+
+    #[test]
+    fn half_an_hour_ends_a_row() {
+        let mut failures = Failures::default();
+        failures.note(start_failure(0));
+        failures.note(Failure { by_github: true, ..start_failure(0) });
+        let told = |at| failures.on_host("b", "h", at).is_some() && failures.at_github(at).is_some();
+        let silent = |at| failures.on_host("b", "h", at).is_none() && failures.at_github(at).is_none();
+        assert!(told(at(1800)) && silent(at(1801)));
+    }
+
+    /// A host on which every second start fails.
+    #[test]
+    fn three_failures_in_ten_minutes_hold_back_though_others_went_well() {
+        let mut failures = Failures::default();
+        for (second, retry_at) in [(0, None), (100, None), (200, Some(210)), (300, Some(320)), (2000, None)] {
+            failures.note(start_failure(second));
+            let now = at(second);
+            failures.succeeded("b", "h");
+            let row = failures.on_host("b", "h", now);
+            assert_eq!(row.and_then(|row| row.retry_at), retry_at.map(at), "second {second}");
+            if let Some(row) = row {
+                assert!(row.describe(now).contains("starts failed since 1970-01-01T00:00:00Z"));
+            }
+            assert_eq!(failures.on_host("b", "h", at(second + 60)), None);
+        }
     }
 
     #[test]

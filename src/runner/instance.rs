@@ -55,6 +55,11 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// Its runner ended by itself, and all is well.
+    pub fn clean(&self) -> bool {
+        !self.out_of_memory && self.code == Some(0)
+    }
+
     /// Exit codes from 128 upwards name a signal: something else ended the process. 137 is SIGKILL, 143 SIGTERM.
     pub fn killed(&self) -> bool {
         !self.out_of_memory && matches!(self.code, Some(137 | 143))

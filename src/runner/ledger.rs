@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::demand::Demand;
 use super::failure::{Failure, Failures};
 use super::recent::Recent;
-use super::{Instance, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics};
+use super::{Exit, Instance, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics};
 use crate::api::condition::reason;
 
 /// How long a runner that is gone is remembered, so that nothing is asked about it twice.
@@ -18,10 +18,10 @@ const RETIRED_FOR: Duration = Duration::from_secs(3600);
 const RETIRED_SETTLES: Duration = Duration::from_secs(10);
 /// A runner is connected to GitHub, and counted there, at the latest so long after its instance came up.
 const CONNECTED_AFTER: Duration = Duration::from_secs(60);
-/// How much of what was heard of jobs is remembered, to tell repeats.
-const EVENTS_REMEMBERED: usize = 20_000;
 /// A list of GitHub's that lacks a runner is believed when another, this much later, does so too.
 const UNLISTED_SETTLES: Duration = Duration::from_secs(5);
+/// How much of what was heard of jobs is remembered, to tell repeats: what comes again is of the last few messages.
+const EVENTS_REMEMBERED: usize = 2_000;
 /// After GitHub answered that a job still runs, the removal is not tried again before this: it is costly for the service.
 const BUSY_RETRY: Duration = Duration::from_secs(30);
 
@@ -68,7 +68,15 @@ pub struct Ledger {
     demand: Demand,
     failures: Failures,
     heard: Recent<Heard>,
-    retired: HashMap<String, Timestamp>,
+    retired: HashMap<String, Retired>,
+}
+
+/// A runner that is gone.
+#[derive(Debug)]
+struct Retired {
+    at: Timestamp,
+    backend: String,
+    host: String,
 }
 
 impl Ledger {
@@ -137,9 +145,9 @@ impl Ledger {
     }
 
     fn observe_instance(&mut self, instance: &Instance, listed_at: Option<Timestamp>, now: Timestamp) {
-        if let Some(retired_at) = self.retired.get(&instance.runner) {
+        if let Some(retired) = self.retired.get(&instance.runner) {
             // An engine may show for a moment what was just removed.
-            if listed_at.is_none_or(|at| at < *retired_at + RETIRED_SETTLES) {
+            if listed_at.is_none_or(|at| at < retired.at + RETIRED_SETTLES) {
                 return;
             }
             self.retired.remove(&instance.runner);
@@ -201,7 +209,7 @@ impl Ledger {
             runner.enter(Phase::Done, now);
             if runner.job_completed_at.is_none() {
                 self.demand.ended_with_job(runner, now);
-                if exit.as_ref().is_none_or(|e| e.out_of_memory || e.killed()) {
+                if !exit.as_ref().is_some_and(Exit::clean) {
                     self.failures.note(Failure::job_lost(runner, now));
                 }
             } else {
@@ -232,6 +240,11 @@ impl Ledger {
         self.demand.count(statistics, contradicted, now);
     }
 
+    /// GitHub answered a poll or opened a session: what is queued there comes now. Answers whether someone waits for it.
+    pub fn answered(&mut self, now: Timestamp) -> bool {
+        self.demand.answered(now)
+    }
+
     /// Takes over what happened to a job. Answers whether it was news.
     pub fn hear(&mut self, event: &JobEvent, now: Timestamp) -> bool {
         match event {
@@ -255,6 +268,7 @@ impl Ledger {
 
     fn job_started(&mut self, job: &Job, runner_name: &str, runner_id: i64, now: Timestamp) {
         self.demand.started(runner_name, &job.id, now);
+        self.came_to_a_job(runner_name);
         let over = self.heard.contains(&(job.id.clone(), runner_name.to_owned(), true));
         let Some(runner) = self.runners.get_mut(runner_name) else {
             return;
@@ -262,7 +276,6 @@ impl Ledger {
         if runner_id > 0 && runner.registration == Registration::Unknown {
             runner.registration = Registration::Present(runner_id);
         }
-        self.failures.succeeded(&runner.backend, &runner.host);
         runner.job = Some(job.clone());
         if runner.enter(Phase::Busy, now) && over {
             runner.job_completed_at = Some(now);
@@ -271,6 +284,9 @@ impl Ledger {
 
     fn job_completed(&mut self, job: &Job, runner_name: &str, now: Timestamp) {
         self.demand.completed(runner_name, &job.id);
+        if !self.heard.contains(&(job.id.clone(), runner_name.to_owned(), false)) {
+            self.came_to_a_job(runner_name);
+        }
         let Some(runner) = self.runners.get_mut(runner_name) else {
             return;
         };
@@ -278,6 +294,15 @@ impl Ledger {
             runner.job.get_or_insert_with(|| job.clone());
             runner.enter(Phase::Busy, now);
             runner.job_completed_at.get_or_insert(now);
+        }
+    }
+
+    /// Its host can start runners, even if it is heard of only now that the runner is gone.
+    fn came_to_a_job(&mut self, name: &str) {
+        let there = self.runners.get(name).map(|r| (&r.backend, &r.host));
+        if let Some((backend, host)) = there.or_else(|| self.retired.get(name).map(|r| (&r.backend, &r.host)))
+        {
+            self.failures.succeeded(backend, host);
         }
     }
 
@@ -379,6 +404,11 @@ impl Ledger {
         }
     }
 
+    /// GitHub still had the registration of it, which goes with a runner's job: if it has ended, it never had one.
+    pub fn was_registered(&mut self, name: &str, now: Timestamp) {
+        self.demand.had_no_job(name, now, &mut self.failures);
+    }
+
     /// GitHub answered that a job runs on it: it is busy, whatever else was believed. If GitHub has also said that the job
     /// is over it counts it no more, and neither do we; it is asked about again after a while.
     pub fn found_busy(&mut self, name: &str, now: Timestamp) {
@@ -400,9 +430,10 @@ impl Ledger {
 
     /// Nothing of it is left: no instance, no registration.
     pub fn retire(&mut self, name: &str, now: Timestamp) {
-        self.runners.remove(name);
         self.failures.forget_log(name);
-        self.retired.insert(name.to_owned(), now);
+        if let Some(Runner { name, backend, host, .. }) = self.runners.remove(name) {
+            self.retired.insert(name, Retired { at: now, backend, host });
+        }
     }
 
     /// Marks the runners for which there is no demand, and unmarks all others.
@@ -417,7 +448,7 @@ impl Ledger {
     }
 
     fn forget_retired(&mut self, now: Timestamp) {
-        self.retired.retain(|_, at| *at + RETIRED_FOR > now);
+        self.retired.retain(|_, retired| retired.at + RETIRED_FOR > now);
     }
 }
 

@@ -167,6 +167,9 @@ impl Runner {
     /// ledger's knowledge of jobs.
     pub(super) fn observe(&mut self, instance: &Instance, now: Timestamp) {
         self.instance_id = Some(instance.id.clone());
+        // The spec may call its backend and its host otherwise than when it was asked for.
+        self.backend.clone_from(&instance.backend);
+        self.host.clone_from(&instance.host);
         self.missing_since = None;
         match &instance.state {
             InstanceState::Starting => self.forsaken = false,

@@ -105,3 +105,44 @@ async fn what_is_no_part_of_a_runner_restarts_none() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_host_that_is_renamed_and_moved_to_another_backend_keeps_its_runners_and_gives_them_up() {
+    lab("moved", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let sample = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 2}));
+        let docker = sample.0["spec"]["backends"][0]["docker"].clone();
+        let hosts = |rack: [&str; 2], shelf: [&str; 2]| {
+            let backend = |name: &str, [host, socket]: [&str; 2]| {
+                let mut docker = docker.clone();
+                docker["hosts"] = json!([{"name": host, "endpoint": format!("unix://{socket}")}]);
+                json!({"name": name, "docker": docker})
+            };
+            let mut manifest = sample.clone().spec(json!({"scaleDown": {"delay": "1s"}}));
+            manifest.0["spec"]["backends"] = json!([backend("rack", rack), backend("shelf", shelf)]);
+            manifest
+        };
+        let (there, nowhere) = ("/var/run/docker.sock", "/nowhere/docker.sock");
+        let before = hosts(["old", there], ["away", nowhere]);
+        let (job, containers) = two_idle_and_one_busy(lab, &github, &before).await;
+
+        let after = hosts(["away", nowhere], ["new", there]);
+        lab.apply(&after).await;
+        lab.until("linux", "its runners are where they are now", |set| {
+            let runners = &set.status.as_ref().unwrap().runners;
+            runners.len() == 3
+                && runners.iter().all(|r| (r.backend.as_str(), r.host.as_deref()) == ("shelf", Some("new")))
+        })
+        .await;
+        until_applied(lab).await;
+        assert_eq!(lab.containers().await, containers, "none was touched");
+
+        lab.apply(&after.spec(json!({"minRunners": 0}))).await;
+        lab.until_phases("linux", (0, 0, 1)).await;
+        github.finish_job(job, JobResult::Succeeded).unwrap();
+        lab.until("linux", "all are removed", |set| set.status.as_ref().unwrap().runners.is_empty()).await;
+        assert_eq!(lab.containers().await.len(), 0);
+    })
+    .await;
+}

@@ -62,6 +62,45 @@ async fn all_show(lab: &Lab) {
 }
 
 #[tokio::test]
+async fn spares_that_cannot_be_started_are_told_of_though_no_job_waits() {
+    lab("spares", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let spare = |name: &str, docker| {
+            let manifest = Manifest::sample(&github.config_url("acme")).named(name);
+            manifest.spec(json!({"minRunners": 1})).docker(docker)
+        };
+        let image = format!("paddock.test/{}:none", lab.cluster);
+        lab.apply(&spare("no-image", json!({"image": image, "pullPolicy": "Never"}))).await;
+        lab.apply(&spare("no-memory", json!({"resources": {"memory": "1Mi"}}))).await;
+        let mut ceiling = spare("ceiling", json!({})).spec(json!({"minRunners": 2}));
+        ceiling.0["spec"]["backends"][0]["maxRunners"] = json!(1);
+        lab.apply(&ceiling).await;
+        lab.until("no-image", "it is well but for its spare", |set| {
+            let lacks = is(set, "Reconciling", "True", Some("ImageMissing"));
+            lacks && is(set, "DemandMet", "True", None) && is(set, "Ready", "True", None)
+        })
+        .await;
+        lab.event("no-image", "ImageMissing").await;
+        lab.until_is("no-memory", "Stalled", "True", Some("BackendRefused")).await;
+        lab.until_is("no-memory", "Ready", "False", Some("BackendRefused")).await;
+        lab.event("no-memory", "BackendRefused").await;
+
+        let set = lab.until_is("ceiling", "Reconciling", "True", Some("NoCapacity")).await;
+        let reconciling = set.status.as_ref().unwrap().conditions.iter().find(|c| c.type_ == "Reconciling");
+        let said = "1 of minRunners 2 are missing: maxRunners of backend docker is 1";
+        assert_eq!(reconciling.unwrap().message, said);
+        assert_eq!(set.status.as_ref().unwrap().backends[0].message, "its maxRunners of 1 is reached");
+
+        lab.apply(&spare("no-memory", json!({"resources": {"memory": "64Mi"}}))).await;
+        lab.until_is("no-memory", "Stalled", "False", None).await;
+        lab.until_phases("no-memory", (0, 1, 0)).await;
+        lab.until_is("no-memory", "Reconciling", "False", None).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_said_and_heals_once_mended() {
     lab("trouble", async |lab| {
         let github = github(lab).await;

@@ -101,7 +101,7 @@ async fn an_app_s_credentials_are_changed_while_jobs_run() {
 async fn a_runner_that_github_holds_to_be_too_old_is_not_started_again() {
     lab("too-old", async |lab| {
         let github = github(lab).await;
-        let _controller = lab.start();
+        let controller = lab.start();
         let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 1}));
         let old = json!({"env": [{"name": "FAKE_RUNNER_EXIT", "value": "7"}]});
         lab.apply(&manifest.clone().docker(old)).await;
@@ -116,6 +116,24 @@ async fn a_runner_that_github_holds_to_be_too_old_is_not_started_again() {
             .await;
         assert!(!again, "one was enough to know");
         lab.event("linux", "RunnerFailed").await;
+
+        controller.kill().await;
+        let since = jiff::Timestamp::now();
+        let _controller = lab.start();
+        github
+            .wait_for(PATIENCE, |s| s.requests().to(Endpoint::Poll).find(|r| r.at > since).map(|_| ()))
+            .await
+            .unwrap();
+        let again = lab
+            .timeline
+            .is_so_within(Duration::from_secs(3), |events| {
+                events.iter().filter(|e| e.action == "create").count() > 1
+            })
+            .await;
+        assert!(!again, "the next controller knows it too");
+        let set = lab.until_is("linux", "Stalled", "True", Some("RunnerVersionRejected")).await;
+        let shown = &set.status.as_ref().unwrap().recent_failures;
+        assert_eq!(shown.iter().map(|f| &f.runner).collect::<Vec<_>>(), [&failure.runner]);
 
         lab.apply(&manifest.docker(json!({"env": []}))).await;
         lab.until_phases("linux", (0, 1, 0)).await;

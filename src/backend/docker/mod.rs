@@ -109,8 +109,8 @@ impl DockerBackend {
         }
     }
 
-    /// One of several backends of its scale set. What a backend that is none of them left on a host of this one, it
-    /// takes for its own: the spec called it otherwise then.
+    /// One of several backends of its scale set that share a host. What a backend that is none of them left on a host of
+    /// this one, it takes for its own: the spec called it otherwise then, or gave the host to another.
     pub fn among(self, siblings: Vec<String>) -> Self {
         DockerBackend { siblings, ..self }
     }

@@ -1,12 +1,13 @@
 //! What a Docker backend runs, and where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::credentials::RegistryCredentials;
+use super::endpoint::Endpoint;
 
 /// Characters of a template's hash that are kept: 64 bits tell the templates of a scale set apart.
 const HASH_LENGTH: usize = 16;
@@ -77,6 +78,14 @@ pub struct HostSpec {
 }
 
 impl DockerTemplate {
+    /// Whether the two name one engine, whatever they call it.
+    pub fn shares_a_host(&self, other: &DockerTemplate) -> bool {
+        let engines = |template: &DockerTemplate| -> BTreeSet<Endpoint> {
+            template.hosts.iter().filter_map(|host| Endpoint::parse(&host.endpoint).ok()).collect()
+        };
+        !engines(self).is_disjoint(&engines(other))
+    }
+
     /// The environment that the user asked for, without the names that are the controller's own.
     pub(super) fn user_env(&self) -> BTreeMap<&str, &str> {
         let pairs = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
