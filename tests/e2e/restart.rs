@@ -172,6 +172,7 @@ async fn what_was_made_and_not_started_is_left_alone_if_github_says_that_it_has_
             status.runners.iter().any(|r| r.name == "linux-late0001" && r.phase != RunnerPhase::Failed)
         })
         .await;
+        github.wait_until(PATIENCE, |s| s.runners().any(|r| r.connected)).await.unwrap();
         github.finish_job(job, JobResult::Succeeded).unwrap();
         lab.until_phases("linux", (0, 0, 0)).await;
         let ends = lab.timeline.all("die");
