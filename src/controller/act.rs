@@ -281,6 +281,12 @@ impl Remover<'_> {
 
     /// Asks GitHub to let go of it, in its turn, and not while GitHub limits the rate.
     async fn deregister(&self, may_live: bool) -> Result<(), github::Error> {
+        // What was registered may have become known since the decision.
+        let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
+        let known = known.unwrap_or(self.runner.registration);
+        if known == Registration::Absent {
+            return Ok(());
+        }
         let turn = timeout(TURN, self.set.deregistering.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
             return Err(github::Error::Transient("too many removals are under way".into()));
@@ -289,44 +295,43 @@ impl Remover<'_> {
         if let Some(until) = self.set.state().limited_until.filter(|until| *until > now) {
             return Err(github::Error::RateLimited { retry_after: elapsed(now, until) });
         }
-        let answer = self.ask_for_removal(may_live).await;
-        if let Err(error @ github::Error::RateLimited { .. }) = &answer {
-            self.set.state().limited_until = Some(now + error.retry_after());
+        let answer = self.ask_for_removal(known, may_live).await;
+        match &answer {
+            Ok(()) => self.set.state().ledger.deregistered(&self.runner.name),
+            Err(error @ github::Error::RateLimited { .. }) => {
+                self.set.state().limited_until = Some(now + error.retry_after());
+            }
+            Err(_) => {}
         }
         answer
     }
 
     /// Where its instance may live, a list that lacks the runner must not be the only one to say so.
-    async fn ask_for_removal(&self, may_live: bool) -> Result<(), github::Error> {
-        // What was registered may have become known since the decision.
-        let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
-        let id = match known.unwrap_or(self.runner.registration) {
-            Registration::Absent => return Ok(()),
-            Registration::Present(id) => Some(id),
-            Registration::Unknown => match self.service()?.find_runner(&self.runner.name).await? {
+    async fn ask_for_removal(&self, known: Registration, may_live: bool) -> Result<(), github::Error> {
+        let (service, name) = (self.service()?, &self.runner.name);
+        let id = match known {
+            Registration::Present(id) => id,
+            Registration::Unknown | Registration::Absent => match service.find_runner(name).await? {
                 Some(found) => {
-                    self.set.state().ledger.registered(&self.runner.name, found.id);
-                    Some(found.id)
+                    self.set.state().ledger.registered(name, found.id);
+                    found.id
                 }
                 None => {
-                    let believed = self.set.state().ledger.unlisted(&self.runner.name, self.ctx.world.now());
-                    if may_live && !believed {
-                        return Err(github::Error::Transient(
-                            "its list lacks the runner, for the first time".into(),
-                        ));
-                    }
-                    None
+                    let believed = self.set.state().ledger.unlisted(name, self.ctx.world.now());
+                    return if believed || !may_live {
+                        Ok(())
+                    } else {
+                        Err(github::Error::Transient(
+                            "one list lacks the runner, the next is waited for".into(),
+                        ))
+                    };
                 }
             },
         };
-        if let Some(id) = id {
-            match self.service()?.remove_runner(id).await {
-                Ok(()) | Err(github::Error::RunnerGone) => {}
-                Err(error) => return Err(error),
-            }
+        match service.remove_runner(id).await {
+            Err(github::Error::RunnerGone) => Ok(()),
+            answer => answer,
         }
-        self.set.state().ledger.deregistered(&self.runner.name);
-        Ok(())
     }
 
     fn service(&self) -> Result<&dyn ScaleSetService, github::Error> {
