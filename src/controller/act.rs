@@ -78,10 +78,11 @@ impl Work {
                     ctx,
                     runner: &runner,
                     why,
+                    unexplained,
                     backend: &*backend,
                     service: service.as_deref(),
                 };
-                removal.run(unexplained).instrument(span).await;
+                removal.run().instrument(span).await;
             }
         }
         ctx.sets.wake(&set.uid);
@@ -176,15 +177,17 @@ struct Remover<'a> {
     ctx: &'a Context,
     runner: &'a Runner,
     why: Option<Removal>,
+    /// It ended, and no message has told what for.
+    unexplained: bool,
     backend: &'a dyn Backend,
     service: Option<&'a dyn ScaleSetService>,
 }
 
 impl Remover<'_> {
-    async fn run(self, unexplained: bool) {
+    async fn run(self) {
         match self.why {
             Some(why) => self.stop(why).await,
-            None => self.collect(unexplained).await,
+            None => self.collect().await,
         }
     }
 
@@ -211,7 +214,7 @@ impl Remover<'_> {
             // An earlier controller asked for it; whether there is an instance is for its host to show.
             return self.retry_after(TWO_LOOKS);
         }
-        self.keep_log(false).await;
+        self.keep_log().await;
         if !self.remove_instance().await {
             return self.retry_after(REMOVAL_RETRY);
         }
@@ -229,8 +232,8 @@ impl Remover<'_> {
 
     /// Clears away what is left of a runner that ended: the instance at once, then the registration unless the runner
     /// took it along.
-    async fn collect(&self, unexplained: bool) {
-        self.keep_log(unexplained).await;
+    async fn collect(&self) {
+        self.keep_log().await;
         // An instance that was not seen to end may have a job, whatever became of its start.
         if self.runner.exit.is_none() && self.runner.instance_id.is_some() && !self.release(true).await {
             return;
@@ -243,7 +246,7 @@ impl Remover<'_> {
             return self.retire();
         }
         let now = self.ctx.world.now();
-        if unexplained && now < self.runner.since + MESSAGES_ARRIVE {
+        if self.unexplained && now < self.runner.since + MESSAGES_ARRIVE {
             return self.retry_after(MESSAGES_ARRIVE);
         }
         if self.release(false).await {
@@ -267,9 +270,9 @@ impl Remover<'_> {
 
     /// Adds the last lines that a failed runner printed to the report of its failure, which is yet to come for one whose
     /// end is unexplained.
-    async fn keep_log(&self, unexplained: bool) {
+    async fn keep_log(&self) {
         let Some(id) = &self.runner.instance_id else { return };
-        if !unexplained && !self.set.state().ledger.failures().lacks_log(&self.runner.name) {
+        if !self.unexplained && !self.set.state().ledger.failures().lacks_log(&self.runner.name) {
             return;
         }
         if let Ok(log) = self.backend.log_tail(&self.runner.host, id).await
@@ -281,6 +284,12 @@ impl Remover<'_> {
 
     /// Asks GitHub to let go of it, in its turn, and not while GitHub limits the rate.
     async fn deregister(&self, may_live: bool) -> Result<(), github::Error> {
+        // What was registered may have become known since the decision.
+        let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
+        let known = known.unwrap_or(self.runner.registration);
+        if known == Registration::Absent {
+            return Ok(());
+        }
         let turn = timeout(TURN, self.set.deregistering.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
             return Err(github::Error::Transient("too many removals are under way".into()));
@@ -289,45 +298,47 @@ impl Remover<'_> {
         if let Some(until) = self.set.state().limited_until.filter(|until| *until > now) {
             return Err(github::Error::RateLimited { retry_after: elapsed(now, until) });
         }
-        let answer = self.ask_for_removal(may_live).await;
-        if let Err(error @ github::Error::RateLimited { .. }) = &answer {
-            self.set.state().limited_until = Some(now + error.retry_after());
+        let answer = self.ask_for_removal(known, may_live).await;
+        match &answer {
+            Ok(()) => self.set.state().ledger.deregistered(&self.runner.name),
+            Err(error @ github::Error::RateLimited { .. }) => {
+                self.set.state().limited_until = Some(now + error.retry_after());
+            }
+            Err(_) => {}
         }
         answer
     }
 
-    /// Where its instance may live, a list that lacks the runner must not be the only one to say so.
-    async fn ask_for_removal(&self, may_live: bool) -> Result<(), github::Error> {
-        // What was registered may have become known since the decision.
-        let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
-        let id = match known.unwrap_or(self.runner.registration) {
-            Registration::Absent => return Ok(()),
-            Registration::Present(id) => Some(id),
-            Registration::Unknown => match self.service()?.find_runner(&self.runner.name).await? {
+    /// Where its instance may live, a list that lacks the runner must not be the only one to say so. One whose end is
+    /// unexplained is looked for though its id is known: the removal of what is gone already is answered like any other,
+    /// but what is still listed has had no job.
+    async fn ask_for_removal(&self, known: Registration, may_live: bool) -> Result<(), github::Error> {
+        let (service, name) = (self.service()?, &self.runner.name);
+        let id = match known {
+            Registration::Present(id) if !self.unexplained => id,
+            _ => match service.find_runner(name).await? {
                 Some(found) => {
-                    self.set.state().ledger.registered(&self.runner.name, found.id);
-                    Some(found.id)
+                    let ledger = &mut self.set.state().ledger;
+                    ledger.registered(name, found.id);
+                    ledger.was_registered(name, self.ctx.world.now());
+                    found.id
                 }
                 None => {
-                    let believed = self.set.state().ledger.unlisted(&self.runner.name, self.ctx.world.now());
-                    if may_live && !believed {
-                        return Err(github::Error::Transient(
-                            "its list lacks the runner, for the first time".into(),
-                        ));
-                    }
-                    None
+                    let believed = self.set.state().ledger.unlisted(name, self.ctx.world.now());
+                    return if believed || !may_live {
+                        Ok(())
+                    } else {
+                        Err(github::Error::Transient(
+                            "one list lacks the runner, the next is waited for".into(),
+                        ))
+                    };
                 }
             },
         };
-        if let Some(id) = id {
-            match self.service()?.remove_runner(id).await {
-                Ok(()) => self.set.state().ledger.was_registered(&self.runner.name, self.ctx.world.now()),
-                Err(github::Error::RunnerGone) => {}
-                Err(error) => return Err(error),
-            }
+        match service.remove_runner(id).await {
+            Err(github::Error::RunnerGone) => Ok(()),
+            answer => answer,
         }
-        self.set.state().ledger.deregistered(&self.runner.name);
-        Ok(())
     }
 
     fn service(&self) -> Result<&dyn ScaleSetService, github::Error> {

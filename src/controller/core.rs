@@ -16,6 +16,7 @@ use super::reconcile::{Next, reconcile_timed};
 use super::world::World;
 use crate::api::RunnerScaleSet;
 use crate::backend::Waker;
+use crate::telemetry::Metrics;
 
 /// One controller.
 pub struct Core(Arc<Context>, Mutex<Rounds>);
@@ -45,6 +46,11 @@ impl Core {
     /// Makes one of the reaper's rounds.
     pub async fn make_round(&self) {
         self.1.lock().await.make(&self.0).await;
+    }
+
+    /// What it has counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// It does not lead any more: from now on it may not act.

@@ -83,9 +83,9 @@ impl Rounds {
             if !is_gone(&stray.scale_set, &stray.instance.scale_set_uid, ctx).await || !ctx.fence.holds() {
                 continue;
             }
-            ctx.metrics.orphan("instance");
             match ctx.world.remove_stray(&stray).await {
                 Ok(()) => {
+                    ctx.metrics.orphan("instance");
                     info!(runner, scale_set = stray.scale_set, "removed an instance whose scale set is gone")
                 }
                 Err(error) => {
@@ -181,9 +181,11 @@ impl Suspect {
         if !confirmed || !ctx.fence.holds() {
             return;
         }
-        ctx.metrics.orphan("registration");
         match self.service.remove_runner(runner.id).await {
-            Ok(()) => info!(runner = runner.name, "removed a registration that no instance stands for"),
+            Ok(()) => {
+                ctx.metrics.orphan("registration");
+                info!(runner = runner.name, "removed a registration that no instance stands for");
+            }
             Err(error) => {
                 info!(runner = runner.name, %error, "an abandoned registration cannot be removed yet")
             }

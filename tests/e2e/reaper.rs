@@ -330,14 +330,19 @@ async fn a_registration_goes_when_two_lists_show_it_and_nothing_stands_for_it() 
         github.inject(Fault::status(Endpoint::RunnerList, 404).times(1));
         reaper.round_at(FIVE_MINUTES).await;
         assert_eq!((lists(), registered(&github)), (2, before.clone()), "the second list was none");
+        github.inject(Fault::exception(Endpoint::RemoveRunner, 400, "SomeException").times(1));
         reaper.round_at(2 * FIVE_MINUTES).await;
+        assert_eq!(registered(&github), before, "its removal was refused");
+        reaper.round_at(3 * FIVE_MINUTES).await;
         let mut left = before;
         left.remove("linux-lost0001");
         assert_eq!(registered(&github), left);
 
-        reaper.round_at(3 * FIVE_MINUTES).await;
+        reaper.round_at(4 * FIVE_MINUTES).await;
         assert_eq!(registered(&github), left);
-        assert_eq!(github.requests(Endpoint::RemoveRunner).len(), 1);
+        assert_eq!(github.requests(Endpoint::RemoveRunner).len(), 2);
+        let counted = reaper.core.metrics().render().unwrap();
+        assert!(counted.contains("paddock_orphans_found_total{kind=\"registration\"} 1\n"), "{counted}");
         assert_eq!(lab.timeline.count("create"), 1);
     })
     .await;

@@ -350,8 +350,10 @@ impl ScaleSetService for Service {
         let name = name.to_owned();
         self.call("find_runner", move |state, _| {
             let odd = state.github.weather == Weather::Patchy && state.chance(50);
+            // Of a runner that lives: to forget one that does not is no harm that lasts, at GitHub itself.
+            let lives = state.instances().any(|(_, i)| i.live() && i.shown.runner == name);
             let known = state.github.registrations.values_mut().find(|r| r.name == name);
-            if let Some(registration) = known.filter(|r| odd && !r.unlisted) {
+            if let Some(registration) = known.filter(|r| odd && lives && !r.unlisted) {
                 registration.unlisted = true;
                 state.note(|| format!("GitHub's list lacks {name}"));
                 return Ok(None);
