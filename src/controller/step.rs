@@ -41,7 +41,11 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
     let mut state = set.state();
     let observations = state.observations();
     state.ledger.observe(&observations, now);
-    let (plan, views) = decide(&state, set, now)?;
+    let (mut plan, views) = decide(&state, set, now)?;
+    if !observed(&state, set, now) {
+        let due = set.since + HOSTS_ANSWER;
+        plan.wake_at = Some(plan.wake_at.map_or(due, |at| at.min(due)));
+    }
     state.ledger.mark_surplus(&plan.surplus, now);
     let work = begin(&mut state, set, &plan, now);
     report(&mut state, set, ctx, &plan, &work, now);

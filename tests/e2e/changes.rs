@@ -7,6 +7,9 @@ use testkit::github::{Endpoint, JobId, JobResult, JobSpec, JobStatus, SimGithub}
 
 use crate::harness::{Lab, Manifest, PATIENCE, github, is, lab};
 
+/// The engine's.
+const SOCKET: &str = "/var/run/docker.sock";
+
 /// Two idle runners and a busy one: the job, and all containers.
 async fn two_idle_and_one_busy(
     lab: &Lab,
@@ -113,21 +116,21 @@ async fn a_host_that_is_renamed_and_moved_to_another_backend_keeps_its_runners_a
         let _controller = lab.start();
         let sample = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 2}));
         let docker = sample.0["spec"]["backends"][0]["docker"].clone();
-        let hosts = |rack: [&str; 2], shelf: [&str; 2]| {
-            let backend = |name: &str, [host, socket]: [&str; 2]| {
-                let mut docker = docker.clone();
-                docker["hosts"] = json!([{"name": host, "endpoint": format!("unix://{socket}")}]);
-                json!({"name": name, "docker": docker})
-            };
+        let backend = |name: &str, host: &str, socket: &str| {
+            let mut docker = docker.clone();
+            docker["hosts"] = json!([{"name": host, "endpoint": format!("unix://{socket}")}]);
+            json!({"name": name, "docker": docker})
+        };
+        let on = |backends: serde_json::Value| {
             let mut manifest = sample.clone().spec(json!({"scaleDown": {"delay": "1s"}}));
-            manifest.0["spec"]["backends"] = json!([backend("rack", rack), backend("shelf", shelf)]);
+            manifest.0["spec"]["backends"] = backends;
             manifest
         };
-        let (there, nowhere) = ("/var/run/docker.sock", "/nowhere/docker.sock");
-        let before = hosts(["old", there], ["away", nowhere]);
+        let before = on(json!([backend("rack", "old", SOCKET)]));
         let (job, containers) = two_idle_and_one_busy(lab, &github, &before).await;
 
-        let after = hosts(["away", nowhere], ["new", there]);
+        let rack = backend("rack", "away", "/nowhere/docker.sock");
+        let after = on(json!([rack, backend("shelf", "new", SOCKET)]));
         lab.apply(&after).await;
         lab.until("linux", "its runners are where they are now", |set| {
             let runners = &set.status.as_ref().unwrap().runners;
