@@ -150,7 +150,7 @@ impl Starter<'_> {
     /// It is not waited for any more: another may take its place.
     fn give_up(&self) {
         const MESSAGE: &str = "it was not up within timeouts.start";
-        warn!(reason = reason::START_TIMEOUT, MESSAGE, "the runner does not come up");
+        warn!(reason = reason::START_TIMEOUT, MESSAGE, "the start is not answered");
         self.set.state().ledger.start_given_up(self.name, MESSAGE, self.ctx.world.now());
         self.ctx.sets.wake(&self.set.uid);
     }

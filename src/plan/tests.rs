@@ -849,6 +849,21 @@ fn a_runner_that_is_not_up_in_time_is_removed_and_counted() {
 }
 
 #[test]
+fn a_runner_that_is_up_is_no_failed_start_though_the_answer_does_not_come() {
+    let mut world = World::new(serde_json::json!({"minRunners": 2}));
+    world.assigned(0);
+    assert_eq!(starts(&world.step()), 2);
+    world.show("linux-001", InstanceState::Running);
+    for name in ["linux-001", "linux-002"] {
+        world.ledger.start_given_up(name, "it was not up in time", at(60));
+    }
+    world.now = 60;
+    assert_eq!(starts(&world.step()), 1, "for the one that nobody has seen");
+    let failures: Vec<&str> = world.ledger.failures().recent().map(|f| f.runner.as_str()).collect();
+    assert_eq!(failures, ["linux-002"]);
+}
+
+#[test]
 fn a_runner_that_is_still_there_long_after_its_job_is_asked_for() {
     let mut world = World::at_work(serde_json::json!({}));
     world.completed("linux-001", "job");

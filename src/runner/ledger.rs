@@ -337,8 +337,12 @@ impl Ledger {
         }
     }
 
-    /// It was not up in time, and its start is still under way: a failure, and no capacity, but it keeps its slot.
+    /// It was not up in time, and its start is still under way: a failure, and no capacity, but it keeps its slot. Not so
+    /// one that its host has shown to be up: of its start nothing but the answer is missing.
     pub fn start_given_up(&mut self, name: &str, message: &str, now: Timestamp) {
+        if self.runners.get(name).is_none_or(|r| r.phase != Phase::Pending) {
+            return;
+        }
         self.start_timed_out(name, message, now);
         self.begin_removal(name);
     }

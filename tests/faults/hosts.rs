@@ -145,7 +145,11 @@ async fn a_host_that_hangs_does_not_hold_up_the_starts_on_another() {
         let hosts = json!({"hosts": [{"name": "hung", "endpoint": hung.endpoint, "maxRunners": 20}]});
         let manifest = Manifest::sample(&github.config_url("acme"));
         let good = merged(manifest.0["spec"]["backends"][0].clone(), json!({"name": "good"}));
-        let mut manifest = manifest.docker(hosts).spec(json!({"minRunners": 22, "maxRunners": 22}));
+        let manifest = manifest.docker(hosts).spec(json!({"minRunners": 20, "maxRunners": 22}));
+        lab.apply(&manifest).await;
+        lab.until_phases("linux", (20, 0, 0)).await;
+
+        let mut manifest = manifest.spec(json!({"minRunners": 22}));
         manifest.0["spec"]["backends"].as_array_mut().unwrap().push(good);
         let begun = Instant::now();
         lab.apply(&manifest).await;
