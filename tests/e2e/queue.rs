@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub};
+use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub, State};
 
 use crate::harness::{Manifest, PATIENCE, github, lab, phases};
 
@@ -71,6 +71,34 @@ async fn no_trouble_of_the_queue_loses_a_runner_or_starts_one_twice() {
         lab.until_phases("linux", (0, 0, 0)).await;
         lab.until_is("linux", "Ready", "True", None).await;
         record.assert_consistent(0, 10);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_heard_of_late_is_no_failure() {
+    lab("late-news", async |lab| {
+        let github = github(lab).await;
+        let controller = lab.start();
+        let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 1}));
+        lab.apply(&manifest).await;
+        lab.until_phases("linux", (0, 1, 0)).await;
+
+        github.inject(Fault::answer(Endpoint::Poll, 202, "").times(1));
+        github.inject(Fault::status(Endpoint::Poll, 503));
+        let deaf =
+            |s: &State| s.requests().to(Endpoint::Poll).next_back().is_some_and(|r| r.status == Some(503));
+        github.wait_until(PATIENCE, deaf).await.unwrap();
+        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
+        github.assign_jobs("linux", 1).unwrap();
+        github.wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Completed).await.unwrap();
+        // No message tells of the runner's end: its registration is looked for, and a job has taken that along.
+        github.wait_until(PATIENCE, |s| s.requests().to(Endpoint::GetRunner).count() > 0).await.unwrap();
+        github.clear_faults_at(Endpoint::Poll);
+        github.wait_until(PATIENCE, |s| s.scale_set("linux").unwrap().undelivered() == 0).await.unwrap();
+        let set = lab.until_phases("linux", (0, 1, 0)).await;
+        assert_eq!(set.status.unwrap().recent_failures, []);
+        assert!(!controller.log().contains("runner failed"));
     })
     .await;
 }
