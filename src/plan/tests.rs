@@ -413,6 +413,22 @@ fn a_busy_runner_that_does_not_end_cleanly_has_lost_its_job() {
 }
 
 #[test]
+fn a_job_that_is_heard_of_after_its_runner_was_killed_is_lost_too() {
+    let mut world = World::new(serde_json::json!({}));
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.exits("linux-001", 137);
+    assert_eq!(last_failure(&world), Some("Killed"));
+    world.busy("linux-001", "job");
+    assert_eq!(last_failure(&world), Some("JobLost"));
+    assert_eq!(starts(&world.step()), 0, "GitHub counts the job, and no runner can have it");
+    world.completed("linux-001", "job");
+    world.assigned(0);
+    assert_eq!(world.ledger.demand().assigned(), Some(0));
+}
+
+#[test]
 fn a_spare_that_is_killed_is_replaced_at_once() {
     let mut world = World::new(serde_json::json!({"minRunners": 2}));
     world.assigned(0);

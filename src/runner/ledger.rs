@@ -280,6 +280,12 @@ impl Ledger {
         if runner.enter(Phase::Busy, now) && over {
             runner.job_completed_at = Some(now);
         }
+        let died = runner.exit.as_ref().is_some_and(|exit| !exit.clean());
+        if died && runner.phase == Phase::Failed && !over {
+            // Its end was seen before anyone heard of its job.
+            self.demand.ended_with_job(runner, now);
+            self.failures.note(Failure::job_lost(runner, now));
+        }
     }
 
     fn job_completed(&mut self, job: &Job, runner_name: &str, now: Timestamp) {

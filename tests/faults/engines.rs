@@ -69,6 +69,14 @@ async fn an_engine_that_fails_loses_the_jobs_it_ran_and_no_other() {
             !told.is_empty() && told.is_subset(&lost),
             "what status tells of lost jobs: {told:?} of {lost:?}"
         );
+        let log = controller.log();
+        let says = |line: &&str, runner: &str| line.contains(runner) && line.contains("runner failed");
+        for runner in &lost {
+            let said: Vec<&str> = log.lines().filter(|line| says(line, runner)).collect();
+            if !said.iter().any(|line| line.contains("JobLost")) {
+                println!("{runner} is told otherwise: {said:?}");
+            }
+        }
         let counted = controller.count(r#"paddock_runner_failures_total{reason="JobLost"}"#).await;
         assert_eq!(counted, lost.len(), "what is counted of lost jobs");
         record.assert_consistent(0, i32::try_from(crate::load::MAX_RUNNERS).unwrap());
