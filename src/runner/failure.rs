@@ -167,7 +167,9 @@ impl Row {
         self.length += 1;
         self.last_at = failure.at;
         self.lately.retain(|at| *at + WINDOW > failure.at);
-        if self.lately.last().is_none_or(|at| *at + FIRST_DELAY <= failure.at) {
+        // One that was away is tried as soon as it is back.
+        let away = failure.reason == reason::HOST_UNREACHABLE;
+        if !away && self.lately.last().is_none_or(|at| *at + FIRST_DELAY <= failure.at) {
             self.lately.push(failure.at);
         }
         let lately = if self.is_over_budget() { self.lately.len() } else { 0 };
@@ -356,6 +358,17 @@ mod tests {
         assert!(failures.on_host("b", "other", at(now)).is_none() && failures.at_github(at(now)).is_none());
         failures.succeeded("b", "h");
         assert!(failures.on_host("b", "h", at(now)).is_none());
+    }
+
+    /// An engine that is restarted again and again.
+    #[test]
+    fn a_host_that_was_away_is_tried_as_soon_as_it_is_back() {
+        let mut failures = Failures::default();
+        for second in (0..300).step_by(15) {
+            failures.note(Failure { reason: reason::HOST_UNREACHABLE, ..start_failure(second) });
+            failures.succeeded("b", "h");
+            assert_eq!(failures.on_host("b", "h", at(second)), None, "second {second}");
+        }
     }
 
     #[test]
