@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub, State};
 
-use crate::harness::{Manifest, PATIENCE, github, lab, phases};
+use crate::harness::{Controller, Lab, Manifest, PATIENCE, github, lab, phases};
 
 /// A fault, by name, and how it is brought about.
 type Trouble = (&'static str, fn(&SimGithub));
@@ -75,23 +75,33 @@ async fn no_trouble_of_the_queue_loses_a_runner_or_starts_one_twice() {
     .await;
 }
 
+/// A scale set with one idle runner, and the controller that keeps it.
+async fn with_a_spare(lab: &Lab) -> (SimGithub, Controller) {
+    let github = github(lab).await;
+    let controller = lab.start();
+    let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 1}));
+    lab.apply(&manifest).await;
+    lab.until_phases("linux", (0, 1, 0)).await;
+    (github, controller)
+}
+
+/// The idle runner takes a job and is done with it, whether the controller hears of that or not.
+async fn give_the_spare_a_short_job(github: &SimGithub) {
+    let job = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
+    github.assign_jobs("linux", 1).unwrap();
+    github.wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Completed).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_job_that_is_heard_of_late_is_no_failure() {
     lab("late-news", async |lab| {
-        let github = github(lab).await;
-        let controller = lab.start();
-        let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 1}));
-        lab.apply(&manifest).await;
-        lab.until_phases("linux", (0, 1, 0)).await;
-
+        let (github, controller) = with_a_spare(lab).await;
         github.inject(Fault::answer(Endpoint::Poll, 202, "").times(1));
         github.inject(Fault::status(Endpoint::Poll, 503));
         let deaf =
             |s: &State| s.requests().to(Endpoint::Poll).next_back().is_some_and(|r| r.status == Some(503));
         github.wait_until(PATIENCE, deaf).await.unwrap();
-        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
-        github.assign_jobs("linux", 1).unwrap();
-        github.wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Completed).await.unwrap();
+        give_the_spare_a_short_job(&github).await;
         // No message tells of the runner's end: its registration is looked for, and a job has taken that along.
         github.wait_until(PATIENCE, |s| s.requests().to(Endpoint::GetRunner).count() > 0).await.unwrap();
         github.clear_faults_at(Endpoint::Poll);
@@ -106,12 +116,7 @@ async fn a_job_that_is_heard_of_late_is_no_failure() {
 #[tokio::test]
 async fn a_life_told_backwards_and_twice_changes_nothing() {
     lab("backwards", async |lab| {
-        let github = github(lab).await;
-        let controller = lab.start();
-        let manifest = Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 1}));
-        lab.apply(&manifest).await;
-        lab.until_phases("linux", (0, 1, 0)).await;
-
+        let (github, controller) = with_a_spare(lab).await;
         // One poll ends, the next is held back: meanwhile the spare takes a job and is done with it.
         github.inject(Fault::answer(Endpoint::Poll, 202, "").times(1));
         github.inject(Fault::delay(Endpoint::Poll, Duration::from_secs(4)).times(1));
@@ -123,9 +128,7 @@ async fn a_life_told_backwards_and_twice_changes_nothing() {
             .await
             .unwrap();
         github.reverse_next_batch("linux").unwrap();
-        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
-        github.assign_jobs("linux", 1).unwrap();
-        github.wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Completed).await.unwrap();
+        give_the_spare_a_short_job(&github).await;
         assert_eq!(github.look(|s| s.scale_set("linux").unwrap().undelivered()), 1);
         github.wait_until(PATIENCE, |s| s.scale_set("linux").unwrap().undelivered() == 0).await.unwrap();
         lab.until("linux", "the spare is replaced", |set| phases(set) == (0, 1, 0)).await;
