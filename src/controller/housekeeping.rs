@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::core::response::reason;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::context::Context;
+use super::context::{Context, answered};
 use super::set::Set;
 use crate::chance;
 use crate::github::{ClientConfig, ListedRunner, ScaleSetService};
@@ -19,8 +19,6 @@ use crate::reaper::{Abandoned, SWEEP_INTERVAL, Strays};
 const ROUND: Duration = Duration::from_secs(60);
 /// An object that is there is reconciled more often than this.
 const UNSEEN: Duration = Duration::from_secs(120);
-/// How long one question of a round may take.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the rounds remember.
 #[derive(Default)]
@@ -137,12 +135,12 @@ async fn is_gone(scale_set: &str, uid: &str, ctx: &Context) -> bool {
     if !ctx.sets.serve(namespace) {
         return false;
     }
-    match timeout(DEADLINE, ctx.scale_sets(namespace).get(name)).await {
-        Ok(Ok(object)) => object.metadata.uid.as_deref() != Some(uid),
+    match answered(ctx.scale_sets(namespace).get(name)).await {
+        Ok(object) => object.metadata.uid.as_deref() != Some(uid),
         // Of the object only. A 404 that says no reason is of a version that is not served, or of something in between.
-        Ok(Err(kube::Error::Api(status))) => status.reason == reason::NOT_FOUND,
+        Err(kube::Error::Api(status)) => status.reason == reason::NOT_FOUND,
         // Nothing destructive follows from a read that failed.
-        Ok(Err(_)) | Err(_) => false,
+        Err(_) => false,
     }
 }
 

@@ -8,11 +8,11 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::context::{Context, brief};
+use super::context::{Context, answered, brief};
 use super::lease::Fence;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
 use crate::telemetry::Metrics;
@@ -27,8 +27,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const BUSY_INTERVAL: Duration = Duration::from_secs(2);
 /// So many writes in a row are at the shorter interval.
 const QUICK_WRITES: u32 = 3;
-/// The deadline of one write.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// After a write that failed.
 const PAUSE: Duration = Duration::from_secs(3);
 
@@ -114,12 +112,8 @@ impl Writer {
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(&patch);
-        let answer = match timeout(DEADLINE, self.api.patch_status(&self.name, &params, &patch)).await {
-            Ok(answer) => answer.map(drop),
-            Err(_) => Err(kube::Error::Service("no answer within the deadline".into())),
-        };
-        match answer {
-            Ok(()) => {}
+        match answered(self.api.patch_status(&self.name, &params, &patch)).await {
+            Ok(_) => {}
             Err(kube::Error::Api(status)) if status.is_not_found() => {
                 debug!("the object is gone, its status with it");
             }
