@@ -139,10 +139,8 @@ impl DockerBackend {
 
     fn listing(&self, host: &str, engine: &Engine) -> Listing {
         let state = engine.state();
-        let instances = state.index.containers().filter(|known| {
-            known.cluster == self.identity.cluster
-                && known.instance.scale_set_uid == self.identity.scale_set_uid
-                && self.speaks_for(&known.instance.backend)
+        let instances = state.index.of_set(&self.identity.scale_set_uid).filter(|known| {
+            known.cluster == self.identity.cluster && self.speaks_for(&known.instance.backend)
         });
         // Made and never started, by a controller that is no more: nobody will start it.
         let forsaken = |known: &index::Container| {

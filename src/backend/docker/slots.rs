@@ -1,6 +1,6 @@
 //! The slots of one engine: who uses it, how many runners it takes, and the places held for runners to come. No IO.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use super::index::Index;
 
@@ -67,11 +67,9 @@ impl Slots {
 
     /// Places taken: containers that have not ended, of whatever cluster, and those held for runners not seen yet.
     pub(super) fn taken(&self, index: &Index) -> u32 {
-        let seen: HashSet<&str> = index.containers().map(|known| known.instance.runner.as_str()).collect();
-        let live = index.containers().filter(|known| !known.instance.state.ended()).count();
-        let unseen = |runner: &&Option<String>| runner.as_deref().is_none_or(|runner| !seen.contains(runner));
+        let unseen = |runner: &&Option<String>| runner.as_deref().is_none_or(|name| !index.has_runner(name));
         let held = self.reservations.values().filter(unseen).count();
-        u32::try_from(live + held).unwrap_or(u32::MAX)
+        u32::try_from(index.live() + held).unwrap_or(u32::MAX)
     }
 
     /// Places free; `u32::MAX` where there is no limit.
