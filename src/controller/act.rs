@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, info, info_span, warn};
 
-use super::audience::elapsed;
 use super::context::Context;
 use super::set::Set;
 use crate::api::condition::reason;
@@ -113,6 +112,7 @@ impl Starter<'_> {
             Err(github::Error::RunnerExists) => {
                 return self.unregistered(reason::RUNNER_EXISTS, "the name is taken at GitHub");
             }
+            Err(github::Error::RateLimited { .. }) => return self.put_off(),
             Err(error) => return self.unregistered(super::registrar::reason_of(&error), &error.to_string()),
         };
         drop(minting);
@@ -139,6 +139,13 @@ impl Starter<'_> {
             }
             Err(error) => self.fail(reason_of(&error), &error.to_string()),
         }
+    }
+
+    /// GitHub wants to be left alone: no failure of anything. The next look waits for the limit to pass.
+    fn put_off(&self) -> &'static str {
+        info!("GitHub limits the rate: the start is put off");
+        self.set.state().ledger.start_put_off(self.name);
+        reason::RATE_LIMITED
     }
 
     fn unregistered(&self, why: &'static str, message: &str) -> &'static str {
@@ -282,7 +289,7 @@ impl Remover<'_> {
         }
     }
 
-    /// Asks GitHub to let go of it, in its turn, and not while GitHub limits the rate.
+    /// Asks GitHub to let go of it, in its turn.
     async fn deregister(&self, may_live: bool) -> Result<(), github::Error> {
         // What was registered may have become known since the decision.
         let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
@@ -294,17 +301,9 @@ impl Remover<'_> {
         let Ok(Ok(_turn)) = turn else {
             return Err(github::Error::Transient("too many removals are under way".into()));
         };
-        let now = self.ctx.world.now();
-        if let Some(until) = self.set.state().limited_until.filter(|until| *until > now) {
-            return Err(github::Error::RateLimited { retry_after: elapsed(now, until) });
-        }
         let answer = self.ask_for_removal(known, may_live).await;
-        match &answer {
-            Ok(()) => self.set.state().ledger.deregistered(&self.runner.name),
-            Err(error @ github::Error::RateLimited { .. }) => {
-                self.set.state().limited_until = Some(now + error.retry_after());
-            }
-            Err(_) => {}
+        if answer.is_ok() {
+            self.set.state().ledger.deregistered(&self.runner.name);
         }
         answer
     }

@@ -98,7 +98,10 @@ fn registered(registration: &Registration, wanted: Option<&WantedScaleSet>) -> F
     if dropped.is_empty() {
         return Finding::well();
     }
-    let message = format!("GitHub did not keep these labels: {}", dropped.join(", "));
+    let message = format!(
+        "GitHub did not keep these labels: {}; it may take none besides the name, or none after a set is created",
+        dropped.join(", ")
+    );
     Finding::new(false, reason::LABELS_DROPPED, message)
 }
 

@@ -106,8 +106,6 @@ pub(super) struct State {
     pub listening: Option<ListenState>,
     /// The message session that is open, or was left behind.
     pub session: Option<SessionRecord>,
-    /// GitHub limits the rate: until then no removal is asked for.
-    pub limited_until: Option<Timestamp>,
     /// Its runners.
     pub ledger: Ledger,
     /// What was told of lately, and when: nothing is told twice in a row.
@@ -214,7 +212,6 @@ impl State {
             registration: Registration::known(status.scale_set_id),
             listening: None,
             session: status.session.map(|s| SessionRecord { id: s.id, owner: s.owner, since: s.since.0 }),
-            limited_until: None,
             ledger,
             told: HashMap::new(),
             wanting_since: None,

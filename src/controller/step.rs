@@ -42,10 +42,8 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
     let observations = state.observations();
     state.ledger.observe(&observations, now);
     let (mut plan, views) = decide(&state, set, now)?;
-    if !observed(&state, set, now) {
-        let due = set.since + HOSTS_ANSWER;
-        plan.wake_at = Some(plan.wake_at.map_or(due, |at| at.min(due)));
-    }
+    let listed = (!observed(&state, set, now)).then(|| set.since + HOSTS_ANSWER);
+    plan.wake_at = [plan.wake_at, listed, limited_until(&state, now)].into_iter().flatten().min();
     state.ledger.mark_surplus(&plan.surplus, now);
     let work = begin(&mut state, set, &plan, now);
     report(&mut state, set, ctx, &plan, &work, now);
@@ -90,7 +88,17 @@ fn intake(state: &State, set: &Set, now: Timestamp) -> Intake {
     if !observed(state, set, now) {
         return Intake::Closed(reason::STARTING, "the hosts have not shown yet what runs on them".to_owned());
     }
+    if let Some(until) = limited_until(state, now) {
+        return Intake::Closed(reason::RATE_LIMITED, format!("GitHub limits the rate until {until:.0}"));
+    }
     Intake::Open
+}
+
+/// Returns when GitHub's rate limit passes, if there is one.
+fn limited_until(state: &State, now: Timestamp) -> Option<Timestamp> {
+    let left = state.service.as_ref()?.limited_for()?;
+    // At most 15 minutes.
+    Some(now + left)
 }
 
 /// Whether every host was listed, or had the time to be.

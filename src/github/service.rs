@@ -65,6 +65,10 @@ pub trait ScaleSetService: Send + Sync {
 
     /// Closes the session; one that is gone already is a success.
     async fn close(&self, session: &Session) -> Result<(), Error>;
+
+    /// For how long GitHub wants to be left alone by everyone who uses this credential; none when it does not. Until then
+    /// every call but those of an open session's queue is answered [`Error::RateLimited`] without asking GitHub. No IO.
+    fn limited_for(&self) -> Option<Duration>;
 }
 
 /// What a scale set should be at GitHub.
@@ -206,7 +210,7 @@ pub enum Error {
     /// A job runs on it: leave it alone. Answered for a scale set, too, that cannot be deleted for its jobs.
     #[error("a job is still running")]
     RunnerBusy,
-    /// Too many requests: ask again after the delay.
+    /// Too many requests, or a service that says when to come again: ask after the delay.
     #[error("GitHub limits the rate: retry after {} s", .retry_after.as_secs())]
     RateLimited {
         /// How long GitHub wants to be left alone.

@@ -366,6 +366,11 @@ impl Ledger {
         }
     }
 
+    /// Forgets a runner whose registration was not even tried, and which another will take the place of later.
+    pub fn start_put_off(&mut self, name: &str) {
+        self.runners.remove(name);
+    }
+
     /// GitHub did not register it, for the reason given: there is no instance of it.
     pub fn registration_failed(&mut self, name: &str, reason: &'static str, message: &str, now: Timestamp) {
         let Some(runner) = self.runners.get_mut(name) else { return };

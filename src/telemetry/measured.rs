@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -151,6 +152,10 @@ impl ScaleSetService for Measured {
     async fn close(&self, session: &Session) -> Result<(), Error> {
         self.measure("close", self.service.close(session)).await
     }
+
+    fn limited_for(&self) -> Option<Duration> {
+        self.service.limited_for()
+    }
 }
 
 #[cfg(test)]
@@ -211,6 +216,9 @@ mod tests {
         }
         async fn close(&self, _: &Session) -> Result<(), Error> {
             Ok(())
+        }
+        fn limited_for(&self) -> Option<Duration> {
+            None
         }
     }
 

@@ -48,6 +48,25 @@ async fn only_what_differs_is_changed_in_place() {
     assert_eq!(github.requests(Endpoint::UpdateScaleSet).len(), 1);
 }
 
+/// As GitHub's own client sends it: what becomes of a setting that a change leaves out is not known.
+#[tokio::test]
+async fn every_change_carries_the_runner_setting() {
+    let github = github().start().await.unwrap();
+    let client = client(&github);
+    let set = scale_set(&client).await;
+    for name in ["first", "second"] {
+        let renamed = WantedScaleSet { name: name.to_owned(), ..wanted() };
+        client.ensure_scale_set(&renamed, Some(set.id)).await.unwrap();
+    }
+    let changes = github.requests(Endpoint::UpdateScaleSet);
+    assert_eq!(changes.len(), 2);
+    for change in changes {
+        let body: serde_json::Value = serde_json::from_str(&change.body).unwrap();
+        assert_eq!(body["RunnerSetting"], serde_json::json!({"disableUpdate": true}), "{body}");
+        assert!(body.get("labels").is_none(), "{body}");
+    }
+}
+
 #[tokio::test]
 async fn a_scale_set_that_vanished_is_registered_again() {
     let github = github().start().await.unwrap();
@@ -142,7 +161,7 @@ async fn nobody_but_github_says_that_a_runner_is_gone() {
     let client = client(&github);
     let set = scale_set(&client).await;
     let runner = client.mint_jit(set.id, "fleet-a").await.unwrap();
-    for list in ["{}", r#"{"count": 0, "value": null}"#] {
+    for list in ["[]", r#"{"count": 1, "value": null}"#] {
         github.inject(Fault::answer(Endpoint::GetRunner, 200, list).times(1));
         let found = client.find_runner("fleet-a").await;
         assert!(matches!(found, Err(Error::BadReply(_))), "{list}: {found:?}");
@@ -255,13 +274,16 @@ async fn the_admin_token_is_fetched_once_and_renewed_when_refused() {
 }
 
 #[tokio::test]
-async fn a_registration_token_that_is_too_fresh_gets_another_try() {
-    let github = github().start().await.unwrap();
-    github.inject(Fault::status(Endpoint::RunnerRegistration, 401).times(1));
-    github.inject(Fault::status(Endpoint::RunnerRegistration, 403).times(1));
-    scale_set(&client(&github)).await;
+async fn a_registration_token_that_is_too_fresh_gets_five_tries_over_half_the_deadline() {
+    let github = github().refuse_fresh_tokens(4).start().await.unwrap();
+    // A tenth of the usual deadlines: 1.5 s, where it would be 15.
+    let deadlines = Deadlines { control: Duration::from_secs(3), ..Deadlines::default() };
+    let client = Client::new(&config(&github, "acme"), deadlines).unwrap();
+    let begun = std::time::Instant::now();
+    scale_set(&client).await;
+    assert!(begun.elapsed() >= Duration::from_millis(1500), "{:?}", begun.elapsed());
     assert_eq!(github.requests(Endpoint::RegistrationToken).len(), 1);
-    assert_eq!(github.requests(Endpoint::RunnerRegistration).len(), 3);
+    assert_eq!(github.requests(Endpoint::RunnerRegistration).len(), 5);
 }
 
 #[tokio::test]

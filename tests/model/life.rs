@@ -12,7 +12,7 @@ use paddock::api::RunnerScaleSet;
 use paddock::backend::docker::DockerTemplate;
 use paddock::backend::{self, Backend, Waker};
 use paddock::controller::{Core, World};
-use paddock::github::{ClientConfig, Error, ScaleSetService};
+use paddock::github::{ClientConfig, Error, RateLimit, ScaleSetService};
 use paddock::reaper::Stray;
 use paddock::runner::{Exit, Identity};
 use tokio::sync::Notify;
@@ -87,6 +87,8 @@ pub struct Life {
     stopping: CancellationToken,
     core: OnceLock<Arc<Core>>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    /// All sets use one credential.
+    pub limit: RateLimit,
 }
 
 /// Puts something between the controller and its world.
@@ -128,6 +130,7 @@ impl Life {
             stopping: CancellationToken::new(),
             core: OnceLock::new(),
             tasks: std::sync::Mutex::default(),
+            limit: RateLimit::default(),
         });
         life.run(veil, sets, hosts);
         life

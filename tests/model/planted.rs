@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -289,6 +290,10 @@ impl ScaleSetService for Service {
 
     async fn close(&self, session: &Session) -> Result<(), github::Error> {
         self.service.close(session).await
+    }
+
+    fn limited_for(&self) -> Option<Duration> {
+        self.service.limited_for()
     }
 }
 

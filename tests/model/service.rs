@@ -100,6 +100,11 @@ impl Service {
         effect: impl FnOnce(&mut State, usize) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.life.living().await;
+        // The queue has a token of its own, and no part in the limit of the credential.
+        let limited = !matches!(what, "acknowledge" | "acquire");
+        if limited {
+            self.life.limit.check()?;
+        }
         let (course, there, back) = {
             let mut state = self.life.sim.state();
             self.life.count_call(&mut state);
@@ -128,6 +133,7 @@ impl Service {
         let answer = timeout(CONTROL, answered).await;
         self.life.living().await;
         match answer {
+            Ok(Ok(answer)) if limited => self.life.limit.noted(answer),
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(silence()),
         }
@@ -395,6 +401,10 @@ impl ScaleSetService for Service {
             Ok(state.github.registrations.values().map(listed).collect())
         })
         .await
+    }
+
+    fn limited_for(&self) -> Option<Duration> {
+        self.life.limit.left()
     }
 
     async fn close(&self, session: &Session) -> Result<(), Error> {

@@ -36,6 +36,8 @@ const POLL_TRIES: u32 = 2;
 const REFUSALS: u32 = 3;
 /// An answer that comes sooner and brings nothing new is not a long poll; the next one waits.
 const HASTY: Duration = Duration::from_millis(100);
+/// So many answers in a row may come at once; each further poll waits for as long as such an answer took at most.
+const HASTY_FREELY: u32 = 3;
 /// A first fault that took no longer is not told.
 const UNNOTICED: Duration = Duration::from_secs(10);
 /// A state that lasts is told again so often: nobody has to guess whether the loop still lives.
@@ -66,6 +68,8 @@ struct Listener {
     /// The session that was opened last: cleared before the next is opened, closed at the end.
     last: Option<Session>,
     trouble: Trouble,
+    /// Answers in a row, of whatever kind and session, that came at once.
+    hasty: u32,
 }
 
 /// What has gone wrong since the last poll that succeeded.
@@ -94,7 +98,7 @@ impl Listener {
         cancel: CancellationToken,
         pace: Pace,
     ) -> Self {
-        Listener { service, set, audience, cancel, pace, last: None, trouble: Trouble::default() }
+        Listener { service, set, audience, cancel, pace, last: None, trouble: Trouble::default(), hasty: 0 }
     }
 
     async fn listen(mut self) -> ListenEnd {
@@ -180,6 +184,9 @@ impl Listener {
         let mut next = Next::Poll;
         while next == Next::Poll {
             self.settle(&mut reading).await?;
+            if self.hasty > HASTY_FREELY {
+                self.pause(HASTY).await?;
+            }
             let advertised = *capacity.borrow_and_update();
             let begun = Instant::now();
             let answer = tokio::select! {
@@ -194,6 +201,7 @@ impl Listener {
                 }
                 () = self.cancel.cancelled() => return Err(ListenEnd::Cancelled),
             };
+            self.hasty = if begun.elapsed() < HASTY { self.hasty.saturating_add(1) } else { 0 };
             next = match answer {
                 Ok(message) => self.heard(&mut reading, message, begun).await?,
                 Err(Error::TokenExpired) if self.trouble.failures < POLL_TRIES => {

@@ -10,6 +10,9 @@ use crate::runner::JobEvent;
 /// Acknowledgements that are owed at most. Older ones are given up: a later session brings their messages back.
 const MOST_OWED: usize = 100;
 
+/// Offered jobs that wait to be acquired at most. What is left out is looked for later.
+const MOST_OFFERED: usize = 10_000;
+
 /// How far a session has been read, and what it still owes GitHub.
 pub(super) struct Reading {
     pub session: Session,
@@ -58,10 +61,11 @@ impl Reading {
         if message.statistics.is_some() {
             self.counted = Instant::now();
         }
-        self.offered.extend(message.events.iter().filter_map(|event| match event {
+        let offered = message.events.iter().filter_map(|event| match event {
             JobEvent::Available { request_id, .. } if *request_id > 0 => Some(*request_id),
             _ => None,
-        }));
+        });
+        self.offered.extend(offered.take(MOST_OFFERED.saturating_sub(self.offered.len())));
     }
 
     pub async fn acquire(&mut self, service: &dyn ScaleSetService) -> Result<(), Error> {

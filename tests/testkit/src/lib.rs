@@ -4,3 +4,4 @@
 //! as the binary `sim-github`; the program `fake-runner` is the runner that talks to it.
 
 pub mod github;
+pub mod raw;
