@@ -6,6 +6,7 @@ mod gateways;
 mod hazards;
 mod listening;
 mod network;
+mod official;
 mod secrets;
 mod support;
 mod witness;
