@@ -11,7 +11,7 @@ use super::set::Set;
 use crate::api::condition::reason;
 use crate::backend::{self, Backend, NewRunner, Slot};
 use crate::chance;
-use crate::github::{self, ScaleSetService};
+use crate::github::{self, RunnerReference, ScaleSetService};
 use crate::plan::Removal;
 use crate::runner::{Registration, Runner};
 use crate::telemetry::StartPhase;
@@ -316,6 +316,7 @@ impl Remover<'_> {
         let id = match known {
             Registration::Present(id) if !self.unexplained => id,
             _ => match service.find_runner(name).await? {
+                Some(found) if !self.is_ours(known, &found) => return self.anothers(&found, may_live),
                 Some(found) => {
                     let ledger = &mut self.set.state().ledger;
                     ledger.registered(name, found.id);
@@ -338,6 +339,21 @@ impl Remover<'_> {
             Err(github::Error::RunnerGone) => Ok(()),
             answer => answer,
         }
+    }
+
+    /// Whether GitHub's own answer says that a registration is this scale set's, or it was made by this process. A name
+    /// may come from a status, which anyone may have written.
+    fn is_ours(&self, known: Registration, found: &RunnerReference) -> bool {
+        known == Registration::Present(found.id) || self.set.state().registration.owns(found.scale_set_id)
+    }
+
+    /// A registration of the runner's name is another's, and stays. Of a runner that ended nothing is registered then; one
+    /// that may live is left alone.
+    fn anothers(&self, found: &RunnerReference, may_live: bool) -> Result<(), github::Error> {
+        let text =
+            format!("the registration of that name is of scale set {}, not of this one", found.scale_set_id);
+        warn!(registration = found.id, text, "a registration is left alone");
+        if may_live { Err(github::Error::Transient(text)) } else { Ok(()) }
     }
 
     fn service(&self) -> Result<&dyn ScaleSetService, github::Error> {

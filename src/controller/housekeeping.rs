@@ -158,7 +158,8 @@ impl Suspect {
         let client = set.target.borrow().as_ref().map(|target| target.client.clone())?;
         let state = set.state();
         let (counted, _) = state.ledger.demand().latest()?;
-        let (held, _) = state.registration.held.as_ref()?;
+        let (held, _) =
+            state.registration.held.as_ref().filter(|(held, _)| state.registration.owns(held.id))?;
         if counted.registered_runners as usize <= state.ledger.runners().count() {
             return None;
         }

@@ -11,6 +11,7 @@ mod finalize;
 mod housekeeping;
 mod inputs;
 mod lease;
+mod ownership;
 mod reconcile;
 mod registrar;
 mod run;

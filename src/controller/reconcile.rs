@@ -10,6 +10,7 @@ use tracing::{Instrument, info, warn};
 
 use super::audience::elapsed;
 use super::context::{Context, Guarded, brief};
+use super::ownership::Claim;
 use super::set::{Set, State};
 use super::{finalize, inputs, registrar, step};
 use crate::api::RunnerScaleSet;
@@ -97,6 +98,7 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ne
         return Ok(Next::After(QUIET));
     };
     step::perform(&set, ctx, step.work);
+    record_ownership(&set, ctx);
     set.capacity
         .send_if_modified(|capacity| std::mem::replace(capacity, step.plan.capacity) != step.plan.capacity);
     set.writer.write(step.status);
@@ -120,20 +122,51 @@ fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<Set> {
     set
 }
 
+/// Records what is the object's own at GitHub, where that is due. Nobody waits for it.
+fn record_ownership(set: &Arc<Set>, ctx: &Arc<Context>) {
+    if !set.record_is_due() {
+        return;
+    }
+    let (recorder, ctx) = (set.clone(), ctx.clone());
+    set.tasks.spawn(async move {
+        match recorder.record_ownership(&ctx).await {
+            Ok(()) => ctx.sets.wake(&recorder.uid),
+            Err(error) => {
+                warn!(error = brief(&error), "which scale set is this object's own could not be recorded")
+            }
+        }
+    });
+}
+
 /// An object of the same name that was there before is gone, although its end was not ours. The session that it leaves
 /// is in the way of the new one's.
 fn replace_others(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
     for other in ctx.sets.named(object).into_iter().filter(|other| other.uid != set.uid) {
         warn!(uid = other.uid, "another object of this name is gone");
         ctx.forget(&other);
-        let left_behind = other.state().session.clone();
-        set.state().session = left_behind;
+        let (left_behind, own, claim) = {
+            let other = other.state();
+            (other.session.clone(), other.registration.own(), other.claim.clone())
+        };
+        let mut state = set.state();
+        state.session = left_behind;
+        if claim == Some(Claim::of(object))
+            && let Some(own) = own
+        {
+            state.registration.take(own);
+        }
     }
 }
 
 /// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
 async fn take_over(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
     let drain_until = finalize::drain_until(object);
+    let claim = Claim::of(object);
+    let claimed = set.state().claim.replace(claim.clone());
+    if claimed.as_ref() != Some(&claim) {
+        ctx.sets.reconsider(claimed.as_ref(), &set.uid);
+        ctx.sets.reconsider(Some(&claim), &set.uid);
+    }
     let due = {
         let mut state = set.state();
         state.reconciled_at = ctx.world.now();
@@ -166,12 +199,18 @@ async fn read_inputs(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
         set.state().referred.insert(name.to_owned());
     };
     let inputs = timeout(READING, inputs::read(&ctx.client, object, &refer)).await;
+    let elder = ctx.sets.elder(set);
+    let own = set.state().registration.own();
+    let anothers = own.is_some_and(|own| ctx.sets.is_an_elders_own(set, own));
     let mut state = set.state();
+    if anothers {
+        state.registration.lose();
+    }
     state.read_again_at = None;
     state.unread = None;
     match inputs.unwrap_or(Err(inputs::Error::Silent)) {
         Ok(inputs) => {
-            if let Err(error) = state.adopt(inputs, set, ctx) {
+            if let Err(error) = state.adopt(inputs, elder.as_deref(), set, ctx) {
                 let invalid = Invalid { reason: registrar::reason_of(&error), message: error.to_string() };
                 stall(&mut state, set, ctx, invalid);
             }

@@ -8,13 +8,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Patch, PatchParams};
 use kube::{Resource, ResourceExt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::context::Context;
+use super::context::{Context, answered};
 use super::inputs::{BackendInput, Inputs};
+use super::ownership::{self, Claim, Seniority};
 use super::registrar::{Registration, Target};
 use super::writer::Writer;
 use crate::api::condition::{self, reason};
@@ -34,6 +36,11 @@ const MINTED_AHEAD: usize = 16;
 /// How many removals of a set GitHub is asked for at a time.
 const DEREGISTERED_AT_ONCE: usize = 16;
 
+/// Whether what a status names can be the id of a message session, which is a UUID: it goes into a URL.
+fn is_session_id(id: &str) -> bool {
+    id.len() <= 64 && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+}
+
 /// What was told is not told again within this.
 const TOLD_FOR: Duration = Duration::from_secs(60);
 
@@ -51,8 +58,14 @@ pub(super) struct Set {
     pub reference: ObjectReference,
     /// What metrics carry.
     pub labels: SetLabels,
+    /// Its place among objects that name the same scale set at GitHub.
+    pub seniority: Seniority,
     /// Since when this process knows it.
     pub since: Timestamp,
+    /// Its message session was opened: what waits for that goes on.
+    pub session_opened: Notify,
+    /// One record of ownership is written at a time.
+    recording: tokio::sync::Mutex<()>,
     /// What every poll tells GitHub.
     pub capacity: watch::Sender<u32>,
     /// What is to be registered and listened to.
@@ -100,6 +113,8 @@ pub(super) struct State {
     pub backends: Vec<Placed>,
     /// How GitHub is reached.
     pub service: Option<Arc<dyn ScaleSetService>>,
+    /// What its spec names at GitHub; none before it was first reconciled.
+    pub claim: Option<Claim>,
     /// What is known of the scale set at GitHub.
     pub registration: Registration,
     /// How the message session does; none before it was first tried.
@@ -149,8 +164,11 @@ impl Set {
             },
             labels: labels(object),
             reference: object.object_ref(&()),
+            seniority: Seniority::of(object),
             uid: uid.to_owned(),
             since: now,
+            session_opened: Notify::new(),
+            recording: tokio::sync::Mutex::default(),
             capacity: watch::Sender::new(0),
             target: watch::Sender::new(None),
             writer,
@@ -159,7 +177,7 @@ impl Set {
             deregistering: Semaphore::new(DEREGISTERED_AT_ONCE),
             tasks: TaskTracker::new(),
             ended: ctx.stopping.child_token(),
-            state: Mutex::new(State::restored(status, now)),
+            state: Mutex::new(State::restored(status, ownership::recorded(object), now)),
             namespace,
             name,
         }
@@ -168,6 +186,31 @@ impl Set {
     /// Its state. Never held over an await.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the record of what is the object's own is not what it should be, and nobody is writing it.
+    pub fn record_is_due(&self) -> bool {
+        self.state().registration.is_unrecorded() && self.recording.try_lock().is_ok()
+    }
+
+    /// Records with the object which scale set is its own, unless it is recorded so already.
+    ///
+    /// # Errors
+    /// Those of the API server; what was not recorded is due again.
+    pub async fn record_ownership(&self, ctx: &Context) -> Result<(), kube::Error> {
+        let _turn = self.recording.lock().await;
+        let own = {
+            let state = self.state();
+            if !state.registration.is_unrecorded() || !ctx.fence.holds() {
+                return Ok(());
+            }
+            state.registration.own()
+        };
+        let patch = Patch::Merge(ownership::record(&self.uid, own));
+        let api = ctx.scale_sets(&self.namespace);
+        answered(api.patch_metadata(&self.name, &PatchParams::default(), &patch)).await?;
+        self.state().registration.note_record(own);
+        Ok(())
     }
 
     /// What bounds the registrations that wait for their start on a host.
@@ -189,7 +232,7 @@ impl Set {
 }
 
 impl State {
-    fn restored(status: RunnerScaleSetStatus, now: Timestamp) -> State {
+    fn restored(status: RunnerScaleSetStatus, own: Option<i64>, now: Timestamp) -> State {
         let mut ledger = Ledger::new();
         ledger.restore(status.runners.into_iter().map(remembered), now);
         let rejected = |c: &&Condition| {
@@ -209,9 +252,14 @@ impl State {
             wanted: None,
             backends: Vec::new(),
             service: None,
-            registration: Registration::known(status.scale_set_id),
+            claim: None,
+            registration: Registration::recorded(own),
             listening: None,
-            session: status.session.map(|s| SessionRecord { id: s.id, owner: s.owner, since: s.since.0 }),
+            session: status.session.filter(|s| is_session_id(&s.id)).map(|s| SessionRecord {
+                id: s.id,
+                owner: s.owner,
+                since: s.since.0,
+            }),
             ledger,
             told: HashMap::new(),
             wanting_since: None,
@@ -229,7 +277,14 @@ impl State {
     }
 
     /// Takes over what was read of the spec and all that it refers to.
-    pub fn adopt(&mut self, inputs: Inputs, set: &Set, ctx: &Context) -> Result<(), crate::github::Error> {
+    /// With an elder that names the same scale set, nothing is done at GitHub.
+    pub fn adopt(
+        &mut self,
+        inputs: Inputs,
+        elder: Option<&Set>,
+        set: &Set,
+        ctx: &Context,
+    ) -> Result<(), crate::github::Error> {
         let changed = self.place(inputs.backends, set, ctx);
         let unchanged = set.target.borrow().as_ref().is_some_and(|t| t.client == inputs.client);
         let service = match (&self.service, unchanged) {
@@ -254,6 +309,10 @@ impl State {
         if self.drain_until.is_some() {
             return Ok(());
         }
+        if let Some(elder) = elder {
+            self.yield_to(elder, set, ctx);
+            return Ok(());
+        }
         let target = Target { client: inputs.client, scale_set: inputs.scale_set, service };
         set.target.send_if_modified(|current| {
             let differs = current.as_ref() != Some(&target);
@@ -261,6 +320,20 @@ impl State {
             differs
         });
         Ok(())
+    }
+
+    /// Leaves the scale set at GitHub to an elder that names it too.
+    fn yield_to(&mut self, elder: &Set, set: &Set, ctx: &Context) {
+        let elder = format!("{}/{}", elder.namespace, elder.name);
+        let message =
+            format!("the RunnerScaleSet {elder}, which is older, has this name, URL and runner group");
+        let told = self.registration.error.as_ref().is_some_and(|(_, said)| *said == message);
+        if !told {
+            ctx.events.warning(&set.reference, reason::NAME_TAKEN, "Register", message.clone());
+        }
+        self.registration.held = None;
+        self.registration.error = Some((reason::NAME_TAKEN, message));
+        set.target.send_if_modified(|target| target.take().is_some());
     }
 
     /// Makes the backends, keeping those that are as they were; answers whether a template changed. The

@@ -43,7 +43,7 @@ pub(super) fn status(
     let held = state.registration.held.as_ref().map(|(held, _)| held);
     let status = RunnerScaleSetStatus {
         observed_generation: state.object_generation,
-        scale_set_id: state.registration.id,
+        scale_set_id: state.registration.shown(),
         scale_set_name: held.map(|h| h.name.clone()),
         labels: held.map(|h| h.labels.clone()).unwrap_or_default(),
         desired_runners: decided.map_or(0, |p| count(p.desired as usize)),

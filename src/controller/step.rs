@@ -85,6 +85,11 @@ fn intake(state: &State, set: &Set, now: Timestamp) -> Intake {
             error.unwrap_or((reason::NOT_REGISTERED, "the set is not registered at GitHub yet".to_owned()));
         return Intake::Closed(reason, message);
     }
+    // Nothing is registered in what may be another's: that its session is open is the proof.
+    if state.registration.held.as_ref().is_some_and(|(held, _)| !state.registration.owns(held.id)) {
+        let message = "the scale set was there before, and its message session is not open yet".to_owned();
+        return Intake::Closed(reason::NOT_LISTENING, message);
+    }
     if !observed(state, set, now) {
         return Intake::Closed(reason::STARTING, "the hosts have not shown yet what runs on them".to_owned());
     }

@@ -109,7 +109,7 @@ impl Client {
     }
 
     /// Creates it. A name that is taken is looked up once more: the answer to an earlier try may have been lost.
-    async fn create(&self, wanted: &WantedScaleSet, group: i64) -> Result<WireScaleSet, Error> {
+    async fn create(&self, wanted: &WantedScaleSet, group: i64) -> Result<ScaleSet, Error> {
         let body = json!({
             "name": wanted.name,
             "runnerGroupId": group,
@@ -118,12 +118,34 @@ impl Client {
         });
         let call = Call::new(Method::POST, Hop::ScaleSet, &["runtime", "runnerscalesets"]);
         match self.call(call.body(body)).await {
-            Ok(reply) => wire::decode(&reply.body, "the new scale set"),
+            Ok(reply) => {
+                let created: WireScaleSet = wire::decode(&reply.body, "the new scale set")?;
+                Ok(ScaleSet { created: true, ..created.try_into()? })
+            }
             Err(Error::NameTaken(text)) => {
-                self.scale_set_named(&wanted.name, group).await?.ok_or(Error::NameTaken(text))
+                self.scale_set_named(&wanted.name, group).await?.ok_or(Error::NameTaken(text))?.try_into()
             }
             Err(e) => Err(e),
         }
+    }
+
+    /// Changes in place what differs, and answers what GitHub then holds.
+    async fn change(
+        &self,
+        found: WireScaleSet,
+        wanted: &WantedScaleSet,
+        group: i64,
+    ) -> Result<ScaleSet, Error> {
+        if found.id <= 0 {
+            return found.try_into();
+        }
+        let group = (!self.config.is_repository()).then_some(group);
+        let Some(patch) = changes(&found, wanted, group) else {
+            return found.try_into();
+        };
+        let call = Call::of_set(Method::PATCH, Hop::ScaleSet, found.id, &[]);
+        self.call(call.body(patch)).await?;
+        self.scale_set(found.id).await?.ok_or(Error::ScaleSetGone)?.try_into()
     }
 
     /// Deletes a session by its id, which needs no more than that: whoever knows it can.
@@ -240,36 +262,25 @@ fn same_labels(a: &[String], b: &[String]) -> bool {
 
 #[async_trait]
 impl ScaleSetService for Client {
-    async fn ensure_scale_set(
-        &self,
-        wanted: &WantedScaleSet,
-        known_id: Option<i64>,
-    ) -> Result<ScaleSet, Error> {
+    async fn ensure_scale_set(&self, wanted: &WantedScaleSet, own: Option<i64>) -> Result<ScaleSet, Error> {
         within(self.deadlines.control, async {
             let group = self.group_id(&wanted.runner_group).await?;
-            let mut found = match known_id {
-                Some(id) => self.scale_set(id).await?,
-                None => None,
-            };
-            if found.is_none() {
-                found = self.scale_set_named(&wanted.name, group).await?;
+            if let Some(id) = own
+                && let Some(found) = self.scale_set(id).await?
+            {
+                return self.change(found, wanted, group).await;
             }
-            let found = match found {
-                Some(found) => found,
-                None => self.create(wanted, group).await?,
-            };
-            if found.id <= 0 {
-                return found.try_into();
+            match self.scale_set_named(&wanted.name, group).await? {
+                Some(found) => found.try_into(),
+                None => self.create(wanted, group).await,
             }
-            let group = (!self.config.is_repository()).then_some(group);
-            let Some(patch) = changes(&found, wanted, group) else {
-                return found.try_into();
-            };
-            let call = Call::of_set(Method::PATCH, Hop::ScaleSet, found.id, &[]);
-            self.call(call.body(patch)).await?;
-            self.scale_set(found.id).await?.ok_or(Error::ScaleSetGone)?.try_into()
         })
         .await
+    }
+
+    async fn find_scale_set(&self, id: i64) -> Result<Option<ScaleSet>, Error> {
+        let found = within(self.deadlines.control, self.scale_set(id)).await?;
+        found.map(TryInto::try_into).transpose()
     }
 
     async fn delete_scale_set(&self, id: i64) -> Result<(), Error> {

@@ -10,13 +10,13 @@ use crate::runner::{JitConfiguration, JobEvent, Statistics};
 /// What the scale-set service can be asked. Every method ends within a deadline of its own, tries included.
 #[async_trait]
 pub trait ScaleSetService: Send + Sync {
-    /// Finds the scale set (by id when one is known, else by name in its group), or creates it; changes name, group
-    /// or labels in place where they differ, and answers what GitHub then holds.
-    async fn ensure_scale_set(
-        &self,
-        wanted: &WantedScaleSet,
-        known_id: Option<i64>,
-    ) -> Result<ScaleSet, Error>;
+    /// Answers what GitHub holds. With `own`, the id of a scale set whose session the caller has open: name, group and
+    /// labels of that one are changed in place where they differ. Without, or when that one is gone: the scale set of the
+    /// wanted name in its group is left as it is, and created if there is none.
+    async fn ensure_scale_set(&self, wanted: &WantedScaleSet, own: Option<i64>) -> Result<ScaleSet, Error>;
+
+    /// The scale set of that id, if it exists.
+    async fn find_scale_set(&self, id: i64) -> Result<Option<ScaleSet>, Error>;
 
     /// Deletes a scale set; one that is gone already is a success.
     async fn delete_scale_set(&self, id: i64) -> Result<(), Error>;
@@ -91,6 +91,8 @@ pub struct ScaleSet {
     pub name: String,
     /// The labels that GitHub accepted.
     pub labels: Vec<String>,
+    /// Whether this very call created it; one that was there before may be another's.
+    pub created: bool,
 }
 
 /// An open message session.

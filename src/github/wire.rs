@@ -155,7 +155,7 @@ impl TryFrom<WireScaleSet> for ScaleSet {
         if wire.id <= 0 {
             return Err(Error::BadReply("the scale set has no id".into()));
         }
-        Ok(ScaleSet { id: wire.id, labels: wire.labels(), name: wire.name })
+        Ok(ScaleSet { id: wire.id, labels: wire.labels(), name: wire.name, created: false })
     }
 }
 

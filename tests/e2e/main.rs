@@ -21,6 +21,7 @@ mod restart;
 mod rollout;
 mod secrets;
 mod trouble;
+mod twins;
 mod variants;
 mod witness;
 mod writes;

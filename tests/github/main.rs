@@ -9,6 +9,7 @@ mod lengths;
 mod limits;
 mod listening;
 mod network;
+mod official;
 mod secrets;
 mod support;
 mod witness;

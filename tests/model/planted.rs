@@ -230,6 +230,10 @@ impl ScaleSetService for Service {
         self.service.ensure_scale_set(wanted, known).await
     }
 
+    async fn find_scale_set(&self, id: i64) -> Result<Option<ScaleSet>, github::Error> {
+        self.service.find_scale_set(id).await
+    }
+
     async fn delete_scale_set(&self, id: i64) -> Result<(), github::Error> {
         if self.bug == Bug::LeavesScaleSet { Ok(()) } else { self.service.delete_scale_set(id).await }
     }
