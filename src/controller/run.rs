@@ -43,7 +43,7 @@ pub struct Options {
 pub enum StartError {
     /// The CRD is not there, or the API server does not let us see its objects.
     #[error(
-        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/runnerscaleset.yaml), and the RBAC of deploy/? {}", brief(.0)
+        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/), and the RBAC of deploy/? {}", brief(.0)
     )]
     NoScaleSets(kube::Error),
     /// The cluster's id cannot be read.
