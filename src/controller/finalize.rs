@@ -14,6 +14,7 @@ use super::context::{Context, answered};
 use super::reconcile::Next;
 use super::set::Set;
 use crate::api::RunnerScaleSet;
+use crate::time::Plus;
 
 /// Keeps the object until nothing of it is left elsewhere.
 const FINALIZER: &str = "paddock.dev/finalizer";
@@ -45,7 +46,7 @@ pub(super) fn is_held(object: &RunnerScaleSet) -> bool {
 /// Until when a deleted object's busy runners are waited for.
 pub(super) fn drain_until(object: &RunnerScaleSet) -> Option<Timestamp> {
     let since = object.metadata.deletion_timestamp.as_ref()?.0;
-    Some(since.checked_add(object.spec.timeouts.drain.get()).unwrap_or(Timestamp::MAX))
+    Some(since.plus(object.spec.timeouts.drain.get()))
 }
 
 /// Keeps the object from now on.
@@ -101,7 +102,7 @@ pub(super) async fn advance(
 ) -> Result<Option<Next>, kube::Error> {
     let expired = drain_until(object).is_some_and(|until| until <= now);
     // A controller that has just begun has its own time for it.
-    let given_up = drain_until(object).is_some_and(|until| until.max(set.since) + GIVEN_UP_AFTER <= now);
+    let given_up = drain_until(object).is_some_and(|until| until.max(set.since).plus(GIVEN_UP_AFTER) <= now);
     if left.unseen || (left.running > 0 && !given_up) || (left.registered > 0 && !expired) {
         return Ok(None);
     }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::context::{brief, within};
+use crate::time::Plus;
 
 /// The Lease's name.
 const NAME: &str = "paddock";
@@ -39,7 +40,7 @@ impl Fence {
     /// A process that acts without asking: there is no leader election.
     pub fn open() -> Fence {
         let fence = Fence::default();
-        fence.extend(Instant::now() + Duration::from_secs(100 * 365 * 24 * 3600));
+        fence.extend(Instant::now().plus(Duration::MAX));
         fence
     }
 
@@ -200,7 +201,7 @@ impl Candidate {
         };
         match answer {
             Ok(_) => {
-                self.fence.extend(asked + RENEW_WITHIN);
+                self.fence.extend(asked.plus(RENEW_WITHIN));
                 Ok(Standing::Leads)
             }
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
@@ -219,7 +220,7 @@ impl Candidate {
             lease_duration_seconds: i32::try_from(GOOD_FOR.as_secs()).ok(),
             acquire_time: before.acquire_time.filter(|_| ours).or(Some(now.clone())),
             renew_time: Some(now),
-            lease_transitions: Some(before.lease_transitions.unwrap_or(0) + i32::from(!ours)),
+            lease_transitions: Some(before.lease_transitions.unwrap_or(0).saturating_add(i32::from(!ours))),
             ..LeaseSpec::default()
         }
     }
@@ -235,7 +236,7 @@ fn judge(lease: Option<&Lease>, identity: &str, seen: &mut Option<Seen>, now: In
     let good_for = good_for.map_or(GOOD_FOR, |s| Duration::from_secs(s.max(0).unsigned_abs().into()));
     match holder(lease) {
         Some(holder) if holder == identity => Move::Renew,
-        Some(_) if now < changed_at + good_for => Move::Wait,
+        Some(_) if now < changed_at.plus(good_for) => Move::Wait,
         _ => Move::Take,
     }
 }

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use tracing::{debug, info};
 
 use super::act::Work;
-use super::audience::elapsed;
 use super::context::Context;
 use super::finalize::Left;
 use super::set::{Set, State};
@@ -17,6 +16,7 @@ use crate::api::condition::reason;
 use crate::plan::{self, Action, BackendView, Input, Intake, Plan, Removal};
 use crate::runner::{Failure, Phase, Runner, runner_name};
 use crate::telemetry::StartPhase;
+use crate::time::{Plus, elapsed};
 
 /// For so long after a set was taken up, hosts may show what runs on them before anything is started.
 const HOSTS_ANSWER: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
     state.ledger.observe(&observations, now);
     let (mut plan, views) = decide(&state, set, now)?;
     if !observed(&state, set, now) {
-        let due = set.since + HOSTS_ANSWER;
+        let due = set.since.plus(HOSTS_ANSWER);
         plan.wake_at = Some(plan.wake_at.map_or(due, |at| at.min(due)));
     }
     state.ledger.mark_surplus(&plan.surplus, now);
@@ -96,7 +96,7 @@ fn intake(state: &State, set: &Set, now: Timestamp) -> Intake {
 /// Whether every host was listed, or had the time to be.
 fn observed(state: &State, set: &Set, now: Timestamp) -> bool {
     let listed = state.backends.iter().all(|b| b.backend.instances().iter().all(|l| l.listed_at.is_some()));
-    listed || set.since + HOSTS_ANSWER <= now
+    listed || set.since.plus(HOSTS_ANSWER) <= now
 }
 
 /// Notes in the ledger what is about to be done, so that the next look counts with it.
