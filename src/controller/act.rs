@@ -15,6 +15,7 @@ use crate::github::{self, RunnerReference, ScaleSetService};
 use crate::plan::Removal;
 use crate::runner::{Registration, Runner};
 use crate::telemetry::StartPhase;
+use crate::time::Plus;
 
 /// A removal that did not work is tried again after this ...
 const REMOVAL_RETRY: Duration = Duration::from_secs(10);
@@ -253,7 +254,7 @@ impl Remover<'_> {
             return self.retire();
         }
         let now = self.ctx.world.now();
-        if self.unexplained && now < self.runner.since + MESSAGES_ARRIVE {
+        if self.unexplained && now < self.runner.since.plus(MESSAGES_ARRIVE) {
             return self.retry_after(MESSAGES_ARRIVE);
         }
         if self.release(false).await {
@@ -265,7 +266,7 @@ impl Remover<'_> {
     /// that lives after all is taken up anew when its host shows it.
     async fn release(&self, may_live: bool) -> bool {
         let Err(error) = self.deregister(may_live).await else { return true };
-        if self.ctx.world.now() > self.runner.since + GIVEN_UP {
+        if self.ctx.world.now() > self.runner.since.plus(GIVEN_UP) {
             warn!(%error, "the registration of a runner that ended is left to GitHub");
             self.retire();
         } else {
@@ -378,7 +379,7 @@ impl Remover<'_> {
     }
 
     fn retry_after(&self, pause: Duration) {
-        self.set.state().ledger.removal_failed(&self.runner.name, self.ctx.world.now() + pause);
+        self.set.state().ledger.removal_failed(&self.runner.name, self.ctx.world.now().plus(pause));
     }
 
     fn retire(&self) {

@@ -15,6 +15,7 @@ use super::step;
 use crate::github::{Audience, ListenState, Message, SessionRecord};
 use crate::runner::{Job, JobEvent, Phase, Statistics};
 use crate::telemetry::StartPhase;
+use crate::time::elapsed;
 
 /// One scale set, listening.
 pub(super) struct SetAudience {
@@ -144,9 +145,4 @@ type Moment = fn(&Job) -> Option<Timestamp>;
 
 fn between(job: &Job, from: Moment, to: Moment) -> Option<Duration> {
     Some(elapsed(from(job)?, to(job)?))
-}
-
-/// The time between two moments; none where the second is the earlier one, as clocks differ.
-pub(super) fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
-    Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }

@@ -37,8 +37,16 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(super) async fn answered<T>(
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, kube::Error> {
-    let silent = || kube::Error::Service(format!("no answer within {} s", ANSWER.as_secs()).into());
-    timeout(ANSWER, call).await.unwrap_or_else(|_| Err(silent()))
+    within(ANSWER, call).await
+}
+
+/// Waits for an answer of the API server, for so long.
+pub(super) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
+    let silent = || kube::Error::Service(format!("no answer within {} s", limit.as_secs()).into());
+    timeout(limit, call).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// What the watch of scale sets yields: an object that cannot be read stops nothing but itself.

@@ -15,6 +15,7 @@ use super::reconcile::Next;
 use super::set::Set;
 use crate::api::RunnerScaleSet;
 use crate::github::{self, ScaleSetService};
+use crate::time::Plus;
 
 /// Keeps the object until nothing of it is left elsewhere.
 const FINALIZER: &str = "paddock.dev/finalizer";
@@ -52,8 +53,7 @@ fn drain_begun(object: &RunnerScaleSet) -> Option<Timestamp> {
 
 /// Until when a deleted object's busy runners are waited for.
 pub(super) fn drain_until(object: &RunnerScaleSet) -> Option<Timestamp> {
-    let since = drain_begun(object)?;
-    Some(since.checked_add(object.spec.timeouts.drain.get()).unwrap_or(Timestamp::MAX))
+    Some(drain_begun(object)?.plus(object.spec.timeouts.drain.get()))
 }
 
 /// Keeps the object from now on.
@@ -109,7 +109,7 @@ pub(super) async fn advance(
 ) -> Result<Option<Next>, kube::Error> {
     let expired = drain_until(object).is_some_and(|until| until <= now);
     // A controller that has just begun has its own time for it.
-    let given_up = drain_until(object).is_some_and(|until| until.max(set.since) + GIVEN_UP_AFTER <= now);
+    let given_up = drain_until(object).is_some_and(|until| until.max(set.since).plus(GIVEN_UP_AFTER) <= now);
     if left.unseen || (left.running > 0 && !given_up) || (left.registered > 0 && !expired) {
         return Ok(None);
     }

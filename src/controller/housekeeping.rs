@@ -14,6 +14,7 @@ use super::set::Set;
 use crate::chance;
 use crate::github::{ClientConfig, ListedRunner, ScaleSetService};
 use crate::reaper::{Abandoned, SWEEP_INTERVAL, Strays};
+use crate::time::Plus;
 
 /// Between two rounds, give or take a quarter.
 const ROUND: Duration = Duration::from_secs(60);
@@ -55,7 +56,9 @@ impl Rounds {
         let mut gone = HashSet::new();
         for set in ctx.sets.all() {
             let seen_at = set.state().reconciled_at;
-            if seen_at + UNSEEN > ctx.world.now() || !is_gone(&set.identity.scale_set, &set.uid, ctx).await {
+            if seen_at.plus(UNSEEN) > ctx.world.now()
+                || !is_gone(&set.identity.scale_set, &set.uid, ctx).await
+            {
                 continue;
             }
             if self.gone.contains(&set.uid) {
@@ -114,7 +117,7 @@ impl Rounds {
 
     /// GitHub's list, unless it was asked for with this credential a short while ago.
     async fn list(&mut self, suspect: &Suspect, now: Timestamp) -> Option<Vec<ListedRunner>> {
-        self.listed_at.retain(|_, at| *at + SWEEP_INTERVAL > now);
+        self.listed_at.retain(|_, at| at.plus(SWEEP_INTERVAL) > now);
         if self.listed_at.contains_key(&suspect.client) {
             return None;
         }

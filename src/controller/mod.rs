@@ -3,6 +3,7 @@
 
 mod act;
 mod audience;
+mod client;
 mod conditions;
 mod context;
 mod core;
@@ -21,6 +22,7 @@ mod step;
 mod world;
 mod writer;
 
+pub use client::client;
 pub use core::Core;
 pub use run::{Options, StartError, run};
 pub use world::{Real, World};

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::ResourceExt;
 use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
 use tokio::time::timeout;
 use tracing::{Instrument, info, warn};
 
-use super::audience::elapsed;
 use super::context::{Context, Guarded, brief};
 use super::ownership::Claim;
 use super::set::{Set, State};
 use super::{finalize, inputs, registrar, step};
 use crate::api::RunnerScaleSet;
+use crate::api::condition::reason;
 use crate::plan::Invalid;
+use crate::time::{Plus, elapsed};
 
 /// Without any other reason, a set is looked at this often.
 const QUIET: Duration = Duration::from_secs(60);
@@ -54,7 +55,10 @@ pub(super) async fn reconcile(object: Arc<Guarded>, ctx: Arc<Context>) -> Result
     let next = match &object.0 {
         Ok(object) => reconcile_timed(object, &ctx).await?,
         Err(error) => {
-            warn!(%error, "a RunnerScaleSet cannot be read; it is left alone until it changes");
+            let reference = object.object_ref(&());
+            warn!(scale_set = reference.name, %error, "a RunnerScaleSet cannot be read; it is left alone until it changes");
+            let note = format!("it cannot be read, and is left alone until it changes: {error}");
+            ctx.events.warning(&reference, reason::UNREADABLE, "Reconcile", note);
             Next::OnChange
         }
     };
@@ -108,7 +112,7 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ne
     let read_again_at = set.state().read_again_at;
     let wake_at = [step.plan.wake_at, read_again_at].into_iter().flatten().min();
     let wake_in = wake_at.map_or(QUIET, |at| elapsed(now, at).min(QUIET));
-    Ok(Next::After(wake_in + Duration::from_millis(1)))
+    Ok(Next::After(wake_in.saturating_add(Duration::from_millis(1))))
 }
 
 /// Begins to know a set: its tasks start.
@@ -219,7 +223,7 @@ async fn read_inputs(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
         Err(error) => {
             warn!(%error, "what the spec refers to cannot be read now");
             state.inputs_changed = true;
-            state.read_again_at = Some(ctx.world.now() + READ_AGAIN);
+            state.read_again_at = Some(ctx.world.now().plus(READ_AGAIN));
             state.unread = Some(error.to_string());
         }
     }

@@ -26,6 +26,7 @@ use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet}
 use crate::plan::{self, BackendView, Invalid, Policy};
 use crate::runner::{Failure, Identity, Job, Ledger, Observation, Remembered};
 use crate::telemetry::{Measured, SetLabels};
+use crate::time::Plus;
 
 /// How many runners of a set are being registered at a time.
 const MINTED_AT_ONCE: usize = 16;
@@ -153,8 +154,8 @@ impl Set {
     /// Takes up an object, with what its status tells of the time before this process.
     pub fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Context) -> Set {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-        let status = object.status.clone().unwrap_or_default();
         let now = ctx.world.now();
+        let status = object.status.clone().unwrap_or_default().not_after(now);
         let writer = Writer::new(ctx.scale_sets(&namespace), &name, &status, ctx);
         Set {
             identity: Identity {
@@ -398,7 +399,7 @@ impl State {
 
     /// Whether it is time to tell of something; if so, it is told now.
     pub fn tell(&mut self, what: &'static str, now: Timestamp) -> bool {
-        let due = self.told.get(what).is_none_or(|at| *at + TOLD_FOR <= now);
+        let due = self.told.get(what).is_none_or(|at| at.plus(TOLD_FOR) <= now);
         if due {
             self.told.insert(what, now);
         }

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use tracing::{debug, info};
 
 use super::act::Work;
-use super::audience::elapsed;
 use super::context::Context;
 use super::finalize::Left;
 use super::set::{Set, State};
@@ -17,6 +16,7 @@ use crate::api::condition::reason;
 use crate::plan::{self, Action, BackendView, Input, Intake, Plan, Removal};
 use crate::runner::{Failure, Phase, Runner, runner_name};
 use crate::telemetry::StartPhase;
+use crate::time::{Plus, elapsed};
 
 /// For so long after a set was taken up, hosts may show what runs on them before anything is started.
 const HOSTS_ANSWER: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
     let observations = state.observations();
     state.ledger.observe(&observations, now);
     let (mut plan, views) = decide(&state, set, now)?;
-    let listed = (!observed(&state, set, now)).then(|| set.since + HOSTS_ANSWER);
+    let listed = (!observed(&state, set, now)).then(|| set.since.plus(HOSTS_ANSWER));
     plan.wake_at = [plan.wake_at, listed, limited_until(&state, now)].into_iter().flatten().min();
     state.ledger.mark_surplus(&plan.surplus, now);
     let work = begin(&mut state, set, &plan, now);
@@ -109,7 +109,7 @@ fn limited_until(state: &State, now: Timestamp) -> Option<Timestamp> {
 /// Whether every host was listed, or had the time to be.
 fn observed(state: &State, set: &Set, now: Timestamp) -> bool {
     let listed = state.backends.iter().all(|b| b.backend.instances().iter().all(|l| l.listed_at.is_some()));
-    listed || set.since + HOSTS_ANSWER <= now
+    listed || set.since.plus(HOSTS_ANSWER) <= now
 }
 
 /// Notes in the ledger what is about to be done, so that the next look counts with it.

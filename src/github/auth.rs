@@ -21,6 +21,7 @@ use super::transport::{self, Reply};
 use super::url::ConfigUrl;
 use super::wire::{self, Token, WireListedRunner, WireRunnerPage};
 use super::{Credentials, Error};
+use crate::time::Plus;
 
 /// The admin token is renewed this long before it expires (GitHub's own client does so).
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
@@ -187,7 +188,7 @@ impl Auth {
         let service = self.config.trusts(&wire::required(wire.url.0, "the service's URL")?)?;
         let left = expiry(&token)?.duration_since(Timestamp::now());
         let left = Duration::try_from(left).unwrap_or_default().saturating_sub(RENEW_BEFORE);
-        Ok(Arc::new(AdminToken { service, token, renew_at: Instant::now() + left.max(RENEW_AFTER) }))
+        Ok(Arc::new(AdminToken { service, token, renew_at: Instant::now().plus(left.max(RENEW_AFTER)) }))
     }
 
     async fn post(&self, url: Url, authorization: (&str, &str), body: Option<Value>) -> Result<Reply, Error> {

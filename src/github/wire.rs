@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::fields::{Field, Object, Opaque, Read, Words, object, value};
 use super::{AcquirableJob, Error, ListedRunner, RunnerReference, ScaleSet};
 use crate::runner::{Job, JobEvent, JobOutcome, Statistics};
+use crate::time::past;
 
 /// The kind of label that a scale set's are.
 const LABEL_TYPE: &str = "System";
@@ -363,9 +364,9 @@ impl From<WireJob> for AcquirableJob {
     }
 }
 
-/// A moment; `None` for year 1, with which the service says "not yet", and for what cannot be read.
+/// A moment of the past; `None` for year 1, with which the service says "not yet", and for what cannot be read.
 fn time(text: &str) -> Option<Timestamp> {
-    text.parse().ok().filter(|t: &Timestamp| t.as_second() > 0)
+    text.parse().ok().filter(|t: &Timestamp| t.as_second() > 0).map(past)
 }
 
 fn outcome(result: &str) -> JobOutcome {
@@ -381,6 +382,15 @@ fn outcome(result: &str) -> JobOutcome {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_message_tells_of_a_time_to_come() {
+        for later in ["9999-12-30T21:59:59Z", "9999-12-31T23:59:59Z"] {
+            assert!(time(later).is_none_or(|read| read <= Timestamp::now()), "{later}");
+        }
+        assert_eq!(time("2020-01-01T00:00:00Z").unwrap().as_second(), 1_577_836_800);
+        assert_eq!(time("0001-01-01T00:00:00Z"), None);
+    }
 
     #[test]
     fn outcomes_are_github_words() {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{Action, Bounds, Input, Removal, placement};
 use crate::runner::{Phase, Runner};
+use crate::time::Plus;
 
 /// A runner may go on for so long after its job: it cleans up, and GitHub has been seen to call a job over that ran on.
 const GRACE: Duration = Duration::from_secs(5 * 60);
@@ -88,7 +89,7 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
         Phase::Done | Phase::Failed => &[],
     };
     for (limit, since, why) in limits {
-        let Some(due) = limit.map(|limit| *since + limit) else {
+        let Some(due) = limit.map(|limit| since.plus(limit)) else {
             continue;
         };
         if due <= input.now {
@@ -134,7 +135,7 @@ fn shed_surplus(input: &Input<'_>, idle_wanted: u32, retreat: &mut Retreat) {
     idle.sort_by_key(|r| (r.created_at, r.name.clone()));
     for runner in idle.into_iter().take(surplus) {
         retreat.surplus.push(runner.name.clone());
-        let due = runner.surplus_since.unwrap_or(input.now) + input.policy.scale_down_delay;
+        let due = runner.surplus_since.unwrap_or(input.now).plus(input.policy.scale_down_delay);
         if due > input.now {
             retreat.wake(due);
         } else if runner.retry_at.is_none_or(|at| at <= input.now) {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::failure::{Failure, Failures};
 use super::{Exit, Runner, Statistics};
+use crate::time::Plus;
 
 /// GitHub gives up on a runner after about 10 minutes of silence; until then it counts the dead runner's job as
 /// running, and no other runner can have it.
@@ -46,8 +47,8 @@ impl Unexplained {
     /// ended.
     fn settles_at(&self) -> Timestamp {
         let answered_at = if self.runner.found_ended { Some(self.at) } else { self.answered_at };
-        let longest = self.at + LONGEST_SILENCE;
-        answered_at.map_or(longest, |at| longest.min(at + MESSAGES_ARRIVE))
+        let longest = self.at.plus(LONGEST_SILENCE);
+        answered_at.map_or(longest, |at| longest.min(at.plus(MESSAGES_ARRIVE)))
     }
 
     fn judge(self, now: Timestamp, failures: &mut Failures) {
@@ -71,13 +72,13 @@ impl Demand {
 
     /// Since when idle runners leave assigned jobs alone, if that is long enough to be no delay any more.
     pub fn phantom_since(&self, now: Timestamp) -> Option<Timestamp> {
-        self.untaken_since.filter(|since| *since + PHANTOM_AFTER <= now)
+        self.untaken_since.filter(|since| since.plus(PHANTOM_AFTER) <= now)
     }
 
     /// When time alone changes what this says.
     pub fn settles_at(&self) -> Option<Timestamp> {
         let messages = self.unexplained.values().map(Unexplained::settles_at);
-        let untaken = self.untaken_since.map(|since| since + PHANTOM_AFTER);
+        let untaken = self.untaken_since.map(|since| since.plus(PHANTOM_AFTER));
         messages.chain(self.ended.values().copied()).chain(untaken).min()
     }
 
@@ -104,7 +105,7 @@ impl Demand {
     pub(super) fn ended_with_job(&mut self, runner: &Runner, now: Timestamp) {
         let Some(job) = &runner.job else { return };
         let dead = !runner.exit.as_ref().is_some_and(Exit::clean);
-        self.ended.insert(job.id.clone(), now + if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE });
+        self.ended.insert(job.id.clone(), now.plus(if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE }));
     }
 
     pub(super) fn ended_unexplained(&mut self, runner: &Runner, now: Timestamp) {
@@ -114,7 +115,7 @@ impl Demand {
 
     /// GitHub was heard of. Answers whether someone waits for what it says next.
     pub(super) fn answered(&mut self, now: Timestamp) -> bool {
-        let waits = |u: &&mut Unexplained| u.answered_at.is_none() && u.at + MESSAGES_ARRIVE <= now;
+        let waits = |u: &&mut Unexplained| u.answered_at.is_none() && u.at.plus(MESSAGES_ARRIVE) <= now;
         let waiting = self.unexplained.values_mut().filter(waits);
         waiting.map(|unexplained| unexplained.answered_at = Some(now)).count() > 0
     }
@@ -128,7 +129,7 @@ impl Demand {
 
     pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
         if self.unexplained.remove(runner).is_some() {
-            self.ended.insert(job_id.to_owned(), now + MESSAGES_ARRIVE);
+            self.ended.insert(job_id.to_owned(), now.plus(MESSAGES_ARRIVE));
         }
     }
 

@@ -11,6 +11,7 @@ use super::failure::{Failure, Failures};
 use super::recent::Recent;
 use super::{Exit, Instance, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics};
 use crate::api::condition::reason;
+use crate::time::Plus;
 
 /// How long a runner that is gone is remembered, so that nothing is asked about it twice.
 const RETIRED_FOR: Duration = Duration::from_secs(3600);
@@ -147,7 +148,7 @@ impl Ledger {
     fn observe_instance(&mut self, instance: &Instance, listed_at: Option<Timestamp>, now: Timestamp) {
         if let Some(retired) = self.retired.get(&instance.runner) {
             // An engine may show for a moment what was just removed.
-            if listed_at.is_none_or(|at| at < retired.at + RETIRED_SETTLES) {
+            if listed_at.is_none_or(|at| at < retired.at.plus(RETIRED_SETTLES)) {
                 return;
             }
             self.retired.remove(&instance.runner);
@@ -231,7 +232,7 @@ impl Ledger {
     /// Takes over GitHub's counts. GitHub has been seen to answer nothing but zeros while runners were at work.
     pub fn count(&mut self, statistics: Statistics, now: Timestamp) {
         let at_work = |r: &Runner| match r.phase {
-            Phase::Idle => r.since + CONNECTED_AFTER <= now,
+            Phase::Idle => r.since.plus(CONNECTED_AFTER) <= now,
             Phase::Busy => r.job_completed_at.is_none(),
             Phase::Pending | Phase::Done | Phase::Failed => false,
         };
@@ -328,7 +329,7 @@ impl Ledger {
     /// GitHub's list lacks it. Answers whether that is to be believed: the first time it is not.
     pub fn unlisted(&mut self, name: &str, now: Timestamp) -> bool {
         let Some(runner) = self.runners.get_mut(name) else { return true };
-        *runner.unlisted_since.get_or_insert(now) + UNLISTED_SETTLES <= now
+        runner.unlisted_since.get_or_insert(now).plus(UNLISTED_SETTLES) <= now
     }
 
     /// Its instance is up.
@@ -429,7 +430,7 @@ impl Ledger {
     pub fn found_busy(&mut self, name: &str, now: Timestamp) {
         if let Some(runner) = self.runners.get_mut(name) {
             runner.operation = None;
-            runner.retry_at = Some(now + BUSY_RETRY);
+            runner.retry_at = Some(now.plus(BUSY_RETRY));
             runner.job_completed_at = runner.job_completed_at.map(|_| now);
             runner.enter(Phase::Busy, now);
         }
@@ -463,7 +464,7 @@ impl Ledger {
     }
 
     fn forget_retired(&mut self, now: Timestamp) {
-        self.retired.retain(|_, retired| retired.at + RETIRED_FOR > now);
+        self.retired.retain(|_, retired| retired.at.plus(RETIRED_FOR) > now);
     }
 }
 

@@ -14,6 +14,8 @@ mod deletion;
 mod failures;
 mod fleet;
 mod harness;
+mod hostile;
+mod install;
 mod network;
 mod queue;
 mod reaper;

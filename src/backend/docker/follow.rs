@@ -22,6 +22,7 @@ use crate::backend::Error;
 use crate::backend::backoff::Backoff;
 use crate::chance;
 use crate::runner::{Exit, Identity, InstanceState};
+use crate::time::past;
 
 /// The longest that the engine may take to begin any answer. Calls have closer deadlines of their own.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -154,8 +155,7 @@ async fn describe(
 ) -> Result<Option<Container>, Error> {
     use ContainerSummaryStateEnum::{CREATED, DEAD, EXITED, REMOVING};
     let id = summary.id.unwrap_or_default();
-    let created_at =
-        summary.created.and_then(|second| Timestamp::from_second(second).ok()).unwrap_or_default();
+    let created_at = past(summary.created.and_then(|at| Timestamp::from_second(at).ok()).unwrap_or_default());
     let state = match summary.state {
         Some(CREATED) => InstanceState::Starting,
         _ => InstanceState::Running,
@@ -182,7 +182,7 @@ async fn ended(
         Err(Error::Gone) => return Ok(None),
         inspected => inspected?.state.unwrap_or_default(),
     };
-    let finished_at = inspected.finished_at.and_then(|at| at.parse::<Timestamp>().ok()).unwrap_or_default();
+    let finished_at = inspected.finished_at.and_then(|at| at.parse().ok()).map(past).unwrap_or_default();
     container.out_of_memory = inspected.oom_killed.unwrap_or_default();
     container.instance.state = InstanceState::Exited(Exit {
         code: inspected.exit_code,
@@ -232,7 +232,7 @@ fn apply(engine: &Engine, event: &EventMessage) {
 fn read(event: &EventMessage) -> Option<(Container, Change, Timestamp)> {
     let actor = event.actor.as_ref()?;
     let attributes = actor.attributes.as_ref()?;
-    let at = Timestamp::from_nanosecond(event.time_nano?.into()).ok()?;
+    let at = past(Timestamp::from_nanosecond(event.time_nano?.into()).ok()?);
     let change = match event.action.as_deref()? {
         "create" => Change::Created,
         "start" => Change::Started,
@@ -243,4 +243,26 @@ fn read(event: &EventMessage) -> Option<(Container, Change, Timestamp)> {
     };
     let container = Container::from_labels(actor.id.as_ref()?, attributes, at, InstanceState::Starting)?;
     Some((container, change, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::EventActor;
+
+    use super::*;
+
+    #[test]
+    fn an_event_of_the_future_is_of_now() {
+        let labels = [Identity::CLUSTER, Identity::SCALE_SET_UID, Identity::SCALE_SET, Identity::RUNNER]
+            .into_iter()
+            .chain([Identity::BACKEND, Identity::TEMPLATE_HASH]);
+        let attributes = labels.map(|label| (label.to_owned(), "ns/x".to_owned())).collect();
+        let actor = EventActor { id: Some("x".to_owned()), attributes: Some(attributes) };
+        let action = Some("create".to_owned());
+        let event =
+            EventMessage { actor: Some(actor), action, time_nano: Some(i64::MAX), ..EventMessage::default() };
+        let (container, _, at) = read(&event).unwrap();
+        let now = Timestamp::now();
+        assert!(at <= now && container.instance.created_at <= now);
+    }
 }

@@ -20,6 +20,7 @@ use super::template::PullPolicy;
 use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
 use crate::backend::Error;
 use crate::backend::backoff::Backoff;
+use crate::time::Plus;
 
 /// How long to wait before an image that could not be had is tried again.
 pub(super) const RETRY: Backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_secs(300) };
@@ -160,7 +161,7 @@ impl Image {
 
     fn failed(&self, reason: &'static str, message: String) -> State {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        State::Failed { until: Timestamp::now() + RETRY.after(failures), reason, message }
+        State::Failed { until: Timestamp::now().plus(RETRY.after(failures)), reason, message }
     }
 
     async fn ensure(&self, engine: &Engine) -> Result<(), Error> {

@@ -31,6 +31,7 @@ pub use template::{DockerAccess, DockerTemplate, HostSpec, PullPolicy};
 use super::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
 use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
 use crate::runner::{Identity, Instance, InstanceState};
+use crate::time::Plus;
 use container::Launch;
 use endpoint::Endpoint;
 use engine::{Engine, Link, Membership, Reservation, State};
@@ -334,7 +335,7 @@ impl Trouble {
         };
         let failures = before + 1;
         *self = Trouble::Lacking {
-            until: now + RETRY.after(failures),
+            until: now.plus(RETRY.after(failures)),
             failures,
             reason,
             message: message.to_owned(),

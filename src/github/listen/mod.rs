@@ -25,6 +25,7 @@ pub use audience::{Audience, ListenEnd, ListenState, ListenTarget, SessionRecord
 
 use super::{Error, Message, ScaleSetService, Session};
 use crate::runner::{JobEvent, Statistics};
+use crate::time::Plus;
 use pace::{Pace, jitter};
 use reading::Reading;
 
@@ -298,7 +299,7 @@ impl Listener {
     async fn endure(&mut self, error: Error, told: bool) -> Result<(), ListenEnd> {
         tracing::warn!(scale_set_id = self.set.scale_set_id, %error, "listening fails");
         let (state, wait) = self.judge(error)?;
-        let until = Instant::now() + wait;
+        let until = Instant::now().plus(wait);
         while Instant::now() < until {
             if told {
                 self.audience.state(state.clone());
@@ -329,7 +330,7 @@ impl Listener {
             }
             Error::RateLimited { .. } => {
                 let wait = jitter(error.retry_after().max(self.pace.first_wait), 0.1);
-                (ListenState::RateLimited { until: now + wait }, wait)
+                (ListenState::RateLimited { until: now.plus(wait) }, wait)
             }
             error => (ListenState::Unreachable { message: error.to_string(), since }, self.failed()),
         })
