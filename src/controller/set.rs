@@ -110,6 +110,8 @@ pub(super) struct State {
     pub limited_until: Option<Timestamp>,
     /// Its runners.
     pub ledger: Ledger,
+    /// Gives up the starts that wait for their host to be ready, by runner.
+    pub preparing: HashMap<String, CancellationToken>,
     /// What was told of lately, and when: nothing is told twice in a row.
     pub told: HashMap<&'static str, Timestamp>,
     /// Since when runners are wanted that are not placed.
@@ -216,6 +218,7 @@ impl State {
             session: status.session.map(|s| SessionRecord { id: s.id, owner: s.owner, since: s.since.0 }),
             limited_until: None,
             ledger,
+            preparing: HashMap::new(),
             told: HashMap::new(),
             wanting_since: None,
             abandoned: 0,
