@@ -1,4 +1,4 @@
-//! A network that fails on request: a TCP proxy between the controller and GitHub.
+//! A network that fails on request: a TCP proxy between the controller and GitHub, or an engine and its registry.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub enum Weather {
     Down,
     /// Connections are accepted and held, and nothing passes any more.
     Silent,
+    /// Nothing passes until the weather changes; then all does.
+    Held,
     /// Of each answer some bytes pass, then its connection breaks.
     Cutting,
 }
@@ -91,6 +93,9 @@ async fn pass(
     let mut silenced = false;
     loop {
         let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
+        if weather.wait_for(|weather| *weather != Weather::Held).await.is_err() {
+            return;
+        }
         let now = *weather.borrow_and_update();
         // A connection that went silent stays so: what was lost on it does not come later.
         silenced |= now == Weather::Silent;
