@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::context::Context;
 use super::set::Set;
 use crate::api::condition::reason;
-use crate::backend::{self, Backend, NewRunner, Slot};
+use crate::backend::{self, Backend, NewRunner, Reservation};
 use crate::chance;
 use crate::github::{self, RunnerReference, ScaleSetService};
 use crate::plan::Removal;
@@ -40,7 +41,9 @@ pub(super) enum Work {
     /// Register and start a runner that the ledger has as starting.
     Start {
         name: String,
-        slot: Slot,
+        reservation: Box<dyn Reservation>,
+        /// The start is given up while the host is not ready yet.
+        abandoned: CancellationToken,
         backend: Arc<dyn Backend>,
         service: Arc<dyn ScaleSetService>,
         scale_set_id: i64,
@@ -60,12 +63,12 @@ impl Work {
     /// Does it, and wakes the set.
     pub async fn perform(self, set: &Set, ctx: &Context) {
         match self {
-            Work::Start { name, slot, backend, service, scale_set_id, deadline } => {
+            Work::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline } => {
                 let span = info_span!("start", scale_set = set.identity.scale_set, runner = name);
                 let began = Instant::now();
                 let starter =
                     Starter { set, ctx, name: &name, backend: &*backend, service: &*service, scale_set_id };
-                let outcome = starter.run(slot, deadline).instrument(span).await;
+                let outcome = starter.run(reservation, &abandoned, deadline).instrument(span).await;
                 ctx.metrics.runner_start(backend.kind(), outcome);
                 if outcome == "started" {
                     ctx.metrics.start_latency(StartPhase::PlacedToStarted, began.elapsed());
@@ -100,10 +103,45 @@ struct Starter<'a> {
 }
 
 impl Starter<'_> {
-    /// Registers the runner and starts it; answers how it went, for the metrics.
-    async fn run(self, slot: Slot, deadline: Duration) -> &'static str {
+    /// Waits until the host is ready, registers the runner and starts it; answers how it went, for the metrics. `deadline`
+    /// is for what comes after the host is ready.
+    async fn run(
+        self,
+        mut reservation: Box<dyn Reservation>,
+        abandoned: &CancellationToken,
+        deadline: Duration,
+    ) -> &'static str {
+        let ready = abandoned.run_until_cancelled(reservation.ready()).await;
+        if let Some(outcome) = self.not_ready(ready) {
+            return outcome;
+        }
+        self.register_and_start(reservation, deadline).await
+    }
+
+    /// Notes in the ledger that the host is ready; or that it is not, and answers how the start went.
+    fn not_ready(&self, ready: Option<Result<(), backend::Error>>) -> Option<&'static str> {
+        let mut state = self.set.state();
+        state.preparing.remove(self.name);
+        let now = self.ctx.world.now();
+        match ready {
+            Some(Ok(())) => (!state.ledger.host_ready(self.name, now)).then_some("abandoned"),
+            Some(Err(error)) => {
+                let (why, message) = (reason_of(&error), error.to_string());
+                warn!(reason = why, message, "the host could not be made ready for the runner");
+                state.ledger.host_not_ready(self.name, why, &message, now);
+                Some(why)
+            }
+            None => {
+                info!("the start is given up before the runner was registered");
+                state.ledger.retire(self.name, now);
+                Some("abandoned")
+            }
+        }
+    }
+
+    async fn register_and_start(self, reservation: Box<dyn Reservation>, deadline: Duration) -> &'static str {
         // The host's turn is kept until the runner is up, so that no configuration is minted long before it is needed.
-        let ahead = self.set.minted_ahead(self.backend.name(), &slot.host);
+        let ahead = self.set.minted_ahead(self.backend.name(), reservation.host());
         let turns = async { (ahead.acquire().await, self.set.minting.acquire().await) };
         let Ok((Ok(_ahead), Ok(minting))) = timeout(deadline, turns).await else {
             return self.fail(reason::START_TIMEOUT, "its turn to start did not come within timeouts.start");
@@ -121,9 +159,9 @@ impl Starter<'_> {
         if !self.ctx.fence.holds() {
             return "not_leading";
         }
-        let host = slot.host.clone();
+        let host = reservation.host().to_owned();
         let runner = NewRunner { name: self.name, jit: &minted.configuration };
-        let mut starting = std::pin::pin!(self.backend.start(slot, &runner));
+        let mut starting = std::pin::pin!(reservation.start(&runner));
         let started = match timeout(deadline, &mut starting).await {
             Ok(started) => started,
             Err(_) => {

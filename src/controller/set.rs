@@ -124,6 +124,8 @@ pub(super) struct State {
     pub session: Option<SessionRecord>,
     /// Its runners.
     pub ledger: Ledger,
+    /// Gives up the starts that wait for their host to be ready, by runner.
+    pub preparing: HashMap<String, CancellationToken>,
     /// What was told of lately, and when: nothing is told twice in a row.
     pub told: HashMap<&'static str, Timestamp>,
     /// Since when runners are wanted that are not placed.
@@ -262,6 +264,7 @@ impl State {
                 since: s.since.0,
             }),
             ledger,
+            preparing: HashMap::new(),
             told: HashMap::new(),
             wanting_since: None,
             abandoned: 0,

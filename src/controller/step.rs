@@ -14,7 +14,7 @@ use super::status;
 use crate::api::RunnerScaleSetStatus;
 use crate::api::condition::reason;
 use crate::plan::{self, Action, BackendView, Input, Intake, Plan, Removal};
-use crate::runner::{Failure, Phase, Runner, runner_name};
+use crate::runner::{Failure, Operation, Phase, Runner, runner_name};
 use crate::telemetry::StartPhase;
 use crate::time::{Plus, elapsed};
 
@@ -121,7 +121,7 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
     let frozen = (state.stalled.is_some() || state.behind().is_some()) && state.drain_until.is_none();
     for action in &plan.actions {
         match action {
-            Action::Collect { runner } => work.extend(begin_removal(state, runner, None)),
+            Action::Collect { runner } => work.extend(begin_removal(state, runner, None, now)),
             _ if frozen => {}
             Action::Prepare { backend, host } => {
                 if let Some(backend) = state.backend(backend) {
@@ -136,7 +136,7 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
                 if *why == Removal::JobTimeout {
                     state.ledger.job_timed_out(runner, now);
                 }
-                work.extend(begin_removal(state, runner, Some(*why)));
+                work.extend(begin_removal(state, runner, Some(*why), now));
             }
         }
     }
@@ -148,24 +148,38 @@ fn begin_start(state: &mut State, set: &Set, backend: &str, host: &str, now: Tim
     let service = state.service.clone()?;
     let (scale_set, _) = state.registration.held.as_ref()?;
     // Another set may have taken the last slot since the hosts were looked at: the host wakes us when one is free.
-    let slot = backend.reserve(host)?;
+    let reservation = backend.reserve(host)?;
     let name = runner_name(&scale_set.name);
     let scale_set_id = scale_set.id;
     let deadline = state.policy.as_ref()?.start_timeout(backend.name());
     state.ledger.begin_start(Runner::pending(&name, backend.name(), host, backend.template_hash(), now));
     info!(scale_set = set.identity.scale_set, runner = name, backend = backend.name(), host, "runner placed");
-    Some(Work::Start { name, slot, backend, service, scale_set_id, deadline })
+    let abandoned = set.ended.child_token();
+    state.preparing.insert(name.clone(), abandoned.clone());
+    Some(Work::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline })
 }
 
-fn begin_removal(state: &mut State, name: &str, why: Option<Removal>) -> Option<Work> {
+fn begin_removal(state: &mut State, name: &str, why: Option<Removal>, now: Timestamp) -> Option<Work> {
     let runner = state.ledger.runner(name)?.clone();
     let backend = state.backend(&runner.backend)?;
     let unexplained = runner.phase == Phase::Done && runner.job.is_none();
     if let Some(why) = why {
         debug!(runner = name, why = why.as_str(), "removal begins");
     }
+    if runner.operation == Some(Operation::Preparing) {
+        abandon_start(state, name, now);
+        return None;
+    }
     state.ledger.begin_removal(name);
     Some(Work::Remove { runner: Box::new(runner), why, unexplained, backend, service: state.service.clone() })
+}
+
+/// Gives up a start that waits for its host to be ready. There is nothing of the runner to be removed.
+fn abandon_start(state: &mut State, name: &str, now: Timestamp) {
+    if let Some(abandoned) = state.preparing.remove(name) {
+        abandoned.cancel();
+    }
+    state.ledger.retire(name, now);
 }
 
 /// Events and metrics for what was decided.

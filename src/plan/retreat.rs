@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Action, Bounds, Input, Removal, placement};
-use crate::runner::{Phase, Runner};
+use crate::runner::{Operation, Phase, Runner};
 use crate::time::Plus;
 
 /// A runner may go on for so long after its job: it cleans up, and GitHub has been seen to call a job over that ran on.
@@ -115,7 +115,9 @@ fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
         (Some(_), false) => Removal::Deleted,
         (None, _) => Removal::Suspended,
     };
-    for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
+    // What waits for its host to be ready may be given up at any time: there is nothing of it yet.
+    let free = |r: &&Runner| matches!(r.operation, None | Some(Operation::Preparing));
+    for runner in input.ledger.runners().filter(|r| r.occupies()).filter(free) {
         let ready = runner.retry_at.is_none_or(|at| at <= input.now);
         // While an object is deleted nobody listens any more: asking for the removal of a busy runner tells whether it still is.
         let asked = runner.phase != Phase::Busy || input.policy.drain_until.is_some();

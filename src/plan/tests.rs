@@ -84,6 +84,7 @@ impl World {
                     let name = format!("linux-{:03}", self.next_name);
                     let hash = &self.backends.iter().find(|b| b.name == *backend).unwrap().template_hash;
                     self.ledger.begin_start(Runner::pending(&name, backend, host, hash, at(self.now)));
+                    self.ledger.host_ready(&name, at(self.now));
                     self.backend_host(backend, host).free_slots -= 1;
                 }
                 Action::Remove { runner, .. } => self.ledger.begin_removal(runner),

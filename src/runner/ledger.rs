@@ -315,8 +315,24 @@ impl Ledger {
 
     /// A runner is asked for: from now on it takes a slot.
     pub fn begin_start(&mut self, mut runner: Runner) {
-        runner.operation = Some(Operation::Starting);
+        runner.operation = Some(Operation::Preparing);
         self.runners.insert(runner.name.clone(), runner);
+    }
+
+    /// Its host is ready for it: it is registered and started now, and `timeouts.start` counts from here. Answers false if
+    /// it is not wanted any more.
+    pub fn host_ready(&mut self, name: &str, now: Timestamp) -> bool {
+        let preparing = |runner: &&mut Runner| runner.operation == Some(Operation::Preparing);
+        let Some(runner) = self.runners.get_mut(name).filter(preparing) else { return false };
+        runner.operation = Some(Operation::Starting);
+        runner.since = now;
+        true
+    }
+
+    /// Its host could not be made ready, for the reason given: nothing of it is anywhere, not even a registration.
+    pub fn host_not_ready(&mut self, name: &str, reason: &'static str, message: &str, now: Timestamp) {
+        self.deregistered(name);
+        self.start_failed(name, reason, message, now);
     }
 
     /// GitHub registered it.

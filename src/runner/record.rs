@@ -36,6 +36,8 @@ pub enum Registration {
 /// What the controller is doing to a runner just now. One thing at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
+    /// Waiting for its host to be made ready, such as for an image to be pulled. It is not registered yet.
+    Preparing,
     /// Being registered and started.
     Starting,
     /// Being deregistered and removed.

@@ -262,7 +262,7 @@ async fn a_name_that_is_taken() {
 
     // The same start again finds its own container.
     let slot = backend.reserve(HOST).unwrap();
-    assert_eq!(start_in(&backend, slot, &instance.runner).await.unwrap(), instance);
+    assert_eq!(start_in(slot, &instance.runner).await.unwrap(), instance);
     assert_eq!(stage.count().await, 1);
 
     // Another's container of that name stays as it is.
@@ -270,7 +270,7 @@ async fn a_name_that_is_taken() {
     for labels in [&[][..], &[(Identity::CLUSTER, "another"), (Identity::RUNNER, name.as_str())][..]] {
         let foreign = stage.foreign(&name, labels).await;
         let slot = backend.reserve(HOST).unwrap();
-        let taken = start_in(&backend, slot, &name).await;
+        let taken = start_in(slot, &name).await;
         let stays = stage.exists(&foreign).await;
         crate::stage::remove(&stage.docker, &foreign).await;
         assert!(
@@ -362,7 +362,7 @@ async fn a_start_that_nobody_waits_for_is_carried_through() {
     let slot = backend.reserve(HOST).unwrap();
     let (name, jit) = (runner_name("linux"), jit());
     let runner = NewRunner { name: &name, jit: &jit };
-    let start = backend.start(slot, &runner);
+    let start = slot.start(&runner);
     assert!(tokio::time::timeout(Duration::from_millis(1), start).await.is_err());
     until("it runs all the same", || {
         let instances = backend.instances().remove(0).instances;
@@ -418,7 +418,7 @@ async fn secrets_are_not_shown() {
     template.env = vec![("TOKEN".to_owned(), format!("{SECRET}-env"))];
     let backend = stage.backend("set", template);
     let instance = started(&backend).await;
-    let taken = start_in(&backend, backend.reserve(HOST).unwrap(), &instance.runner).await;
+    let taken = start_in(backend.reserve(HOST).unwrap(), &instance.runner).await;
     let jit = jit();
     let shown = format!(
         "{backend:?} {:?} {taken:?} {instance:?} {:?} {:?}",

@@ -24,7 +24,7 @@ async fn an_engine_that_restarts_is_followed_again() {
     assert!(listing.instances.iter().any(|known| known.id == instance.id), "it stays as last known");
     assert!(!host(&backend).message.is_empty());
     assert!(backend.reserve(HOST).is_none());
-    assert!(matches!(start_in(&backend, slot, "linux-unreachable").await, Err(Error::Unreachable(_))));
+    assert!(matches!(start_in(slot, "linux-unreachable").await, Err(Error::Unreachable(_))));
     assert!(matches!(backend.remove(HOST, &instance.id).await, Err(Error::Unreachable(_))));
 
     let woken = stage.woken("set");

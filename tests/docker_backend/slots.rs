@@ -71,7 +71,7 @@ async fn a_runner_takes_one_slot_from_its_reservation_to_its_end() {
         }
     };
     let instance = tokio::select! {
-        instance = start_in(&backend, slot, &name) => instance.unwrap(),
+        instance = start_in(slot, &name) => instance.unwrap(),
         never = watch => never,
     };
     assert_eq!(free(&backend), 3);

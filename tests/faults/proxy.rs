@@ -1,4 +1,5 @@
-//! A network that fails on request: a TCP proxy between the controller and GitHub, or the API server.
+//! A network that fails on request: a TCP proxy between the controller and GitHub or the API server, or between an engine
+//! and its registry.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub enum Weather {
     Down,
     /// Connections are accepted and held, and nothing passes any more.
     Silent,
+    /// Nothing passes until the weather changes; then all does.
+    Held,
     /// Of each answer some bytes pass, then its connection breaks.
     Cutting,
     /// The next connection on which something is asked goes silent for good. All others are as in fair weather, which it is
@@ -105,6 +108,9 @@ async fn pass(
     let mut silenced = false;
     loop {
         let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
+        if weather.subscribe().wait_for(|weather| *weather != Weather::Held).await.is_err() {
+            return;
+        }
         let now = *weather.borrow();
         // A connection that went silent stays so: what was lost on it does not come later.
         silenced |= now == Weather::Silent || (!answers && weather.send_if_modified(is_hung));

@@ -1,7 +1,6 @@
 //! The hosts and the instances on them, and a backend as one controller has it: what it was last shown, and calls that
 //! may fail in all ways.
 
-use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use paddock::api::condition::reason;
 use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
+use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Reservation};
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
 use tokio::sync::oneshot;
 
@@ -204,6 +203,16 @@ impl Drop for Hold {
     }
 }
 
+/// A place on a host, and a start in it.
+struct SimReservation {
+    backend: Arc<SimBackend>,
+    name: String,
+    host: usize,
+    hold: Hold,
+    /// What was registered with a lower number was registered before the host was ready; none: it is not.
+    ready: Option<u64>,
+}
+
 /// A backend as one controller has it.
 pub struct SimBackend {
     pub life: Arc<Life>,
@@ -325,7 +334,7 @@ impl SimBackend {
         host: usize,
         runner: String,
         registration: i64,
-        hold: Box<dyn Any + Send>,
+        hold: Hold,
     ) -> Result<Instance, Error> {
         let sim = self.life.sim.clone();
         let starts = sim.state().hosts[host].starts;
@@ -499,13 +508,14 @@ impl Backend for Handle {
         });
     }
 
-    fn reserve(&self, host: &str) -> Option<Slot> {
+    fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
         let at = self.0.host(host)?;
         let mut state = self.0.life.sim.state();
         let availability = self.0.availability(&state, at);
         rules::place_taken(&mut state, self.0.life.number, self.0.set, &self.0.name, at, &availability);
-        let view_up = state.lives[self.0.life.number].views[at].up;
-        if !view_up || self.0.free(&state, at) == 0 || !self.0.life.lives(&state) {
+        let memory = &state.lives[self.0.life.number];
+        let none = self.0.free(&state, at) == 0 && !memory.takes_any_slot;
+        if !memory.views[at].up || none || !self.0.life.lives(&state) {
             return None;
         }
         let number = state.number();
@@ -513,40 +523,13 @@ impl Backend for Handle {
             Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None, made: false };
         state.lives[self.0.life.number].places.insert(number, place);
         let hold = Hold { life: self.0.life.clone(), number };
-        Some(Slot { host: host.to_owned(), hold: Box::new(hold) })
-    }
-
-    async fn start(&self, slot: Slot, runner: &NewRunner<'_>) -> Result<Instance, Error> {
-        let life = &self.0.life;
-        life.living().await;
-        let host = self.0.host(&slot.host).ok_or_else(|| Error::Refused("there is no such host".into()))?;
-        {
-            let mut state = life.sim.state();
-            life.count_call(&mut state);
-            if let Some(hold) = slot.hold.downcast_ref::<Hold>()
-                && let Some(place) = state.lives[life.number].places.get_mut(&hold.number)
-            {
-                place.runner = Some(runner.name.to_owned());
-            }
-            if !state.lives[life.number].views[host].up {
-                return Err(Error::Unreachable("not connected".into()));
-            }
-        }
-        let registration = runner.jit.expose().parse().expect("a registration's number");
-        let (sender, answered) = oneshot::channel();
-        let (backend, name) = (self.0.clone(), runner.name.to_owned());
-        tokio::spawn(async move {
-            let answer = backend.clone().launch(host, name.clone(), registration, slot.hold).await;
-            if let Err(error) = &answer {
-                backend.life.sim.state().note(|| format!("the start of {name} fails: {error:?}"));
-            }
-            backend.learn(host, &answer);
-            let _ = sender.send(answer);
-        });
-        let answer = answered.await;
-        life.living().await;
-        let answer = answer.unwrap_or_else(|_| Err(Error::Unreachable("nobody answers".into())));
-        answer.map(|instance| Instance { host: slot.host, ..instance })
+        Some(Box::new(SimReservation {
+            backend: self.0.clone(),
+            name: host.to_owned(),
+            host: at,
+            hold,
+            ready: None,
+        }))
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
@@ -584,6 +567,73 @@ impl Backend for Handle {
     async fn log_tail(&self, _: &str, _: &str) -> Result<String, Error> {
         self.0.life.living().await;
         Ok(String::new())
+    }
+}
+
+#[async_trait]
+impl Reservation for SimReservation {
+    fn host(&self) -> &str {
+        &self.name
+    }
+
+    /// An image is pulled anew, which takes as long as it takes.
+    async fn ready(&mut self) -> Result<(), Error> {
+        let life = self.backend.life.clone();
+        life.living().await;
+        let starts = {
+            let mut state = life.sim.state();
+            life.count_call(&mut state);
+            state.hosts[self.host].starts
+        };
+        match starts {
+            Starts::Slow => life.sim.pause(10_000, 600_000).await,
+            Starts::NoCapacity if life.sim.state().chance(30) => {
+                life.sim.pause(50, 4_000).await;
+                life.living().await;
+                let message = "it cannot be pulled".to_owned();
+                let failed = Err(Error::NoCapacity { reason: reason::IMAGE_PULL_FAILED, message });
+                self.backend.learn(self.host, &failed);
+                return failed.map(drop);
+            }
+            _ => {}
+        }
+        life.living().await;
+        self.ready = Some(life.sim.state().number());
+        Ok(())
+    }
+
+    async fn start(self: Box<Self>, runner: &NewRunner<'_>) -> Result<Instance, Error> {
+        let SimReservation { backend, name: host_name, host, hold, ready } = *self;
+        let life = backend.life.clone();
+        life.living().await;
+        let registration = runner.jit.expose().parse().expect("a registration's number");
+        {
+            let mut state = life.sim.state();
+            life.count_call(&mut state);
+            if ready.is_none_or(|ready| u64::try_from(registration).is_ok_and(|number| number < ready)) {
+                state.violate(9, format!("{} was registered before its host was ready", runner.name));
+            }
+            if let Some(place) = state.lives[life.number].places.get_mut(&hold.number) {
+                place.runner = Some(runner.name.to_owned());
+            }
+            if !state.lives[life.number].views[host].up {
+                return Err(Error::Unreachable("not connected".into()));
+            }
+        }
+        let (sender, answered) = oneshot::channel();
+        let name = runner.name.to_owned();
+        tokio::spawn(async move {
+            let answer = backend.clone().launch(host, name.clone(), registration, hold).await;
+            if let Err(error) = &answer {
+                backend.life.sim.state().note(|| format!("the start of {name} fails: {error:?}"));
+            }
+            backend.learn(host, &answer);
+            let _ = sender.send(answer);
+        });
+        let answer = answered.await;
+        life.living().await;
+        let answer = answer.unwrap_or_else(|_| Err(Error::Unreachable("nobody answers".into())));
+        answer.map(|instance| Instance { host: host_name, ..instance })
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Memory {
     pub began: Timestamp,
     pub views: Vec<View>,
     pub places: BTreeMap<u64, Place>,
+    /// A planted bug: it takes places where none is free.
+    pub takes_any_slot: bool,
     /// What its watch shows, by set.
     pub handed: Vec<Option<Arc<RunnerScaleSet>>>,
     /// What it reconciles, or reconciled last.
@@ -107,6 +109,7 @@ impl Life {
             began: state.now,
             views: vec![View::default(); state.hosts.len()],
             places: BTreeMap::new(),
+            takes_any_slot: false,
             handed: vec![None; sets],
             acting: vec![None; sets],
             seen: BTreeSet::new(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
+use paddock::backend::{Availability, Backend, Error, HostState, Listing, Reservation};
 use paddock::controller::World;
 use paddock::github::{
     self, AcquirableJob, ClientConfig, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet,
@@ -84,6 +84,7 @@ impl World for Planted {
             backend: backend.clone(),
             overlooked: Mutex::default(),
         };
+        self.life.sim.state().lives[self.life.number].takes_any_slot = self.bug == Bug::TakesAnySlot;
         if self.bug == Bug::StopsRunners {
             tokio::spawn(stop_runners(self.life.clone(), backend));
         }
@@ -196,14 +197,8 @@ impl Backend for Hosted {
         self.backend.prepare(host);
     }
 
-    fn reserve(&self, host: &str) -> Option<Slot> {
-        let slot = self.backend.reserve(host);
-        let any = || Slot { host: host.to_owned(), hold: Box::new(()) };
-        if self.bug == Bug::TakesAnySlot { slot.or_else(|| Some(any())) } else { slot }
-    }
-
-    async fn start(&self, slot: Slot, runner: &NewRunner<'_>) -> Result<Instance, Error> {
-        self.backend.start(slot, runner).await
+    fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
+        self.backend.reserve(host)
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {

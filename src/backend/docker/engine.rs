@@ -131,11 +131,11 @@ impl Engine {
     }
 
     /// Takes a slot. None while there is none, or while the engine is not seen, as then nobody knows.
-    pub(super) fn reserve(self: &Arc<Self>) -> Option<Reservation> {
+    pub(super) fn reserve(self: &Arc<Self>) -> Option<HeldSlot> {
         let mut state = self.state();
         let seen = matches!(state.link, Link::Up(_));
         (seen && state.slots.free(&state.index) > 0)
-            .then(|| Reservation { number: state.slots.reserve(), engine: Arc::clone(self) })
+            .then(|| HeldSlot { number: state.slots.reserve(), engine: Arc::clone(self) })
     }
 
     /// Counts a backend among the engine's users.
@@ -147,19 +147,19 @@ impl Engine {
 
 /// A slot that is held until this is dropped, or until its runner is seen.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub(super) struct HeldSlot {
     engine: Arc<Engine>,
     number: u64,
 }
 
-impl Reservation {
+impl HeldSlot {
     /// Says for which runner it is.
     pub(super) fn bind(&self, runner: &str) {
         self.engine.state().slots.bind(self.number, runner);
     }
 }
 
-impl Drop for Reservation {
+impl Drop for HeldSlot {
     fn drop(&mut self) {
         self.engine.update(|state| {
             state.slots.release(self.number);
