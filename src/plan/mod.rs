@@ -129,6 +129,8 @@ pub enum Removal {
     JobTimeout,
     /// GitHub said long ago that its job was over, and it is still there.
     Overstayed,
+    /// GitHub does not know it any more, so that no job can come to it: its instance could not be removed yet.
+    Unregistered,
     /// The set is suspended.
     Suspended,
     /// The object is being deleted.
@@ -154,6 +156,7 @@ impl Removal {
             Removal::Forsaken => "Forsaken",
             Removal::JobTimeout => "JobTimeout",
             Removal::Overstayed => "Overstayed",
+            Removal::Unregistered => "Unregistered",
             Removal::Suspended => "Suspended",
             Removal::Deleted => "Deleted",
             Removal::DrainExpired => "DrainExpired",

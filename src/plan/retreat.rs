@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Action, Bounds, Input, Removal, placement};
-use crate::runner::{Phase, Runner};
+use crate::runner::{Phase, Registration, Runner};
 
 /// A runner may go on for so long after its job: it cleans up, and GitHub has been seen to call a job over that ran on.
 const GRACE: Duration = Duration::from_secs(5 * 60);
@@ -69,6 +69,9 @@ pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, dema
 
 /// The timeout that a runner is over, if any; else notes when it will be.
 fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<Removal> {
+    if runner.registration == Registration::Absent {
+        return Some(Removal::Unregistered);
+    }
     let policy = input.policy;
     let since_job = runner.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
     let over_since = runner.job_completed_at.unwrap_or(input.now);

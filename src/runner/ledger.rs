@@ -200,6 +200,8 @@ impl Ledger {
         let Some(runner) = self.runners.get_mut(name) else {
             return;
         };
+        // A refusal to stop it delays nothing any more: what is left of it can be cleared away.
+        runner.retry_at = None;
         let exit = runner.exit.clone();
         if exit.is_none() && runner.template_hash.is_empty() {
             // No host ever showed it, only a status remembers it: the controller that wrote that has heard and said
@@ -273,7 +275,8 @@ impl Ledger {
         let Some(runner) = self.runners.get_mut(runner_name) else {
             return;
         };
-        if runner_id > 0 && runner.registration == Registration::Unknown {
+        // A job is given to none that GitHub does not know, whatever a list of it lacked.
+        if runner_id > 0 && !matches!(runner.registration, Registration::Present(_)) {
             runner.registration = Registration::Present(runner_id);
         }
         runner.job = Some(job.clone());
@@ -424,6 +427,10 @@ impl Ledger {
     pub fn found_busy(&mut self, name: &str, now: Timestamp) {
         if let Some(runner) = self.runners.get_mut(name) {
             runner.operation = None;
+            if !runner.occupies() {
+                // It ended while the answer was under way.
+                return;
+            }
             runner.retry_at = Some(now + BUSY_RETRY);
             runner.job_completed_at = runner.job_completed_at.map(|_| now);
             runner.enter(Phase::Busy, now);
@@ -474,3 +481,6 @@ fn listed_without(observations: &[Observation], runner: &Runner) -> Option<Times
     }
     candidates().filter_map(|o| o.listed_at).min()
 }
+
+#[cfg(test)]
+mod tests;

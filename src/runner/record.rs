@@ -138,9 +138,13 @@ impl Runner {
         self.phase.occupies()
     }
 
-    /// Whether it can be counted on for demand: it takes a slot, is not on its way out, and its job is not over.
+    /// Whether it can be counted on for demand: it takes a slot, is not on its way out, can be given a job, and its job is
+    /// not over.
     pub fn serves(&self) -> bool {
-        self.occupies() && self.operation != Some(Operation::Removing) && self.job_completed_at.is_none()
+        self.occupies()
+            && self.operation != Some(Operation::Removing)
+            && self.registration != Registration::Absent
+            && self.job_completed_at.is_none()
     }
 
     /// Moves to a phase if that is allowed; says whether it moved.
