@@ -6,6 +6,7 @@ mod audience;
 mod conditions;
 mod context;
 mod core;
+mod draining;
 mod events;
 mod finalize;
 mod housekeeping;

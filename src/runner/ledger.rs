@@ -1,6 +1,8 @@
 //! The ledger of one scale set: what each of its runners is doing, joined from what the backends show, what GitHub
 //! says and what became of the controller's own actions. In memory only: all of it can be read again.
 
+mod hosts;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use jiff::Timestamp;
 use super::demand::Demand;
 use super::failure::{Failure, Failures};
 use super::recent::Recent;
+use super::unseen::Unseen;
 use super::{Exit, Instance, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics};
 use crate::api::condition::reason;
 
@@ -69,6 +72,7 @@ pub struct Ledger {
     failures: Failures,
     heard: Recent<Heard>,
     retired: HashMap<String, Retired>,
+    unseen: Unseen,
 }
 
 /// A runner that is gone.
@@ -137,6 +141,7 @@ impl Ledger {
             }
         }
         self.notice_missing(observations, now);
+        self.unseen.observe(observations);
         self.demand.settle(now, &mut self.failures);
         let up = |phase| self.runners.values().filter(|r| r.serves() && r.phase == phase).count();
         let (idle, busy) = (up(Phase::Idle), up(Phase::Busy));

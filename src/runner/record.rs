@@ -81,6 +81,8 @@ pub struct Runner {
     pub surplus_since: Option<Timestamp>,
     /// Its removal was refused or failed: not before this is it tried again.
     pub retry_at: Option<Timestamp>,
+    /// The spec left its host out: no other runner takes its place there.
+    pub draining: bool,
     /// Since when its host, listed as a whole, has not shown its instance: the time of that listing.
     pub missing_since: Option<Timestamp>,
 }
@@ -107,6 +109,7 @@ impl Runner {
             operation: None,
             surplus_since: None,
             retry_at: None,
+            draining: false,
             missing_since: None,
         }
     }

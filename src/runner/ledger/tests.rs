@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::runner::InstanceState;
+use crate::runner::{HostCount, InstanceState};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + second)
@@ -70,4 +70,19 @@ fn a_deregistered_runner_is_no_capacity_and_keeps_its_slot() {
     let runner = ledger.runner("a").unwrap();
     assert!(runner.occupies(), "its instance may run");
     assert!(!runner.serves(), "no job can come to it");
+}
+
+/// A host that the spec left out and that does not answer: no job can be on what has ended or what GitHub let go of.
+#[test]
+fn of_a_host_that_does_not_come_back_nothing_is_given_up_that_may_have_a_job() {
+    let mut ledger = Ledger::new();
+    let running = ["a", "b", "c"].map(|name| instance(name, InstanceState::Running));
+    ledger.observe(&[listing(Some(0), running.to_vec())], at(0));
+    ledger.restore_counts([HostCount { backend: "rack".to_owned(), host: "rack-1".to_owned(), runners: 5 }]);
+    ledger.deregistered("a");
+    ledger.registered("b", 1);
+    assert_eq!(ledger.unseen(|_, _| true), 2);
+    assert_eq!(ledger.give_up("rack", "rack-1", at(1)), ["a"]);
+    assert_eq!(ledger.runners().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["b", "c"]);
+    assert_eq!(ledger.unseen(|_, _| true), 0);
 }
