@@ -39,7 +39,7 @@ pub struct RunnerScaleSetStatus {
     /// How many runners there should be: the assigned jobs and minRunners, at most maxRunners, schedule applied.
     pub desired_runners: i32,
 
-    /// How many runners there are: Pending, Idle and Busy together.
+    /// How many runners there are: Pending, Idle and Busy together, and those that are on hosts which did not show them yet.
     pub current_runners: i32,
 
     /// Runners that have been asked for and are not up yet.
@@ -63,7 +63,7 @@ pub struct RunnerScaleSetStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demand: Option<Demand>,
 
-    /// How each backend does, in the order of the spec.
+    /// How each backend does, in the order of the spec; after them those that it left out, until their last runner is gone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendStatus>,
 
@@ -174,7 +174,8 @@ pub struct BackendStatus {
     /// Until when it is left alone after a failure that passes by itself.
     #[serde(default, deserialize_with = "optional_time", skip_serializing_if = "Option::is_none")]
     pub backoff_until: Option<Time>,
-    /// How each of its hosts does, in the order of the spec.
+    /// How each of its hosts does, in the order of the spec; after them those that it left out, until their last runner is
+    /// gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostStatus>,
 }
@@ -185,9 +186,13 @@ pub struct BackendStatus {
 pub struct HostStatus {
     /// Name of the host.
     pub name: String,
+    /// Where it is reached. A host that the spec leaves out is drained by it, also after a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// Whether a runner can be started there now.
     pub ready: bool,
-    /// Runners of this set on it: Pending, Idle and Busy together.
+    /// Runners of this set on it: Pending, Idle and Busy together. Until it first answers a controller, at least as many as
+    /// the controller before had there.
     pub current_runners: i32,
     /// How many more runners it takes, whichever set they are of; absent where it has no limit.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -417,7 +417,11 @@ impl Remover<'_> {
     }
 
     fn retry_after(&self, pause: Duration) {
-        self.set.state().ledger.removal_failed(&self.runner.name, self.ctx.world.now().plus(pause));
+        let ledger = &mut self.set.state().ledger;
+        // One that was to be stopped and ended meanwhile is cleared away at once.
+        let ended = self.runner.occupies() && ledger.runner(&self.runner.name).is_some_and(|r| !r.occupies());
+        let pause = if ended { Duration::ZERO } else { pause };
+        ledger.removal_failed(&self.runner.name, self.ctx.world.now().plus(pause));
     }
 
     fn retire(&self) {

@@ -7,6 +7,7 @@ mod client;
 mod conditions;
 mod context;
 mod core;
+mod draining;
 mod events;
 mod finalize;
 mod housekeeping;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::context::{Context, answered};
+use super::draining::Draining;
 use super::inputs::{BackendInput, Inputs};
 use super::ownership::{self, Claim, Seniority};
 use super::registrar::{Registration, Target};
@@ -24,7 +25,7 @@ use crate::api::{self, RunnerScaleSet, RunnerScaleSetStatus};
 use crate::backend::Backend;
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{self, BackendView, Invalid, Policy};
-use crate::runner::{Failure, Identity, Job, Ledger, Observation, Remembered};
+use crate::runner::{Failure, HostCount, Identity, Job, Ledger, Observation, Remembered, Runner};
 use crate::telemetry::{Measured, SetLabels};
 use crate::time::Plus;
 
@@ -112,6 +113,8 @@ pub(super) struct State {
     pub wanted: Option<WantedScaleSet>,
     /// Its backends, in order.
     pub backends: Vec<Placed>,
+    /// The hosts that it left out and that still have runners.
+    pub draining: Draining,
     /// How GitHub is reached.
     pub service: Option<Arc<dyn ScaleSetService>>,
     /// What its spec names at GitHub; none before it was first reconciled.
@@ -237,6 +240,7 @@ impl Set {
 impl State {
     fn restored(status: RunnerScaleSetStatus, own: Option<i64>, now: Timestamp) -> State {
         let mut ledger = Ledger::new();
+        ledger.restore_counts(status.backends.iter().flat_map(counts));
         ledger.restore(status.runners.into_iter().map(remembered), now);
         let rejected = |c: &&Condition| {
             c.type_ == condition::STALLED && c.status == "True" && c.reason == reason::RUNNER_VERSION_REJECTED
@@ -254,6 +258,7 @@ impl State {
             policy: None,
             wanted: None,
             backends: Vec::new(),
+            draining: Draining::remembered(&status.backends, now),
             service: None,
             claim: None,
             registration: Registration::recorded(own),
@@ -340,8 +345,8 @@ impl State {
         set.target.send_if_modified(|target| target.take().is_some());
     }
 
-    /// Makes the backends, keeping those that are as they were; answers whether a template changed. The
-    /// first time there is nothing that could have changed.
+    /// Makes the backends, keeping those that are as they were, and drains the hosts that are left out; answers whether a
+    /// template changed. The first time there is nothing that could have changed.
     pub fn place(&mut self, inputs: Vec<BackendInput>, set: &Set, ctx: &Context) -> bool {
         let hashes = |backends: &[Placed]| -> Vec<String> {
             backends.iter().map(|b| b.backend.template_hash().to_owned()).collect()
@@ -352,17 +357,24 @@ impl State {
             let shares = |b: &&BackendInput| b.name == of.name || b.template.shares_a_host(&of.template);
             inputs.iter().filter(shares).map(|b| b.name.clone()).collect()
         };
-        let make = |input: &BackendInput| {
+        let new = |name: &str, siblings: &[String], template| {
+            ctx.world.backend(name, siblings, set.identity.clone(), template)
+        };
+        let place = |input: &BackendInput| {
             let siblings = siblings(input);
             let kept =
                 self.backends.iter().find(|placed| placed.siblings == siblings && same(&placed.input, input));
-            let backend = kept.map(|placed| placed.backend.clone()).unwrap_or_else(|| {
-                let (identity, template) = (set.identity.clone(), input.template.clone());
-                ctx.world.backend(&input.name, &siblings, identity, template)
-            });
+            let backend = kept.map(|placed| placed.backend.clone());
+            let backend = backend.unwrap_or_else(|| new(&input.name, &siblings, input.template.clone()));
             Placed { backend, input: input.clone(), siblings }
         };
-        self.backends = inputs.iter().map(make).collect();
+        let placed = inputs.iter().map(place).collect();
+        let left = std::mem::replace(&mut self.backends, placed);
+        // Whoever uses an engine keeps it known: `left` is dropped after its hosts were taken over.
+        let named_before = left.iter().map(|placed| placed.input.clone()).collect();
+        for renamed in self.draining.update(named_before, &inputs, ctx.world.now(), new) {
+            self.ledger.rename_host(&renamed.backend, &renamed.from, &renamed.to);
+        }
         !before.is_empty() && before != hashes(&self.backends)
     }
 
@@ -371,6 +383,17 @@ impl State {
     pub fn backend(&self, name: &str) -> Option<Arc<dyn Backend>> {
         let found = self.backends.iter().find(|b| b.backend.name() == name);
         found.or(self.backends.first()).map(|b| b.backend.clone())
+    }
+
+    /// The backend that has a runner's host, which may be one that drains; else as [`State::backend`].
+    pub fn backend_of(&self, runner: &Runner) -> Option<Arc<dyn Backend>> {
+        let draining = self.draining.backend(&runner.backend, &runner.host);
+        draining.or_else(|| self.backend(&runner.backend))
+    }
+
+    /// All backends: those of the spec, and the hosts that it left out.
+    pub fn all_backends(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
+        self.backends.iter().map(|placed| &placed.backend).chain(self.draining.backends())
     }
 
     /// The backends, as a decision sees them.
@@ -388,16 +411,16 @@ impl State {
 
     /// What the backends show.
     pub fn observations(&self) -> Vec<Observation> {
-        let of = |placed: &Placed| {
-            let backend = placed.backend.name().to_owned();
-            placed.backend.instances().into_iter().map(move |listing| Observation {
-                backend: backend.clone(),
+        let of = |backend: &Arc<dyn Backend>| {
+            let name = backend.name().to_owned();
+            backend.instances().into_iter().map(move |listing| Observation {
+                backend: name.clone(),
                 host: listing.host,
                 listed_at: listing.listed_at.filter(|_| listing.current),
                 instances: listing.instances,
             })
         };
-        self.backends.iter().flat_map(of).collect()
+        self.all_backends().flat_map(of).collect()
     }
 
     /// Whether it is time to tell of something; if so, it is told now.
@@ -458,4 +481,14 @@ fn remembered(runner: crate::api::status::RunnerStatus) -> Remembered {
         since: runner.since.0,
         job,
     }
+}
+
+/// How many runners a status says are on each host of a backend.
+fn counts(backend: &api::status::BackendStatus) -> impl Iterator<Item = HostCount> {
+    let count = |host: &api::status::HostStatus| HostCount {
+        backend: backend.name.clone(),
+        host: host.name.clone(),
+        runners: host.current_runners.max(0).unsigned_abs(),
+    };
+    backend.hosts.iter().map(count)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::act::Work;
 use super::context::Context;
@@ -41,6 +41,7 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
     let mut state = set.state();
     let observations = state.observations();
     state.ledger.observe(&observations, now);
+    drain(&mut state, set, ctx, now);
     let (mut plan, views) = decide(&state, set, now)?;
     let listed = (!observed(&state, set, now)).then(|| set.since.plus(HOSTS_ANSWER));
     plan.wake_at = [plan.wake_at, listed, limited_until(&state, now)].into_iter().flatten().min();
@@ -49,10 +50,26 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
     report(&mut state, set, ctx, &plan, &work, now);
     let status = status::status(&mut state, Some((&plan, &views)), now);
     let busy_with = |r: &&Runner| r.occupies() || r.operation.is_some();
-    let running = state.ledger.runners().filter(busy_with).count();
-    let registered = state.ledger.runners().count() - running;
+    let known = state.ledger.runners().filter(busy_with).count();
+    let registered = state.ledger.runners().count() - known;
+    let running = known + state.ledger.unseen(|_, _| true) as usize;
     let left = Left { unseen: !observed(&state, set, now), running, registered, abandoned: state.abandoned };
     Some(Step { plan, work, status, left })
+}
+
+/// Marks the runners on hosts that the spec left out, and lets go of those hosts on which none is left.
+fn drain(state: &mut State, set: &Set, ctx: &Context, now: Timestamp) {
+    let State { ledger, draining, .. } = state;
+    let left_behind = draining.let_go(ledger, now);
+    ledger.mark_draining(|backend, host| draining.has(backend, host));
+    if !left_behind.is_empty() {
+        let note = format!(
+            "hosts that the spec left out do not answer; this was left behind: {}",
+            left_behind.join(", ")
+        );
+        warn!(scale_set = set.identity.scale_set, note, "drained, not wholly");
+        ctx.events.warning(&set.reference, "LeftBehind", "Drain", note);
+    }
 }
 
 /// The status as it is, nothing begun.
@@ -103,12 +120,12 @@ fn intake(state: &State, set: &Set, now: Timestamp) -> Intake {
 fn limited_until(state: &State, now: Timestamp) -> Option<Timestamp> {
     let left = state.service.as_ref()?.limited_for()?;
     // At most 15 minutes.
-    Some(now + left)
+    Some(now.plus(left))
 }
 
 /// Whether every host was listed, or had the time to be.
 fn observed(state: &State, set: &Set, now: Timestamp) -> bool {
-    let listed = state.backends.iter().all(|b| b.backend.instances().iter().all(|l| l.listed_at.is_some()));
+    let listed = state.all_backends().all(|b| b.instances().iter().all(|l| l.listed_at.is_some()));
     listed || set.since.plus(HOSTS_ANSWER) <= now
 }
 
@@ -161,7 +178,7 @@ fn begin_start(state: &mut State, set: &Set, backend: &str, host: &str, now: Tim
 
 fn begin_removal(state: &mut State, name: &str, why: Option<Removal>, now: Timestamp) -> Option<Work> {
     let runner = state.ledger.runner(name)?.clone();
-    let backend = state.backend(&runner.backend)?;
+    let backend = state.backend_of(&runner)?;
     let unexplained = runner.phase == Phase::Done && runner.job.is_none();
     if let Some(why) = why {
         debug!(runner = name, why = why.as_str(), "removal begins");

@@ -221,7 +221,7 @@ impl State {
 
     fn remember(&mut self, error: &Error) {
         if matches!(error, Error::AuthRejected(_) | Error::Forbidden(_) | Error::Config(_)) {
-            self.refusal = Some((Instant::now() + REMEMBER_REFUSAL, error.clone()));
+            self.refusal = Some((Instant::now().plus(REMEMBER_REFUSAL), error.clone()));
         }
     }
 }

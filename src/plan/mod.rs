@@ -129,6 +129,10 @@ pub enum Removal {
     JobTimeout,
     /// GitHub said long ago that its job was over, and it is still there.
     Overstayed,
+    /// GitHub does not know it any more, so that no job can come to it: its instance could not be removed yet.
+    Unregistered,
+    /// The spec does not name its host any more.
+    HostRemoved,
     /// The set is suspended.
     Suspended,
     /// The object is being deleted.
@@ -154,6 +158,8 @@ impl Removal {
             Removal::Forsaken => "Forsaken",
             Removal::JobTimeout => "JobTimeout",
             Removal::Overstayed => "Overstayed",
+            Removal::Unregistered => "Unregistered",
+            Removal::HostRemoved => "HostRemoved",
             Removal::Suspended => "Suspended",
             Removal::Deleted => "Deleted",
             Removal::DrainExpired => "DrainExpired",
@@ -220,6 +226,11 @@ impl Counts {
             counts.serving += u32::from(runner.serves());
             counts.busy += u32::from(runner.serves() && runner.phase == Phase::Busy);
             counts.up += u32::from(runner.serves() && runner.phase != Phase::Pending);
+        }
+        // What they do is not known; until it is, they count as any runner that only a status tells of.
+        let unseen = ledger.unseen(|_, _| true);
+        for count in [&mut counts.occupying, &mut counts.serving, &mut counts.up] {
+            *count = count.saturating_add(unseen);
         }
         counts
     }

@@ -55,7 +55,8 @@ pub(super) fn places(input: &Input<'_>) -> u32 {
 /// How many more runners a backend may have.
 pub(super) fn ceiling(backend: &BackendView, ledger: &Ledger) -> u32 {
     let taken = ledger.runners().filter(|r| r.occupies() && r.backend == backend.name).count();
-    let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+    let unseen = ledger.unseen(|name, _| name == backend.name);
+    let taken = u32::try_from(taken).unwrap_or(u32::MAX).saturating_add(unseen);
     backend.max_runners.unwrap_or(u32::MAX).saturating_sub(taken)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Action, Bounds, Input, Removal, placement};
-use crate::runner::{Operation, Phase, Runner};
+use crate::runner::{Operation, Phase, Registration, Runner};
 use crate::time::Plus;
 
 /// A runner may go on for so long after its job: it cleans up, and GitHub has been seen to call a job over that ran on.
@@ -70,6 +70,12 @@ pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, dema
 
 /// The timeout that a runner is over, if any; else notes when it will be.
 fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<Removal> {
+    if runner.registration == Registration::Absent {
+        return Some(Removal::Unregistered);
+    }
+    if runner.draining && runner.phase != Phase::Busy {
+        return Some(Removal::HostRemoved);
+    }
     let policy = input.policy;
     let since_job = runner.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
     let over_since = runner.job_completed_at.unwrap_or(input.now);
@@ -160,7 +166,8 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retrea
     }
     outdated.sort_by_key(|r| (r.created_at, r.name.clone()));
     let budget = input.policy.max_unavailable.of(idle_wanted as usize);
-    let occupying = input.ledger.runners().filter(|r| r.occupies()).count();
+    let unseen = input.ledger.unseen(|_, _| true) as usize;
+    let occupying = input.ledger.runners().filter(|r| r.occupies()).count() + unseen;
     let headroom = (bounds.max as usize).saturating_sub(occupying).min(placement::places(input) as usize);
     let pending = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Pending).count();
     let going = |r: &&Runner| r.phase == Phase::Idle && (!r.serves() || retreat.goes(r));

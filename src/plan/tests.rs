@@ -12,6 +12,8 @@ use crate::runner::{
     Statistics,
 };
 
+mod draining;
+
 const TEMPLATE: &str = "t1";
 
 fn at(second: i64) -> Timestamp {

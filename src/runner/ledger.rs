@@ -1,6 +1,8 @@
 //! The ledger of one scale set: what each of its runners is doing, joined from what the backends show, what GitHub
 //! says and what became of the controller's own actions. In memory only: all of it can be read again.
 
+mod hosts;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use jiff::Timestamp;
 use super::demand::Demand;
 use super::failure::{Failure, Failures};
 use super::recent::Recent;
+use super::unseen::Unseen;
 use super::{Exit, Instance, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics};
 use crate::api::condition::reason;
 use crate::time::Plus;
@@ -70,6 +73,7 @@ pub struct Ledger {
     failures: Failures,
     heard: Recent<Heard>,
     retired: HashMap<String, Retired>,
+    unseen: Unseen,
 }
 
 /// A runner that is gone.
@@ -138,6 +142,7 @@ impl Ledger {
             }
         }
         self.notice_missing(observations, now);
+        self.unseen.observe(observations);
         self.demand.settle(now, &mut self.failures);
         let up = |phase| self.runners.values().filter(|r| r.serves() && r.phase == phase).count();
         let (idle, busy) = (up(Phase::Idle), up(Phase::Busy));
@@ -201,6 +206,8 @@ impl Ledger {
         let Some(runner) = self.runners.get_mut(name) else {
             return;
         };
+        // A refusal to stop it delays nothing any more: what is left of it can be cleared away.
+        runner.retry_at = None;
         let exit = runner.exit.clone();
         if exit.is_none() && runner.template_hash.is_empty() {
             // No host ever showed it, only a status remembers it: the controller that wrote that has heard and said
@@ -274,7 +281,8 @@ impl Ledger {
         let Some(runner) = self.runners.get_mut(runner_name) else {
             return;
         };
-        if runner_id > 0 && runner.registration == Registration::Unknown {
+        // A job is given to none that GitHub does not know, whatever a list of it lacked.
+        if runner_id > 0 && !matches!(runner.registration, Registration::Present(_)) {
             runner.registration = Registration::Present(runner_id);
         }
         runner.job = Some(job.clone());
@@ -446,6 +454,10 @@ impl Ledger {
     pub fn found_busy(&mut self, name: &str, now: Timestamp) {
         if let Some(runner) = self.runners.get_mut(name) {
             runner.operation = None;
+            if !runner.occupies() {
+                // It ended while the answer was under way.
+                return;
+            }
             runner.retry_at = Some(now.plus(BUSY_RETRY));
             runner.job_completed_at = runner.job_completed_at.map(|_| now);
             runner.enter(Phase::Busy, now);
@@ -496,3 +508,6 @@ fn listed_without(observations: &[Observation], runner: &Runner) -> Option<Times
     }
     candidates().filter_map(|o| o.listed_at).min()
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,6 +83,8 @@ pub struct Runner {
     pub surplus_since: Option<Timestamp>,
     /// Its removal was refused or failed: not before this is it tried again.
     pub retry_at: Option<Timestamp>,
+    /// The spec left its host out: no other runner takes its place there.
+    pub draining: bool,
     /// Since when its host, listed as a whole, has not shown its instance: the time of that listing.
     pub missing_since: Option<Timestamp>,
 }
@@ -109,6 +111,7 @@ impl Runner {
             operation: None,
             surplus_since: None,
             retry_at: None,
+            draining: false,
             missing_since: None,
         }
     }
@@ -140,9 +143,13 @@ impl Runner {
         self.phase.occupies()
     }
 
-    /// Whether it can be counted on for demand: it takes a slot, is not on its way out, and its job is not over.
+    /// Whether it can be counted on for demand: it takes a slot, is not on its way out, can be given a job, and its job is
+    /// not over.
     pub fn serves(&self) -> bool {
-        self.occupies() && self.operation != Some(Operation::Removing) && self.job_completed_at.is_none()
+        self.occupies()
+            && self.operation != Some(Operation::Removing)
+            && self.registration != Registration::Absent
+            && self.job_completed_at.is_none()
     }
 
     /// Moves to a phase if that is allowed; says whether it moved.

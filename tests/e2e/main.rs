@@ -11,6 +11,7 @@ mod gateways;
 
 mod changes;
 mod deletion;
+mod draining;
 mod failures;
 mod fleet;
 mod harness;

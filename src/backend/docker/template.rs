@@ -77,6 +77,19 @@ pub struct HostSpec {
     pub max_runners: Option<u32>,
 }
 
+impl HostSpec {
+    /// Whether the endpoint is one that an engine can be reached at.
+    pub fn is_usable(&self) -> bool {
+        Endpoint::parse(&self.endpoint).is_ok()
+    }
+
+    /// Whether the two name one engine, whatever they call it.
+    pub fn is_same(&self, other: &HostSpec) -> bool {
+        let endpoint = |host: &HostSpec| Endpoint::parse(&host.endpoint).ok();
+        endpoint(self).is_some_and(|this| endpoint(other) == Some(this))
+    }
+}
+
 impl DockerTemplate {
     /// Whether the two name one engine, whatever they call it.
     pub fn shares_a_host(&self, other: &DockerTemplate) -> bool {
