@@ -130,7 +130,7 @@ impl<'a> Room<'a> {
         Room {
             ceiling: ceiling(backend, ledger),
             ready: with(|a| *a == Availability::Ready).collect(),
-            soon: with(|a| matches!(a, Availability::Unprepared | Availability::Preparing))
+            soon: with(|a| matches!(a, Availability::Unprepared | Availability::Preparing { .. }))
                 .fold(0, |sum, (_, (slots, _))| sum.saturating_add(slots)),
         }
     }

@@ -646,7 +646,7 @@ fn each_refusal_has_its_reason() {
         (|w| w.policy.suspend = true, "Suspended"),
         (|w| w.intake = Intake::Closed("AuthRejected", "no".into()), "AuthRejected"),
         (|w| w.backends[0].hosts[0].free_slots = 0, "NoCapacity"),
-        (|w| w.backends[0].hosts[0].availability = Availability::Preparing, "ImagePulling"),
+        (|w| w.backends[0].hosts[0].availability = Availability::Preparing { since: at(0) }, "ImagePulling"),
         (|w| w.backends[0].hosts[0].availability = Availability::Unreachable, "HostUnreachable"),
         (|w| w.backends[0].hosts[0].availability = Availability::Refused, "BackendRefused"),
         (
@@ -690,7 +690,10 @@ fn spares_that_cannot_be_started_have_a_reason() {
     let lacks = |reason| Availability::BackOff { until: at(60), reason };
     let cases: [(Change, Option<&str>); 6] = [
         (|w| w.backends[0].hosts[0].availability = Availability::Refused, Some("BackendRefused")),
-        (|w| w.backends[0].hosts[0].availability = Availability::Preparing, Some("ImagePulling")),
+        (
+            |w| w.backends[0].hosts[0].availability = Availability::Preparing { since: at(0) },
+            Some("ImagePulling"),
+        ),
         (|w| w.backends[0].hosts[0].free_slots = 0, Some("NoCapacity")),
         (|w| w.policy.suspend = true, None),
         (|w| w.intake = Intake::Closed("AuthRejected", "no".into()), None),

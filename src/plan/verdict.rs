@@ -155,8 +155,11 @@ fn hosts(input: &Input<'_>) -> Option<(&'static str, String)> {
     let find = |wanted: fn(&Availability) -> Option<&'static str>| {
         hosts().find_map(|(b, h)| wanted(&h.availability).map(|reason| said(reason, h, &b.name)))
     };
-    find(|a| matches!(a, Availability::Preparing | Availability::Unprepared).then_some(reason::IMAGE_PULLING))
-        .or_else(|| find(|a| if let Availability::BackOff { reason, .. } = a { Some(reason) } else { None }))
-        .or_else(|| find(|a| (*a == Availability::Unreachable).then_some(reason::HOST_UNREACHABLE)))
-        .or_else(|| find(|a| (*a == Availability::Refused).then_some(reason::BACKEND_REFUSED)))
+    find(|a| {
+        matches!(a, Availability::Preparing { .. } | Availability::Unprepared)
+            .then_some(reason::IMAGE_PULLING)
+    })
+    .or_else(|| find(|a| if let Availability::BackOff { reason, .. } = a { Some(reason) } else { None }))
+    .or_else(|| find(|a| (*a == Availability::Unreachable).then_some(reason::HOST_UNREACHABLE)))
+    .or_else(|| find(|a| (*a == Availability::Refused).then_some(reason::BACKEND_REFUSED)))
 }
