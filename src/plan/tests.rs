@@ -442,6 +442,79 @@ fn a_spare_that_is_killed_is_replaced_at_once() {
     }
 }
 
+/// GitHub has been seen to remove idle runners after minutes; the runner's process then ends with 0.
+#[test]
+fn spares_that_github_drops_after_minutes_hold_no_burst_back() {
+    let mut world = World::new(serde_json::json!({"minRunners": 2, "maxRunners": 10}));
+    world.assigned(0);
+    for round in 0..4 {
+        world.step();
+        world.up();
+        world.now += 150;
+        for name in world.names(|r| r.phase == Phase::Idle) {
+            world.exits(&name, 0);
+        }
+        world.step();
+        world.up();
+        world.ledger.answered(at(world.now + 10));
+        world.now += 25;
+        world.ledger.observe(&[], at(world.now));
+        assert_eq!(world.ledger.failures().on_host("rack", "rack-1", at(world.now)), None, "round {round}");
+    }
+    assert_eq!(world.ledger.failures().noted(), 0, "nothing has failed");
+    world.assigned(5);
+    let plan = world.step();
+    assert_eq!((starts(&plan), plan.verdict.met), (5, Some(true)), "{}", plan.verdict.message);
+}
+
+#[test]
+fn only_what_ends_within_a_minute_of_its_start_holds_its_host_back() {
+    for (code, lived, held_back, told) in
+        [(0, 59, true, true), (0, 61, false, false), (1, 59, true, true), (1, 61, false, true)]
+    {
+        let mut world = World::new(serde_json::json!({"minRunners": 1}));
+        world.assigned(0);
+        world.step();
+        world.now = 100;
+        world.up();
+        world.now += lived;
+        world.exits("linux-001", code);
+        world.now += 300;
+        world.ledger.observe(&[], at(world.now));
+        let failures = world.ledger.failures();
+        let row = failures.on_host("rack", "rack-1", at(world.now));
+        assert_eq!(row.is_some(), held_back, "exit code {code} after {lived} s");
+        assert_eq!(failures.noted() > 0, told, "exit code {code} after {lived} s");
+    }
+}
+
+/// Its time with the earlier controller counts too.
+#[test]
+fn a_spare_of_an_earlier_controller_that_github_drops_is_no_failure() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.assigned(0);
+    world.step();
+    let adopted = Instance {
+        id: "id-linux-old".to_owned(),
+        runner: "linux-old".to_owned(),
+        scale_set_uid: "uid".to_owned(),
+        backend: "rack".to_owned(),
+        host: "rack-1".to_owned(),
+        template_hash: TEMPLATE.to_owned(),
+        created_at: at(-300),
+        state: InstanceState::Running,
+    };
+    let (backend, host) = ("rack".to_owned(), "rack-1".to_owned());
+    world
+        .ledger
+        .observe(&[Observation { backend, host, listed_at: Some(at(0)), instances: vec![adopted] }], at(0));
+    world.now = 5;
+    world.exits("linux-old", 0);
+    world.now = 400;
+    world.ledger.observe(&[], at(world.now));
+    assert_eq!(world.ledger.failures().noted(), 0);
+}
+
 #[test]
 fn surplus_idle_runners_are_kept_for_the_delay_and_go_oldest_first() {
     let mut world = World::new(serde_json::json!({"maxRunners": 10}));

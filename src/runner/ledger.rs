@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use super::demand::Demand;
 use super::failure::{Failure, Failures};
 use super::recent::Recent;
-use super::{Exit, Instance, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics};
+use super::{
+    Exit, Instance, InstanceState, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics,
+};
 use crate::api::condition::reason;
 
 /// How long a runner that is gone is remembered, so that nothing is asked about it twice.
@@ -161,6 +163,9 @@ impl Ledger {
         }
         // One that had ended before it was first seen was an earlier controller's: what it did is not known.
         runner.found_ended |= first_sight && instance.state.ended();
+        if first_sight && instance.state == InstanceState::Running {
+            runner.up_since = Some(instance.created_at);
+        }
         if !runner.occupies() && runner.operation.is_none() && !instance.state.ended() {
             runner.revive(instance, now);
         }
