@@ -14,22 +14,22 @@ use crate::runner::{
 
 const TEMPLATE: &str = "t1";
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + second)
 }
 
 /// One scale set with one host of 20 slots, whose world is moved by hand.
-struct World {
-    policy: Policy,
-    ledger: Ledger,
-    backends: Vec<BackendView>,
-    intake: Intake,
-    now: i64,
+pub(super) struct World {
+    pub policy: Policy,
+    pub ledger: Ledger,
+    pub backends: Vec<BackendView>,
+    pub intake: Intake,
+    pub now: i64,
     next_name: usize,
 }
 
 impl World {
-    fn new(spec: serde_json::Value) -> World {
+    pub fn new(spec: serde_json::Value) -> World {
         let mut full = serde_json::json!({
             "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
             "backends": [{"name": "rack", "docker": {}}],
@@ -47,7 +47,7 @@ impl World {
     }
 
     /// With one job, which the first runner has, and the spares that the spec asks for.
-    fn at_work(spec: serde_json::Value) -> World {
+    pub fn at_work(spec: serde_json::Value) -> World {
         let mut world = World::new(spec);
         world.assigned(1);
         world.step();
@@ -56,12 +56,16 @@ impl World {
         world
     }
 
-    fn assigned(&mut self, assigned: u32) {
+    pub fn assigned(&mut self, assigned: u32) {
         let registered_runners = u32::try_from(self.names(Runner::serves).len()).unwrap();
         self.ledger.count(Statistics { assigned, registered_runners, ..Statistics::default() }, at(self.now));
     }
 
-    fn plan(&self) -> Plan {
+    pub fn offered(&mut self, available: u32) {
+        self.ledger.count(Statistics { available, ..Statistics::default() }, at(self.now));
+    }
+
+    pub fn plan(&self) -> Plan {
         let mut backends = self.backends.clone();
         set_aside(&mut backends, self.ledger.failures(), at(self.now));
         plan(&Input {
@@ -74,7 +78,7 @@ impl World {
     }
 
     /// Plans, and begins what the plan says.
-    fn step(&mut self) -> Plan {
+    pub fn step(&mut self) -> Plan {
         let plan = self.plan();
         self.ledger.mark_surplus(&plan.surplus, at(self.now));
         for action in &plan.actions {
@@ -99,11 +103,11 @@ impl World {
         backend.hosts.iter_mut().find(|h| h.name == host).unwrap()
     }
 
-    fn names(&self, wanted: impl Fn(&Runner) -> bool) -> Vec<String> {
+    pub fn names(&self, wanted: impl Fn(&Runner) -> bool) -> Vec<String> {
         self.ledger.runners().filter(|r| wanted(r)).map(|r| r.name.clone()).collect()
     }
 
-    fn show(&mut self, name: &str, state: InstanceState) {
+    pub fn show(&mut self, name: &str, state: InstanceState) {
         let runner = self.ledger.runner(name).unwrap();
         let instance = Instance {
             id: format!("id-{name}"),
@@ -129,7 +133,7 @@ impl World {
     }
 
     /// All that are starting are up.
-    fn up(&mut self) {
+    pub fn up(&mut self) {
         for name in self.names(|r| r.phase == Phase::Pending) {
             self.show(&name, InstanceState::Running);
         }
@@ -139,24 +143,24 @@ impl World {
         Job { id: id.to_owned(), ..Job::default() }
     }
 
-    fn busy(&mut self, name: &str, job: &str) {
+    pub fn busy(&mut self, name: &str, job: &str) {
         let event = JobEvent::Started { job: self.job(job), runner_name: name.to_owned(), runner_id: 1 };
         assert!(self.ledger.hear(&event, at(self.now)));
     }
 
-    fn completed(&mut self, name: &str, job: &str) {
+    pub fn completed(&mut self, name: &str, job: &str) {
         let outcome = crate::runner::JobOutcome::Succeeded;
         let event = JobEvent::Completed { job: self.job(job), runner_name: name.to_owned(), outcome };
         self.ledger.hear(&event, at(self.now));
     }
 
-    fn exits(&mut self, name: &str, code: i64) {
+    pub fn exits(&mut self, name: &str, code: i64) {
         let exit = Exit { code: Some(code), out_of_memory: false, at: at(self.now) };
         self.show(name, InstanceState::Exited(exit));
     }
 }
 
-fn backend(name: &str, hosts: &[(&str, u32)]) -> BackendView {
+pub(super) fn backend(name: &str, hosts: &[(&str, u32)]) -> BackendView {
     let host = |(name, free_slots): &(&str, u32)| HostState {
         name: (*name).to_owned(),
         availability: Availability::Ready,
@@ -172,11 +176,11 @@ fn backend(name: &str, hosts: &[(&str, u32)]) -> BackendView {
     }
 }
 
-fn starts(plan: &Plan) -> usize {
+pub(super) fn starts(plan: &Plan) -> usize {
     plan.actions.iter().filter(|a| matches!(a, Action::Start { .. })).count()
 }
 
-fn removals(plan: &Plan) -> Vec<(&str, Removal)> {
+pub(super) fn removals(plan: &Plan) -> Vec<(&str, Removal)> {
     let removal = |a: &'_ Action| match a {
         Action::Remove { why, .. } => Some(*why),
         _ => None,

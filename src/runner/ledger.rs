@@ -139,6 +139,10 @@ impl Ledger {
             }
         }
         self.notice_missing(observations, now);
+        for runner in self.runners.values_mut() {
+            let leaving = runner.occupies() && !runner.serves();
+            runner.leaving_since = leaving.then(|| runner.leaving_since.unwrap_or(now));
+        }
         self.demand.settle(now, &mut self.failures);
         let up = |phase| self.runners.values().filter(|r| r.serves() && r.phase == phase).count();
         let (idle, busy) = (up(Phase::Idle), up(Phase::Busy));

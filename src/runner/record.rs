@@ -87,6 +87,8 @@ pub struct Runner {
     pub operation: Option<Operation>,
     /// Since when there is no demand for it.
     pub surplus_since: Option<Timestamp>,
+    /// Since when it takes its slot and serves nobody: it is being removed, or its job is over.
+    pub leaving_since: Option<Timestamp>,
     /// Its removal was refused or failed: not before this is it tried again.
     pub retry_at: Option<Timestamp>,
     /// Since when its host, listed as a whole, has not shown its instance: the time of that listing.
@@ -115,6 +117,7 @@ impl Runner {
             job_completed_at: None,
             operation: None,
             surplus_since: None,
+            leaving_since: None,
             retry_at: None,
             missing_since: None,
         }
