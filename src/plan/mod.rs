@@ -1,6 +1,7 @@
 //! Decisions, and nothing else: what is to be done about one scale set now, and why not more. No IO, and no clock of
 //! its own.
 
+mod capacity;
 mod placement;
 mod policy;
 mod retreat;
@@ -10,7 +11,6 @@ mod verdict;
 use jiff::Timestamp;
 
 use crate::runner::{HostState, Ledger, Runner};
-use placement::Placement;
 
 pub use placement::set_aside;
 pub use policy::{Bounds, Invalid, Policy};
@@ -182,10 +182,11 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let verdict = verdict::judge(input, &bounds, assigned, &counts, &placement);
     let short = verdict::short(input, &bounds, &counts, &placement);
 
-    let capacity = capacity(input, &bounds, &counts, &placement);
+    let capacity = capacity::capacity(input, &bounds, &counts);
     let mut wake_at = retreat.wake_at;
     wake_at.extend(placement.wake_at);
     wake_at.extend(bounds.until);
+    wake_at.extend(capacity.wake_at);
     wake_at.extend(input.ledger.demand().settles_at());
     let mut actions: Vec<Action> =
         input.ledger.runners().filter(|r| to_collect(r, input.now)).map(collect).collect();
@@ -196,7 +197,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         bounds,
         actions,
         surplus: retreat.surplus,
-        capacity,
+        capacity: capacity.jobs,
         verdict,
         short,
         refused: verdict::refused(input),
@@ -257,13 +258,7 @@ pub fn is_outdated(runner: &Runner, backends: &[BackendView]) -> bool {
         && backends.iter().all(|b| b.name != runner.backend || b.template_hash != runner.template_hash)
 }
 
-/// What has a slot, and what could still be given one.
-fn capacity(input: &Input<'_>, bounds: &Bounds, counts: &Counts, placement: &Placement) -> u32 {
-    if input.policy.stands_down() {
-        return counts.busy;
-    }
-    bounds.max.min(counts.occupying.saturating_add(placement.room))
-}
-
+#[cfg(test)]
+mod capacity_tests;
 #[cfg(test)]
 mod tests;

@@ -18,8 +18,6 @@ pub(super) struct Placement {
     pub placed: u32,
     /// How many runners are wanted and have no place.
     pub unplaced: u32,
-    /// How many runners the backends could take in all, those placed now among them.
-    pub room: u32,
     /// When a host may be tried again.
     pub wake_at: Vec<Timestamp>,
 }
@@ -30,7 +28,6 @@ pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
     let closed = input.intake != Intake::Open || held_back(input);
     for backend in input.backends {
         let mut room = Room::of(backend, input.ledger);
-        placement.room = placement.room.saturating_add(room.total());
         prepare(input, backend, &mut placement);
         while !closed && placement.placed < wanted {
             let Some(host) = room.take() else { break };
@@ -118,27 +115,13 @@ struct Room<'a> {
     ceiling: u32,
     /// Free slots on hosts that can take a start now, and how many starts failed there in a row.
     ready: HashMap<&'a str, (u32, u32)>,
-    /// Free slots on hosts that can take one soon.
-    soon: u32,
 }
 
 impl<'a> Room<'a> {
     fn of(backend: &'a BackendView, ledger: &Ledger) -> Room<'a> {
         let free = |host: &'a HostState| (host.name.as_str(), (host.free_slots, host.failures));
-        let with = |wanted: fn(&Availability) -> bool| {
-            backend.hosts.iter().filter(move |h| wanted(&h.availability)).map(free)
-        };
-        Room {
-            ceiling: ceiling(backend, ledger),
-            ready: with(|a| *a == Availability::Ready).collect(),
-            soon: with(|a| matches!(a, Availability::Unprepared | Availability::Preparing))
-                .fold(0, |sum, (_, (slots, _))| sum.saturating_add(slots)),
-        }
-    }
-
-    fn total(&self) -> u32 {
-        let ready = self.ready.values().fold(0u32, |sum, (slots, _)| sum.saturating_add(*slots));
-        self.ceiling.min(ready.saturating_add(self.soon))
+        let ready = backend.hosts.iter().filter(|h| h.availability == Availability::Ready);
+        Room { ceiling: ceiling(backend, ledger), ready: ready.map(free).collect() }
     }
 
     /// Takes a place on the host with the fewest failures and, among those, the most free slots; else the first by name.

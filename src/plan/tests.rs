@@ -16,22 +16,22 @@ mod draining;
 
 const TEMPLATE: &str = "t1";
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + second)
 }
 
 /// One scale set with one host of 20 slots, whose world is moved by hand.
-struct World {
-    policy: Policy,
-    ledger: Ledger,
-    backends: Vec<BackendView>,
-    intake: Intake,
-    now: i64,
+pub(super) struct World {
+    pub policy: Policy,
+    pub ledger: Ledger,
+    pub backends: Vec<BackendView>,
+    pub intake: Intake,
+    pub now: i64,
     next_name: usize,
 }
 
 impl World {
-    fn new(spec: serde_json::Value) -> World {
+    pub fn new(spec: serde_json::Value) -> World {
         let mut full = serde_json::json!({
             "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
             "backends": [{"name": "rack", "docker": {}}],
@@ -49,7 +49,7 @@ impl World {
     }
 
     /// With one job, which the first runner has, and the spares that the spec asks for.
-    fn at_work(spec: serde_json::Value) -> World {
+    pub fn at_work(spec: serde_json::Value) -> World {
         let mut world = World::new(spec);
         world.assigned(1);
         world.step();
@@ -58,12 +58,16 @@ impl World {
         world
     }
 
-    fn assigned(&mut self, assigned: u32) {
+    pub fn assigned(&mut self, assigned: u32) {
         let registered_runners = u32::try_from(self.names(Runner::serves).len()).unwrap();
         self.ledger.count(Statistics { assigned, registered_runners, ..Statistics::default() }, at(self.now));
     }
 
-    fn plan(&self) -> Plan {
+    pub fn offered(&mut self, available: u32) {
+        self.ledger.count(Statistics { available, ..Statistics::default() }, at(self.now));
+    }
+
+    pub fn plan(&self) -> Plan {
         let mut backends = self.backends.clone();
         set_aside(&mut backends, self.ledger.failures(), at(self.now));
         plan(&Input {
@@ -76,7 +80,7 @@ impl World {
     }
 
     /// Plans, and begins what the plan says.
-    fn step(&mut self) -> Plan {
+    pub fn step(&mut self) -> Plan {
         let plan = self.plan();
         self.ledger.mark_surplus(&plan.surplus, at(self.now));
         for action in &plan.actions {
@@ -102,11 +106,11 @@ impl World {
         backend.hosts.iter_mut().find(|h| h.name == host).unwrap()
     }
 
-    fn names(&self, wanted: impl Fn(&Runner) -> bool) -> Vec<String> {
+    pub fn names(&self, wanted: impl Fn(&Runner) -> bool) -> Vec<String> {
         self.ledger.runners().filter(|r| wanted(r)).map(|r| r.name.clone()).collect()
     }
 
-    fn show(&mut self, name: &str, state: InstanceState) {
+    pub fn show(&mut self, name: &str, state: InstanceState) {
         let runner = self.ledger.runner(name).unwrap();
         let instance = Instance {
             id: format!("id-{name}"),
@@ -132,7 +136,7 @@ impl World {
     }
 
     /// All that are starting are up.
-    fn up(&mut self) {
+    pub fn up(&mut self) {
         for name in self.names(|r| r.phase == Phase::Pending) {
             self.show(&name, InstanceState::Running);
         }
@@ -142,24 +146,24 @@ impl World {
         Job { id: id.to_owned(), ..Job::default() }
     }
 
-    fn busy(&mut self, name: &str, job: &str) {
+    pub fn busy(&mut self, name: &str, job: &str) {
         let event = JobEvent::Started { job: self.job(job), runner_name: name.to_owned(), runner_id: 1 };
         assert!(self.ledger.hear(&event, at(self.now)));
     }
 
-    fn completed(&mut self, name: &str, job: &str) {
+    pub fn completed(&mut self, name: &str, job: &str) {
         let outcome = crate::runner::JobOutcome::Succeeded;
         let event = JobEvent::Completed { job: self.job(job), runner_name: name.to_owned(), outcome };
         self.ledger.hear(&event, at(self.now));
     }
 
-    fn exits(&mut self, name: &str, code: i64) {
+    pub fn exits(&mut self, name: &str, code: i64) {
         let exit = Exit { code: Some(code), out_of_memory: false, at: at(self.now) };
         self.show(name, InstanceState::Exited(exit));
     }
 }
 
-fn backend(name: &str, hosts: &[(&str, u32)]) -> BackendView {
+pub(super) fn backend(name: &str, hosts: &[(&str, u32)]) -> BackendView {
     let host = |(name, free_slots): &(&str, u32)| HostState {
         name: (*name).to_owned(),
         availability: Availability::Ready,
@@ -175,11 +179,11 @@ fn backend(name: &str, hosts: &[(&str, u32)]) -> BackendView {
     }
 }
 
-fn starts(plan: &Plan) -> usize {
+pub(super) fn starts(plan: &Plan) -> usize {
     plan.actions.iter().filter(|a| matches!(a, Action::Start { .. })).count()
 }
 
-fn removals(plan: &Plan) -> Vec<(&str, Removal)> {
+pub(super) fn removals(plan: &Plan) -> Vec<(&str, Removal)> {
     let removal = |a: &'_ Action| match a {
         Action::Remove { why, .. } => Some(*why),
         _ => None,
@@ -445,6 +449,79 @@ fn a_spare_that_is_killed_is_replaced_at_once() {
     }
 }
 
+/// GitHub has been seen to remove idle runners after minutes; the runner's process then ends with 0.
+#[test]
+fn spares_that_github_drops_after_minutes_hold_no_burst_back() {
+    let mut world = World::new(serde_json::json!({"minRunners": 2, "maxRunners": 10}));
+    world.assigned(0);
+    for round in 0..4 {
+        world.step();
+        world.up();
+        world.now += 150;
+        for name in world.names(|r| r.phase == Phase::Idle) {
+            world.exits(&name, 0);
+        }
+        world.step();
+        world.up();
+        world.ledger.answered(at(world.now + 10));
+        world.now += 25;
+        world.ledger.observe(&[], at(world.now));
+        assert_eq!(world.ledger.failures().on_host("rack", "rack-1", at(world.now)), None, "round {round}");
+    }
+    assert_eq!(world.ledger.failures().noted(), 0, "nothing has failed");
+    world.assigned(5);
+    let plan = world.step();
+    assert_eq!((starts(&plan), plan.verdict.met), (5, Some(true)), "{}", plan.verdict.message);
+}
+
+#[test]
+fn only_what_ends_within_a_minute_of_its_start_holds_its_host_back() {
+    for (code, lived, held_back, told) in
+        [(0, 59, true, true), (0, 61, false, false), (1, 59, true, true), (1, 61, false, true)]
+    {
+        let mut world = World::new(serde_json::json!({"minRunners": 1}));
+        world.assigned(0);
+        world.step();
+        world.now = 100;
+        world.up();
+        world.now += lived;
+        world.exits("linux-001", code);
+        world.now += 300;
+        world.ledger.observe(&[], at(world.now));
+        let failures = world.ledger.failures();
+        let row = failures.on_host("rack", "rack-1", at(world.now));
+        assert_eq!(row.is_some(), held_back, "exit code {code} after {lived} s");
+        assert_eq!(failures.noted() > 0, told, "exit code {code} after {lived} s");
+    }
+}
+
+/// Its time with the earlier controller counts too.
+#[test]
+fn a_spare_of_an_earlier_controller_that_github_drops_is_no_failure() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1}));
+    world.assigned(0);
+    world.step();
+    let adopted = Instance {
+        id: "id-linux-old".to_owned(),
+        runner: "linux-old".to_owned(),
+        scale_set_uid: "uid".to_owned(),
+        backend: "rack".to_owned(),
+        host: "rack-1".to_owned(),
+        template_hash: TEMPLATE.to_owned(),
+        created_at: at(-300),
+        state: InstanceState::Running,
+    };
+    let (backend, host) = ("rack".to_owned(), "rack-1".to_owned());
+    world
+        .ledger
+        .observe(&[Observation { backend, host, listed_at: Some(at(0)), instances: vec![adopted] }], at(0));
+    world.now = 5;
+    world.exits("linux-old", 0);
+    world.now = 400;
+    world.ledger.observe(&[], at(world.now));
+    assert_eq!(world.ledger.failures().noted(), 0);
+}
+
 #[test]
 fn surplus_idle_runners_are_kept_for_the_delay_and_go_oldest_first() {
     let mut world = World::new(serde_json::json!({"maxRunners": 10}));
@@ -649,7 +726,7 @@ fn each_refusal_has_its_reason() {
         (|w| w.policy.suspend = true, "Suspended"),
         (|w| w.intake = Intake::Closed("AuthRejected", "no".into()), "AuthRejected"),
         (|w| w.backends[0].hosts[0].free_slots = 0, "NoCapacity"),
-        (|w| w.backends[0].hosts[0].availability = Availability::Preparing, "ImagePulling"),
+        (|w| w.backends[0].hosts[0].availability = Availability::Preparing { since: at(0) }, "ImagePulling"),
         (|w| w.backends[0].hosts[0].availability = Availability::Unreachable, "HostUnreachable"),
         (|w| w.backends[0].hosts[0].availability = Availability::Refused, "BackendRefused"),
         (
@@ -693,7 +770,10 @@ fn spares_that_cannot_be_started_have_a_reason() {
     let lacks = |reason| Availability::BackOff { until: at(60), reason };
     let cases: [(Change, Option<&str>); 6] = [
         (|w| w.backends[0].hosts[0].availability = Availability::Refused, Some("BackendRefused")),
-        (|w| w.backends[0].hosts[0].availability = Availability::Preparing, Some("ImagePulling")),
+        (
+            |w| w.backends[0].hosts[0].availability = Availability::Preparing { since: at(0) },
+            Some("ImagePulling"),
+        ),
         (|w| w.backends[0].hosts[0].free_slots = 0, Some("NoCapacity")),
         (|w| w.policy.suspend = true, None),
         (|w| w.intake = Intake::Closed("AuthRejected", "no".into()), None),

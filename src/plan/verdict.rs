@@ -1,7 +1,7 @@
 //! Whether each assigned job has a runner, or why one waits.
 
 use super::placement::{Placement, ceiling, version_rejected};
-use super::{Action, Bounds, Counts, Input, Intake};
+use super::{Action, Bounds, Counts, Input, Intake, capacity};
 use crate::api::condition::reason;
 use crate::runner::{Availability, HostState};
 
@@ -36,6 +36,11 @@ pub(super) fn judge(
             format!("idle runners leave assigned jobs alone since {since:.0}; none are started for those");
         return Verdict { met: Some(false), reason: reason::PHANTOM_DEMAND, message };
     }
+    if waiting == 0 && left_at_github(input) > 0 {
+        let (reason, message) = why(input, bounds, counts, placement);
+        let message = format!("{} offered jobs are left at GitHub: {message}", left_at_github(input));
+        return Verdict { met: Some(false), reason, message };
+    }
     if waiting == 0 {
         return Verdict { met: Some(true), reason: reason::AS_EXPECTED, message: String::new() };
     }
@@ -45,6 +50,12 @@ pub(super) fn judge(
         reason,
         message: format!("{waiting} of {assigned} assigned jobs wait: {message}"),
     }
+}
+
+/// How many jobs GitHub offers that are not asked for, as no runner could be started for them.
+fn left_at_github(input: &Input<'_>) -> u32 {
+    let offered = input.ledger.demand().latest().map_or(0, |(statistics, _)| statistics.available);
+    if input.policy.stands_down() || capacity::can_start(input) { 0 } else { offered }
 }
 
 /// Why there are fewer runners than `minRunners`, unless it is said elsewhere.
@@ -155,8 +166,11 @@ fn hosts(input: &Input<'_>) -> Option<(&'static str, String)> {
     let find = |wanted: fn(&Availability) -> Option<&'static str>| {
         hosts().find_map(|(b, h)| wanted(&h.availability).map(|reason| said(reason, h, &b.name)))
     };
-    find(|a| matches!(a, Availability::Preparing | Availability::Unprepared).then_some(reason::IMAGE_PULLING))
-        .or_else(|| find(|a| if let Availability::BackOff { reason, .. } = a { Some(reason) } else { None }))
-        .or_else(|| find(|a| (*a == Availability::Unreachable).then_some(reason::HOST_UNREACHABLE)))
-        .or_else(|| find(|a| (*a == Availability::Refused).then_some(reason::BACKEND_REFUSED)))
+    find(|a| {
+        matches!(a, Availability::Preparing { .. } | Availability::Unprepared)
+            .then_some(reason::IMAGE_PULLING)
+    })
+    .or_else(|| find(|a| if let Availability::BackOff { reason, .. } = a { Some(reason) } else { None }))
+    .or_else(|| find(|a| (*a == Availability::Unreachable).then_some(reason::HOST_UNREACHABLE)))
+    .or_else(|| find(|a| (*a == Availability::Refused).then_some(reason::BACKEND_REFUSED)))
 }

@@ -51,8 +51,10 @@ impl Unexplained {
         answered_at.map_or(longest, |at| longest.min(at.plus(MESSAGES_ARRIVE)))
     }
 
+    /// GitHub has been seen to drop idle runners after minutes, which then end cleanly: that is no failure.
     fn judge(self, now: Timestamp, failures: &mut Failures) {
-        if !self.runner.found_ended {
+        let dropped = self.runner.exit.as_ref().is_some_and(Exit::clean) && !self.runner.was_short_lived();
+        if !self.runner.found_ended && !dropped {
             failures.note(Failure::ended_without_job(&self.runner, now));
         }
     }

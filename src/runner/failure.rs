@@ -117,8 +117,10 @@ impl Failure {
             _ => reason::ENDED_WITHOUT_JOB,
         };
         let message = format!("{} before it had a job", describe(exit));
-        // What was killed from outside says nothing against the template: it is replaced at once.
-        Failure { holds_back: !exit.killed(), ..Failure::new(runner, why, message, at) }
+        // What was killed from outside, or was well for a while, says nothing against the host or the template: it is
+        // replaced at once.
+        let holds_back = !exit.killed() && runner.was_short_lived();
+        Failure { holds_back, ..Failure::new(runner, why, message, at) }
     }
 }
 

@@ -25,7 +25,10 @@ pub enum Availability {
     /// After it is prepared.
     Unprepared,
     /// It is being prepared: an image is pulled.
-    Preparing,
+    Preparing {
+        /// Since when.
+        since: Timestamp,
+    },
     /// The last preparation or start failed for want of something; it may be tried again at that time.
     BackOff {
         /// When.

@@ -12,7 +12,9 @@ use super::demand::Demand;
 use super::failure::{Failure, Failures};
 use super::recent::Recent;
 use super::unseen::Unseen;
-use super::{Exit, Instance, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics};
+use super::{
+    Exit, Instance, InstanceState, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics,
+};
 use crate::api::condition::reason;
 use crate::time::Plus;
 
@@ -143,6 +145,10 @@ impl Ledger {
         }
         self.notice_missing(observations, now);
         self.unseen.observe(observations);
+        for runner in self.runners.values_mut() {
+            let leaving = runner.occupies() && !runner.serves();
+            runner.leaving_since = leaving.then(|| runner.leaving_since.unwrap_or(now));
+        }
         self.demand.settle(now, &mut self.failures);
         let up = |phase| self.runners.values().filter(|r| r.serves() && r.phase == phase).count();
         let (idle, busy) = (up(Phase::Idle), up(Phase::Busy));
@@ -167,6 +173,9 @@ impl Ledger {
         }
         // One that had ended before it was first seen was an earlier controller's: what it did is not known.
         runner.found_ended |= first_sight && instance.state.ended();
+        if first_sight && instance.state == InstanceState::Running {
+            runner.up_since = Some(instance.created_at);
+        }
         if !runner.occupies() && runner.operation.is_none() && !instance.state.ended() {
             runner.revive(instance, now);
         }

@@ -1,9 +1,14 @@
 //! A runner's record, its phases and the transitions allowed.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::{Exit, Instance, InstanceState, Job};
 pub use crate::api::RunnerPhase as Phase;
+
+/// A runner that ends sooner after it came up says something against its host or its template.
+const SHORT_LIFE: Duration = Duration::from_secs(60);
 
 impl Phase {
     /// Whether a runner of this phase takes a slot.
@@ -61,6 +66,9 @@ pub struct Runner {
     pub phase: Phase,
     /// Since when it is in its phase.
     pub since: Timestamp,
+    /// Since when its instance is up: since it was first seen so. Of one that an earlier controller started, since the
+    /// backend made it.
+    pub up_since: Option<Timestamp>,
     /// Its registration at GitHub.
     pub registration: Registration,
     /// Since when GitHub's list lacks its name.
@@ -81,6 +89,8 @@ pub struct Runner {
     pub operation: Option<Operation>,
     /// Since when there is no demand for it.
     pub surplus_since: Option<Timestamp>,
+    /// Since when it takes its slot and serves nobody: it is being removed, or its job is over.
+    pub leaving_since: Option<Timestamp>,
     /// Its removal was refused or failed: not before this is it tried again.
     pub retry_at: Option<Timestamp>,
     /// The spec left its host out: no other runner takes its place there.
@@ -100,6 +110,7 @@ impl Runner {
             created_at: now,
             phase: Phase::Pending,
             since: now,
+            up_since: None,
             registration: Registration::Unknown,
             unlisted_since: None,
             instance_id: None,
@@ -110,6 +121,7 @@ impl Runner {
             job_completed_at: None,
             operation: None,
             surplus_since: None,
+            leaving_since: None,
             retry_at: None,
             draining: false,
             missing_since: None,
@@ -152,6 +164,11 @@ impl Runner {
             && self.job_completed_at.is_none()
     }
 
+    /// Whether it ended within a minute after it came up, or never came up at all.
+    pub(super) fn was_short_lived(&self) -> bool {
+        self.up_since.is_none_or(|up_since| self.since <= up_since + SHORT_LIFE)
+    }
+
     /// Moves to a phase if that is allowed; says whether it moved.
     pub fn enter(&mut self, phase: Phase, now: Timestamp) -> bool {
         let moved = self.phase != phase && self.phase.may_become(phase);
@@ -185,6 +202,7 @@ impl Runner {
             InstanceState::Forsaken => self.forsaken = true,
             InstanceState::Running => {
                 self.forsaken = false;
+                self.up_since.get_or_insert(now);
                 self.enter(Phase::Idle, now);
             }
             InstanceState::Exited(exit) => self.exit = Some(exit.clone()),

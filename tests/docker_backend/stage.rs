@@ -199,7 +199,7 @@ pub async fn prepared(backend: &DockerBackend) -> HostState {
                 backend.prepare(HOST);
                 None
             }
-            Availability::Preparing => None,
+            Availability::Preparing { .. } => None,
             _ => Some(host),
         }
     })

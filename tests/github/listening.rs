@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use paddock::github::{ListenEnd, ListenState, ScaleSetService};
 use paddock::runner::JobEvent;
-use testkit::github::{DEFAULT_TOKEN, Effect, Endpoint, Fault, JobResult, JobSpec, Model, SimGithub, State};
+use testkit::github::{
+    DEFAULT_TOKEN, Effect, Endpoint, Fault, JobResult, JobSpec, JobStatus, Model, SimGithub, State,
+};
 
 use crate::support::{
     Heard, Listening, PATIENCE, SET, client, connect, github, listening, scale_set, sessions,
@@ -129,7 +131,7 @@ async fn a_session_that_was_forgotten_clears_within_seconds_of_its_end() {
 }
 
 #[tokio::test]
-async fn capacity_that_rises_is_told_at_once_and_one_that_falls_with_the_next_poll() {
+async fn capacity_that_rises_or_falls_is_told_at_once() {
     let github = github().long_poll(PATIENCE * 2).start().await.unwrap();
     let (_, _, listening) = listening(&github, 0).await;
     github.queue_jobs(2, &job());
@@ -143,10 +145,10 @@ async fn capacity_that_rises_is_told_at_once_and_one_that_falls_with_the_next_po
         .unwrap();
     listening.ear.capacity.send_replace(2);
     listening.ear.event(2, assigned).await;
+    acknowledged(&github).await;
+    github.wait_until(PATIENCE, |s| s.requests().polls_held() > 0).await.unwrap();
+    // Nothing happens at GitHub, and the poll that is held says 2.
     listening.ear.capacity.send_replace(0);
-    let id = github.look(|s| s.jobs().next().unwrap().id);
-    github.cancel_job(id).unwrap();
-    listening.ear.event(1, completed).await;
     github
         .wait_until(PATIENCE, |s| s.scale_set(SET).unwrap().session.as_ref().unwrap().capacity == Some(0))
         .await
@@ -232,6 +234,34 @@ async fn offers_that_could_not_be_acquired_are_tried_again() {
     github.inject(Fault::status(Endpoint::AcquireJobs, 400).times(1));
     github.queue_job(job());
     listening.ear.event(1, assigned).await;
+    listening.stop().await;
+}
+
+/// What is not acquired may be offered for a day; what is acquired and not run soon is cancelled.
+#[tokio::test]
+async fn no_more_offers_are_acquired_than_the_set_can_have_in_hand() {
+    let github = github().model(Model::Ghes).long_poll(PATIENCE * 2).start().await.unwrap();
+    let (_, _, listening) = listening(&github, 0).await;
+    let ids = github.queue_jobs(5, &job());
+    // Once everything is heard, acquired and acknowledged, a poll is held.
+    let at_rest = async |acquired| {
+        acknowledged(&github).await;
+        github.wait_until(PATIENCE, |s| s.requests().polls_held() > 0).await.unwrap();
+        assert_eq!(github.look(|s| s.jobs_in(JobStatus::Assigned)), acquired);
+    };
+    listening.ear.event(5, |e| matches!(e, JobEvent::Available { .. }).then_some(())).await;
+    at_rest(0).await;
+    assert_eq!(github.requests(Endpoint::AcquireJobs).len(), 0);
+    listening.ear.capacity.send_replace(2);
+    listening.ear.event(2, assigned).await;
+    at_rest(2).await;
+    listening.ear.capacity.send_replace(3);
+    listening.ear.event(3, assigned).await;
+    at_rest(3).await;
+    // One of them is over: there is room for another.
+    github.cancel_job(ids[0]).unwrap();
+    listening.ear.event(4, assigned).await;
+    at_rest(3).await;
     listening.stop().await;
 }
 

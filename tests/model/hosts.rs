@@ -227,7 +227,7 @@ pub struct SimBackend {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ready {
-    Preparing,
+    Preparing { since: Timestamp },
     Yes,
 }
 
@@ -300,7 +300,7 @@ impl SimBackend {
         }
         match self.ready.lock().expect("held for moments").get(&host) {
             None => Availability::Unprepared,
-            Some(Ready::Preparing) => Availability::Preparing,
+            Some(Ready::Preparing { since }) => Availability::Preparing { since: *since },
             Some(Ready::Yes) => Availability::Ready,
         }
     }
@@ -498,7 +498,7 @@ impl Backend for Handle {
         if ready.contains_key(&host) {
             return;
         }
-        ready.insert(host, Ready::Preparing);
+        ready.insert(host, Ready::Preparing { since: self.0.life.sim.now() });
         drop(ready);
         let backend = self.0.clone();
         tokio::spawn(async move {

@@ -144,7 +144,7 @@ impl Scene {
         let host = self.backend(backend).hosts.iter_mut().find(|host| host.name == name).unwrap();
         host.availability = match *state {
             ["ready"] => Availability::Ready,
-            ["pulling"] => Availability::Preparing,
+            ["pulling"] => Availability::Preparing { since: now },
             ["unreachable"] => Availability::Unreachable,
             ["refused"] => Availability::Refused,
             ["backoff", time, reason] => {

@@ -129,7 +129,7 @@ fn image_state(image: &Image) -> (Availability, String) {
     match image.state() {
         image::State::Ready => (Availability::Ready, String::new()),
         image::State::Unknown => (Availability::Unprepared, String::new()),
-        image::State::Preparing(message) => (Availability::Preparing, message),
+        image::State::Preparing { since, message } => (Availability::Preparing { since }, message),
         image::State::Failed { until, reason, message } if until > Timestamp::now() => {
             (Availability::BackOff { until, reason }, message)
         }

@@ -55,7 +55,7 @@ pub(super) enum State {
     /// Nobody looked yet.
     Unknown,
     /// It is looked for or pulled; how far that is, in words.
-    Preparing(String),
+    Preparing { since: Timestamp, message: String },
     /// It is there.
     Ready,
     /// It could not be had.
@@ -68,7 +68,7 @@ impl State {
         match self {
             State::Unknown => true,
             State::Failed { until, .. } => *until <= Timestamp::now(),
-            State::Preparing(_) | State::Ready => false,
+            State::Preparing { .. } | State::Ready => false,
         }
     }
 }
@@ -95,13 +95,13 @@ impl Image {
         }
         let mut state = self.state.subscribe();
         self.begin(engine, |state| *state == State::Ready || state.may_begin());
-        let settled = state.wait_for(|state| !matches!(state, State::Preparing(_))).await;
+        let settled = state.wait_for(|state| !matches!(state, State::Preparing { .. })).await;
         match settled.map(|state| state.clone()) {
             Ok(State::Failed { reason, message, .. }) => Err(Error::NoCapacity { reason, message }),
             Ok(State::Unknown) | Err(_) => {
                 Err(Error::Unreachable("the engine left during the pull".to_owned()))
             }
-            Ok(State::Ready | State::Preparing(_)) => Ok(()),
+            Ok(State::Ready | State::Preparing { .. }) => Ok(()),
         }
     }
 
@@ -130,7 +130,8 @@ impl Image {
         let begun = self.state.send_if_modified(|state| {
             let begin = may(state);
             if begin {
-                *state = State::Preparing(format!("looking for image {reference}"));
+                let message = format!("looking for image {reference}");
+                *state = State::Preparing { since: Timestamp::now(), message };
             }
             begin
         });
@@ -155,6 +156,15 @@ impl Image {
             Err(error) => {
                 debug!(image = self.wanted.reference, %error, "image is not known to be there");
                 State::Unknown
+            }
+        });
+    }
+
+    /// Tells how far the pull is.
+    fn tell(&self, progress: &str) {
+        self.state.send_modify(|state| {
+            if let State::Preparing { message, .. } = state {
+                progress.clone_into(message);
             }
         });
     }
@@ -222,7 +232,7 @@ impl Image {
         while let Some(line) = tokio::time::timeout(STALLED, lines.next()).await.map_err(|_| stalled())? {
             progress.add(line.map_err(|error| meaning(&error))?);
             let message = format!("pulling image {}{progress}", self.wanted.reference);
-            self.state.send_replace(State::Preparing(message.clone()));
+            self.tell(&message);
             if reported.elapsed() >= REPORT {
                 reported = Instant::now();
                 debug!(endpoint = %engine.endpoint, message);

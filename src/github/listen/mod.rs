@@ -3,7 +3,8 @@
 //!
 //! The order that loses nothing: a message goes to the audience (the ledger), then its offered jobs are acquired, then
 //! it is acknowledged. A crash in between brings it back, and the ledger knows what it has seen. What could not be
-//! acquired or acknowledged is tried again before each poll and never holds the next message up.
+//! acquired or acknowledged is tried again before each poll and never holds the next message up. No more is acquired
+//! than the set can have in hand; the rest stays offered until there is room.
 
 mod audience;
 mod pace;
@@ -184,17 +185,17 @@ impl Listener {
         let mut capacity = self.audience.capacity();
         let mut next = Next::Poll;
         while next == Next::Poll {
-            self.settle(&mut reading).await?;
             if self.hasty > HASTY_FREELY {
                 self.pause(HASTY).await?;
             }
             let advertised = *capacity.borrow_and_update();
+            self.settle(&mut reading, advertised).await?;
             let begun = Instant::now();
             let answer = tokio::select! {
             biased;
                 answer = self.service.poll(&reading.session, reading.last_message_id, advertised) => answer,
                 // A dropped poll loses nothing: what it would have brought is not acknowledged.
-                () = rises_above(&mut capacity, advertised) => {
+                () = differs_from(&mut capacity, advertised) => {
                     if reading.alive.elapsed() >= self.pace.sign_of_life {
                         next = self.renew(&mut reading).await?;
                     }
@@ -353,11 +354,11 @@ impl Listener {
         }
     }
 
-    /// Acquires and acknowledges what is owed, as far as it goes now.
-    async fn settle(&self, reading: &mut Reading) -> Result<(), ListenEnd> {
+    /// Acquires what the set can have in hand, and acknowledges what is owed, as far as it goes now.
+    async fn settle(&self, reading: &mut Reading, capacity: u32) -> Result<(), ListenEnd> {
         let service = self.service.as_ref();
         if !reading.offered.is_empty() {
-            let acquired = self.unless_cancelled(timeout(SETTLE, reading.acquire(service))).await?;
+            let acquired = self.unless_cancelled(timeout(SETTLE, reading.acquire(service, capacity))).await?;
             log_owed("offered jobs could not be acquired", acquired);
         }
         if !reading.recorded.is_empty() {
@@ -380,7 +381,7 @@ impl Listener {
         }
         reading.looked_for_offers = Some(Instant::now());
         match self.unless_cancelled(self.service.acquirable(self.set.scale_set_id)).await? {
-            Ok(jobs) => reading.offered.extend(jobs.iter().map(|j| j.request_id).filter(|id| *id > 0)),
+            Ok(jobs) => reading.offer(jobs.iter().map(|j| j.request_id).filter(|id| *id > 0)),
             Err(error) => tracing::warn!(%error, "the offered jobs could not be listed"),
         }
         Ok(())
@@ -426,9 +427,9 @@ impl Trouble {
     }
 }
 
-async fn rises_above(capacity: &mut watch::Receiver<u32>, advertised: u32) {
+async fn differs_from(capacity: &mut watch::Receiver<u32>, advertised: u32) {
     // Whoever sets the capacity may be gone before the loop is told to stop: then it stays as it is.
-    if capacity.wait_for(|now| *now > advertised).await.is_err() {
+    if capacity.wait_for(|now| *now != advertised).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Pace {
     /// Jobs that are offered and were not heard of are looked for so often at most: where GitHub assigns by itself it
     /// counts some for as long as there is a queue, and lists none.
     pub offers: Duration,
-    /// A session whose polls are dropped for rising capacity again and again is refreshed so often, to show that it
+    /// A session whose polls are dropped for changing capacity again and again is refreshed so often, to show that it
     /// lives.
     pub sign_of_life: Duration,
 }

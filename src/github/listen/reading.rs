@@ -1,6 +1,7 @@
 //! How far a session has been read.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -10,8 +11,11 @@ use crate::runner::JobEvent;
 /// Acknowledgements that are owed at most. Older ones are given up: a later session brings their messages back.
 const MOST_OWED: usize = 100;
 
-/// Offered jobs that wait to be acquired at most. What is left out is looked for later.
-const MOST_OFFERED: usize = 10_000;
+/// Offered jobs that are remembered at most. When those are acquired, GitHub is asked for the others.
+const MOST_OFFERED: usize = 1_000;
+
+/// GitHub counts a job as assigned at the latest so long after it was granted, or the message of that is lost.
+const GRANTED_COUNT: Duration = Duration::from_secs(60);
 
 /// How far a session has been read, and what it still owes GitHub.
 pub(super) struct Reading {
@@ -19,6 +23,12 @@ pub(super) struct Reading {
     pub last_message_id: i64,
     /// Offered jobs that are to be acquired.
     pub offered: BTreeSet<i64>,
+    /// Jobs assigned to the set, by GitHub's last count.
+    assigned: u32,
+    /// Jobs that were granted and that the last count does not have yet.
+    granted: u32,
+    /// When a job was last granted.
+    granted_at: Instant,
     /// Recorded messages that are to be acknowledged.
     pub recorded: BTreeSet<i64>,
     /// When jobs that are offered were last looked for.
@@ -33,48 +43,91 @@ pub(super) struct Reading {
 
 impl Reading {
     pub fn new(session: Session) -> Self {
-        Reading {
+        let mut reading = Reading {
             session,
             last_message_id: 0,
             offered: BTreeSet::new(),
+            assigned: 0,
+            granted: 0,
+            granted_at: Instant::now(),
             recorded: BTreeSet::new(),
             looked_for_offers: None,
             counted: Instant::now(),
             alive: Instant::now(),
             hasty: 0,
+        };
+        reading.count();
+        reading
+    }
+
+    /// Takes over the counts that came with the session.
+    fn count(&mut self) {
+        if let Some(statistics) = self.session.statistics {
+            self.assigned = statistics.assigned;
+            self.granted = statistics.acquired;
         }
     }
 
     pub fn renewed(&mut self, session: Session) {
         self.session = session;
+        self.count();
         self.counted = Instant::now();
         self.alive = Instant::now();
     }
 
     /// Notes what a recorded message leaves to do.
     pub fn take(&mut self, message: &Message) {
+        if message.id > self.last_message_id {
+            let assigned = |e: &&JobEvent| matches!(e, JobEvent::Assigned { .. });
+            let assigned = message.events.iter().filter(assigned).count();
+            self.granted = self.granted.saturating_sub(u32::try_from(assigned).unwrap_or(u32::MAX));
+        }
         self.last_message_id = self.last_message_id.max(message.id);
         self.recorded.insert(message.id);
         if self.recorded.len() > MOST_OWED {
             self.recorded.pop_first();
         }
-        if message.statistics.is_some() {
+        if let Some(statistics) = message.statistics {
+            self.assigned = statistics.assigned;
             self.counted = Instant::now();
         }
-        let offered = message.events.iter().filter_map(|event| match event {
+        self.offered.extend(message.events.iter().filter_map(|event| match event {
             JobEvent::Available { request_id, .. } if *request_id > 0 => Some(*request_id),
             _ => None,
-        });
-        self.offered.extend(offered.take(MOST_OFFERED.saturating_sub(self.offered.len())));
+        }));
+        self.bound_offered();
     }
 
-    pub async fn acquire(&mut self, service: &dyn ScaleSetService) -> Result<(), Error> {
-        let ids: Vec<i64> = self.offered.iter().copied().collect();
-        let granted = service.acquire(&self.session, &ids).await?;
-        tracing::debug!(offered = ids.len(), granted = granted.len(), "jobs acquired");
-        // What was not granted is another's by now.
-        self.offered.clear();
-        Ok(())
+    /// Notes offered jobs that no message told of.
+    pub fn offer(&mut self, request_ids: impl IntoIterator<Item = i64>) {
+        self.offered.extend(request_ids);
+        self.bound_offered();
+    }
+
+    fn bound_offered(&mut self) {
+        while self.offered.len() > MOST_OFFERED {
+            self.offered.pop_last();
+        }
+    }
+
+    /// Acquires offered jobs, oldest first, until `capacity` jobs are in hand.
+    pub async fn acquire(&mut self, service: &dyn ScaleSetService, capacity: u32) -> Result<(), Error> {
+        if self.granted_at.elapsed() > GRANTED_COUNT {
+            self.granted = 0;
+        }
+        loop {
+            let room = capacity.saturating_sub(self.assigned.saturating_add(self.granted));
+            let ids: Vec<i64> = self.offered.iter().copied().take(room as usize).collect();
+            if ids.is_empty() {
+                return Ok(());
+            }
+            let granted = service.acquire(&self.session, &ids).await?;
+            tracing::debug!(asked = ids.len(), granted = granted.len(), "jobs acquired");
+            self.granted_at = Instant::now();
+            self.granted = self.granted.saturating_add(u32::try_from(granted.len()).unwrap_or(u32::MAX));
+            // What was not granted is another's by now.
+            self.offered.retain(|id| !ids.contains(id));
+        }
     }
 
     pub async fn acknowledge(&mut self, service: &dyn ScaleSetService) -> Result<(), Error> {
