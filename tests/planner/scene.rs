@@ -225,6 +225,7 @@ impl Scene {
                 let name = format!("linux-{}", self.named);
                 let hash = self.backend(backend).template_hash.clone();
                 self.ledger.begin_start(Runner::pending(&name, backend, host, &hash, self.now));
+                self.ledger.host_ready(&name, self.now);
                 format!("start {name} on {backend}/{host}")
             }
             Action::Remove { runner, why } => {
