@@ -34,7 +34,8 @@ fn queue(github: &RawGithub) -> Session {
 /// GitHub answers 411 to a POST, PATCH or PUT without.
 #[tokio::test]
 async fn every_post_and_patch_tells_the_length_of_its_body_though_there_is_none() {
-    let github = RawGithub::start(|_| Answer::Body(200, r#"{"count": 0, "value": []}"#.into())).await.unwrap();
+    let github =
+        RawGithub::start(|_| Answer::Body(200, r#"{"count": 0, "value": []}"#.into())).await.unwrap();
     let app =
         Credentials::App { app_id: "1".into(), installation_id: 2, private_key: app_private_key().into() };
     let client = client(&github, app);

@@ -43,7 +43,11 @@ async fn no_answer_costs_more_memory_than_a_few_times_its_bound() {
     let endless = |text: &'static str, length| move |_: &str| Answer::Endless(200, text, length);
     let refused = |error: Option<Error>| matches!(error, Some(Error::BadReply(_)));
     let (before, mut accepted) = (peak(), Vec::new());
-    let mut see = |what: &str, refused: bool| if !refused { accepted.push(what.to_owned()) };
+    let mut see = |what: &str, refused: bool| {
+        if !refused {
+            accepted.push(what.to_owned())
+        }
+    };
     // One that is too large, and one that is just within the bound and all small things.
     for (text, length) in [(r#"{"a":1},"#, 8 << 20), ("[[[[[[[[", 1 << 20), ("{},", 1 << 20), ("1,", 1 << 20)]
     {
