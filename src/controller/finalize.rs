@@ -14,6 +14,7 @@ use super::context::{Context, answered};
 use super::reconcile::Next;
 use super::set::Set;
 use crate::api::RunnerScaleSet;
+use crate::runner::Watched;
 use crate::time::Plus;
 
 /// Keeps the object until nothing of it is left elsewhere.
@@ -43,10 +44,14 @@ pub(super) fn is_held(object: &RunnerScaleSet) -> bool {
     object.finalizers().iter().any(|f| f == FINALIZER)
 }
 
-/// Until when a deleted object's busy runners are waited for.
-pub(super) fn drain_until(object: &RunnerScaleSet) -> Option<Timestamp> {
-    let since = object.metadata.deletion_timestamp.as_ref()?.0;
-    Some(since.plus(object.spec.timeouts.drain.get()))
+/// Until when a deleted object's busy runners are waited for. `draining` is how long this process has watched that.
+pub(super) fn drain_until(
+    object: &RunnerScaleSet,
+    draining: Option<&Watched>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let deleted_at = object.metadata.deletion_timestamp.as_ref()?.0;
+    Some(draining?.due(deleted_at, object.spec.timeouts.drain.get(), now))
 }
 
 /// Keeps the object from now on.
@@ -100,9 +105,10 @@ pub(super) async fn advance(
     left: Left,
     now: Timestamp,
 ) -> Result<Option<Next>, kube::Error> {
-    let expired = drain_until(object).is_some_and(|until| until <= now);
+    let drain_until = set.state().drain_until;
+    let expired = drain_until.is_some_and(|until| until <= now);
     // A controller that has just begun has its own time for it.
-    let given_up = drain_until(object).is_some_and(|until| until.max(set.since).plus(GIVEN_UP_AFTER) <= now);
+    let given_up = drain_until.is_some_and(|until| until.max(set.since).plus(GIVEN_UP_AFTER) <= now);
     if left.unseen || (left.running > 0 && !given_up) || (left.registered > 0 && !expired) {
         return Ok(None);
     }

@@ -22,7 +22,7 @@ use crate::api::{self, RunnerScaleSet, RunnerScaleSetStatus};
 use crate::backend::Backend;
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{self, BackendView, Invalid, Policy};
-use crate::runner::{Failure, Identity, Job, Ledger, Observation, Remembered};
+use crate::runner::{Failure, Identity, Job, Ledger, Observation, Remembered, Watched};
 use crate::telemetry::{Measured, SetLabels};
 use crate::time::Plus;
 
@@ -81,6 +81,10 @@ pub(super) struct State {
     pub object_generation: Option<i64>,
     /// The generation whose inputs are in use.
     pub generation: Option<i64>,
+    /// The uptime at the last look.
+    looked_at: Duration,
+    /// How long its deletion was watched, once it has begun.
+    pub draining: Option<Watched>,
     /// The object is being deleted: busy runners are waited for until then.
     pub drain_until: Option<Timestamp>,
     /// A Secret or ConfigMap that it refers to changed.
@@ -162,7 +166,7 @@ impl Set {
             deregistering: Semaphore::new(DEREGISTERED_AT_ONCE),
             tasks: TaskTracker::new(),
             ended: ctx.stopping.child_token(),
-            state: Mutex::new(State::restored(status, now)),
+            state: Mutex::new(State::restored(status, now, ctx.world.uptime())),
             namespace,
             name,
         }
@@ -192,7 +196,7 @@ impl Set {
 }
 
 impl State {
-    fn restored(status: RunnerScaleSetStatus, now: Timestamp) -> State {
+    fn restored(status: RunnerScaleSetStatus, now: Timestamp, uptime: Duration) -> State {
         let mut ledger = Ledger::new();
         ledger.restore(status.runners.into_iter().map(remembered), now);
         let rejected = |c: &&Condition| {
@@ -202,6 +206,8 @@ impl State {
             reconciled_at: now,
             object_generation: None,
             generation: None,
+            looked_at: uptime,
+            draining: None,
             drain_until: None,
             inputs_changed: false,
             read_again_at: None,
@@ -224,6 +230,24 @@ impl State {
             failures_before: status.recent_failures,
             rejected_before: status.conditions.iter().find(rejected).and_then(|c| c.observed_generation),
             conditions: status.conditions,
+        }
+    }
+
+    /// Notes how much time has passed since the last look, which no change of the wall clock makes longer.
+    pub fn time_passed(&mut self, uptime: Duration) {
+        let passed = uptime.saturating_sub(std::mem::replace(&mut self.looked_at, uptime));
+        self.ledger.time_passed(passed);
+        if let Some(draining) = &mut self.draining {
+            draining.pass(passed);
+        }
+    }
+
+    /// Begins to watch the object's deletion. If it was deleted before it was first looked at, nobody saw when.
+    pub fn watch_drain(&mut self, object: &RunnerScaleSet, now: Timestamp) {
+        if let Some(deleted_at) = &object.metadata.deletion_timestamp {
+            let seen = self.object_generation.is_some();
+            let begun = if seen { Watched::default() } else { Watched::begun_before(deleted_at.0, now) };
+            self.draining.get_or_insert(begun);
         }
     }
 

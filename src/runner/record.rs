@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Exit, Instance, InstanceState, Job};
+use super::{Exit, Instance, InstanceState, Job, Watched};
 pub use crate::api::RunnerPhase as Phase;
 
 impl Phase {
@@ -73,6 +73,8 @@ pub struct Runner {
     pub found_ended: bool,
     /// Its job, once it has one.
     pub job: Option<Job>,
+    /// How long it has been busy, as this process has seen.
+    pub busy: Watched,
     /// When GitHub said that its job was over. The runner still takes its slot until its instance is seen gone.
     pub job_completed_at: Option<Timestamp>,
     /// What is being done to it.
@@ -103,6 +105,7 @@ impl Runner {
             forsaken: false,
             found_ended: false,
             job: None,
+            busy: Watched::default(),
             job_completed_at: None,
             operation: None,
             surplus_since: None,
@@ -149,6 +152,7 @@ impl Runner {
         if moved {
             self.phase = phase;
             self.since = now;
+            self.busy = Watched::default();
             self.surplus_since = None;
         }
         moved
@@ -159,6 +163,7 @@ impl Runner {
     pub(super) fn revive(&mut self, instance: &Instance, now: Timestamp) {
         self.phase = if self.job.is_some() { Phase::Busy } else { Phase::Pending };
         self.since = if self.job.is_some() { now } else { instance.created_at };
+        self.busy = Watched::default();
         self.exit = None;
         self.retry_at = None;
     }
