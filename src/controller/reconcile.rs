@@ -140,8 +140,8 @@ async fn take_over(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
     let (due, drain_until) = {
         let mut state = set.state();
         let now = ctx.world.now();
-        state.time_passed(ctx.world.uptime());
         state.watch_drain(object, now);
+        state.time_passed(ctx.world.uptime());
         let drain_until = finalize::drain_until(object, state.draining.as_ref(), now);
         state.reconciled_at = now;
         if state.object_generation != object.metadata.generation {

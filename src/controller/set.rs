@@ -410,3 +410,57 @@ fn remembered(runner: crate::api::status::RunnerStatus) -> Remembered {
         job,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::finalize::drain_until;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// A scale set with a drain of one hour that was deleted at the second 0.
+    fn deleted() -> RunnerScaleSet {
+        let object = json!({
+            "apiVersion": "paddock.dev/v1alpha1", "kind": "RunnerScaleSet",
+            "metadata": {"name": "linux", "deletionTimestamp": at(0), "generation": 1},
+            "spec": {
+                "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
+                "backends": [{"name": "rack", "docker": {}}],
+                "timeouts": {"drain": "1h"},
+            },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// Looks at it; answers until when it drains.
+    fn look(state: &mut State, now: i64, uptime: Duration) -> i64 {
+        let object = deleted();
+        state.watch_drain(&object, at(now));
+        state.time_passed(uptime);
+        state.object_generation = object.metadata.generation;
+        drain_until(&object, state.draining.as_ref(), at(now)).unwrap().as_second()
+    }
+
+    #[test]
+    fn a_clock_that_is_set_forward_ends_no_drain() {
+        let mut state = State::restored(RunnerScaleSetStatus::default(), at(-60), Duration::ZERO);
+        state.object_generation = Some(1);
+        assert_eq!(look(&mut state, 0, HOUR), 3600);
+        assert_eq!(look(&mut state, 100_000, HOUR + HOUR / 4), 100_000 + 2700, "what is left of the hour");
+        assert_eq!(look(&mut state, 102_700, HOUR + HOUR), 3600, "it is over");
+    }
+
+    #[test]
+    fn a_drain_that_was_over_before_a_restart_is_watched_for_two_minutes() {
+        let mut state = State::restored(RunnerScaleSetStatus::default(), at(7200), Duration::ZERO);
+        assert_eq!(look(&mut state, 7200, Duration::ZERO), 7320);
+        assert_eq!(look(&mut state, 7200, Duration::ZERO), 7320);
+        assert_eq!(look(&mut state, 7320, Duration::from_secs(120)), 3600, "it is over");
+    }
+}
