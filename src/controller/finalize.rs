@@ -15,6 +15,7 @@ use super::reconcile::Next;
 use super::set::Set;
 use crate::api::RunnerScaleSet;
 use crate::github::{self, ScaleSetService};
+use crate::runner::Watched;
 use crate::time::Plus;
 
 /// Keeps the object until nothing of it is left elsewhere.
@@ -51,9 +52,14 @@ fn drain_begun(object: &RunnerScaleSet) -> Option<Timestamp> {
     object.metadata.deletion_timestamp.as_ref().map(|at| at.0)
 }
 
-/// Until when a deleted object's busy runners are waited for.
-pub(super) fn drain_until(object: &RunnerScaleSet) -> Option<Timestamp> {
-    Some(drain_begun(object)?.plus(object.spec.timeouts.drain.get()))
+/// Until when a deleted object's busy runners are waited for. `draining` is how long this process has watched that.
+pub(super) fn drain_until(
+    object: &RunnerScaleSet,
+    draining: Option<&Watched>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let deleted_at = drain_begun(object)?;
+    Some(draining?.due(deleted_at, object.spec.timeouts.drain.get(), now))
 }
 
 /// Keeps the object from now on.
@@ -107,15 +113,16 @@ pub(super) async fn advance(
     left: Left,
     now: Timestamp,
 ) -> Result<Option<Next>, kube::Error> {
-    let expired = drain_until(object).is_some_and(|until| until <= now);
+    let drain_until = set.state().drain_until;
+    let expired = drain_until.is_some_and(|until| until <= now);
     // A controller that has just begun has its own time for it.
-    let given_up = drain_until(object).is_some_and(|until| until.max(set.since).plus(GIVEN_UP_AFTER) <= now);
+    let given_up = drain_until.is_some_and(|until| until.max(set.since).plus(GIVEN_UP_AFTER) <= now);
     if left.unseen || (left.running > 0 && !given_up) || (left.registered > 0 && !expired) {
         return Ok(None);
     }
     let mut remains = Vec::new();
     if let Some(id) = own_scale_set(set, ctx) {
-        let contested = drain_begun(object).is_some_and(|at| at.max(set.since) + CONTESTED <= now);
+        let contested = drain_begun(object).is_some_and(|at| at.max(set.since).plus(CONTESTED) <= now);
         match delete_at_github(set, id, ctx).await {
             Ok(()) => set.state().registration.lose(),
             Err(error @ github::Error::SessionConflict { .. }) if contested => {

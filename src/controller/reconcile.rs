@@ -164,16 +164,19 @@ fn replace_others(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
 
 /// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
 async fn take_over(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
-    let drain_until = finalize::drain_until(object);
     let claim = Claim::of(object);
     let claimed = set.state().claim.replace(claim.clone());
     if claimed.as_ref() != Some(&claim) {
         ctx.sets.reconsider(claimed.as_ref(), &set.uid);
         ctx.sets.reconsider(Some(&claim), &set.uid);
     }
-    let due = {
+    let (due, drain_until) = {
         let mut state = set.state();
-        state.reconciled_at = ctx.world.now();
+        let now = ctx.world.now();
+        state.watch_drain(object, now);
+        state.time_passed(ctx.world.uptime());
+        let drain_until = finalize::drain_until(object, state.drain_watched.as_ref(), now);
+        state.reconciled_at = now;
         if state.object_generation != object.metadata.generation {
             state.object_generation = object.metadata.generation;
             state.inputs_changed = true;
@@ -181,8 +184,8 @@ async fn take_over(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
             state.read_again_at = None;
         }
         state.drain_until = drain_until;
-        let waits = state.read_again_at.is_some_and(|at| at > ctx.world.now());
-        !waits && std::mem::take(&mut state.inputs_changed)
+        let waits = state.read_again_at.is_some_and(|at| at > now);
+        (!waits && std::mem::take(&mut state.inputs_changed), drain_until)
     };
     if drain_until.is_some() {
         set.target.send_if_modified(|target| target.take().is_some());

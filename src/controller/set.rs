@@ -25,7 +25,7 @@ use crate::api::{self, RunnerScaleSet, RunnerScaleSetStatus};
 use crate::backend::Backend;
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{self, BackendView, Invalid, Policy};
-use crate::runner::{Failure, HostCount, Identity, Job, Ledger, Observation, Remembered, Runner};
+use crate::runner::{Failure, HostCount, Identity, Job, Ledger, Observation, Remembered, Runner, Watched};
 use crate::telemetry::{Measured, SetLabels};
 use crate::time::Plus;
 
@@ -95,6 +95,10 @@ pub(super) struct State {
     pub object_generation: Option<i64>,
     /// The generation whose inputs are in use.
     pub generation: Option<i64>,
+    /// The uptime at the last look.
+    looked_at: Duration,
+    /// How long its deletion was watched, once it has begun.
+    pub drain_watched: Option<Watched>,
     /// The object is being deleted: busy runners are waited for until then.
     pub drain_until: Option<Timestamp>,
     /// A Secret or ConfigMap that it refers to changed.
@@ -183,7 +187,7 @@ impl Set {
             deregistering: Semaphore::new(DEREGISTERED_AT_ONCE),
             tasks: TaskTracker::new(),
             ended: ctx.stopping.child_token(),
-            state: Mutex::new(State::restored(status, ownership::recorded(object), now)),
+            state: Mutex::new(State::restored(status, ownership::recorded(object), now, ctx.world.uptime())),
             namespace,
             name,
         }
@@ -238,7 +242,7 @@ impl Set {
 }
 
 impl State {
-    fn restored(status: RunnerScaleSetStatus, own: Option<i64>, now: Timestamp) -> State {
+    fn restored(status: RunnerScaleSetStatus, own: Option<i64>, now: Timestamp, uptime: Duration) -> State {
         let mut ledger = Ledger::new();
         ledger.restore_counts(status.backends.iter().flat_map(counts));
         ledger.restore(status.runners.into_iter().map(remembered), now);
@@ -249,6 +253,8 @@ impl State {
             reconciled_at: now,
             object_generation: None,
             generation: None,
+            looked_at: uptime,
+            drain_watched: None,
             drain_until: None,
             inputs_changed: false,
             read_again_at: None,
@@ -277,6 +283,24 @@ impl State {
             failures_before: status.recent_failures,
             rejected_before: status.conditions.iter().find(rejected).and_then(|c| c.observed_generation),
             conditions: status.conditions,
+        }
+    }
+
+    /// Notes how much time has passed since the last look, which no change of the wall clock makes longer.
+    pub fn time_passed(&mut self, uptime: Duration) {
+        let passed = uptime.saturating_sub(std::mem::replace(&mut self.looked_at, uptime));
+        self.ledger.time_passed(passed);
+        if let Some(draining) = &mut self.drain_watched {
+            draining.pass(passed);
+        }
+    }
+
+    /// Begins to watch the object's deletion. If it was deleted before it was first looked at, nobody saw when.
+    pub fn watch_drain(&mut self, object: &RunnerScaleSet, now: Timestamp) {
+        if let Some(deleted_at) = &object.metadata.deletion_timestamp {
+            let seen = self.object_generation.is_some();
+            let begun = if seen { Watched::default() } else { Watched::begun_before(deleted_at.0, now) };
+            self.drain_watched.get_or_insert(begun);
         }
     }
 
@@ -491,4 +515,58 @@ fn counts(backend: &api::status::BackendStatus) -> impl Iterator<Item = HostCoun
         runners: host.current_runners.max(0).unsigned_abs(),
     };
     backend.hosts.iter().map(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::finalize::drain_until;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// A scale set with a drain of one hour that was deleted at the second 0.
+    fn deleted() -> RunnerScaleSet {
+        let object = json!({
+            "apiVersion": "paddock.dev/v1alpha1", "kind": "RunnerScaleSet",
+            "metadata": {"name": "linux", "deletionTimestamp": at(0), "generation": 1},
+            "spec": {
+                "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
+                "backends": [{"name": "rack", "docker": {}}],
+                "timeouts": {"drain": "1h"},
+            },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// Looks at it; answers until when it drains.
+    fn look(state: &mut State, now: i64, uptime: Duration) -> i64 {
+        let object = deleted();
+        state.watch_drain(&object, at(now));
+        state.time_passed(uptime);
+        state.object_generation = object.metadata.generation;
+        drain_until(&object, state.drain_watched.as_ref(), at(now)).unwrap().as_second()
+    }
+
+    #[test]
+    fn a_clock_that_is_set_forward_ends_no_drain() {
+        let mut state = State::restored(RunnerScaleSetStatus::default(), None, at(-60), Duration::ZERO);
+        state.object_generation = Some(1);
+        assert_eq!(look(&mut state, 0, HOUR), 3600);
+        assert_eq!(look(&mut state, 100_000, HOUR + HOUR / 4), 100_000 + 2700, "what is left of the hour");
+        assert_eq!(look(&mut state, 102_700, HOUR + HOUR), 3600, "it is over");
+    }
+
+    #[test]
+    fn a_drain_that_was_over_before_a_restart_is_watched_for_two_minutes() {
+        let mut state = State::restored(RunnerScaleSetStatus::default(), None, at(7200), Duration::ZERO);
+        assert_eq!(look(&mut state, 7200, Duration::ZERO), 7320);
+        assert_eq!(look(&mut state, 7200, Duration::ZERO), 7320);
+        assert_eq!(look(&mut state, 7320, Duration::from_secs(120)), 3600, "it is over");
+    }
 }

@@ -95,8 +95,13 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
         Phase::Done | Phase::Failed => &[],
     };
     for (limit, since, why) in limits {
-        let Some(due) = limit.map(|limit| since.plus(limit)) else {
+        let Some(limit) = *limit else {
             continue;
+        };
+        let due = match why {
+            // A job is not stopped because someone set the clock.
+            Removal::JobTimeout => runner.busy.due(*since, limit, input.now),
+            _ => since.plus(limit),
         };
         if due <= input.now {
             return Some(*why);

@@ -1,6 +1,7 @@
 //! What a plan must hold to, situation by situation, and for any situation.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -77,6 +78,13 @@ impl World {
             intake: self.intake.clone(),
             now: at(self.now),
         })
+    }
+
+    /// So much time passes, by all clocks, and the controller looks on.
+    fn wait(&mut self, seconds: u32) {
+        self.ledger.time_passed(Duration::ZERO);
+        self.ledger.time_passed(Duration::from_secs(seconds.into()));
+        self.now += i64::from(seconds);
     }
 
     /// Plans, and begins what the plan says.
@@ -591,10 +599,48 @@ fn timeouts_take_whom_they_should() {
     world.step();
     world.up();
     world.busy("linux-001", "job");
-    world.now = 600;
+    world.wait(600);
     assert_eq!(removals(&world.step()), [("linux-002", Removal::IdleTimeout)]);
-    world.now = 3600;
+    world.wait(3000);
     assert!(removals(&world.step()).contains(&("linux-001", Removal::JobTimeout)));
+}
+
+#[test]
+fn a_clock_that_is_set_forward_stops_no_job() {
+    const DAY: i64 = 24 * 3600;
+    let mut world = World::at_work(serde_json::json!({"timeouts": {"job": "1h"}}));
+    world.wait(1800);
+    world.now += DAY;
+    let plan = world.step();
+    assert!(removals(&plan).is_empty());
+    assert_eq!(plan.wake_at, Some(at(world.now + 1800)), "what is left of the hour");
+    world.wait(1799);
+    assert!(removals(&world.step()).is_empty());
+    world.wait(1);
+    assert_eq!(removals(&world.step()), [("linux-001", Removal::JobTimeout)]);
+}
+
+#[test]
+fn a_restart_gives_a_job_no_more_time_than_it_takes_to_look() {
+    let mut world = World::new(serde_json::json!({"timeouts": {"job": "1h"}}));
+    world.now = 7200;
+    let remembered = |name: &str, since| Remembered {
+        name: name.to_owned(),
+        backend: "rack".to_owned(),
+        host: "rack-1".to_owned(),
+        instance_id: Some(name.to_owned()),
+        phase: Phase::Busy,
+        since: at(since),
+        job: None,
+    };
+    world.ledger.restore([remembered("linux-over", 0), remembered("linux-half", 5400)], at(world.now));
+    assert!(removals(&world.step()).is_empty());
+    world.wait(119);
+    assert!(removals(&world.step()).is_empty());
+    world.wait(1);
+    assert_eq!(removals(&world.step()), [("linux-over", Removal::JobTimeout)]);
+    world.wait(1800 - 120);
+    assert_eq!(removals(&world.step()), [("linux-half", Removal::JobTimeout)]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::failure::{Failure, Failures};
 use super::recent::Recent;
 use super::unseen::Unseen;
 use super::{
-    Exit, Instance, InstanceState, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics,
+    Exit, Instance, InstanceState, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics, Watched,
 };
 use crate::api::condition::reason;
 use crate::time::Plus;
@@ -129,10 +129,17 @@ impl Ledger {
             let mut runner = Runner::pending(&entry.name, &entry.backend, &entry.host, "", now);
             runner.phase = entry.phase;
             runner.since = entry.since;
+            runner.busy = Watched::begun_before(entry.since, now);
             runner.instance_id = entry.instance_id;
             runner.job = entry.job;
             self.runners.entry(entry.name).or_insert(runner);
         }
+    }
+
+    /// Notes how much time has passed since the last look, by a clock that nobody sets.
+    pub fn time_passed(&mut self, passed: Duration) {
+        let busy = self.runners.values_mut().filter(|r| r.phase == Phase::Busy);
+        busy.for_each(|runner| runner.busy.pass(passed));
     }
 
     /// Takes over what the backends show now.

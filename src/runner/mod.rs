@@ -14,6 +14,7 @@ mod ledger;
 mod recent;
 mod record;
 mod unseen;
+mod watched;
 
 pub use demand::Demand;
 pub use failure::{Failure, Failures, Row};
@@ -25,3 +26,4 @@ pub use job::{Job, JobEvent, JobOutcome, Statistics};
 pub use ledger::{Ledger, Observation, Remembered};
 pub use record::{Operation, Phase, Registration, Runner};
 pub use unseen::HostCount;
+pub use watched::Watched;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Exit, Instance, InstanceState, Job};
+use super::{Exit, Instance, InstanceState, Job, Watched};
 pub use crate::api::RunnerPhase as Phase;
 
 /// A runner that ends sooner after it came up says something against its host or its template.
@@ -83,6 +83,8 @@ pub struct Runner {
     pub found_ended: bool,
     /// Its job, once it has one.
     pub job: Option<Job>,
+    /// How long it has been busy, as this process has seen.
+    pub busy: Watched,
     /// When GitHub said that its job was over. The runner still takes its slot until its instance is seen gone.
     pub job_completed_at: Option<Timestamp>,
     /// What is being done to it.
@@ -118,6 +120,7 @@ impl Runner {
             forsaken: false,
             found_ended: false,
             job: None,
+            busy: Watched::default(),
             job_completed_at: None,
             operation: None,
             surplus_since: None,
@@ -175,6 +178,7 @@ impl Runner {
         if moved {
             self.phase = phase;
             self.since = now;
+            self.busy = Watched::default();
             self.surplus_since = None;
         }
         moved
@@ -185,6 +189,7 @@ impl Runner {
     pub(super) fn revive(&mut self, instance: &Instance, now: Timestamp) {
         self.phase = if self.job.is_some() { Phase::Busy } else { Phase::Pending };
         self.since = if self.job.is_some() { now } else { instance.created_at };
+        self.busy = Watched::default();
         self.exit = None;
         self.retry_at = None;
     }

@@ -247,6 +247,10 @@ impl World for Reached {
         self.0.sim.now()
     }
 
+    fn uptime(&self) -> Duration {
+        self.0.sim.elapsed()
+    }
+
     fn github(&self, _: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, Error> {
         Ok(Arc::new(Service { life: self.0.clone() }))
     }

@@ -66,6 +66,10 @@ impl World for Planted {
         self.world.now()
     }
 
+    fn uptime(&self) -> Duration {
+        self.world.uptime()
+    }
+
     fn github(&self, client: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, github::Error> {
         Ok(Arc::new(Service { bug: self.bug, service: self.world.github(client)? }))
     }
