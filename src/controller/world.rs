@@ -95,7 +95,8 @@ impl World for Real {
     }
 
     async fn remove_stray(&self, stray: &Stray) -> Result<(), backend::Error> {
-        match self.engines.remove(&stray.endpoint, &stray.instance.id).await {
+        let Stray { endpoint, instance, .. } = stray;
+        match self.engines.remove(endpoint, &instance.scale_set_uid, &instance.id).await {
             Ok(()) | Err(backend::Error::Gone) => Ok(()),
             Err(error) => Err(error),
         }

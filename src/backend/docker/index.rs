@@ -19,6 +19,8 @@ pub(super) struct Container {
     pub(super) out_of_memory: bool,
     /// How many whole listings in a row have shown it made and not started.
     pub(super) unstarted: u32,
+    /// Since when listings show that it ended, and it cannot be inspected. What else is said of it is of the time before.
+    pub(super) uninspected_since: Option<Timestamp>,
 }
 
 impl Container {
@@ -35,6 +37,7 @@ impl Container {
             scale_set: label(Identity::SCALE_SET),
             out_of_memory: false,
             unstarted: 0,
+            uninspected_since: None,
             instance: Instance {
                 id: id.to_owned(),
                 runner: label(Identity::RUNNER),

@@ -185,7 +185,7 @@ impl Backend for DockerBackend {
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
         let engine = &self.binding(host)?.followed.engine;
-        let removed = container::remove(engine, instance_id).await;
+        let removed = container::remove(engine, &self.identity.scale_set_uid, instance_id).await;
         if matches!(removed, Err(Error::Unreachable(_))) {
             engine.suspect();
         }
@@ -193,7 +193,8 @@ impl Backend for DockerBackend {
     }
 
     async fn log_tail(&self, host: &str, instance_id: &str) -> Result<String, Error> {
-        container::log_tail(&self.binding(host)?.followed.engine, instance_id).await
+        let engine = &self.binding(host)?.followed.engine;
+        container::log_tail(engine, &self.identity.scale_set_uid, instance_id).await
     }
 }
 
