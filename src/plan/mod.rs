@@ -129,6 +129,8 @@ pub enum Removal {
     JobTimeout,
     /// GitHub said long ago that its job was over, and it is still there.
     Overstayed,
+    /// Jobs waited for minutes while it was idle: it seems never to have reached GitHub.
+    NeverConnected,
     /// The set is suspended.
     Suspended,
     /// The object is being deleted.
@@ -154,6 +156,7 @@ impl Removal {
             Removal::Forsaken => "Forsaken",
             Removal::JobTimeout => "JobTimeout",
             Removal::Overstayed => "Overstayed",
+            Removal::NeverConnected => "NeverConnected",
             Removal::Suspended => "Suspended",
             Removal::Deleted => "Deleted",
             Removal::DrainExpired => "DrainExpired",
@@ -249,5 +252,7 @@ pub fn is_outdated(runner: &Runner, backends: &[BackendView]) -> bool {
 
 #[cfg(test)]
 mod capacity_tests;
+#[cfg(test)]
+mod recycling_tests;
 #[cfg(test)]
 mod tests;
