@@ -73,6 +73,8 @@ pub mod reason {
     pub const AT_MAX_RUNNERS: &str = "AtMaxRunners";
     /// Jobs are assigned that idle runners do not take.
     pub const PHANTOM_DEMAND: &str = "PhantomDemand";
+    /// A runner was recycled: it was idle for minutes, and no job that waited came to it.
+    pub const NEVER_CONNECTED: &str = "NeverConnected";
     /// Runners fail to start again and again.
     pub const START_FAILURES: &str = "StartFailures";
     /// The image is being pulled.

@@ -242,7 +242,11 @@ impl Remover<'_> {
         let asked =
             timeout(if why.forced() { LAST_WORD } else { Duration::MAX }, self.deregister(true)).await;
         match asked.unwrap_or_else(|_| Err(github::Error::Transient("no answer".into()))) {
-            Ok(()) => {}
+            Ok(()) => {
+                if why == Removal::NeverConnected && self.runner.registration != Registration::Absent {
+                    self.set.state().ledger.never_connected(&self.runner.name, self.ctx.world.now());
+                }
+            }
             Err(error) if why.forced() => {
                 warn!(%error, "the runner is removed although GitHub did not agree")
             }

@@ -22,7 +22,7 @@ use crate::time::{Plus, elapsed};
 const HOSTS_ANSWER: Duration = Duration::from_secs(10);
 
 /// What befalls only runners that had begun, beside an end with an exit code.
-const BEGUN: [&str; 3] = [reason::VANISHED, reason::JOB_LOST, reason::JOB_TIMEOUT];
+const BEGUN: [&str; 4] = [reason::VANISHED, reason::JOB_LOST, reason::JOB_TIMEOUT, reason::NEVER_CONNECTED];
 
 /// What a look came to.
 pub(super) struct Step {
@@ -149,6 +149,9 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
             Action::Remove { runner, why } => {
                 if *why == Removal::StartTimeout {
                     state.ledger.start_timed_out(runner, "it was not up within timeouts.start", now);
+                }
+                if *why == Removal::NeverConnected {
+                    state.ledger.begin_recycling(now);
                 }
                 if *why == Removal::JobTimeout {
                     state.ledger.job_timed_out(runner, now);

@@ -133,6 +133,8 @@ pub enum Removal {
     Unregistered,
     /// The spec does not name its host any more.
     HostRemoved,
+    /// Jobs waited for minutes while it was idle: it seems never to have reached GitHub.
+    NeverConnected,
     /// The set is suspended.
     Suspended,
     /// The object is being deleted.
@@ -160,6 +162,7 @@ impl Removal {
             Removal::Overstayed => "Overstayed",
             Removal::Unregistered => "Unregistered",
             Removal::HostRemoved => "HostRemoved",
+            Removal::NeverConnected => "NeverConnected",
             Removal::Suspended => "Suspended",
             Removal::Deleted => "Deleted",
             Removal::DrainExpired => "DrainExpired",
@@ -260,5 +263,7 @@ pub fn is_outdated(runner: &Runner, backends: &[BackendView]) -> bool {
 
 #[cfg(test)]
 mod capacity_tests;
+#[cfg(test)]
+mod recycling_tests;
 #[cfg(test)]
 mod tests;

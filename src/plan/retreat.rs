@@ -1,4 +1,4 @@
-//! Which runners go: those over a timeout, those without demand, those of an old template.
+//! Which runners go: those over a timeout, those that jobs do not come to, those without demand, those of an old template.
 
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use crate::time::Plus;
 
 /// A runner may go on for so long after its job: it cleans up, and GitHub has been seen to call a job over that ran on.
 const GRACE: Duration = Duration::from_secs(5 * 60);
+/// A runner that is up comes to a job that waits within this, if it can.
+const CONNECTS: Duration = Duration::from_secs(60);
 
 /// Which runners go.
 #[derive(Debug, Default)]
@@ -62,6 +64,7 @@ pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, dema
     if input.policy.stands_down() {
         stand_down(input, &mut retreat);
     } else if demand_known || bounds.max == 0 {
+        recycle_deaf(input, &mut retreat);
         shed_surplus(input, idle_wanted, &mut retreat);
         replace_outdated(input, bounds, idle_wanted, &mut retreat);
     }
@@ -135,6 +138,25 @@ fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
         if ready && asked && !retreat.goes(runner) {
             retreat.remove(runner, why);
         }
+    }
+}
+
+/// Of idle runners that leave assigned jobs alone the oldest goes, unless one that is younger may yet come to a job.
+fn recycle_deaf(input: &Input<'_>, retreat: &mut Retreat) {
+    if input.ledger.demand().recycling_due().is_none_or(|due| due > input.now) {
+        return;
+    }
+    let serving = || input.ledger.runners().filter(|r| r.serves() && r.phase != Phase::Busy);
+    if serving().any(|r| r.phase == Phase::Pending) {
+        return;
+    }
+    if let Some(until) = serving().map(|r| r.since + CONNECTS).filter(|until| *until > input.now).max() {
+        return retreat.wake(until);
+    }
+    let ready = |r: &&Runner| r.operation.is_none() && r.retry_at.is_none_or(|at| at <= input.now);
+    let idle = serving().filter(|r| ready(r) && !retreat.goes(r));
+    if let Some(oldest) = idle.min_by_key(|r| (r.since, &r.name)) {
+        retreat.remove(oldest, Removal::NeverConnected);
     }
 }
 

@@ -101,7 +101,12 @@ impl World {
                     self.ledger.host_ready(&name, at(self.now));
                     self.backend_host(backend, host).free_slots -= 1;
                 }
-                Action::Remove { runner, .. } => self.ledger.begin_removal(runner),
+                Action::Remove { runner, why } => {
+                    if *why == Removal::NeverConnected {
+                        self.ledger.begin_recycling(at(self.now));
+                    }
+                    self.ledger.begin_removal(runner);
+                }
                 Action::Collect { runner } => self.ledger.retire(runner, at(self.now)),
                 Action::Prepare { .. } => {}
             }
@@ -923,8 +928,9 @@ fn demand_that_idle_runners_leave_alone_is_flagged_and_not_chased() {
     world.up();
     for minute in 0..10 {
         world.now = minute * 60;
+        world.assigned(2);
         world.ledger.observe(&[], at(world.now));
-        let plan = world.step();
+        let plan = world.plan();
         assert_eq!(starts(&plan), 0);
         let reason = if minute < 6 { "AsExpected" } else { "PhantomDemand" };
         assert_eq!(plan.verdict.reason, reason, "after {minute} minutes");
@@ -945,9 +951,9 @@ fn a_job_that_runs_on_a_runner_that_is_taken_for_idle_is_no_phantom() {
     let counted =
         |running| Statistics { assigned: 1, running, registered_runners: 1, ..Statistics::default() };
     for (running, reason) in [(1, "AsExpected"), (0, "PhantomDemand")] {
-        world.ledger.count(counted(running), at(world.now));
         for minute in 0..7 {
             world.now += minute * 60;
+            world.ledger.count(counted(running), at(world.now));
             world.ledger.observe(&[], at(world.now));
         }
         assert_eq!(world.step().verdict.reason, reason, "{running} run");

@@ -32,8 +32,9 @@ pub(super) fn judge(
     };
     let waiting = assigned.saturating_sub(placed(input, counts, placement));
     if let (0, Some(since)) = (waiting, input.ledger.demand().phantom_since(input.now)) {
-        let message =
-            format!("idle runners leave assigned jobs alone since {since:.0}; none are started for those");
+        let message = format!(
+            "idle runners leave assigned jobs alone since {since:.0}; they are recycled one at a time"
+        );
         return Verdict { met: Some(false), reason: reason::PHANTOM_DEMAND, message };
     }
     if waiting == 0 && left_at_github(input) > 0 {

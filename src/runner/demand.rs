@@ -14,6 +14,8 @@ use crate::time::Plus;
 const DEAD_RUNNER: Duration = Duration::from_secs(15 * 60);
 /// A runner takes a job within seconds of both being there; GitHub assigns one anew after 5 minutes.
 const PHANTOM_AFTER: Duration = Duration::from_secs(6 * 60);
+/// Within this, GitHub assigns a job again that it has taken back.
+const REASSIGNED: Duration = Duration::from_secs(60);
 /// Within this, GitHub's messages about a runner that ended have come, if they can be heard.
 const MESSAGES_ARRIVE: Duration = Duration::from_secs(10);
 /// Messages that cannot be heard are waited for no longer than this.
@@ -27,10 +29,20 @@ pub struct Demand {
     doubted: bool,
     /// Jobs whose runner ended and whose completion GitHub has not told yet, by job id: for how long that is believed.
     ended: BTreeMap<String, Timestamp>,
-    /// Since when idle runners leave assigned jobs alone.
-    untaken_since: Option<Timestamp>,
+    /// That idle runners leave assigned jobs alone.
+    untaken: Option<Untaken>,
     /// Runners that ended cleanly, and whose job, if there was one, is not known yet.
     unexplained: BTreeMap<String, Unexplained>,
+}
+
+/// That idle runners leave assigned jobs alone.
+#[derive(Debug)]
+struct Untaken {
+    since: Timestamp,
+    /// When it was last so.
+    last: Timestamp,
+    /// When the last of those runners began to be recycled.
+    recycled_at: Option<Timestamp>,
 }
 
 /// A runner that ended cleanly, and whose job, if there was one, is not known yet.
@@ -74,23 +86,39 @@ impl Demand {
 
     /// Since when idle runners leave assigned jobs alone, if that is long enough to be no delay any more.
     pub fn phantom_since(&self, now: Timestamp) -> Option<Timestamp> {
-        self.untaken_since.filter(|since| since.plus(PHANTOM_AFTER) <= now)
+        self.untaken.as_ref().map(|untaken| untaken.since).filter(|since| since.plus(PHANTOM_AFTER) <= now)
+    }
+
+    /// When the next of the idle runners that leave assigned jobs alone is to be recycled.
+    pub fn recycling_due(&self) -> Option<Timestamp> {
+        self.untaken.as_ref().map(|untaken| untaken.recycled_at.unwrap_or(untaken.since).plus(PHANTOM_AFTER))
+    }
+
+    /// One of the idle runners that leave assigned jobs alone begins to be recycled.
+    pub(super) fn begin_recycling(&mut self, now: Timestamp) {
+        if let Some(untaken) = &mut self.untaken {
+            untaken.recycled_at = Some(now);
+        }
     }
 
     /// When time alone changes what this says.
     pub fn settles_at(&self) -> Option<Timestamp> {
         let messages = self.unexplained.values().map(Unexplained::settles_at);
-        let untaken = self.untaken_since.map(|since| since.plus(PHANTOM_AFTER));
-        messages.chain(self.ended.values().copied()).chain(untaken).min()
+        messages.chain(self.ended.values().copied()).chain(self.recycling_due()).min()
     }
 
-    /// Notes whether idle runners leave assigned jobs alone. Of what runs, an earlier controller may have heard.
+    /// Notes whether idle runners leave assigned jobs alone, as far as GitHub has said lately. Of what runs, an earlier
+    /// controller may have heard.
     pub(super) fn compare(&mut self, idle: u32, busy: u32, now: Timestamp) {
         let busy = self.latest.map_or(busy, |(latest, _)| busy.max(latest.running));
-        if idle > 0 && self.assigned().is_some_and(|assigned| assigned > busy) {
-            self.untaken_since.get_or_insert(now);
+        let heard_lately = self.latest.is_some_and(|(_, at)| at.plus(PHANTOM_AFTER) > now);
+        if idle == 0 || !heard_lately {
+            self.untaken = None;
+        } else if self.assigned().is_some_and(|assigned| assigned > busy) {
+            let new = Untaken { since: now, last: now, recycled_at: None };
+            self.untaken.get_or_insert(new).last = now;
         } else {
-            self.untaken_since = None;
+            self.untaken.take_if(|untaken| untaken.last.plus(REASSIGNED) <= now);
         }
     }
 
@@ -130,6 +158,7 @@ impl Demand {
     }
 
     pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
+        self.untaken = None;
         if self.unexplained.remove(runner).is_some() {
             self.ended.insert(job_id.to_owned(), now.plus(MESSAGES_ARRIVE));
         }

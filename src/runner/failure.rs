@@ -89,6 +89,12 @@ impl Failure {
         Failure { by_github: true, ..Failure::start(runner, reason, message, at) }
     }
 
+    pub(super) fn never_connected(runner: &Runner, at: Timestamp) -> Failure {
+        let message =
+            format!("it was idle since {:.0}, and none of the jobs that waited came to it", runner.since);
+        Failure::start(runner, reason::NEVER_CONNECTED, &message, at)
+    }
+
     pub(super) fn job_lost(runner: &Runner, at: Timestamp) -> Failure {
         let how = match &runner.exit {
             Some(exit) => describe(exit),

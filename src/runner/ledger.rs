@@ -453,6 +453,21 @@ impl Ledger {
         self.failures.note(failure);
     }
 
+    /// An idle runner begins to be recycled, because jobs that wait do not come to it. The next is not before the
+    /// replacement of this one has had its chance.
+    pub fn begin_recycling(&mut self, now: Timestamp) {
+        self.demand.begin_recycling(now);
+    }
+
+    /// It was idle while jobs waited, and GitHub let go of it: a failure of its host, so that its replacement is started
+    /// on another, if there is one.
+    pub fn never_connected(&mut self, name: &str, now: Timestamp) {
+        if let Some(runner) = self.runners.get(name) {
+            let failure = Failure::never_connected(runner, now);
+            self.failures.note(failure);
+        }
+    }
+
     /// GitHub does not know it any more.
     pub fn deregistered(&mut self, name: &str) {
         if let Some(runner) = self.runners.get_mut(name) {

@@ -1,0 +1,132 @@
+//! Idle runners that leave assigned jobs alone: they are recycled one at a time.
+
+use super::tests::{World, at, removals, starts};
+use super::*;
+use crate::runner::Phase;
+
+impl World {
+    /// So many jobs are assigned, their runners are up, and none of them takes one.
+    fn deaf(runners: u32) -> World {
+        let mut world = World::new(serde_json::json!({"maxRunners": 10, "scaleDown": {"delay": "1h"}}));
+        world.assigned(runners);
+        world.step();
+        world.up();
+        world.look();
+        world
+    }
+
+    /// Looks at the world as it is now, with a fresh reading of as many jobs.
+    fn look(&mut self) -> Plan {
+        let assigned = self.ledger.demand().latest().map_or(0, |(statistics, _)| statistics.assigned);
+        self.assigned(assigned);
+        self.ledger.observe(&[], at(self.now));
+        self.step()
+    }
+
+    fn look_at(&mut self, second: i64) -> Plan {
+        self.now = second;
+        self.look()
+    }
+}
+
+#[test]
+fn idle_runners_that_leave_jobs_alone_are_recycled_one_at_a_time() {
+    let mut world = World::deaf(3);
+    for second in (30..360).step_by(30) {
+        assert_eq!(removals(&world.look_at(second)), [], "after {second} s");
+    }
+    let plan = world.look_at(360);
+    assert_eq!(removals(&plan), [("linux-001", Removal::NeverConnected)]);
+    assert_eq!((plan.verdict.met, plan.verdict.reason), (Some(false), "PhantomDemand"));
+    assert!(plan.verdict.message.contains("recycled one at a time"), "{}", plan.verdict.message);
+    // Its removal is under way, then its replacement is started and has its chance.
+    let plan = world.look_at(361);
+    assert_eq!((removals(&plan), starts(&plan)), (vec![], 1));
+    world.ledger.retire("linux-001", at(361));
+    assert_eq!(removals(&world.look_at(362)), []);
+    world.now = 363;
+    world.up();
+    for second in (390..720).step_by(30) {
+        assert_eq!(removals(&world.look_at(second)), [], "after {second} s");
+    }
+    assert_eq!(removals(&world.look_at(720)), [("linux-002", Removal::NeverConnected)]);
+}
+
+#[test]
+fn no_runner_is_recycled_while_a_younger_one_has_not_had_its_chance() {
+    let mut world = World::deaf(1);
+    world.now = 350;
+    world.assigned(2);
+    world.step();
+    assert_eq!(removals(&world.look_at(370)), [], "another starts");
+    world.up();
+    assert_eq!(removals(&world.look_at(429)), [], "it is just up");
+    assert_eq!(world.plan().wake_at, Some(at(430)));
+    assert_eq!(removals(&world.look_at(430)), [("linux-001", Removal::NeverConnected)]);
+}
+
+#[test]
+fn a_job_that_is_taken_ends_the_suspicion() {
+    let mut world = World::deaf(3);
+    world.look_at(359);
+    world.busy("linux-002", "a");
+    assert_eq!(removals(&world.look_at(360)), []);
+    assert_eq!(removals(&world.look_at(600)), []);
+}
+
+/// GitHub takes a job back after five minutes and assigns it again a moment later.
+#[test]
+fn a_job_that_github_assigns_again_does_not_end_the_suspicion() {
+    let mut world = World::deaf(1);
+    world.look_at(300);
+    world.assigned(0);
+    world.look_at(302);
+    world.assigned(1);
+    world.look_at(305);
+    assert_eq!(removals(&world.look_at(360)), [("linux-001", Removal::NeverConnected)]);
+
+    let mut world = World::deaf(1);
+    world.assigned(0);
+    world.look_at(10);
+    world.look_at(70);
+    world.assigned(1);
+    assert_eq!(removals(&world.look_at(360)), [], "for a minute no job waited");
+}
+
+#[test]
+fn what_github_said_long_ago_makes_no_runner_suspect() {
+    let mut world = World::deaf(1);
+    world.now = 361;
+    world.ledger.observe(&[], at(361));
+    assert_eq!(removals(&world.step()), []);
+}
+
+#[test]
+fn a_runner_that_is_recycled_and_has_a_job_stays() {
+    let mut world = World::deaf(1);
+    world.look_at(359);
+    assert_eq!(removals(&world.look_at(360)), [("linux-001", Removal::NeverConnected)]);
+    world.ledger.found_busy("linux-001", at(361));
+    assert_eq!(removals(&world.look_at(1000)), []);
+    assert_eq!(world.names(|r| r.phase == Phase::Busy), ["linux-001"]);
+}
+
+#[test]
+fn the_replacement_is_started_on_another_host_where_there_is_one() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 10}));
+    world.backends = vec![super::tests::backend("rack", &[("deaf", 20), ("well", 5)])];
+    world.assigned(1);
+    world.step();
+    world.up();
+    world.look_at(0);
+    world.look_at(359);
+    assert_eq!(removals(&world.look_at(360)), [("linux-001", Removal::NeverConnected)]);
+    world.ledger.never_connected("linux-001", at(361));
+    let failure = world.ledger.failures().recent().next().unwrap().clone();
+    assert_eq!((failure.reason, failure.host.as_str()), ("NeverConnected", "deaf"));
+    let plan = world.look_at(361);
+    assert!(
+        plan.actions.contains(&Action::Start { backend: "rack".into(), host: "well".into() }),
+        "{plan:?}"
+    );
+}
