@@ -24,23 +24,26 @@ pub fn look(state: &mut State, set: usize) {
 /// Fewer runners than are wanted, and it has been so for long.
 fn unmet(state: &mut State, set: usize) {
     let now = state.now;
-    let Some(object) = state.cluster.objects[set].clone() else { return };
-    let Some(memory) = state.lives.iter().rev().find(|life| life.alive && life.leads && !life.stopping)
-    else {
-        return;
-    };
-    let (demand, serving, since) = state.watch.calm[set];
-    let told = memory.told[set].filter(|(told, _)| *told == state.github.count(set).assigned);
-    let Some((_, told)) = told else { return };
-    let undisturbed = [since, told, memory.began, state.watch.fine, state.watch.edited[set]];
-    if (demand, serving) != rules::balance(state, set)
-        || undisturbed.iter().any(|at| between(*at, now) <= STARTED)
-    {
-        return;
+    let lacking = lacking(state, set);
+    let since = &mut state.watch.unmet[set];
+    *since = lacking.as_ref().map(|_| since.unwrap_or(now));
+    let (Some(what), Some(since)) = (lacking, *since) else { return };
+    let undisturbed = [since, state.watch.fine, state.watch.edited[set]];
+    if undisturbed.iter().all(|at| between(*at, now) > STARTED) {
+        state.violate(0, format!("set {set} {what}, and none is started"));
     }
+}
+
+/// What a set lacks though there is room for it, as its controller has been told.
+fn lacking(state: &State, set: usize) -> Option<String> {
+    let object = state.cluster.objects[set].clone()?;
+    let memory = state.lives.iter().rev().find(|life| life.alive && life.leads && !life.stopping)?;
+    memory.told[set].filter(|(told, _)| *told == state.github.count(set).assigned)?;
+    let (demand, serving) = rules::balance(state, set);
     let max = rules::ceiling(&object);
     let wanted = max.min(object.spec.min_runners.unsigned_abs() + demand);
     let live: Vec<(usize, &Container)> = state.live(set).collect();
+    let held = memory.places.values().filter(|place| place.set == set && !place.made).count();
     let room = object.spec.backends.iter().any(|backend| {
         let here = live.iter().filter(|(_, i)| i.shown.backend == backend.name).count();
         let free = |host: usize| {
@@ -50,10 +53,8 @@ fn unmet(state: &mut State, set: usize) {
         backend.max_runners.is_none_or(|max| here < max.unsigned_abs() as usize)
             && left_out::hosts(backend).any(free)
     });
-    if serving < wanted && live.len() < max as usize && room {
-        state
-            .violate(0, format!("set {set} has {serving} runners, {wanted} are wanted, and none is started"));
-    }
+    let missing = serving as usize + held < wanted as usize && live.len() + held < max as usize;
+    (missing && room).then(|| format!("has {serving} runners of {wanted} that are wanted"))
 }
 
 /// A runner that ended and that is not cleared away.
@@ -76,7 +77,10 @@ fn lingering(state: &mut State, set: usize) {
         let removes = state.hosts[*host].hangs_until.is_none_or(|until| until + UNDISTURBED < now);
         // Where the spec leaves a host out it may have been given up, and is looked at again after a while.
         let named = left_out::names(object, *host);
-        i.ours() && i.set == set && named && seen && removes && exit.at + REMOVED < now
+        // Its start may still be under way.
+        let held = memory.places.values().any(|place| place.runner.as_ref() == Some(&i.shown.runner));
+        let ours = i.ours() && i.set == set && !held;
+        ours && named && seen && removes && exit.at + REMOVED < now
     };
     let left = state.instances().find(over).map(|(host, i)| (host, i.shown.runner.clone()));
     if let Some((host, name)) = left {

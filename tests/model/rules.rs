@@ -37,13 +37,15 @@ pub struct Violation {
 
 /// What the rules remember between two looks.
 pub struct Watch {
-    /// Since when all is well but GitHub, and all is well.
+    /// Since when all is well but GitHub, and since when all is well but for hosts that hang.
     fair: Timestamp,
     pub fine: Timestamp,
     /// Since when one controller leads and the API server answers it.
     led: Timestamp,
     /// Since when demand and runners of each set are as they are.
-    pub calm: Vec<(u32, u32, Timestamp)>,
+    calm: Vec<(u32, u32, Timestamp)>,
+    /// Since when each set lacks runners for which there is room.
+    pub unmet: Vec<Option<Timestamp>>,
     /// When a start of each set was last under way.
     starting: Vec<Timestamp>,
     /// How many runners each set ever registered.
@@ -66,6 +68,7 @@ impl Watch {
             fine: now,
             led: now,
             calm: vec![(0, 0, now); sets],
+            unmet: vec![None; sets],
             starting: vec![now; sets],
             minted: vec![0; sets],
             edited: vec![now; sets],
@@ -327,10 +330,12 @@ pub fn look(state: &mut State) {
         _ => now,
     };
     let hosts = state.hosts.iter().all(|host| host.reachable && host.starts == Starts::Well);
-    if !leader || !hosts || state.cluster.weather != Weather::Fine || state.cluster.hides_secrets {
+    let ill = !leader || !hosts || state.cluster.weather != Weather::Fine || state.cluster.hides_secrets;
+    // A host that hangs holds up nothing but its own ends.
+    if ill || state.hosts.iter().any(|host| host.hangs(now)) {
         state.watch.fair = now;
     }
-    if state.github.weather != Weather::Fine || state.watch.fair == now {
+    if ill || state.github.weather != Weather::Fine {
         state.watch.fine = now;
     }
     for set in 0..state.cluster.objects.len() {
@@ -386,7 +391,7 @@ fn overdue(state: &mut State, set: usize) {
     if over && between(state.watch.led, now) > given_up {
         state.violate(9, format!("set {set} is not gone {} s after its drain", given_up.as_secs()));
     }
-    if between(state.watch.fine, now) <= OVERDUE {
+    if between(state.watch.fine.max(state.watch.fair), now) <= OVERDUE {
         return;
     }
     let timeouts = &object.spec.timeouts;
