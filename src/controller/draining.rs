@@ -25,7 +25,8 @@ const MOST_REMEMBERED: usize = 256;
 #[derive(Default)]
 pub(super) struct Draining {
     hosts: Vec<DrainingHost>,
-    /// Those that status named when this process began, until the spec was read for the first time.
+    /// Those that status named when this process began, until the spec was read for the first time, or where runners were
+    /// found.
     remembered: Vec<LeftOut>,
 }
 
@@ -64,16 +65,25 @@ pub(super) struct Shown<'a> {
 }
 
 impl Draining {
-    /// Takes over the hosts that a status names. A forged status must not make the controller connect where a spec could not:
-    /// the same endpoints are permitted.
+    /// Takes over the hosts that a status names.
     pub fn remembered(backends: &[BackendStatus], now: Timestamp) -> Draining {
+        let mut draining = Draining::default();
         let hosts = backends.iter().flat_map(|b| b.hosts.iter().map(move |host| (&b.name, host)));
-        let known = hosts.filter_map(|(backend, host)| {
-            let endpoint = host.endpoint.clone().filter(|endpoint| inputs::is_permitted(endpoint))?;
-            let host = HostSpec { name: host.name.clone(), endpoint, max_runners: None };
-            Some(LeftOut { backend: backend.clone(), host, since: now, remembered: true })
-        });
-        Draining { hosts: Vec::new(), remembered: known.take(MOST_REMEMBERED).collect() }
+        for (backend, host) in hosts.take(MOST_REMEMBERED) {
+            if let Some(endpoint) = &host.endpoint {
+                draining.remember(backend, &host.name, endpoint, now);
+            }
+        }
+        draining
+    }
+
+    /// Has a host that the spec may not name looked at, at the next update. A forged status must not make the controller
+    /// connect where a spec could not: the same endpoints are permitted.
+    pub fn remember(&mut self, backend: &str, name: &str, endpoint: &str, now: Timestamp) {
+        if inputs::is_permitted(endpoint) {
+            let host = HostSpec { name: name.to_owned(), endpoint: endpoint.to_owned(), max_runners: None };
+            self.remembered.push(LeftOut { backend: backend.to_owned(), host, since: now, remembered: true });
+        }
     }
 
     /// Drains the hosts of the spec `before` that the spec `named` does not name any more, whatever it calls them, and drains
@@ -103,6 +113,11 @@ impl Draining {
         };
         self.hosts = left_out.iter().map(drain).collect();
         renamed
+    }
+
+    /// The hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostSpec> {
+        self.hosts.iter().map(|known| &known.left_out.host)
     }
 
     /// Whether a host, by its backend's name and its own, drains.

@@ -381,25 +381,43 @@ impl State {
             let shares = |b: &&BackendInput| b.name == of.name || b.template.shares_a_host(&of.template);
             inputs.iter().filter(shares).map(|b| b.name.clone()).collect()
         };
-        let new = |name: &str, siblings: &[String], template| {
-            ctx.world.backend(name, siblings, set.identity.clone(), template)
-        };
         let place = |input: &BackendInput| {
             let siblings = siblings(input);
             let kept =
                 self.backends.iter().find(|placed| placed.siblings == siblings && same(&placed.input, input));
-            let backend = kept.map(|placed| placed.backend.clone());
-            let backend = backend.unwrap_or_else(|| new(&input.name, &siblings, input.template.clone()));
+            let backend = kept.map(|placed| placed.backend.clone()).unwrap_or_else(|| {
+                let (identity, template) = (set.identity.clone(), input.template.clone());
+                ctx.world.backend(&input.name, &siblings, identity, template)
+            });
             Placed { backend, input: input.clone(), siblings }
         };
         let placed = inputs.iter().map(place).collect();
         let left = std::mem::replace(&mut self.backends, placed);
         // Whoever uses an engine keeps it known: `left` is dropped after its hosts were taken over.
-        let named_before = left.iter().map(|placed| placed.input.clone()).collect();
-        for renamed in self.draining.update(named_before, &inputs, ctx.world.now(), new) {
+        self.update_draining(left.iter().map(|placed| placed.input.clone()).collect(), set, ctx);
+        !before.is_empty() && before != hashes(&self.backends)
+    }
+
+    fn update_draining(&mut self, before: Vec<BackendInput>, set: &Set, ctx: &Context) {
+        let named: Vec<BackendInput> = self.backends.iter().map(|placed| placed.input.clone()).collect();
+        let make = |name: &str, siblings: &[String], template| {
+            ctx.world.backend(name, siblings, set.identity.clone(), template)
+        };
+        for renamed in self.draining.update(before, &named, ctx.world.now(), make) {
             self.ledger.rename_host(&renamed.backend, &renamed.from, &renamed.to);
         }
-        !before.is_empty() && before != hashes(&self.backends)
+    }
+
+    /// Drains a host that has runners of a backend, unless the spec names it.
+    pub fn drain(&mut self, backend: &str, endpoint: &str, set: &Set, ctx: &Context) {
+        self.draining.remember(backend, endpoint, endpoint, ctx.world.now());
+        self.update_draining(Vec::new(), set, ctx);
+    }
+
+    /// Whether the spec names a host, or it drains.
+    pub fn has_host(&self, endpoint: &str) -> bool {
+        let hosts = self.backends.iter().flat_map(|placed| &placed.input.template.hosts);
+        hosts.chain(self.draining.hosts()).any(|host| host.is_at(endpoint))
     }
 
     /// The backend of that name; else the first. A runner whose backend the spec names no more, and which no backend has

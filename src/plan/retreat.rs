@@ -150,7 +150,7 @@ fn recycle_deaf(input: &Input<'_>, retreat: &mut Retreat) {
     if serving().any(|r| r.phase == Phase::Pending) {
         return;
     }
-    if let Some(until) = serving().map(|r| r.since + CONNECTS).filter(|until| *until > input.now).max() {
+    if let Some(until) = serving().map(|r| r.since.plus(CONNECTS)).filter(|until| *until > input.now).max() {
         return retreat.wake(until);
     }
     let ready = |r: &&Runner| r.operation.is_none() && r.retry_at.is_none_or(|at| at <= input.now);

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{Exit, Instance, InstanceState, Job, Watched};
 pub use crate::api::RunnerPhase as Phase;
+use crate::time::Plus;
 
 /// A runner that ends sooner after it came up says something against its host or its template.
 const SHORT_LIFE: Duration = Duration::from_secs(60);
@@ -169,7 +170,7 @@ impl Runner {
 
     /// Whether it ended within a minute after it came up, or never came up at all.
     pub(super) fn was_short_lived(&self) -> bool {
-        self.up_since.is_none_or(|up_since| self.since <= up_since + SHORT_LIFE)
+        self.up_since.is_none_or(|up_since| self.since <= up_since.plus(SHORT_LIFE))
     }
 
     /// Moves to a phase if that is allowed; says whether it moved.

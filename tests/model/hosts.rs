@@ -17,7 +17,7 @@ use crate::github::{JobState, Presence};
 use crate::history::{Death, HostSetup, Starts};
 use crate::life::Life;
 use crate::sim::{CLUSTER, State};
-use crate::{process, rules};
+use crate::{left_out, process, rules};
 
 /// No start takes longer to be answered, and no removal.
 const START: Duration = Duration::from_secs(180);
@@ -32,6 +32,8 @@ pub struct Host {
     pub empty_listing: bool,
     /// It refused something: what is mended there shows when it is connected to again.
     pub refused: bool,
+    /// Until then, nothing on it ends or is removed.
+    pub hangs_until: Option<Timestamp>,
     pub instances: BTreeMap<String, Container>,
 }
 
@@ -85,8 +87,13 @@ impl Host {
             starts: Starts::Well,
             empty_listing: false,
             refused: false,
+            hangs_until: None,
             instances: foreign.collect(),
         }
+    }
+
+    pub fn hangs(&self, now: Timestamp) -> bool {
+        self.hangs_until.is_some_and(|until| until > now)
     }
 
     pub fn live(&self) -> impl Iterator<Item = &Container> {
@@ -111,6 +118,11 @@ impl Container {
 }
 
 impl State {
+    /// Whether nothing on a host ends or is removed now.
+    pub fn hangs(&self, host: usize) -> bool {
+        self.hosts[host].hangs(self.now)
+    }
+
     /// All instances, with their hosts.
     pub fn instances(&self) -> impl Iterator<Item = (usize, &Container)> {
         self.hosts.iter().enumerate().flat_map(|(host, h)| h.instances.values().map(move |i| (host, i)))
@@ -247,14 +259,22 @@ impl SimBackend {
         let host = |endpoint: &str| endpoint.trim_start_matches("unix:///").parse().expect("a host's number");
         let set = life.sim.state().cluster.set_of(&identity.scale_set_uid).expect("a set of ours");
         let template_hash = template.hash();
-        let known = template_hash.clone();
-        life.sim.state().lives[life.number].templates.insert((set, name.to_owned()), known);
+        let hosts: Vec<(String, usize)> =
+            template.hosts.iter().map(|spec| (spec.name.clone(), host(&spec.endpoint))).collect();
+        let memory = &mut life.sim.state().lives[life.number];
+        // Where the spec names none of its hosts, it starts nothing.
+        let named = |(_, host): &(String, usize)| {
+            memory.acting[set].as_ref().is_some_and(|object| left_out::names(object, *host))
+        };
+        if hosts.iter().any(named) {
+            memory.templates.insert((set, name.to_owned()), template_hash.clone());
+        }
         Arc::new(SimBackend {
             life: life.clone(),
             set,
             name: name.to_owned(),
             template_hash,
-            hosts: template.hosts.iter().map(|spec| (spec.name.clone(), host(&spec.endpoint))).collect(),
+            hosts,
             ready: Mutex::default(),
             trouble: Mutex::default(),
         })
@@ -550,6 +570,11 @@ impl Backend for Handle {
         let (worker, set) = (life.clone(), self.0.set);
         tokio::spawn(async move {
             tokio::time::sleep(there).await;
+            if worker.sim.state().hangs(host) {
+                tokio::time::sleep(REMOVE).await;
+                let _ = sender.send(Err(Error::Unreachable("no answer".into())));
+                return;
+            }
             let answer = take_away(&mut worker.sim.state(), worker.number, set, host, &id);
             worker.sim.hosts[host].tell();
             tokio::time::sleep(if lost { REMOVE } else { back }).await;

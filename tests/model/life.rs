@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
+use paddock::api::status::HostStatus;
 use paddock::backend::docker::DockerTemplate;
 use paddock::backend::{self, Backend, Waker};
 use paddock::controller::{Core, World};
@@ -23,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster;
 use crate::history::Weather;
 use crate::hosts::{self, Container, Handle, Place, SimBackend, View};
-use crate::rules;
 use crate::service::Service;
 use crate::sim::{Sim, State};
+use crate::{left_out, rules};
 
 /// A reconcile that failed is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -58,6 +59,8 @@ pub struct Memory {
     pub templates: BTreeMap<(usize, String), String>,
     /// The runners that the status told of when it began.
     pub remembered: Vec<BTreeSet<String>>,
+    /// How many runners that status told of on each host.
+    pub said: Vec<BTreeMap<usize, usize>>,
     /// The assigned jobs that it was last told of, and since when it is told so; none when that is not sure.
     pub told: Vec<Option<(u32, Timestamp)>>,
     /// When runners were registered.
@@ -115,6 +118,7 @@ impl Life {
             seen: BTreeSet::new(),
             templates: BTreeMap::new(),
             remembered: vec![BTreeSet::new(); sets],
+            said: vec![BTreeMap::new(); sets],
             told: vec![None; sets],
             minted: vec![Vec::new(); sets],
             second: 0,
@@ -270,7 +274,7 @@ impl World for Reached {
         let shown = state.lives[self.0.number].views.iter().enumerate().filter(|(_, view)| view.up);
         let strays = shown.flat_map(|(host, view)| {
             view.instances.values().filter(|i| i.ours()).map(move |i| Stray {
-                endpoint: host.to_string(),
+                endpoint: format!("unix:///{host}"),
                 scale_set: format!("ns/{}", cluster::name(i.set)),
                 instance: i.shown.clone(),
             })
@@ -280,7 +284,7 @@ impl World for Reached {
 
     async fn remove_stray(&self, stray: &Stray) -> Result<(), backend::Error> {
         self.0.living().await;
-        let host: usize = stray.endpoint.parse().expect("a host's number");
+        let host = left_out::number(&stray.endpoint);
         rules::stray_asked(&mut self.0.sim.state(), self.0.number, &stray.instance.runner);
         self.0.sim.pause(1, 3_000).await;
         let removed =
@@ -329,6 +333,10 @@ async fn watch(life: Arc<Life>, set: usize, woken: Arc<Vec<Notify>>) {
                         && let Some(status) = object.as_ref().and_then(|o| o.status.as_ref())
                     {
                         memory.remembered[set] = status.runners.iter().map(|r| r.name.clone()).collect();
+                        let hosts = status.backends.iter().flat_map(|backend| &backend.hosts);
+                        let count = |host: &HostStatus| host.current_runners.unsigned_abs() as usize;
+                        memory.said[set] =
+                            hosts.map(|host| (left_out::number(&host.name), count(host))).collect();
                     }
                     memory.handed[set] = object;
                     woken[set].notify_one();

@@ -16,8 +16,13 @@ use paddock::github::{
 use paddock::reaper::Stray;
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
 
+use crate::left_out;
 use crate::life::{Life, Veil};
 use crate::search::find;
+use crate::sim::between;
+
+/// How late the bug starts that starts late.
+const LATE: Duration = Duration::from_secs(1200);
 
 /// The bugs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +51,12 @@ enum Bug {
     IgnoresRefusals,
     /// What fails is waited for, for ever.
     WaitsForEver,
+    /// Nothing runs on a host that the spec leaves out.
+    ForgetsLeftOut,
+    /// What has ended is not removed for half a minute.
+    LetsLinger,
+    /// No place is taken in the first 20 minutes.
+    StartsLate,
 }
 
 fn planted(bug: Bug) -> Veil {
@@ -81,9 +92,13 @@ impl World for Planted {
         identity: Identity,
         template: DockerTemplate,
     ) -> Arc<dyn Backend> {
+        let identity_uid = identity.scale_set_uid.clone();
         let backend = self.world.backend(name, siblings, identity, template);
+        let set = self.life.sim.state().cluster.set_of(&identity_uid).expect("a set of ours");
         let hosted = Hosted {
             bug: self.bug,
+            set,
+            began: self.life.sim.now(),
             life: self.life.clone(),
             backend: backend.clone(),
             overlooked: Mutex::default(),
@@ -124,6 +139,8 @@ async fn stop_runners(life: Arc<Life>, backend: Arc<dyn Backend>) {
 
 struct Hosted {
     bug: Bug,
+    set: usize,
+    began: Timestamp,
     life: Arc<Life>,
     backend: Arc<dyn Backend>,
     /// Runners that were seen, and whether they are overlooked.
@@ -143,9 +160,15 @@ impl Hosted {
         hidden.contains(&instance.runner)
     }
 
+    fn is_left_out(&self, host: &str) -> bool {
+        let state = self.life.sim.state();
+        let object = state.lives[self.life.number].acting[self.set].as_ref();
+        object.is_some_and(|object| !left_out::names(object, left_out::number(host)))
+    }
+
     fn others(&self, listing: &Listing) -> Vec<Instance> {
         let state = self.life.sim.state();
-        let number = listing.host.trim_start_matches("host-").parse::<usize>().expect("a host's number");
+        let number = left_out::number(&listing.host);
         let view = &state.lives[self.life.number].views[number];
         let others = view.instances.values().filter(|i| !i.ours());
         others.map(|i| Instance { host: listing.host.clone(), ..i.shown.clone() }).collect()
@@ -185,6 +208,7 @@ impl Backend for Hosted {
             match self.bug {
                 Bug::BuriesForsaken => listing.instances.iter_mut().for_each(bury),
                 Bug::Overlooks => listing.instances.retain(|i| !self.overlooks(i)),
+                Bug::ForgetsLeftOut if self.is_left_out(&listing.host) => listing.instances.clear(),
                 Bug::OwnsAll => listing.instances.extend(self.others(listing)),
                 Bug::BelievesSilence if !listing.current => {
                     listing.current = true;
@@ -202,10 +226,19 @@ impl Backend for Hosted {
     }
 
     fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
+        if self.bug == Bug::StartsLate && between(self.began, self.life.sim.now()) < LATE {
+            return None;
+        }
         self.backend.reserve(host)
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
+        let ended = |instance: &Instance| instance.id == instance_id && instance.state.ended();
+        if self.bug == Bug::LetsLinger
+            && self.backend.instances().iter().any(|listing| listing.instances.iter().any(ended))
+        {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        }
         self.backend.remove(host, instance_id).await
     }
 
@@ -365,4 +398,19 @@ fn rule_8_a_host_that_refuses_and_is_asked_again() {
 #[test]
 fn rule_9_a_wait_without_an_end() {
     is_found(Bug::WaitsForEver, 9);
+}
+
+#[test]
+fn rule_5_a_runner_that_is_forgotten_with_its_host() {
+    is_found(Bug::ForgetsLeftOut, 5);
+}
+
+#[test]
+fn rule_4_an_instance_that_lingers_after_its_end() {
+    is_found(Bug::LetsLinger, 4);
+}
+
+#[test]
+fn rule_0_a_runner_that_is_started_late() {
+    is_found(Bug::StartsLate, 0);
 }

@@ -13,6 +13,7 @@ use crate::github::{JobRecord, JobState, Presence, Registration};
 use crate::history::{Setup, Starts, Weather};
 use crate::hosts::Container;
 use crate::sim::{State, between};
+use crate::{left_out, prompt};
 
 /// What was decided before a change may be done this much after it.
 const SETTLED: Duration = Duration::from_secs(60);
@@ -36,13 +37,15 @@ pub struct Violation {
 
 /// What the rules remember between two looks.
 pub struct Watch {
-    /// Since when all is well but GitHub, and all is well.
+    /// Since when all is well but GitHub, and since when all is well but for hosts that hang.
     fair: Timestamp,
-    fine: Timestamp,
+    pub fine: Timestamp,
     /// Since when one controller leads and the API server answers it.
     led: Timestamp,
     /// Since when demand and runners of each set are as they are.
     calm: Vec<(u32, u32, Timestamp)>,
+    /// Since when each set lacks runners for which there is room.
+    pub unmet: Vec<Option<Timestamp>>,
     /// When a start of each set was last under way.
     starting: Vec<Timestamp>,
     /// How many runners each set ever registered.
@@ -65,6 +68,7 @@ impl Watch {
             fine: now,
             led: now,
             calm: vec![(0, 0, now); sets],
+            unmet: vec![None; sets],
             starting: vec![now; sets],
             minted: vec![0; sets],
             edited: vec![now; sets],
@@ -85,7 +89,7 @@ fn drained_at(object: &RunnerScaleSet) -> Option<Timestamp> {
 }
 
 /// How many runners a set may have.
-fn ceiling(object: &RunnerScaleSet) -> u32 {
+pub fn ceiling(object: &RunnerScaleSet) -> u32 {
     if object.spec.suspend || deleting_since(object).is_some() {
         0
     } else {
@@ -115,7 +119,7 @@ pub fn place_taken(
     let live: Vec<&Container> = state.live(set).filter(knows).map(|(_, i)| i).collect();
     let held: Vec<&str> =
         memory.places.values().filter(|p| p.set == set && !p.made).map(|p| p.backend.as_str()).collect();
-    let all = live.len() + held.len() + 1;
+    let all = live.len() + held.len() + 1 + unnamed(state, life, set, &live);
     let here = live.iter().filter(|i| i.shown.backend == backend).count()
         + held.iter().filter(|b| **b == backend).count()
         + 1;
@@ -134,12 +138,30 @@ pub fn place_taken(
     } else if here > own {
         state.violate(1, format!("{backend} of set {set} may have {own} runners and is to have {here}"));
     }
+    if !left_out::names(&object, host) {
+        state.violate(
+            8,
+            format!("a runner of set {set} is started on host {host}, which its spec leaves out"),
+        );
+    }
     if *availability != Availability::Ready {
         state.violate(
             8,
             format!("a runner of set {set} is started on host {host}, which is {availability:?}"),
         );
     }
+}
+
+/// Runners on hosts that a controller was not shown yet, and that the status it began with counts without naming them.
+fn unnamed(state: &State, life: usize, set: usize, known: &[&Container]) -> usize {
+    let memory = &state.lives[life];
+    let unnamed = |(host, said): (&usize, &usize)| {
+        let of_host = |i: &&Container| state.hosts[*host].instances.contains_key(&i.shown.id);
+        let known = known.iter().copied().filter(of_host).count();
+        let there = state.live(set).filter(|(on, _)| on == host).count();
+        if memory.views[*host].listed_at.is_some() { 0 } else { said.min(&there).saturating_sub(known) }
+    };
+    memory.said[set].iter().map(unnamed).sum()
 }
 
 /// An instance is made.
@@ -206,7 +228,9 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
         || never_up
         || instance.disowned;
     let template = memory.templates.get(&(set, instance.shown.backend.clone()));
-    let outdated = template != Some(&instance.shown.template_hash);
+    let on_host = |(_, i): &(usize, &Container)| i.shown.id == instance.shown.id;
+    let left_out = state.live(set).find(on_host).is_none_or(|(host, _)| !left_out::names(object, host));
+    let outdated = left_out || template != Some(&instance.shown.template_hash);
     let unwanted = ceiling(object) == 0 || outdated || instance.shown.created_at < state.watch.edited[set];
     let (demand, serving, since) = state.watch.calm[set];
     let calm = [since, memory.began, state.watch.edited[set]].iter().all(|at| between(*at, now) > SETTLED);
@@ -222,7 +246,7 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
 }
 
 /// Jobs that want a runner, and runners that can be counted on.
-fn balance(state: &State, set: usize) -> (u32, u32) {
+pub fn balance(state: &State, set: usize) -> (u32, u32) {
     let lives = |registration: i64| state.live(set).any(|(_, i)| i.registration == registration);
     let wants = |state: &JobState| match state {
         JobState::Assigned => true,
@@ -306,10 +330,12 @@ pub fn look(state: &mut State) {
         _ => now,
     };
     let hosts = state.hosts.iter().all(|host| host.reachable && host.starts == Starts::Well);
-    if !leader || !hosts || state.cluster.weather != Weather::Fine || state.cluster.hides_secrets {
+    let ill = !leader || !hosts || state.cluster.weather != Weather::Fine || state.cluster.hides_secrets;
+    // A host that hangs holds up nothing but its own ends.
+    if ill || state.hosts.iter().any(|host| host.hangs(now)) {
         state.watch.fair = now;
     }
-    if state.github.weather != Weather::Fine || state.watch.fair == now {
+    if ill || state.github.weather != Weather::Fine {
         state.watch.fine = now;
     }
     for set in 0..state.cluster.objects.len() {
@@ -320,6 +346,8 @@ pub fn look(state: &mut State) {
         }
         note_gone(state, set);
         overdue(state, set);
+        left_out::look(state, set);
+        prompt::look(state, set);
     }
 }
 
@@ -363,7 +391,7 @@ fn overdue(state: &mut State, set: usize) {
     if over && between(state.watch.led, now) > given_up {
         state.violate(9, format!("set {set} is not gone {} s after its drain", given_up.as_secs()));
     }
-    if between(state.watch.fine, now) <= OVERDUE {
+    if between(state.watch.fine.max(state.watch.fair), now) <= OVERDUE {
         return;
     }
     let timeouts = &object.spec.timeouts;

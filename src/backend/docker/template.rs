@@ -85,8 +85,12 @@ impl HostSpec {
 
     /// Whether the two name one engine, whatever they call it.
     pub fn is_same(&self, other: &HostSpec) -> bool {
-        let endpoint = |host: &HostSpec| Endpoint::parse(&host.endpoint).ok();
-        endpoint(self).is_some_and(|this| endpoint(other) == Some(this))
+        self.is_at(&other.endpoint)
+    }
+
+    /// Whether it is the engine of that endpoint.
+    pub fn is_at(&self, endpoint: &str) -> bool {
+        Endpoint::parse(&self.endpoint).is_ok_and(|this| Endpoint::parse(endpoint) == Ok(this))
     }
 }
 
