@@ -10,7 +10,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
 use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{self, Backend, Waker};
+use paddock::backend::{self, Availability, Backend, Waker};
 use paddock::controller::{Core, World};
 use paddock::github::{ClientConfig, Error, ScaleSetService};
 use paddock::reaper::Stray;
@@ -58,6 +58,8 @@ pub struct Memory {
     pub remembered: Vec<BTreeSet<String>>,
     /// The assigned jobs that it was last told of, and since when it is told so; none when that is not sure.
     pub told: Vec<Option<(u32, Timestamp)>>,
+    /// What it was last shown of each host, by set and backend.
+    pub shown: BTreeMap<(usize, String, usize), Availability>,
     /// When runners were registered.
     pub minted: Vec<Vec<Timestamp>>,
     second: i64,
@@ -111,6 +113,7 @@ impl Life {
             templates: BTreeMap::new(),
             remembered: vec![BTreeSet::new(); sets],
             told: vec![None; sets],
+            shown: BTreeMap::new(),
             minted: vec![Vec::new(); sets],
             second: 0,
             calls: 0,

@@ -1,7 +1,8 @@
 //! Bugs that a controller might have, planted between it and its world, one for each rule: the model finds each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -15,12 +16,16 @@ use paddock::github::{
 use paddock::reaper::Stray;
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
 
+use crate::hosts::Container;
 use crate::life::{Life, Veil};
 use crate::search::find;
 
+/// How long the bug that blames a host leaves it alone.
+const LEFT_ALONE: Duration = Duration::from_secs(300);
+
 /// The bugs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bug {
+pub enum Bug {
     /// Every third runner is overlooked, and so another is started in its place.
     Overlooks,
     /// That a runner is busy is no reason not to stop it.
@@ -45,9 +50,15 @@ enum Bug {
     IgnoresRefusals,
     /// What fails is waited for, for ever.
     WaitsForEver,
+    /// Jobs are asked for whether or not they can be started.
+    AsksForAll,
+    /// A host on which a runner ended is left alone for a while, whatever the end was.
+    BlamesDrops,
+    /// What never reached GitHub is taken for busy.
+    KeepsDeaf,
 }
 
-fn planted(bug: Bug) -> Veil {
+pub fn planted(bug: Bug) -> Veil {
     Arc::new(move |life: Arc<Life>, world: Arc<dyn World>| {
         Arc::new(Planted { bug, life, world }) as Arc<dyn World>
     })
@@ -66,7 +77,8 @@ impl World for Planted {
     }
 
     fn github(&self, client: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, github::Error> {
-        Ok(Arc::new(Service { bug: self.bug, service: self.world.github(client)? }))
+        let life = self.life.clone();
+        Ok(Arc::new(Service { bug: self.bug, life, service: self.world.github(client)? }))
     }
 
     fn backend(
@@ -82,6 +94,7 @@ impl World for Planted {
             life: self.life.clone(),
             backend: backend.clone(),
             overlooked: Mutex::default(),
+            blamed: Mutex::default(),
         };
         if self.bug == Bug::StopsRunners {
             tokio::spawn(stop_runners(self.life.clone(), backend));
@@ -122,6 +135,8 @@ struct Hosted {
     backend: Arc<dyn Backend>,
     /// Runners that were seen, and whether they are overlooked.
     overlooked: Mutex<(BTreeSet<String>, BTreeSet<String>)>,
+    /// When a runner last ended, by host.
+    blamed: Mutex<BTreeMap<usize, Timestamp>>,
 }
 
 impl Hosted {
@@ -135,6 +150,20 @@ impl Hosted {
             hidden.insert(instance.runner.clone());
         }
         hidden.contains(&instance.runner)
+    }
+
+    fn blamed_until(&self, host: &str) -> Option<Timestamp> {
+        let state = self.life.sim.state();
+        let number = host.trim_start_matches("host-").parse::<usize>().expect("a host's number");
+        let ended = |i: &Container| match &i.shown.state {
+            InstanceState::Exited(exit) => Some(exit.at),
+            _ => None,
+        };
+        let mut blamed = self.blamed.lock().unwrap();
+        let last = blamed.entry(number).or_insert(self.life.sim.now() - LEFT_ALONE);
+        let ended = state.hosts[number].instances.values().filter_map(ended).max();
+        *last = (*last).max(ended.unwrap_or(*last));
+        Some(*last + LEFT_ALONE).filter(|until| *until > state.now)
     }
 
     fn others(&self, listing: &Listing) -> Vec<Instance> {
@@ -168,6 +197,11 @@ impl Backend for Hosted {
             }
             if self.bug == Bug::IgnoresRefusals && host.availability == Availability::Refused {
                 host.availability = Availability::Ready;
+            }
+            if self.bug == Bug::BlamesDrops
+                && let Some(until) = self.blamed_until(&host.name)
+            {
+                host.availability = Availability::BackOff { until, reason: "StartFailures" };
             }
         }
         hosts
@@ -214,8 +248,13 @@ impl Backend for Hosted {
     }
 }
 
+fn is_deaf(life: &Life, registration: i64) -> bool {
+    life.sim.state().instances().any(|(_, i)| i.registration == registration && i.deaf)
+}
+
 struct Service {
     bug: Bug,
+    life: Arc<Life>,
     service: Arc<dyn ScaleSetService>,
 }
 
@@ -252,6 +291,7 @@ impl ScaleSetService for Service {
         last: i64,
         capacity: u32,
     ) -> Result<Option<Message>, github::Error> {
+        let capacity = if self.bug == Bug::AsksForAll { 10 } else { capacity };
         self.service.poll(session, last, capacity).await
     }
 
@@ -276,6 +316,9 @@ impl ScaleSetService for Service {
     }
 
     async fn remove_runner(&self, id: i64) -> Result<(), github::Error> {
+        if self.bug == Bug::KeepsDeaf && is_deaf(&self.life, id) {
+            return Err(github::Error::RunnerBusy);
+        }
         match self.service.remove_runner(id).await {
             Err(github::Error::RunnerBusy) if self.bug == Bug::StopsBusy => Ok(()),
             Err(github::Error::Transient(_)) if self.bug == Bug::WaitsForEver => std::future::pending().await,

@@ -12,6 +12,7 @@ use paddock::runner::{InstanceState, Phase};
 use crate::github::{JobRecord, JobState, Presence, Registration};
 use crate::history::{Setup, Starts, Weather};
 use crate::hosts::Container;
+use crate::jobs;
 use crate::sim::{State, between};
 
 /// What was decided before a change may be done this much after it.
@@ -38,11 +39,13 @@ pub struct Violation {
 pub struct Watch {
     /// Since when all is well but GitHub, and all is well.
     fair: Timestamp,
-    fine: Timestamp,
+    pub fine: Timestamp,
     /// Since when one controller leads and the API server answers it.
     led: Timestamp,
     /// Since when demand and runners of each set are as they are.
-    calm: Vec<(u32, u32, Timestamp)>,
+    pub calm: Vec<(u32, u32, Timestamp)>,
+    /// What the rules about waiting jobs remember.
+    pub jobs: jobs::Watch,
     /// When a start of each set was last under way.
     starting: Vec<Timestamp>,
     /// How many runners each set ever registered.
@@ -65,6 +68,7 @@ impl Watch {
             fine: now,
             led: now,
             calm: vec![(0, 0, now); sets],
+            jobs: jobs::Watch::new(sets, now),
             starting: vec![now; sets],
             minted: vec![0; sets],
             edited: vec![now; sets],
@@ -85,7 +89,7 @@ fn drained_at(object: &RunnerScaleSet) -> Option<Timestamp> {
 }
 
 /// How many runners a set may have.
-fn ceiling(object: &RunnerScaleSet) -> u32 {
+pub fn ceiling(object: &RunnerScaleSet) -> u32 {
     if object.spec.suspend || deleting_since(object).is_some() {
         0
     } else {
@@ -204,6 +208,7 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
         || over(timeouts.idle.get())
         || over(timeouts.lifetime.get())
         || never_up
+        || instance.deaf
         || instance.disowned;
     let template = memory.templates.get(&(set, instance.shown.backend.clone()));
     let outdated = template != Some(&instance.shown.template_hash);
@@ -222,7 +227,7 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
 }
 
 /// Jobs that want a runner, and runners that can be counted on.
-fn balance(state: &State, set: usize) -> (u32, u32) {
+pub fn balance(state: &State, set: usize) -> (u32, u32) {
     let lives = |registration: i64| state.live(set).any(|(_, i)| i.registration == registration);
     let wants = |state: &JobState| match state {
         JobState::Assigned => true,
@@ -320,6 +325,7 @@ pub fn look(state: &mut State) {
         }
         note_gone(state, set);
         overdue(state, set);
+        jobs::look(state, set);
     }
 }
 
