@@ -487,6 +487,20 @@ fn spares_that_github_drops_after_minutes_hold_no_burst_back() {
     assert_eq!((starts(&plan), plan.verdict.met), (5, Some(true)), "{}", plan.verdict.message);
 }
 
+/// What ended had none of the jobs that came after it.
+#[test]
+fn jobs_that_come_just_after_spares_were_dropped_have_a_runner_each_and_spares_beside() {
+    let mut world = World::new(serde_json::json!({"minRunners": 2, "maxRunners": 10}));
+    world.assigned(0);
+    world.step();
+    world.up();
+    world.now = 150;
+    world.exits("linux-001", 0);
+    world.exits("linux-002", 0);
+    world.assigned(5);
+    assert_eq!(starts(&world.step()), 7);
+}
+
 #[test]
 fn only_what_ends_within_a_minute_of_its_start_holds_its_host_back() {
     for (code, lived, held_back, told) in

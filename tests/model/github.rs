@@ -10,6 +10,7 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use crate::history::{Setup, Weather};
+use crate::jobs;
 use crate::sim::{State, between};
 
 /// An assigned job that no runner takes in this time goes back to the queue.
@@ -18,6 +19,8 @@ const UNCLAIMED: Duration = Duration::from_secs(300);
 const TRIES: u32 = 3;
 /// A busy runner that is silent for so long has lost its job.
 const SILENT: Duration = Duration::from_secs(600);
+/// How long idle runners last while GitHub drops them, in milliseconds.
+const DROPPED: (u64, u64) = (120_000, 360_000);
 /// A session that nobody polls lapses after this.
 pub const LAPSE: Duration = Duration::from_secs(300);
 /// The most events in a message.
@@ -29,6 +32,8 @@ pub struct GitHub {
     pub registrations: BTreeMap<i64, Registration>,
     pub weather: Weather,
     pub broker: bool,
+    /// Until then, idle runners are dropped after minutes.
+    pub drops_until: Option<Timestamp>,
 }
 
 /// One scale set's own.
@@ -71,6 +76,8 @@ pub struct Registration {
     pub name: String,
     pub set: usize,
     pub state: Presence,
+    /// When it goes if idle runners are dropped; none before it was idle.
+    pub dropped_at: Option<Timestamp>,
     /// A list has lacked it. Another would be believed, and rightly.
     pub unlisted: bool,
 }
@@ -127,6 +134,7 @@ impl GitHub {
             registrations: BTreeMap::new(),
             weather: Weather::Fine,
             broker: setup.broker,
+            drops_until: None,
         }
     }
 
@@ -236,6 +244,7 @@ impl State {
         scale_set.unsent.push(JobEvent::Assigned { job: job.job() });
         let id = job.id.clone();
         self.note(|| format!("GitHub assigns {id} to set {set}"));
+        jobs::assigned(self, set, &id);
     }
 
     /// The older model: the set takes what it was offered.
@@ -261,8 +270,10 @@ impl State {
     /// A runner that is there asks for a job.
     pub fn take_job(&mut self, registration: i64) -> Option<usize> {
         let now = self.now;
+        let lasts = self.millis(DROPPED.0, DROPPED.1);
         let runner = self.github.registrations.get_mut(&registration)?;
         runner.state = Presence::Idle;
+        runner.dropped_at.get_or_insert(now + lasts);
         let set = runner.set;
         let number = self.github.sets[set].jobs.iter().position(|job| job.state == JobState::Assigned)?;
         let runner = self.github.registrations.get_mut(&registration)?;
@@ -330,8 +341,22 @@ impl State {
         }
     }
 
+    fn drop_spares(&mut self) {
+        let now = self.now;
+        if self.github.drops_until.is_none_or(|until| until <= now) {
+            return;
+        }
+        let dropped =
+            |r: &Registration| r.state == Presence::Idle && r.dropped_at.is_some_and(|at| at <= now);
+        let names: Vec<String> =
+            self.github.registrations.values().filter(|r| dropped(r)).map(|r| r.name.clone()).collect();
+        self.github.registrations.retain(|_, r| !dropped(r));
+        names.iter().for_each(|name| self.note(|| format!("GitHub drops {name}")));
+    }
+
     /// What GitHub does by itself when time passes.
     pub fn github_ages(&mut self) {
+        self.drop_spares();
         for set in 0..self.github.sets.len() {
             for number in 0..self.github.sets[set].jobs.len() {
                 let job = &self.github.sets[set].jobs[number];
@@ -361,6 +386,7 @@ impl State {
         let scale_set = &mut self.github.sets[set];
         scale_set.id = None;
         scale_set.session = None;
+        scale_set.capacity = 0;
         scale_set.queue.clear();
         scale_set.unsent.clear();
         scale_set.again.clear();

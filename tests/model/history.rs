@@ -68,6 +68,8 @@ pub enum Starts {
     Unanswered,
     /// They end at once.
     Fatal,
+    /// They run, and never reach GitHub.
+    Deaf,
 }
 
 /// What becomes of the instances of a host that goes away.
@@ -139,6 +141,9 @@ pub enum Move {
     CompleteEarly {
         pick: usize,
     },
+    DropSpares {
+        seconds: u32,
+    },
     HostAway {
         host: usize,
         seconds: u32,
@@ -147,6 +152,10 @@ pub enum Move {
     HostStarts {
         host: usize,
         starts: Starts,
+        seconds: u32,
+    },
+    HostPulls {
+        host: usize,
         seconds: u32,
     },
     EmptyListing {
@@ -339,11 +348,14 @@ const KINDS: &[(u32, Make)] = &[
                 Starts::Refused,
                 Starts::Unanswered,
                 Starts::Fatal,
+                Starts::Deaf,
             ],
         ),
         seconds: *pick(rng, &[5, 30, 120]),
     }),
     (1, |_, _, host| Move::EmptyListing { host }),
+    (2, |rng, _, host| Move::HostPulls { host, seconds: *pick(rng, &[60, 300, 1200]) }),
+    (1, |rng, _, _| Move::DropSpares { seconds: *pick(rng, &[300, 900]) }),
     (4, |rng, _, _| Move::Die {
         pick: rng.random_range(0..100),
         death: *pick(rng, &[Death::Killed, Death::OutOfMemory, Death::Failed, Death::Removed]),

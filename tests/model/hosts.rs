@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::github::{JobState, Presence};
 use crate::history::{Death, HostSetup, Starts};
 use crate::life::Life;
-use crate::sim::{CLUSTER, State};
+use crate::sim::{CLUSTER, State, between};
 use crate::{left_out, process, rules};
 
 /// No start takes longer to be answered, and no removal.
@@ -28,6 +28,8 @@ pub struct Host {
     pub slots: Option<u32>,
     pub reachable: bool,
     pub starts: Starts,
+    /// What is prepared until then takes until then.
+    pub pulls_until: Option<Timestamp>,
     /// The next listing shows nothing, although there is something.
     pub empty_listing: bool,
     /// It refused something: what is mended there shows when it is connected to again.
@@ -53,6 +55,8 @@ pub struct Container {
     pub maker: usize,
     /// Its start was answered with an error, or not at all.
     pub disowned: bool,
+    /// It runs, and never reaches GitHub.
+    pub deaf: bool,
 }
 
 impl Host {
@@ -78,6 +82,7 @@ impl Host {
                 registration: 0,
                 maker: usize::MAX,
                 disowned: false,
+                deaf: false,
             };
             (id, foreign)
         });
@@ -85,6 +90,7 @@ impl Host {
             slots: setup.slots.map(|slots| slots.max(setup.foreign)),
             reachable: true,
             starts: Starts::Well,
+            pulls_until: None,
             empty_listing: false,
             refused: false,
             hangs_until: None,
@@ -139,6 +145,8 @@ impl State {
         let Some(instance) = self.hosts[host].instances.get_mut(id).filter(|i| i.live()) else { return };
         instance.shown.state = InstanceState::Exited(Exit { code: Some(code), out_of_memory, at: now });
         let (name, registration) = (instance.shown.runner.clone(), instance.registration);
+        let made_at = instance.shown.created_at;
+        self.note_end(code, made_at);
         self.note(|| {
             format!("{name} ends with {code}{}", if out_of_memory { ", out of memory" } else { "" })
         });
@@ -401,7 +409,7 @@ impl SimBackend {
             let message = "its container vanished before it was started".to_owned();
             return Err(Error::NoCapacity { reason: reason::ENGINE_ERROR, message });
         };
-        let process = process::run(sim.clone(), host, id.clone(), starts == Starts::Fatal);
+        let process = process::run(sim.clone(), host, id.clone(), starts);
         tokio::spawn(process);
         if starts == Starts::Unanswered {
             sim.pause(0, 100_000).await;
@@ -436,6 +444,7 @@ impl SimBackend {
             registration,
             maker: self.life.number,
             disowned: starts == Starts::Stuck,
+            deaf: starts == Starts::Deaf,
         };
         state.hosts[host].instances.insert(id.to_owned(), container);
         let places = state.lives[self.life.number].places.values_mut();
@@ -479,7 +488,12 @@ impl Backend for Handle {
     }
 
     fn hosts(&self) -> Vec<HostState> {
-        let state = self.0.life.sim.state();
+        let mut state = self.0.life.sim.state();
+        for (_, host) in &self.0.hosts {
+            let availability = self.0.availability(&state, *host);
+            let key = (self.0.set, self.0.name.clone(), *host);
+            state.lives[self.0.life.number].shown.insert(key, availability);
+        }
         let host = |(name, host): &(String, usize)| {
             let availability = self.0.availability(&state, *host);
             let up = availability != Availability::Unreachable;
@@ -523,6 +537,7 @@ impl Backend for Handle {
         let backend = self.0.clone();
         tokio::spawn(async move {
             backend.life.sim.pause(50, 8_000).await;
+            pulled(&backend.life, host).await;
             backend.ready.lock().expect("held for moments").insert(host, Ready::Yes);
             backend.life.wake(backend.set);
         });
@@ -652,6 +667,10 @@ impl Reservation for SimReservation {
             if let Err(error) = &answer {
                 backend.life.sim.state().note(|| format!("the start of {name} fails: {error:?}"));
             }
+            if answer.is_err() {
+                let mut state = backend.life.sim.state();
+                state.watch.jobs.failed = state.now;
+            }
             backend.learn(host, &answer);
             let _ = sender.send(answer);
         });
@@ -659,6 +678,23 @@ impl Reservation for SimReservation {
         life.living().await;
         let answer = answer.unwrap_or_else(|_| Err(Error::Unreachable("nobody answers".into())));
         answer.map(|instance| Instance { host: host_name, ..instance })
+    }
+}
+
+/// Waits until what a host pulls is there.
+async fn pulled(life: &Life, host: usize) {
+    let mut changed = life.sim.hosts[host].follow();
+    loop {
+        let until = life.sim.state().hosts[host].pulls_until;
+        let left = until.map_or(Duration::ZERO, |until| between(life.sim.now(), until));
+        if left.is_zero() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(left) => {}
+            () = changed.changed() => {}
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
 use paddock::api::status::HostStatus;
 use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{self, Backend, Waker};
+use paddock::backend::{self, Availability, Backend, Waker};
 use paddock::controller::{Core, World};
 use paddock::github::{ClientConfig, Error, RateLimit, ScaleSetService};
 use paddock::reaper::Stray;
@@ -63,6 +63,8 @@ pub struct Memory {
     pub said: Vec<BTreeMap<usize, usize>>,
     /// The assigned jobs that it was last told of, and since when it is told so; none when that is not sure.
     pub told: Vec<Option<(u32, Timestamp)>>,
+    /// What it was last shown of each host, by set and backend.
+    pub shown: BTreeMap<(usize, String, usize), Availability>,
     /// When runners were registered.
     pub minted: Vec<Vec<Timestamp>>,
     second: i64,
@@ -120,6 +122,7 @@ impl Life {
             remembered: vec![BTreeSet::new(); sets],
             said: vec![BTreeMap::new(); sets],
             told: vec![None; sets],
+            shown: BTreeMap::new(),
             minted: vec![Vec::new(); sets],
             second: 0,
             calls: 0,

@@ -10,6 +10,7 @@ mod cluster;
 mod github;
 mod history;
 mod hosts;
+mod jobs;
 mod left_out;
 mod life;
 mod planted;

@@ -1,6 +1,6 @@
 //! Bugs that a controller might have, planted between it and its world, one for each rule: the model finds each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use paddock::github::{
 use paddock::reaper::Stray;
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
 
+use crate::hosts::Container;
 use crate::left_out;
 use crate::life::{Life, Veil};
 use crate::search::find;
@@ -24,9 +25,12 @@ use crate::sim::between;
 /// How late the bug starts that starts late.
 const LATE: Duration = Duration::from_secs(1200);
 
+/// How long the bug that blames a host leaves it alone.
+const LEFT_ALONE: Duration = Duration::from_secs(300);
+
 /// The bugs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bug {
+pub enum Bug {
     /// Every third runner is overlooked, and so another is started in its place.
     Overlooks,
     /// That a runner is busy is no reason not to stop it.
@@ -57,9 +61,15 @@ enum Bug {
     LetsLinger,
     /// No place is taken in the first 20 minutes.
     StartsLate,
+    /// Jobs are asked for whether or not they can be started.
+    AsksForAll,
+    /// A host on which a runner ended is left alone for a while, whatever the end was.
+    BlamesDrops,
+    /// What never reached GitHub is taken for busy.
+    KeepsDeaf,
 }
 
-fn planted(bug: Bug) -> Veil {
+pub fn planted(bug: Bug) -> Veil {
     Arc::new(move |life: Arc<Life>, world: Arc<dyn World>| {
         Arc::new(Planted { bug, life, world }) as Arc<dyn World>
     })
@@ -82,7 +92,8 @@ impl World for Planted {
     }
 
     fn github(&self, client: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, github::Error> {
-        Ok(Arc::new(Service { bug: self.bug, service: self.world.github(client)? }))
+        let life = self.life.clone();
+        Ok(Arc::new(Service { bug: self.bug, life, service: self.world.github(client)? }))
     }
 
     fn backend(
@@ -102,6 +113,7 @@ impl World for Planted {
             life: self.life.clone(),
             backend: backend.clone(),
             overlooked: Mutex::default(),
+            blamed: Mutex::default(),
         };
         self.life.sim.state().lives[self.life.number].takes_any_slot = self.bug == Bug::TakesAnySlot;
         if self.bug == Bug::StopsRunners {
@@ -145,6 +157,8 @@ struct Hosted {
     backend: Arc<dyn Backend>,
     /// Runners that were seen, and whether they are overlooked.
     overlooked: Mutex<(BTreeSet<String>, BTreeSet<String>)>,
+    /// When a runner last ended, by host.
+    blamed: Mutex<BTreeMap<usize, Timestamp>>,
 }
 
 impl Hosted {
@@ -164,6 +178,20 @@ impl Hosted {
         let state = self.life.sim.state();
         let object = state.lives[self.life.number].acting[self.set].as_ref();
         object.is_some_and(|object| !left_out::names(object, left_out::number(host)))
+    }
+
+    fn blamed_until(&self, host: &str) -> Option<Timestamp> {
+        let state = self.life.sim.state();
+        let number = host.trim_start_matches("host-").parse::<usize>().expect("a host's number");
+        let ended = |i: &Container| match &i.shown.state {
+            InstanceState::Exited(exit) => Some(exit.at),
+            _ => None,
+        };
+        let mut blamed = self.blamed.lock().unwrap();
+        let last = blamed.entry(number).or_insert(self.life.sim.now() - LEFT_ALONE);
+        let ended = state.hosts[number].instances.values().filter_map(ended).max();
+        *last = (*last).max(ended.unwrap_or(*last));
+        Some(*last + LEFT_ALONE).filter(|until| *until > state.now)
     }
 
     fn others(&self, listing: &Listing) -> Vec<Instance> {
@@ -197,6 +225,11 @@ impl Backend for Hosted {
             }
             if self.bug == Bug::IgnoresRefusals && host.availability == Availability::Refused {
                 host.availability = Availability::Ready;
+            }
+            if self.bug == Bug::BlamesDrops
+                && let Some(until) = self.blamed_until(&host.name)
+            {
+                host.availability = Availability::BackOff { until, reason: "StartFailures" };
             }
         }
         hosts
@@ -247,8 +280,13 @@ impl Backend for Hosted {
     }
 }
 
+fn is_deaf(life: &Life, registration: i64) -> bool {
+    life.sim.state().instances().any(|(_, i)| i.registration == registration && i.deaf)
+}
+
 struct Service {
     bug: Bug,
+    life: Arc<Life>,
     service: Arc<dyn ScaleSetService>,
 }
 
@@ -289,6 +327,7 @@ impl ScaleSetService for Service {
         last: i64,
         capacity: u32,
     ) -> Result<Option<Message>, github::Error> {
+        let capacity = if self.bug == Bug::AsksForAll { 10 } else { capacity };
         self.service.poll(session, last, capacity).await
     }
 
@@ -313,6 +352,9 @@ impl ScaleSetService for Service {
     }
 
     async fn remove_runner(&self, id: i64) -> Result<(), github::Error> {
+        if self.bug == Bug::KeepsDeaf && is_deaf(&self.life, id) {
+            return Err(github::Error::RunnerBusy);
+        }
         match self.service.remove_runner(id).await {
             Err(github::Error::RunnerBusy) if self.bug == Bug::StopsBusy => Ok(()),
             Err(github::Error::Transient(_)) if self.bug == Bug::WaitsForEver => std::future::pending().await,

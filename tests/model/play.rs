@@ -202,6 +202,11 @@ impl Play {
                 }
             }
             Move::DropRegistration { pick } => drop_registration(&mut state, pick),
+            Move::DropSpares { seconds: length } => state.github.drops_until = Some(now + seconds(length)),
+            Move::HostPulls { host, seconds: length } => {
+                state.hosts[host].pulls_until = Some(now + seconds(length));
+                self.after(seconds(length), |_| {});
+            }
             Move::CompleteEarly { pick } => complete_early(&mut state, pick),
             Move::EmptyListing { host } => state.hosts[host].empty_listing = true,
             Move::HostHangs { host, seconds: length } => self.host_hangs(&mut state, host, seconds(length)),
@@ -321,6 +326,7 @@ impl Play {
         {
             let mut state = self.sim.state();
             state.github.weather = Weather::Fine;
+            state.github.drops_until = None;
             state.cluster.weather = Weather::Fine;
             state.cluster.hides_secrets = false;
             let known = rules::known_busy(&state);
@@ -334,6 +340,7 @@ impl Play {
                 host.reachable = !host.refused;
                 host.starts = Starts::Well;
                 host.empty_listing = false;
+                host.pulls_until = None;
             }
             for set in &mut state.github.sets {
                 set.hold_until = None;
@@ -479,7 +486,7 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
             ));
         }
         let known = state.github.registrations.get(&instance.registration);
-        if known.is_none_or(|r| r.state != Presence::Idle) {
+        if !instance.deaf && known.is_none_or(|r| r.state != Presence::Idle) {
             return Some((4, format!("{} runs, and GitHub has it as {known:?}", instance.shown.runner)));
         }
     }
@@ -517,7 +524,7 @@ fn has_instance(state: &State, registration: i64) -> bool {
 }
 
 /// How many runners the hosts could take at all, those of other sets left alone.
-fn room(state: &State, set: usize) -> usize {
+pub fn room(state: &State, set: usize) -> usize {
     let object = state.cluster.objects[set].as_ref();
     let backends = object.map(|o| o.spec.backends.as_slice()).unwrap_or_default();
     let places = |backend: &paddock::api::Backend| {

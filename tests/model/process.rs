@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::github::{End, JobState};
-use crate::history::Weather;
+use crate::history::{Starts, Weather};
 use crate::sim::{Sim, State};
 
 /// What the runner finds when it looks.
@@ -23,11 +23,16 @@ enum Turn {
 }
 
 /// Runs until the instance ends.
-pub async fn run(sim: Arc<Sim>, host: usize, id: String, fatal: bool) {
+pub async fn run(sim: Arc<Sim>, host: usize, id: String, starts: Starts) {
     let (mut github, mut hosts) = (sim.github.follow(), sim.hosts[host].follow());
-    if fatal {
-        sim.pause(10, 2_000).await;
-        return end(&sim, host, &id, 1);
+    match starts {
+        Starts::Fatal => {
+            sim.pause(10, 2_000).await;
+            return end(&sim, host, &id, 1);
+        }
+        // Whatever becomes of its registration, it does not hear of it.
+        Starts::Deaf => return,
+        _ => {}
     }
     sim.pause(300, 3_000).await;
     loop {

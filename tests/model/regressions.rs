@@ -12,25 +12,25 @@ fn hosts(slots: &[Option<u32>]) -> Vec<HostSetup> {
     slots.iter().map(|slots| HostSetup { slots: *slots, foreign: 0 }).collect()
 }
 
-fn backend(hosts: &[usize], max: Option<u32>) -> BackendSetup {
+pub fn backend(hosts: &[usize], max: Option<u32>) -> BackendSetup {
     BackendSetup { hosts: hosts.to_vec(), max }
 }
 
-fn set(min: u32, max: u32, backends: Vec<BackendSetup>) -> SetSetup {
+pub fn set(min: u32, max: u32, backends: Vec<BackendSetup>) -> SetSetup {
     SetSetup { min, max, backends, start: 120, job: 1200, idle: 0, lifetime: 0, delay: 60, drain: 60 }
 }
 
-fn world(slots: &[Option<u32>], sets: Vec<SetSetup>) -> Setup {
+pub fn world(slots: &[Option<u32>], sets: Vec<SetSetup>) -> Setup {
     Setup { hosts: hosts(slots), sets, broker: true }
 }
 
 /// A move so many seconds after the one before.
-fn after(seconds: u64, what: Move) -> Step {
+pub fn after(seconds: u64, what: Move) -> Step {
     Step { after: Duration::from_secs(seconds), what }
 }
 
 /// The rules hold, whatever chance makes of it.
-fn holds(setup: Setup, steps: Vec<Step>) {
+pub fn holds(setup: Setup, steps: Vec<Step>) {
     for seed in 0..20 {
         let history = History { seed, setup: setup.clone(), steps: steps.clone() };
         if play(&history, &clear(), false).violation.is_some() {

@@ -12,6 +12,7 @@ use paddock::runner::{InstanceState, Phase};
 use crate::github::{JobRecord, JobState, Presence, Registration};
 use crate::history::{Setup, Starts, Weather};
 use crate::hosts::Container;
+use crate::jobs;
 use crate::sim::{State, between};
 use crate::{left_out, prompt};
 
@@ -43,9 +44,11 @@ pub struct Watch {
     /// Since when one controller leads and the API server answers it.
     led: Timestamp,
     /// Since when demand and runners of each set are as they are.
-    calm: Vec<(u32, u32, Timestamp)>,
     /// Since when each set lacks runners for which there is room.
     pub unmet: Vec<Option<Timestamp>>,
+    pub calm: Vec<(u32, u32, Timestamp)>,
+    /// What the rules about waiting jobs remember.
+    pub jobs: jobs::Watch,
     /// When a start of each set was last under way.
     starting: Vec<Timestamp>,
     /// How many runners each set ever registered.
@@ -69,6 +72,7 @@ impl Watch {
             led: now,
             calm: vec![(0, 0, now); sets],
             unmet: vec![None; sets],
+            jobs: jobs::Watch::new(sets, now),
             starting: vec![now; sets],
             minted: vec![0; sets],
             edited: vec![now; sets],
@@ -226,6 +230,7 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
         || over(timeouts.idle.get())
         || over(timeouts.lifetime.get())
         || never_up
+        || instance.deaf
         || instance.disowned;
     let template = memory.templates.get(&(set, instance.shown.backend.clone()));
     let on_host = |(_, i): &(usize, &Container)| i.shown.id == instance.shown.id;
@@ -348,6 +353,7 @@ pub fn look(state: &mut State) {
         overdue(state, set);
         left_out::look(state, set);
         prompt::look(state, set);
+        jobs::look(state, set);
     }
 }
 

@@ -355,10 +355,10 @@ impl ScaleSetService for Service {
             }
             let id = i64::try_from(state.number()).expect("few");
             state.note(|| format!("{name} is registered as {id}"));
-            state
-                .github
-                .registrations
-                .insert(id, Registration { id, name, set, state: Presence::Offline, unlisted: false });
+            state.github.registrations.insert(
+                id,
+                Registration { id, name, set, state: Presence::Offline, dropped_at: None, unlisted: false },
+            );
             rules::minted(state, life, set);
             Ok(JitRunner { id, configuration: JitConfiguration::new(id.to_string()) })
         })

@@ -1,0 +1,239 @@
+//! The rules about jobs that wait, and histories that are about them. Rule 13: no job is asked for that cannot be started.
+//! Rule 14: no job waits for long that could be started, and no runner stands idle for long that jobs do not come to.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use paddock::backend::Availability;
+
+use crate::github::{JobState, Presence};
+use crate::history::Move::*;
+use crate::history::{History, Move, Setup, Starts, Step};
+use crate::hosts::Container;
+use crate::planted::{Bug, planted};
+use crate::play::{play, room};
+use crate::regressions::{after, backend, holds, set, world};
+use crate::rules;
+use crate::sim::{State, between};
+
+/// What a controller may hope to start within this, it may ask for.
+const SOON: Duration = Duration::from_secs(120);
+/// What it knows is known at GitHub within this.
+const TOLD: Duration = Duration::from_secs(60);
+/// A job for which there is room has a runner within this ...
+const STARTED: Duration = Duration::from_secs(30);
+/// ... if nothing has failed for so long: a host is set aside for five minutes at the longest.
+const SET_ASIDE: Duration = Duration::from_secs(360);
+/// A runner that ends sooner after it was made may be held against its host.
+const SHORT_LIFE: Duration = Duration::from_secs(90);
+/// An idle runner that waiting jobs do not come to is recycled in this time, or another is. GitHub drops the jobs after 15
+/// minutes.
+const RECYCLED: Duration = Duration::from_secs(13 * 60);
+
+/// What the rules remember between two looks.
+pub struct Watch {
+    /// Since when no host that a set may use can take a start soon, as its controller is shown.
+    unable: Vec<Option<Timestamp>>,
+    /// How many instances a set has or is to have, and since when.
+    there: Vec<(usize, Timestamp)>,
+    /// When a start or a runner last failed, on whatever host.
+    pub failed: Timestamp,
+    /// The runners of a set that jobs wait for in vain, and since when.
+    deaf: Vec<(Vec<String>, Timestamp)>,
+}
+
+impl Watch {
+    pub fn new(sets: usize, now: Timestamp) -> Watch {
+        Watch {
+            unable: vec![None; sets],
+            there: vec![(0, now); sets],
+            failed: now,
+            deaf: vec![(Vec::new(), now); sets],
+        }
+    }
+}
+
+/// Instances of a set, those that are to come among them.
+fn there(state: &State, set: usize) -> usize {
+    let places = state.lives.iter().flat_map(|life| life.places.values());
+    state.live(set).count() + places.filter(|p| p.set == set && !p.made).count()
+}
+
+/// Whether a controller leads, and is shown nothing but hosts that can take no start within two minutes.
+fn is_unable(state: &State, set: usize) -> bool {
+    let Some(memory) = state.lives.iter().find(|life| life.alive && life.leads && !life.stopping) else {
+        return false;
+    };
+    let mut shown = memory.shown.iter().filter(|((of, ..), _)| *of == set).peekable();
+    let useless = |availability: &Availability| match availability {
+        Availability::Ready | Availability::Unprepared => false,
+        Availability::Preparing { since } => between(*since, state.now) > SOON,
+        Availability::BackOff { until, .. } => between(state.now, *until) > SOON,
+        Availability::Refused | Availability::Unreachable => true,
+    };
+    shown.peek().is_some() && shown.all(|(_, availability)| useless(availability))
+}
+
+/// Looks at a set as time passes.
+pub fn look(state: &mut State, set: usize) {
+    let now = state.now;
+    let unable = is_unable(state, set);
+    let since = state.watch.jobs.unable[set];
+    state.watch.jobs.unable[set] = unable.then(|| since.unwrap_or(now));
+    let count = there(state, set);
+    if state.watch.jobs.there[set].0 != count {
+        state.watch.jobs.there[set] = (count, now);
+    }
+    unstarted(state, set);
+    unheard(state, set);
+}
+
+/// GitHub assigns a job.
+pub fn assigned(state: &mut State, set: usize, job: &str) {
+    let now = state.now;
+    let has = there(state, set);
+    let (before, since) = state.watch.jobs.there[set];
+    let known = state.watch.jobs.unable[set].is_some_and(|at| between(at, now) > TOLD);
+    let in_hand = state.github.count(set).assigned as usize;
+    if known && is_unable(state, set) && has == before && between(since, now) > TOLD && in_hand > has {
+        state.violate(
+            13,
+            format!("{job} is asked for by set {set}, which has {has} runners and can start none"),
+        );
+    }
+}
+
+/// A job waits, and there is room for a runner.
+fn unstarted(state: &mut State, set: usize) {
+    let now = state.now;
+    let Some(memory) = state.lives.iter().find(|life| life.alive && life.leads && !life.stopping) else {
+        return;
+    };
+    let Some(object) = &state.cluster.objects[set] else { return };
+    let told = memory.told[set].filter(|(told, _)| *told == state.github.count(set).assigned);
+    let (demand, serving, since) = state.watch.calm[set];
+    let lately = |at: Timestamp, limit: Duration| between(at, now) <= limit;
+    let disturbed = [memory.began, state.watch.fine, state.watch.edited[set], state.watch.jobs.failed];
+    if told.is_none_or(|(_, at)| lately(at, STARTED))
+        || lately(since, STARTED)
+        || disturbed.iter().any(|at| lately(*at, SET_ASIDE))
+        || state.hosts.iter().any(|host| host.pulls_until.is_some_and(|until| until > now))
+        || (demand, serving) != rules::balance(state, set)
+    {
+        return;
+    }
+    let max = rules::ceiling(object) as usize;
+    let live = state.live(set).count();
+    if demand > serving && live < max && live < room(state, set) {
+        state.violate(14, format!("{demand} jobs of set {set} have {serving} runners, and there is room"));
+    }
+}
+
+/// A runner is idle and reaches nobody, and jobs wait.
+fn unheard(state: &mut State, set: usize) {
+    let now = state.now;
+    let waits = |job: &JobState| matches!(job, JobState::Queued | JobState::Offered | JobState::Assigned);
+    let waiting = state.github.sets[set].jobs.iter().any(|job| waits(&job.state));
+    let deaf = |(_, i): (usize, &Container)| (waiting && i.deaf).then(|| i.shown.runner.clone());
+    let deaf: Vec<String> = state.live(set).filter_map(deaf).collect();
+    if state.watch.jobs.deaf[set].0 != deaf {
+        state.watch.jobs.deaf[set] = (deaf, now);
+    }
+    let (deaf, since) = state.watch.jobs.deaf[set].clone();
+    let led = state.lives.iter().find(|life| life.alive && life.leads && !life.stopping);
+    let Some(began) = led.map(|life| life.began) else { return };
+    let busy = state.live(set).any(|(_, i)| is_busy(state, i));
+    let since = [since, began, state.watch.fine, state.watch.edited[set]].into_iter().max();
+    if !deaf.is_empty() && !busy && since.is_some_and(|since| between(since, now) > RECYCLED) {
+        let what = format!("jobs of set {set} wait, and {deaf:?} does not take them, and stays");
+        state.violate(14, what);
+    }
+}
+
+fn is_busy(state: &State, instance: &Container) -> bool {
+    let known = state.github.registrations.get(&instance.registration);
+    known.is_some_and(|r| r.state == Presence::Busy)
+}
+
+impl State {
+    /// Notes the end of an instance that may be held against its host.
+    pub fn note_end(&mut self, code: i64, made_at: Timestamp) {
+        if code != 0 || between(made_at, self.now) < SHORT_LIFE {
+            self.watch.jobs.failed = self.now;
+        }
+    }
+}
+
+/// The history breaks that rule where the bug is planted, and none where it is not.
+fn only_the_bug_breaks(bug: Bug, rule: u8, history: (Setup, Vec<Step>)) {
+    let (setup, steps) = history;
+    let played = History { seed: 1, setup: setup.clone(), steps: steps.clone() };
+    let violation = play(&played, &planted(bug), false).violation;
+    assert_eq!(violation.as_ref().map(|v| v.rule), Some(rule), "{bug:?}: {violation:?}");
+    holds(setup, steps);
+}
+
+fn queue(jobs: u32) -> Move {
+    Queue { set: 0, jobs, seconds: 20, hangs: false }
+}
+
+#[test]
+fn rule_13_jobs_that_come_during_a_long_pull_stay_in_the_queue() {
+    for (broker, bug) in [(true, Some(Bug::AsksForAll)), (false, None)] {
+        let mut setup = world(&[Some(4)], vec![set(0, 3, vec![backend(&[0], None)])]);
+        setup.broker = broker;
+        let steps = vec![
+            after(0, HostPulls { host: 0, seconds: 1500 }),
+            after(300, queue(2)),
+            after(1100, queue(1)),
+            after(300, Nothing),
+        ];
+        match bug {
+            Some(bug) => only_the_bug_breaks(bug, 13, (setup, steps)),
+            // Jobs are acquired there.
+            None => holds(setup, steps),
+        }
+    }
+}
+
+#[test]
+fn rule_13_jobs_that_come_while_the_only_host_refuses_stay_in_the_queue() {
+    let steps = vec![
+        after(5, HostStarts { host: 0, starts: Starts::Refused, seconds: 120 }),
+        after(5, queue(1)),
+        after(300, queue(2)),
+        after(1200, Nothing),
+    ];
+    only_the_bug_breaks(
+        Bug::AsksForAll,
+        13,
+        (world(&[Some(4)], vec![set(0, 3, vec![backend(&[0], None)])]), steps),
+    );
+}
+
+#[test]
+fn rule_14_a_burst_after_spares_were_dropped_starts_at_once() {
+    let mut steps = vec![after(0, DropSpares { seconds: 3600 })];
+    steps.extend((0..12).map(|_| after(300, queue(4))));
+    only_the_bug_breaks(
+        Bug::BlamesDrops,
+        14,
+        (world(&[Some(8)], vec![set(3, 8, vec![backend(&[0], None)])]), steps),
+    );
+}
+
+#[test]
+fn rule_14_runners_that_never_reach_github_are_recycled() {
+    let steps = vec![
+        after(0, HostStarts { host: 0, starts: Starts::Deaf, seconds: 120 }),
+        after(150, Nothing),
+        after(900, queue(3)),
+        after(1500, Nothing),
+        after(900, Nothing),
+    ];
+    only_the_bug_breaks(
+        Bug::KeepsDeaf,
+        14,
+        (world(&[Some(4)], vec![set(2, 2, vec![backend(&[0], None)])]), steps),
+    );
+}
