@@ -3,12 +3,15 @@
 pub mod docker;
 
 mod backoff;
+mod queue;
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+
+pub use queue::SlotQueue;
 
 pub use crate::runner::{Availability, HostState};
 use crate::runner::{Instance, JitConfiguration};
@@ -36,7 +39,11 @@ pub trait Backend: Send + Sync {
     /// scale set when it ended. Asking again while it lasts changes nothing.
     fn prepare(&self, host: &str);
 
-    /// Takes a slot on a host, if one is free.
+    /// Says for how many runners a slot on a host is wanted and not there; none ends that. Slots that come free are kept
+    /// for a few seconds for who has waited longest. No IO; to be said at each look.
+    fn wait_for_slots(&self, host: &str, runners: u32);
+
+    /// Takes a slot on a host, if one is free that is not kept for another.
     fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>>;
 
     /// Removes an instance, running or not. [`Error::Gone`] when there is none.

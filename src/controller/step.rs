@@ -13,7 +13,7 @@ use super::set::{Set, State};
 use super::status;
 use crate::api::RunnerScaleSetStatus;
 use crate::api::condition::reason;
-use crate::plan::{self, Action, BackendView, Input, Intake, Plan, Removal};
+use crate::plan::{self, Action, BackendView, Input, Intake, Plan, Removal, Waiting};
 use crate::runner::{Failure, Operation, Phase, Runner, runner_name};
 use crate::telemetry::StartPhase;
 use crate::time::{Plus, elapsed};
@@ -135,6 +135,8 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
     if !observed(state, set, now) {
         return work;
     }
+    // Another set took the slot meanwhile: they wait for the next.
+    let mut unplaced = Vec::new();
     let frozen = (state.stalled.is_some() || state.behind().is_some()) && state.drain_until.is_none();
     for action in &plan.actions {
         match action {
@@ -145,7 +147,10 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
                     backend.prepare(host);
                 }
             }
-            Action::Start { backend, host } => work.extend(begin_start(state, set, backend, host, now)),
+            Action::Start { backend, host } => match begin_start(state, set, backend, host, now) {
+                Some(start) => work.push(start),
+                None => unplaced.push((backend, host)),
+            },
             Action::Remove { runner, why } => {
                 if *why == Removal::StartTimeout {
                     state.ledger.start_timed_out(runner, "it was not up within timeouts.start", now);
@@ -158,6 +163,14 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
                 }
                 work.extend(begin_removal(state, runner, Some(*why), now));
             }
+        }
+    }
+    for Waiting { backend, host, runners } in &plan.waiting {
+        let more = unplaced.iter().filter(|(b, h)| *b == backend && *h == host).count();
+        let runners =
+            if frozen { 0 } else { runners.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)) };
+        if let Some(backend) = state.backend(backend) {
+            backend.wait_for_slots(host, runners);
         }
     }
     work

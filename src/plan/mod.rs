@@ -7,6 +7,7 @@ mod policy;
 mod retreat;
 mod schedule;
 mod verdict;
+mod waiting;
 
 use jiff::Timestamp;
 
@@ -16,6 +17,7 @@ pub use placement::set_aside;
 pub use policy::{Bounds, Invalid, Policy};
 pub use schedule::Schedule;
 pub use verdict::Verdict;
+pub use waiting::Waiting;
 
 /// All that a decision is made from.
 #[derive(Debug)]
@@ -66,6 +68,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Idle runners for which there is no demand.
     pub surplus: Vec<String>,
+    /// For how many runners a slot is wanted on each host.
+    pub waiting: Vec<Waiting>,
     /// How many jobs the set can have in hand: what each poll tells GitHub.
     pub capacity: u32,
     /// Whether each assigned job has a runner, or why not.
@@ -182,6 +186,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let wanted = desired.saturating_add(retreat.replacements);
     let deficit = wanted.saturating_sub(counts.serving).min(bounds.max.saturating_sub(counts.occupying));
     let placement = placement::place(input, if input.policy.stands_down() { 0 } else { deficit });
+    let headroom = bounds.max.saturating_sub(counts.occupying.saturating_add(placement.placed));
+    let waiting = waiting::waiting(input, &placement, headroom);
     let verdict = verdict::judge(input, &bounds, assigned, &counts, &placement);
     let short = verdict::short(input, &bounds, &counts, &placement);
 
@@ -200,6 +206,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         bounds,
         actions,
         surplus: retreat.surplus,
+        waiting,
         capacity: capacity.jobs,
         verdict,
         short,

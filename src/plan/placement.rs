@@ -81,7 +81,7 @@ pub fn set_aside(backends: &mut [BackendView], failures: &Failures, now: Timesta
 }
 
 /// Whether starts wait for a failure to be forgotten, or for the spec to change.
-fn held_back(input: &Input<'_>) -> bool {
+pub(super) fn held_back(input: &Input<'_>) -> bool {
     let row = input.ledger.failures().at_github(input.now);
     row.and_then(|row| row.retry_at).is_some_and(|at| at > input.now) || version_rejected(input)
 }

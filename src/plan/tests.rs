@@ -1267,6 +1267,30 @@ impl World {
     }
 }
 
+#[test]
+fn a_set_waits_for_slots_where_it_could_start_and_for_no_more_than_it_may_have() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 6}));
+    world.backends = vec![backend("rack", &[("full", 0), ("pulling", 0)]), backend("spill", &[("small", 1)])];
+    world.backends[1].max_runners = Some(2);
+    world.backend_host("rack", "pulling").availability = Availability::Unprepared;
+    let waiting = |world: &World| -> Vec<u32> { world.plan().waiting.iter().map(|w| w.runners).collect() };
+    world.assigned(0);
+    assert_eq!(waiting(&world), [0, 0, 0]);
+    world.assigned(4);
+    assert_eq!(waiting(&world), [3, 0, 1], "one is placed, and one more is all that its backend takes");
+    world.step();
+    assert_eq!(waiting(&world), [3, 0, 1]);
+    // What GitHub holds back for want of capacity counts too.
+    let statistics = Statistics { assigned: 4, available: 40, ..Statistics::default() };
+    world.ledger.count(statistics, at(world.now));
+    assert_eq!(waiting(&world), [5, 0, 1], "maxRunners is 6");
+    let held_back = HostState { availability: Availability::Refused, ..world.backends[0].hosts[0].clone() };
+    world.backends[0].hosts[0] = held_back;
+    assert_eq!(waiting(&world), [0, 0, 1]);
+    world.policy.suspend = true;
+    assert_eq!(waiting(&world), [0, 0, 0]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 

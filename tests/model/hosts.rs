@@ -12,6 +12,7 @@ use paddock::backend::docker::DockerTemplate;
 use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Reservation};
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
 use crate::github::{JobState, Presence};
 use crate::history::{Death, HostSetup, Starts};
@@ -219,7 +220,8 @@ struct Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.life.sim.state().lives[self.life.number].places.remove(&self.number);
+        let place = self.life.sim.state().lives[self.life.number].places.remove(&self.number);
+        place.into_iter().for_each(|place| self.life.change_slots(place.host));
     }
 }
 
@@ -255,6 +257,54 @@ enum Ready {
 enum Trouble {
     Lacking { until: Timestamp, failures: u32 },
     Refused { connection: u64 },
+}
+
+/// Each set has so many numbers in the queue for slots, one for a backend ...
+pub const USERS_OF_A_SET: u64 = 10;
+
+/// ... and this is the first.
+pub fn user(set: usize) -> u64 {
+    USERS_OF_A_SET * u64::try_from(set).expect("few")
+}
+
+/// Slots that are free, as far as a controller sees.
+fn free(state: &State, life: usize, host: usize) -> u32 {
+    let memory = &state.lives[life];
+    let view = &memory.views[host];
+    let seen = |runner: &str| view.instances.values().any(|i| i.shown.runner == runner);
+    let live = view.instances.values().filter(|i| i.live()).count();
+    let held = memory.places.values().filter(|p| p.host == host);
+    let held = held.filter(|p| p.runner.as_deref().is_none_or(|runner| !seen(runner))).count();
+    let taken = u32::try_from(live + held).expect("few");
+    state.hosts[host].slots.map_or(u32::MAX, |slots| slots.saturating_sub(taken))
+}
+
+/// Keeps the queue for a host's slots, and wakes those whose turn it is, or for whom a slot is free again.
+pub async fn keep_queue(life: Arc<Life>, host: usize) {
+    let mut served = Vec::new();
+    loop {
+        let (first_end, woken) = {
+            let mut state = life.sim.state();
+            let free = free(&state, life.number, host);
+            let queue = &mut state.lives[life.number].queues[host];
+            queue.end_turns(Instant::now());
+            let begun = queue.begin_turns(free, Instant::now());
+            let mut woken: Vec<usize> =
+                begun.into_iter().map(|user| usize::try_from(user / USERS_OF_A_SET).expect("few")).collect();
+            let serves = |set: &usize| {
+                (0..USERS_OF_A_SET).any(|backend| queue.free_for(user(*set) + backend, free) > 0)
+            };
+            let now_served: Vec<usize> = (0..life.sets()).filter(serves).collect();
+            woken.extend(now_served.iter().filter(|set| !served.contains(*set)));
+            served = now_served;
+            (queue.first_end(), woken)
+        };
+        woken.into_iter().for_each(|set| life.wake(set));
+        tokio::select! {
+            () = life.slots_changed(host) => {}
+            () = sleep_until(first_end.unwrap_or_else(Instant::now)), if first_end.is_some() => {}
+        }
+    }
 }
 
 impl SimBackend {
@@ -301,15 +351,17 @@ impl SimBackend {
         Instance { state: if forsaken { InstanceState::Forsaken } else { shown.state }, ..shown }
     }
 
+    /// Slots that are free for this set, as far as its controller sees.
     fn free(&self, state: &State, host: usize) -> u32 {
         let memory = &state.lives[self.life.number];
-        let view = &memory.views[host];
-        let seen = |runner: &str| view.instances.values().any(|i| i.shown.runner == runner);
-        let live = view.instances.values().filter(|i| i.live()).count();
-        let held = memory.places.values().filter(|p| p.host == host);
-        let held = held.filter(|p| p.runner.as_deref().is_none_or(|runner| !seen(runner))).count();
-        let taken = u32::try_from(live + held).expect("few");
-        state.hosts[host].slots.map_or(u32::MAX, |slots| slots.saturating_sub(taken))
+        let free = free(state, self.life.number, host);
+        if memory.jumps_the_queue { free } else { memory.queues[host].free_for(self.user(), free) }
+    }
+
+    /// The set and its backend, in the queue for slots.
+    fn user(&self) -> u64 {
+        let backend: u64 = self.name.trim_start_matches("backend-").parse().expect("a backend's number");
+        user(self.set) + backend
     }
 
     fn availability(&self, state: &State, host: usize) -> Availability {
@@ -543,6 +595,18 @@ impl Backend for Handle {
         });
     }
 
+    fn wait_for_slots(&self, host: &str, runners: u32) {
+        let Some(host) = self.0.host(host) else { return };
+        let mut state = self.0.life.sim.state();
+        let memory = &mut state.lives[self.0.life.number];
+        if memory.queues[host].runners_of(self.0.user()) == runners {
+            return;
+        }
+        memory.queues[host].wait(self.0.user(), runners, Instant::now());
+        drop(state);
+        self.0.life.change_slots(host);
+    }
+
     fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
         let at = self.0.host(host)?;
         let mut state = self.0.life.sim.state();
@@ -556,7 +620,12 @@ impl Backend for Handle {
         let number = state.number();
         let place =
             Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None, made: false };
-        state.lives[self.0.life.number].places.insert(number, place);
+        let left = free(&state, self.0.life.number, at);
+        rules::place_taken_from_others(&mut state, self.0.life.number, self.0.set, at, left);
+        let memory = &mut state.lives[self.0.life.number];
+        memory.places.insert(number, place);
+        memory.queues[at].took(self.0.user());
+        self.0.life.change_slots(at);
         let hold = Hold { life: self.0.life.clone(), number };
         Some(Box::new(SimReservation {
             backend: self.0.clone(),

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
 use paddock::api::status::HostStatus;
 use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{self, Availability, Backend, Waker};
+use paddock::backend::{self, Availability, Backend, SlotQueue, Waker};
 use paddock::controller::{Core, World};
 use paddock::github::{ClientConfig, Error, RateLimit, ScaleSetService};
 use paddock::reaper::Stray;
@@ -47,8 +47,14 @@ pub struct Memory {
     pub began: Timestamp,
     pub views: Vec<View>,
     pub places: BTreeMap<u64, Place>,
+    /// Who waits for the slots of each host.
+    pub queues: Vec<SlotQueue>,
+    /// How many places others took on a host while a set waited there with jobs that had no runner, by host and set.
+    pub passed_over: BTreeMap<(usize, usize), u32>,
     /// A planted bug: it takes places where none is free.
     pub takes_any_slot: bool,
+    /// A planted bug: whoever comes first takes the slot.
+    pub jumps_the_queue: bool,
     /// What its watch shows, by set.
     pub handed: Vec<Option<Arc<RunnerScaleSet>>>,
     /// What it reconciles, or reconciled last.
@@ -76,6 +82,12 @@ impl Memory {
         self.seen.extend(self.views[host].instances.keys().cloned());
     }
 
+    /// For how many runners a set waits for slots of a host.
+    pub fn waiting(&self, set: usize, host: usize) -> u32 {
+        let user = hosts::user(set);
+        (user..user + hosts::USERS_OF_A_SET).map(|user| self.queues[host].runners_of(user)).sum()
+    }
+
     /// Whether it can know of an instance.
     pub fn knows(&self, set: usize, id: &str, runner: &str) -> bool {
         self.seen.contains(id)
@@ -91,6 +103,7 @@ pub struct Life {
     sets: usize,
     waker: OnceLock<Waker>,
     suspicions: Vec<Notify>,
+    slots: Vec<Notify>,
     stopping: CancellationToken,
     core: OnceLock<Arc<Core>>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -114,7 +127,10 @@ impl Life {
             began: state.now,
             views: vec![View::default(); state.hosts.len()],
             places: BTreeMap::new(),
+            queues: state.hosts.iter().map(|_| SlotQueue::default()).collect(),
+            passed_over: BTreeMap::new(),
             takes_any_slot: false,
+            jumps_the_queue: false,
             handed: vec![None; sets],
             acting: vec![None; sets],
             seen: BTreeSet::new(),
@@ -137,6 +153,7 @@ impl Life {
             sets,
             waker: OnceLock::new(),
             suspicions: (0..hosts).map(|_| Notify::new()).collect(),
+            slots: (0..hosts).map(|_| Notify::new()).collect(),
             stopping: CancellationToken::new(),
             core: OnceLock::new(),
             tasks: std::sync::Mutex::default(),
@@ -163,6 +180,7 @@ impl Life {
         }
         tasks.push(tokio::spawn(rounds(self.clone(), core)));
         tasks.extend((0..hosts).map(|host| tokio::spawn(follow(self.clone(), host))));
+        tasks.extend((0..hosts).map(|host| tokio::spawn(hosts::keep_queue(self.clone(), host))));
         *self.tasks.lock().expect("held for moments") = tasks;
     }
 
@@ -218,6 +236,20 @@ impl Life {
     /// Looks at once whether a host still answers.
     pub fn suspect(&self, host: usize) {
         self.suspicions[host].notify_one();
+    }
+
+    /// Which slots of a host are taken, or waited for, has changed.
+    pub fn change_slots(&self, host: usize) {
+        self.slots[host].notify_one();
+    }
+
+    /// Waits until that is so.
+    pub async fn slots_changed(&self, host: usize) {
+        self.slots[host].notified().await;
+    }
+
+    pub fn sets(&self) -> usize {
+        self.sets
     }
 
     pub fn wake(&self, set: usize) {
@@ -442,6 +474,7 @@ fn list(life: &Arc<Life>, host: usize) {
     view.instances = shown;
     state.lives[life.number].saw(host);
     drop(state);
+    life.change_slots(host);
     life.wake_all();
 }
 
@@ -476,5 +509,6 @@ fn show(life: &Arc<Life>, host: usize) {
     }
     state.lives[life.number].saw(host);
     drop(state);
+    life.change_slots(host);
     affected.into_iter().for_each(|set| life.wake(set));
 }

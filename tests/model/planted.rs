@@ -39,6 +39,8 @@ pub enum Bug {
     BuriesForsaken,
     /// A slot is taken where none is free.
     TakesAnySlot,
+    /// Whoever comes first takes the slot that another waits for.
+    JumpsTheQueue,
     /// The scale set of a deleted object is left at GitHub.
     LeavesScaleSet,
     /// What is left on a host of a deleted object stays there.
@@ -115,7 +117,12 @@ impl World for Planted {
             overlooked: Mutex::default(),
             blamed: Mutex::default(),
         };
-        self.life.sim.state().lives[self.life.number].takes_any_slot = self.bug == Bug::TakesAnySlot;
+        {
+            let mut state = self.life.sim.state();
+            let memory = &mut state.lives[self.life.number];
+            memory.takes_any_slot = self.bug == Bug::TakesAnySlot;
+            memory.jumps_the_queue = self.bug == Bug::JumpsTheQueue;
+        }
         if self.bug == Bug::StopsRunners {
             tokio::spawn(stop_runners(self.life.clone(), backend));
         }
@@ -256,6 +263,10 @@ impl Backend for Hosted {
 
     fn prepare(&self, host: &str) {
         self.backend.prepare(host);
+    }
+
+    fn wait_for_slots(&self, host: &str, runners: u32) {
+        self.backend.wait_for_slots(host, runners);
     }
 
     fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
@@ -435,6 +446,11 @@ fn rule_7_an_instance_of_someone_else() {
 #[test]
 fn rule_8_a_host_that_refuses_and_is_asked_again() {
     is_found(Bug::IgnoresRefusals, 8);
+}
+
+#[test]
+fn rule_9_a_set_that_is_starved() {
+    is_found(Bug::JumpsTheQueue, 9);
 }
 
 #[test]

@@ -27,6 +27,9 @@ const GIVEN_UP: Duration = Duration::from_secs(300);
 /// No scale set of a few runners registers so many in a minute.
 const MOST_MINTED: usize = 120;
 
+/// A set that waits for a slot is not passed over so often in a row.
+const MOST_PASSED_OVER: u32 = 6;
+
 /// A rule of the design is broken. 0: the world does not converge.
 #[derive(Debug, Clone)]
 pub struct Violation {
@@ -166,6 +169,28 @@ fn unnamed(state: &State, life: usize, set: usize, known: &[&Container]) -> usiz
         if memory.views[*host].listed_at.is_some() { 0 } else { said.min(&there).saturating_sub(known) }
     };
     memory.said[set].iter().map(unnamed).sum()
+}
+
+/// A set takes one of `free` places on a host. Others that have jobs without runners, and wait there, must not be passed over again and
+/// again.
+pub fn place_taken_from_others(state: &mut State, life: usize, set: usize, host: usize, free: u32) {
+    let fine = between(state.watch.fine, state.now) > SETTLED;
+    let sets: Vec<usize> = (0..state.cluster.objects.len()).filter(|other| *other != set).collect();
+    state.lives[life].passed_over.remove(&(host, set));
+    for other in sets {
+        let (demand, serving) = balance(state, other);
+        let waits = fine && demand > serving && state.lives[life].waiting(other, host) >= free;
+        let passed = state.lives[life].passed_over.entry((host, other)).or_default();
+        *passed = if waits { *passed + 1 } else { 0 };
+        if *passed == MOST_PASSED_OVER {
+            state.violate(
+                9,
+                format!(
+                    "set {other} is starved: {MOST_PASSED_OVER} runners of set {set} came on host {host}"
+                ),
+            );
+        }
+    }
 }
 
 /// An instance is made.

@@ -19,7 +19,7 @@ pub(super) struct HostBinding {
     pub(super) followed: Arc<Followed>,
     pub(super) image: Arc<Image>,
     failure: Mutex<HostFailure>,
-    _membership: Membership,
+    pub(super) membership: Membership,
 }
 
 /// What keeps a host from taking starts, beside its image.
@@ -56,7 +56,7 @@ impl HostBinding {
         Ok(HostBinding {
             image: followed.engine.image(wanted),
             failure: Mutex::default(),
-            _membership: followed.engine.join(&identity.scale_set_uid, spec.max_runners),
+            membership: followed.engine.join(&identity.scale_set_uid, spec.max_runners),
             followed,
         })
     }
@@ -71,7 +71,7 @@ impl HostBinding {
         if let Link::Down(why) = &state.link {
             return (Availability::Unreachable, 0, why.clone());
         }
-        let free = state.slots.free(&state.index);
+        let free = self.membership.free(&state);
         let (availability, message) = match &*self.failure() {
             HostFailure::Refused { connection, message } if *connection == state.connections => {
                 (Availability::Refused, message.clone())
@@ -138,6 +138,9 @@ fn image_state(image: &Image) -> (Availability, String) {
 }
 
 fn full(state: &State) -> String {
+    if state.slots.free(&state.index) > 0 {
+        return "the free slots are kept for scale sets that wait longer".to_owned();
+    }
     let (limit, users) = (state.slots.limit().unwrap_or_default(), state.slots.users().len());
     match users {
         1 => format!("all {limit} slots are taken"),

@@ -57,13 +57,20 @@ enum Input {
     Listing(u64, Vec<Container>, u32),
 }
 
-/// Follows the engine for ever, through all its absences.
+/// Follows the engine for ever, through all its absences, and ends the turns of those who wait for its slots.
 pub(super) async fn follow(engine: Arc<Engine>) {
+    tokio::select! {
+        _ = engine.end_turns() => {}
+        _ = sessions(&engine) => {}
+    }
+}
+
+async fn sessions(engine: &Engine) -> Infallible {
     let mut failures = 0;
     loop {
-        let Err(error) = session(&engine, &mut failures).await;
+        let Err(error) = session(engine, &mut failures).await;
         failures += 1;
-        disconnected(&engine, &error);
+        disconnected(engine, &error);
         tokio::time::sleep(RECONNECT.after(failures)).await;
     }
 }

@@ -171,9 +171,15 @@ impl Backend for DockerBackend {
         }
     }
 
+    fn wait_for_slots(&self, host: &str, runners: u32) {
+        if let Ok(binding) = self.binding(host) {
+            binding.membership.wait(runners);
+        }
+    }
+
     fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
         let binding = self.binding(host).ok()?;
-        let slot = binding.followed.engine.reserve()?;
+        let slot = binding.membership.reserve()?;
         Some(Box::new(DockerReservation {
             host: host.to_owned(),
             binding: Arc::clone(binding),
