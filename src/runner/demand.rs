@@ -50,6 +50,8 @@ struct Untaken {
 struct Unexplained {
     runner: Runner,
     at: Timestamp,
+    /// GitHub counted more jobs than there were busy runners: one of them may have been its.
+    counted: bool,
     /// When GitHub was first heard of again, late enough for the messages to be under way.
     answered_at: Option<Timestamp>,
 }
@@ -80,7 +82,7 @@ impl Demand {
 
     /// Jobs that want a runner: those assigned, less those whose runner has ended already.
     pub fn assigned(&self) -> Option<u32> {
-        let gone = self.ended.len() + self.unexplained.len();
+        let gone = self.ended.len() + self.unexplained.values().filter(|u| u.counted).count();
         self.latest.map(|(s, _)| s.assigned.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX)))
     }
 
@@ -138,8 +140,10 @@ impl Demand {
         self.ended.insert(job.id.clone(), now.plus(if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE }));
     }
 
-    pub(super) fn ended_unexplained(&mut self, runner: &Runner, now: Timestamp) {
-        let unexplained = Unexplained { runner: runner.clone(), at: now, answered_at: None };
+    /// A runner ended cleanly, and so many others are busy. If it had a job that GitHub has told of, that is over.
+    pub(super) fn ended_unexplained(&mut self, runner: &Runner, busy: u32, now: Timestamp) {
+        let counted = self.assigned().is_some_and(|assigned| assigned > busy);
+        let unexplained = Unexplained { runner: runner.clone(), at: now, counted, answered_at: None };
         self.unexplained.insert(runner.name.clone(), unexplained);
     }
 

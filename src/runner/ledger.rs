@@ -157,10 +157,14 @@ impl Ledger {
             runner.leaving_since = leaving.then(|| runner.leaving_since.unwrap_or(now));
         }
         self.demand.settle(now, &mut self.failures);
-        let up = |phase| self.runners.values().filter(|r| r.serves() && r.phase == phase).count();
-        let (idle, busy) = (up(Phase::Idle), up(Phase::Busy));
-        let count = |runners| u32::try_from(runners).unwrap_or(u32::MAX);
-        self.demand.compare(count(idle), count(busy), now);
+        let (idle, busy) = (self.serving(Phase::Idle), self.serving(Phase::Busy));
+        self.demand.compare(idle, busy, now);
+    }
+
+    /// How many runners of a phase can be counted on for demand.
+    fn serving(&self, phase: Phase) -> u32 {
+        let serving = self.runners.values().filter(|r| r.serves() && r.phase == phase).count();
+        u32::try_from(serving).unwrap_or(u32::MAX)
     }
 
     fn observe_instance(&mut self, instance: &Instance, listed_at: Option<Timestamp>, now: Timestamp) {
@@ -219,6 +223,7 @@ impl Ledger {
 
     /// A runner's instance is seen ended or gone: its slot is free, and what its end means is judged.
     fn end(&mut self, name: &str, now: Timestamp) {
+        let busy = self.serving(Phase::Busy);
         let Some(runner) = self.runners.get_mut(name) else {
             return;
         };
@@ -244,7 +249,7 @@ impl Ledger {
         } else if exit.as_ref().is_some_and(|e| e.code == Some(0)) {
             // It may have run a job whose messages are still on their way: judged when they should have come.
             runner.enter(Phase::Done, now);
-            self.demand.ended_unexplained(runner, now);
+            self.demand.ended_unexplained(runner, busy, now);
         } else {
             runner.enter(Phase::Failed, now);
             let failure = Failure::ended_without_job(runner, now);
