@@ -253,7 +253,7 @@ mod tests {
     fn a_host_drains_when_no_backend_has_its_endpoint() {
         let (a, b) = (host("a", "a"), host("b", "b"));
         let before: &[(&str, &[HostSpec])] = &[("rack", &[a.clone(), b.clone()])];
-        assert_eq!(drains(before, &[("rack", &[b.clone()])]), ["rack/a"]);
+        assert_eq!(drains(before, &[("rack", std::slice::from_ref(&b))]), ["rack/a"]);
         assert_eq!(drains(before, &[("shelf", &[host("c", "c")])]), ["rack/a", "rack/b"]);
         for moved in [&[("shelf", &[b.clone(), a.clone()] as &[HostSpec])], &[("rack", &[host("x", "a"), b])]]
         {
