@@ -6,11 +6,11 @@ MAKEFLAGS += --no-print-directory
 export RUSTDOCFLAGS := -D warnings
 MODEL := cargo test --quiet --profile model --test model
 
-.PHONY: help build check test demo bench soak crd cluster docker image up down clean run-tests run-parts run-model
+.PHONY: help build check test test-one demo bench soak crd cluster docker image up down clean run-tests run-parts run-model
 .PHONY: check-fmt check-clippy check-crd check-deny check-doc check-shell
 
 help: ## List what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## The release binary, target/release/paddock
 	cargo build --release
@@ -19,6 +19,9 @@ check: check-fmt check-clippy check-crd check-deny check-doc check-shell ## Form
 
 test: ## The checks and every test, with the real parts brought up before and ended after
 	@tests/step 'make test' $(MAKE) check run-tests
+
+test-one: ## The tests whose name contains T=name, with the parts that they need (fast after `make up`)
+	@tests/one '$(T)'
 
 demo: ## Paddock at work on a simulated GitHub, with real runners in Docker (CLUSTER=current: on your own cluster)
 	@tests/demo/run

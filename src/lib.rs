@@ -1,5 +1,8 @@
 //! Paddock: fleets of ephemeral GitHub Actions runners, declared in Kubernetes.
 
+// A sum of times from outside must not panic: `clippy.toml` allows the plain operators for whole numbers alone.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 pub mod api;
 pub mod backend;
 pub mod chance;
@@ -9,3 +12,4 @@ pub mod plan;
 pub mod reaper;
 pub mod runner;
 pub mod telemetry;
+pub mod time;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use paddock::controller::{self, Options};
 use paddock::runner::runner_name;
 use paddock::telemetry::{self, LogFormat};
@@ -98,7 +98,7 @@ async fn serve(options: Run) -> Result<(), Box<dyn Error>> {
     stop_on_signal(stopping.clone())?;
     let listener =
         TcpListener::bind(options.listen).await.map_err(|e| format!("--listen {}: {e}", options.listen))?;
-    let client = Client::try_from(kube_config(&options).await?)?;
+    let client = controller::client(kube_config(&options).await?)?;
     let owner = std::env::var("HOSTNAME").unwrap_or_else(|_| runner_name("paddock"));
     let lease_namespace = options.lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     let lease_namespace = options.leader_elect.then_some(lease_namespace);

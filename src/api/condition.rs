@@ -28,6 +28,8 @@ pub mod reason {
     pub const BACKEND_REFUSED: &str = "BackendRefused";
     /// A cron line, a time zone or a window's bounds make no sense.
     pub const INVALID_SCHEDULE: &str = "InvalidSchedule";
+    /// The object cannot be read: it is of another version of the CRD. An event's, for no status can be written.
+    pub const UNREADABLE: &str = "Unreadable";
     /// The spec is wrong in a way that the schema cannot judge.
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// A Secret or one of its keys is not there.

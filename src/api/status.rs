@@ -3,8 +3,11 @@
 
 use super::{BackendType, schema::kubernetes_style};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use std::fmt;
 
 /// How many runners `status.runners` lists at most; `runnersOmitted` counts the rest.
@@ -36,7 +39,7 @@ pub struct RunnerScaleSetStatus {
     /// How many runners there should be: the assigned jobs and minRunners, at most maxRunners, schedule applied.
     pub desired_runners: i32,
 
-    /// How many runners there are: Pending, Idle and Busy together.
+    /// How many runners there are: Pending, Idle and Busy together, and those that are on hosts which did not show them yet.
     pub current_runners: i32,
 
     /// Runners that have been asked for and are not up yet.
@@ -60,7 +63,7 @@ pub struct RunnerScaleSetStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demand: Option<Demand>,
 
-    /// How each backend does, in the order of the spec.
+    /// How each backend does, in the order of the spec; after them those that it left out, until their last runner is gone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendStatus>,
 
@@ -77,9 +80,46 @@ pub struct RunnerScaleSetStatus {
     pub recent_failures: Vec<Failure>,
 
     /// Ready, Reconciling, Stalled, Registered, Listening and DemandMet; reason and message say why.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "conditions", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+impl RunnerScaleSetStatus {
+    /// Sets what tells of a time after `now` to `now`: whoever may write a status may write any time into it.
+    pub fn not_after(mut self, now: Timestamp) -> Self {
+        let sessions = self.session.iter_mut().map(|s| &mut s.since);
+        let demand = self.demand.iter_mut().map(|d| &mut d.observed_at);
+        let runners = self.runners.iter_mut().map(|r| &mut r.since);
+        let failures = self.recent_failures.iter_mut().map(|f| &mut f.time);
+        let conditions = self.conditions.iter_mut().map(|c| &mut c.last_transition_time);
+        for time in sessions.chain(demand).chain(runners).chain(failures).chain(conditions) {
+            time.0 = time.0.min(now);
+        }
+        self
+    }
+}
+
+/// Reads a time. The API server takes times that [`Timestamp`] does not hold: each is the last one that it does.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+    Ok(Time(String::deserialize(deserializer)?.parse().unwrap_or(Timestamp::MAX)))
+}
+
+fn optional_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.map(|text| Time(text.parse().unwrap_or(Timestamp::MAX))))
+}
+
+/// Reads conditions, their times as [`time`] does.
+fn conditions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Condition>, D::Error> {
+    let mut conditions = Vec::<Value>::deserialize(deserializer)?;
+    for condition in &mut conditions {
+        if let Some(told) = condition.get_mut("lastTransitionTime") {
+            *told = serde_json::to_value(time(told.take()).map_err(D::Error::custom)?)
+                .map_err(D::Error::custom)?;
+        }
+    }
+    conditions.into_iter().map(|c| serde_json::from_value(c).map_err(D::Error::custom)).collect()
 }
 
 fn is_zero(count: &i32) -> bool {
@@ -95,6 +135,7 @@ pub struct Session {
     /// The controller that opened it.
     pub owner: String,
     /// When it was opened.
+    #[serde(deserialize_with = "time")]
     pub since: Time,
 }
 
@@ -109,6 +150,7 @@ pub struct Demand {
     /// Jobs that this scale set could take and has not.
     pub available_jobs: i32,
     /// When GitHub said so.
+    #[serde(deserialize_with = "time")]
     pub observed_at: Time,
 }
 
@@ -130,9 +172,10 @@ pub struct BackendStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// Until when it is left alone after a failure that passes by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional_time", skip_serializing_if = "Option::is_none")]
     pub backoff_until: Option<Time>,
-    /// How each of its hosts does, in the order of the spec.
+    /// How each of its hosts does, in the order of the spec; after them those that it left out, until their last runner is
+    /// gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostStatus>,
 }
@@ -143,9 +186,13 @@ pub struct BackendStatus {
 pub struct HostStatus {
     /// Name of the host.
     pub name: String,
+    /// Where it is reached. A host that the spec leaves out is drained by it, also after a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// Whether a runner can be started there now.
     pub ready: bool,
-    /// Runners of this set on it: Pending, Idle and Busy together.
+    /// Runners of this set on it: Pending, Idle and Busy together. Until it first answers a controller, at least as many as
+    /// the controller before had there.
     pub current_runners: i32,
     /// How many more runners it takes, whichever set they are of; absent where it has no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,6 +240,7 @@ pub struct RunnerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
     /// When it came into this phase.
+    #[serde(deserialize_with = "time")]
     pub since: Time,
     /// Whether the template changed since it was made.
     #[serde(default)]
@@ -237,5 +285,47 @@ pub struct Failure {
     /// Why, in words.
     pub message: String,
     /// When.
+    #[serde(deserialize_with = "time")]
     pub time: Time,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(at: &str) -> RunnerScaleSetStatus {
+        let condition = json!({
+            "type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": at,
+        });
+        let status = json!({
+            "runners": [{"name": "x", "phase": "Idle", "backend": "docker", "since": at}],
+            "session": {"id": "x", "owner": "x", "since": at},
+            "demand": {"assignedJobs": 1, "runningJobs": 0, "availableJobs": 0, "observedAt": at},
+            "backends": [{"name": "docker", "type": "docker", "currentRunners": 1, "backoffUntil": at}],
+            "recentFailures": [{"runner": "x", "backend": "docker", "reason": "x", "message": "", "time": at}],
+            "conditions": [condition],
+        });
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn a_status_tells_of_no_time_to_come() {
+        let (now, past) = ("2026-11-24T12:00:00Z", "2026-11-24T11:59:59Z");
+        let not_after = |at: &str| {
+            let mut status = told(at).not_after(now.parse().unwrap());
+            status.backends.clear();
+            status
+        };
+        let expected = |at: &str| {
+            let mut status = told(at);
+            status.backends.clear();
+            status
+        };
+        assert_eq!(not_after(past), expected(past));
+        for later in ["2026-11-24T12:00:01Z", "9999-12-30T21:59:59Z", "9999-12-31T23:59:59Z"] {
+            assert_eq!(not_after(later), expected(now), "{later}");
+        }
+    }
 }

@@ -3,13 +3,15 @@
 pub mod docker;
 
 mod backoff;
+mod queue;
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+
+pub use queue::SlotQueue;
 
 pub use crate::runner::{Availability, HostState};
 use crate::runner::{Instance, JitConfiguration};
@@ -37,11 +39,12 @@ pub trait Backend: Send + Sync {
     /// scale set when it ended. Asking again while it lasts changes nothing.
     fn prepare(&self, host: &str);
 
-    /// Takes a slot on a host, if one is free. It returns when dropped, or turns into the instance's own at its start.
-    fn reserve(&self, host: &str) -> Option<Slot>;
+    /// Says for how many runners a slot on a host is wanted and not there; none ends that. Slots that come free are kept
+    /// for a few seconds for who has waited longest. No IO; to be said at each look.
+    fn wait_for_slots(&self, host: &str, runners: u32);
 
-    /// Starts an instance for a runner and waits until it is up. After an error nothing of it is left.
-    async fn start(&self, slot: Slot, runner: &NewRunner<'_>) -> Result<Instance, Error>;
+    /// Takes a slot on a host, if one is free that is not kept for another.
+    fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>>;
 
     /// Removes an instance, running or not. [`Error::Gone`] when there is none.
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error>;
@@ -59,12 +62,20 @@ pub struct NewRunner<'a> {
     pub jit: &'a JitConfiguration,
 }
 
-/// A place on a host, held until dropped. What it holds is the backend's own affair.
-pub struct Slot {
+/// A slot taken on a host. Dropping it gives the slot back, unless [`Reservation::start`] has begun: then the slot turns
+/// into the instance's own. A start has two steps, because a JIT configuration must not wait.
+#[async_trait]
+pub trait Reservation: Send {
     /// The host's name in the backend.
-    pub host: String,
-    /// Keeps the place taken.
-    pub hold: Box<dyn Any + Send>,
+    fn host(&self) -> &str;
+
+    /// Does all that needs no registration, such as pulling an image. It may take long, and has bounds of its own.
+    /// Dropping the future abandons the wait and keeps the slot.
+    async fn ready(&mut self) -> Result<(), Error>;
+
+    /// Starts an instance for a runner and waits until it is up. After an error nothing of it is left. It is carried
+    /// through even if the future is dropped.
+    async fn start(self: Box<Self>, runner: &NewRunner<'_>) -> Result<Instance, Error>;
 }
 
 /// How a backend says that something changed: called with the UID of the scale set that should look again. It must

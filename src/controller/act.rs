@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use super::audience::elapsed;
 use super::context::Context;
 use super::set::Set;
 use crate::api::condition::reason;
-use crate::backend::{self, Backend, NewRunner, Slot};
+use crate::backend::{self, Backend, NewRunner, Reservation};
 use crate::chance;
-use crate::github::{self, ScaleSetService};
+use crate::github::{self, RunnerReference, ScaleSetService};
 use crate::plan::Removal;
 use crate::runner::{Registration, Runner};
 use crate::telemetry::StartPhase;
+use crate::time::Plus;
 
 /// A removal that did not work is tried again after this ...
 const REMOVAL_RETRY: Duration = Duration::from_secs(10);
@@ -40,7 +41,9 @@ pub(super) enum Work {
     /// Register and start a runner that the ledger has as starting.
     Start {
         name: String,
-        slot: Slot,
+        reservation: Box<dyn Reservation>,
+        /// The start is given up while the host is not ready yet.
+        abandoned: CancellationToken,
         backend: Arc<dyn Backend>,
         service: Arc<dyn ScaleSetService>,
         scale_set_id: i64,
@@ -60,12 +63,12 @@ impl Work {
     /// Does it, and wakes the set.
     pub async fn perform(self, set: &Set, ctx: &Context) {
         match self {
-            Work::Start { name, slot, backend, service, scale_set_id, deadline } => {
+            Work::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline } => {
                 let span = info_span!("start", scale_set = set.identity.scale_set, runner = name);
                 let began = Instant::now();
                 let starter =
                     Starter { set, ctx, name: &name, backend: &*backend, service: &*service, scale_set_id };
-                let outcome = starter.run(slot, deadline).instrument(span).await;
+                let outcome = starter.run(reservation, &abandoned, deadline).instrument(span).await;
                 ctx.metrics.runner_start(backend.kind(), outcome);
                 if outcome == "started" {
                     ctx.metrics.start_latency(StartPhase::PlacedToStarted, began.elapsed());
@@ -100,10 +103,45 @@ struct Starter<'a> {
 }
 
 impl Starter<'_> {
-    /// Registers the runner and starts it; answers how it went, for the metrics.
-    async fn run(self, slot: Slot, deadline: Duration) -> &'static str {
+    /// Waits until the host is ready, registers the runner and starts it; answers how it went, for the metrics. `deadline`
+    /// is for what comes after the host is ready.
+    async fn run(
+        self,
+        mut reservation: Box<dyn Reservation>,
+        abandoned: &CancellationToken,
+        deadline: Duration,
+    ) -> &'static str {
+        let ready = abandoned.run_until_cancelled(reservation.ready()).await;
+        if let Some(outcome) = self.not_ready(ready) {
+            return outcome;
+        }
+        self.register_and_start(reservation, deadline).await
+    }
+
+    /// Notes in the ledger that the host is ready; or that it is not, and answers how the start went.
+    fn not_ready(&self, ready: Option<Result<(), backend::Error>>) -> Option<&'static str> {
+        let mut state = self.set.state();
+        state.preparing.remove(self.name);
+        let now = self.ctx.world.now();
+        match ready {
+            Some(Ok(())) => (!state.ledger.host_ready(self.name, now)).then_some("abandoned"),
+            Some(Err(error)) => {
+                let (why, message) = (reason_of(&error), error.to_string());
+                warn!(reason = why, message, "the host could not be made ready for the runner");
+                state.ledger.host_not_ready(self.name, why, &message, now);
+                Some(why)
+            }
+            None => {
+                info!("the start is given up before the runner was registered");
+                state.ledger.retire(self.name, now);
+                Some("abandoned")
+            }
+        }
+    }
+
+    async fn register_and_start(self, reservation: Box<dyn Reservation>, deadline: Duration) -> &'static str {
         // The host's turn is kept until the runner is up, so that no configuration is minted long before it is needed.
-        let ahead = self.set.minted_ahead(self.backend.name(), &slot.host);
+        let ahead = self.set.minted_ahead(self.backend.name(), reservation.host());
         let turns = async { (ahead.acquire().await, self.set.minting.acquire().await) };
         let Ok((Ok(_ahead), Ok(minting))) = timeout(deadline, turns).await else {
             return self.fail(reason::START_TIMEOUT, "its turn to start did not come within timeouts.start");
@@ -113,6 +151,7 @@ impl Starter<'_> {
             Err(github::Error::RunnerExists) => {
                 return self.unregistered(reason::RUNNER_EXISTS, "the name is taken at GitHub");
             }
+            Err(github::Error::RateLimited { .. }) => return self.put_off(),
             Err(error) => return self.unregistered(super::registrar::reason_of(&error), &error.to_string()),
         };
         drop(minting);
@@ -120,9 +159,9 @@ impl Starter<'_> {
         if !self.ctx.fence.holds() {
             return "not_leading";
         }
-        let host = slot.host.clone();
+        let host = reservation.host().to_owned();
         let runner = NewRunner { name: self.name, jit: &minted.configuration };
-        let mut starting = std::pin::pin!(self.backend.start(slot, &runner));
+        let mut starting = std::pin::pin!(reservation.start(&runner));
         let started = match timeout(deadline, &mut starting).await {
             Ok(started) => started,
             Err(_) => {
@@ -139,6 +178,13 @@ impl Starter<'_> {
             }
             Err(error) => self.fail(reason_of(&error), &error.to_string()),
         }
+    }
+
+    /// GitHub wants to be left alone: no failure of anything. The next look waits for the limit to pass.
+    fn put_off(&self) -> &'static str {
+        info!("GitHub limits the rate: the start is put off");
+        self.set.state().ledger.start_put_off(self.name);
+        reason::RATE_LIMITED
     }
 
     fn unregistered(&self, why: &'static str, message: &str) -> &'static str {
@@ -250,7 +296,7 @@ impl Remover<'_> {
             return self.retire();
         }
         let now = self.ctx.world.now();
-        if self.unexplained && now < self.runner.since + MESSAGES_ARRIVE {
+        if self.unexplained && now < self.runner.since.plus(MESSAGES_ARRIVE) {
             return self.retry_after(MESSAGES_ARRIVE);
         }
         if self.release(false).await {
@@ -262,7 +308,7 @@ impl Remover<'_> {
     /// that lives after all is taken up anew when its host shows it.
     async fn release(&self, may_live: bool) -> bool {
         let Err(error) = self.deregister(may_live).await else { return true };
-        if self.ctx.world.now() > self.runner.since + GIVEN_UP {
+        if self.ctx.world.now() > self.runner.since.plus(GIVEN_UP) {
             warn!(%error, "the registration of a runner that ended is left to GitHub");
             self.retire();
         } else {
@@ -286,7 +332,7 @@ impl Remover<'_> {
         }
     }
 
-    /// Asks GitHub to let go of it, in its turn, and not while GitHub limits the rate.
+    /// Asks GitHub to let go of it, in its turn.
     async fn deregister(&self, may_live: bool) -> Result<(), github::Error> {
         // What was registered may have become known since the decision.
         let known = self.set.state().ledger.runner(&self.runner.name).map(|r| r.registration);
@@ -298,17 +344,9 @@ impl Remover<'_> {
         let Ok(Ok(_turn)) = turn else {
             return Err(github::Error::Transient("too many removals are under way".into()));
         };
-        let now = self.ctx.world.now();
-        if let Some(until) = self.set.state().limited_until.filter(|until| *until > now) {
-            return Err(github::Error::RateLimited { retry_after: elapsed(now, until) });
-        }
         let answer = self.ask_for_removal(known, may_live).await;
-        match &answer {
-            Ok(()) => self.set.state().ledger.deregistered(&self.runner.name),
-            Err(error @ github::Error::RateLimited { .. }) => {
-                self.set.state().limited_until = Some(now + error.retry_after());
-            }
-            Err(_) => {}
+        if answer.is_ok() {
+            self.set.state().ledger.deregistered(&self.runner.name);
         }
         answer
     }
@@ -321,6 +359,7 @@ impl Remover<'_> {
         let id = match known {
             Registration::Present(id) if !self.unexplained => id,
             _ => match service.find_runner(name).await? {
+                Some(found) if !self.is_ours(known, &found) => return self.anothers(&found, may_live),
                 Some(found) => {
                     let ledger = &mut self.set.state().ledger;
                     ledger.registered(name, found.id);
@@ -345,6 +384,21 @@ impl Remover<'_> {
         }
     }
 
+    /// Whether GitHub's own answer says that a registration is this scale set's, or it was made by this process. A name
+    /// may come from a status, which anyone may have written.
+    fn is_ours(&self, known: Registration, found: &RunnerReference) -> bool {
+        known == Registration::Present(found.id) || self.set.state().registration.owns(found.scale_set_id)
+    }
+
+    /// A registration of the runner's name is another's, and stays. Of a runner that ended nothing is registered then; one
+    /// that may live is left alone.
+    fn anothers(&self, found: &RunnerReference, may_live: bool) -> Result<(), github::Error> {
+        let text =
+            format!("the registration of that name is of scale set {}, not of this one", found.scale_set_id);
+        warn!(registration = found.id, text, "a registration is left alone");
+        if may_live { Err(github::Error::Transient(text)) } else { Ok(()) }
+    }
+
     fn service(&self) -> Result<&dyn ScaleSetService, github::Error> {
         self.service.ok_or_else(|| github::Error::Config("there are no credentials for GitHub".into()))
     }
@@ -367,7 +421,11 @@ impl Remover<'_> {
     }
 
     fn retry_after(&self, pause: Duration) {
-        self.set.state().ledger.removal_failed(&self.runner.name, self.ctx.world.now() + pause);
+        let ledger = &mut self.set.state().ledger;
+        // One that was to be stopped and ended meanwhile is cleared away at once.
+        let ended = self.runner.occupies() && ledger.runner(&self.runner.name).is_some_and(|r| !r.occupies());
+        let pause = if ended { Duration::ZERO } else { pause };
+        ledger.removal_failed(&self.runner.name, self.ctx.world.now().plus(pause));
     }
 
     fn retire(&self) {

@@ -15,22 +15,37 @@ use super::step;
 use crate::github::{Audience, ListenState, Message, SessionRecord};
 use crate::runner::{Job, JobEvent, Phase, Statistics};
 use crate::telemetry::StartPhase;
+use crate::time::elapsed;
 
 /// One scale set, listening.
 pub(super) struct SetAudience {
     pub set: Arc<Set>,
     pub ctx: Arc<Context>,
+    pub scale_set_id: i64,
 }
 
 #[async_trait]
 impl Audience for SetAudience {
     async fn session_opened(&self, session: &SessionRecord) {
-        self.set.state().session = Some(session.clone());
+        {
+            let mut state = self.set.state();
+            state.session = Some(session.clone());
+            // GitHub gives it to one at a time: the scale set is this object's now.
+            state.registration.take(self.scale_set_id);
+            state.registration.session_open = true;
+        }
+        self.set.session_opened.notify_one();
+        // The record first: a session that is written down without it would be closed by nobody.
+        self.record().await;
         self.write_down().await;
     }
 
     async fn session_closed(&self) {
-        self.set.state().session = None;
+        {
+            let mut state = self.set.state();
+            state.session = None;
+            state.registration.session_open = false;
+        }
         // While the process stops, no reconcile does it.
         self.write_down().await;
     }
@@ -70,6 +85,9 @@ impl Audience for SetAudience {
         }
         let answered = matches!(listening, ListenState::Polling { .. } | ListenState::PollCompleted { .. });
         let mut state = self.set.state();
+        if let ListenState::Conflict { .. } = listening {
+            state.registration.session_open = false;
+        }
         let awaited = answered && state.ledger.answered(self.ctx.world.now());
         let before = state.listening.replace(listening.clone());
         drop(state);
@@ -89,6 +107,12 @@ impl SetAudience {
         let status = step::status(&self.set, self.ctx.world.now());
         if let Err(error) = self.set.writer.write_now(status).await {
             warn!(error = brief(&error), "the session could not be written down");
+        }
+    }
+
+    async fn record(&self) {
+        if let Err(error) = self.set.record_ownership(&self.ctx).await {
+            warn!(error = brief(&error), "that the scale set is this object's own could not be recorded");
         }
     }
 
@@ -121,9 +145,4 @@ type Moment = fn(&Job) -> Option<Timestamp>;
 
 fn between(job: &Job, from: Moment, to: Moment) -> Option<Duration> {
     Some(elapsed(from(job)?, to(job)?))
-}
-
-/// The time between two moments; none where the second is the earlier one, as clocks differ.
-pub(super) fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
-    Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }

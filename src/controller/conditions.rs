@@ -45,8 +45,8 @@ impl Finding {
 
 /// All conditions, each with the time since when it holds.
 pub(super) fn conditions(facts: &Facts<'_>) -> Vec<Condition> {
-    let registered = registered(&facts.state.registration, facts.wanted);
     let listening = listening(facts.state.listening.as_ref());
+    let registered = registered(&facts.state.registration, facts.wanted, &listening);
     let stalled = stalled(facts);
     let reconciling = reconciling(facts, &registered);
     let ready = ready(facts, &registered, &listening, &stalled);
@@ -83,7 +83,7 @@ fn stamp(facts: &Facts<'_>, type_: &str, finding: Finding) -> Condition {
     }
 }
 
-fn registered(registration: &Registration, wanted: Option<&WantedScaleSet>) -> Finding {
+fn registered(registration: &Registration, wanted: Option<&WantedScaleSet>, listening: &Finding) -> Finding {
     if let Some((reason, message)) = &registration.error {
         return Finding::new(false, reason, message.as_str());
     }
@@ -93,12 +93,21 @@ fn registered(registration: &Registration, wanted: Option<&WantedScaleSet>) -> F
     if wanted.is_some_and(|wanted| wanted != asked) {
         return Finding::new(false, reason::PROGRESSING, "the change is not at GitHub yet");
     }
+    let differs = held.name != asked.name || asked.labels.iter().any(|l| !held.labels.contains(l));
+    if registration.unapplied && differs {
+        // It is changed once its session is open; what is in the way of that is in the way of this.
+        let reason = if listening.holds == Some(false) { listening.reason } else { reason::PROGRESSING };
+        return Finding::new(false, reason, "it is changed at GitHub once its message session is open");
+    }
     let kept = |label: &&String| held.labels.iter().any(|l| l.eq_ignore_ascii_case(label));
     let dropped: Vec<&str> = asked.labels.iter().filter(|l| !kept(l)).map(String::as_str).collect();
     if dropped.is_empty() {
         return Finding::well();
     }
-    let message = format!("GitHub did not keep these labels: {}", dropped.join(", "));
+    let message = format!(
+        "GitHub did not keep these labels: {}; it may take none besides the name, or none after a set is created",
+        dropped.join(", ")
+    );
     Finding::new(false, reason::LABELS_DROPPED, message)
 }
 

@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
 use super::lease::Fence;
+use super::ownership::Claim;
 use super::set::Set;
 use super::world::World;
 use crate::api::RunnerScaleSet;
+use crate::api::condition::reason;
 use crate::backend::Waker;
 use crate::telemetry::{Health, Metrics, Permit};
 
@@ -35,8 +37,16 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(super) async fn answered<T>(
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, kube::Error> {
-    let silent = || kube::Error::Service(format!("no answer within {} s", ANSWER.as_secs()).into());
-    timeout(ANSWER, call).await.unwrap_or_else(|_| Err(silent()))
+    within(ANSWER, call).await
+}
+
+/// Waits for an answer of the API server, for so long.
+pub(super) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
+    let silent = || kube::Error::Service(format!("no answer within {} s", limit.as_secs()).into());
+    timeout(limit, call).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// What the watch of scale sets yields: an object that cannot be read stops nothing but itself.
@@ -101,6 +111,8 @@ impl Context {
     /// Forgets a set whose object is gone, or is kept by us no more, and ends its tasks.
     pub fn forget(&self, set: &Set) {
         self.sets.remove(&set.uid);
+        let claim = set.state().claim.clone();
+        self.sets.reconsider(claim.as_ref(), &set.uid);
         set.writer.end();
         set.ended.cancel();
         self.health.forget(&set.uid);
@@ -140,6 +152,47 @@ impl Sets {
         let uid = object.uid().unwrap_or_default();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.entry(uid.clone()).or_insert_with(|| make(&uid)).clone()
+    }
+
+    /// The eldest other set of those that name the same scale set at GitHub and come before this one. One to which GitHub
+    /// itself refuses that name, or that has another and is yet to change it, stands in nobody's way.
+    pub fn elder(&self, set: &Set) -> Option<Arc<Set>> {
+        let claim = set.state().claim.clone()?;
+        let comes_before = |other: &Arc<Set>| {
+            if other.uid == set.uid || other.seniority >= set.seniority {
+                return false;
+            }
+            let state = other.state();
+            let refused = state.registration.error.as_ref().is_some_and(|(r, _)| *r == reason::NAME_TAKEN);
+            let held = state.registration.held.as_ref();
+            let has_another = held.is_some_and(|(held, asked)| {
+                state.registration.owns(held.id) && !held.name.eq_ignore_ascii_case(&asked.name)
+            });
+            state.claim.as_ref() == Some(&claim) && !refused && !has_another
+        };
+        self.all().into_iter().filter(comes_before).min_by(|a, b| a.seniority.cmp(&b.seniority))
+    }
+
+    /// Whether a scale set at GitHub is the own one of another set, which comes before this one.
+    pub fn is_an_elders_own(&self, set: &Set, scale_set_id: i64) -> bool {
+        let Some(url) = set.state().claim.as_ref().map(|claim| claim.url.clone()) else { return false };
+        self.all().iter().filter(|other| other.uid != set.uid && other.seniority < set.seniority).any(
+            |other| {
+                let state = other.state();
+                state.registration.owns(scale_set_id) && state.claim.as_ref().is_some_and(|c| c.url == url)
+            },
+        )
+    }
+
+    /// Has all but one of the sets that name the same scale set at GitHub look anew at which of them may have it.
+    pub fn reconsider(&self, claim: Option<&Claim>, but: &str) {
+        let Some(claim) = claim else { return };
+        for set in self.all().into_iter().filter(|set| set.uid != but) {
+            if set.state().claim.as_ref() == Some(claim) {
+                set.read_inputs_again();
+                self.wake(&set.uid);
+            }
+        }
     }
 
     /// All of them.

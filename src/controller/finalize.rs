@@ -14,6 +14,9 @@ use super::context::{Context, answered};
 use super::reconcile::Next;
 use super::set::Set;
 use crate::api::RunnerScaleSet;
+use crate::github::{self, ScaleSetService};
+use crate::runner::Watched;
+use crate::time::Plus;
 
 /// Keeps the object until nothing of it is left elsewhere.
 const FINALIZER: &str = "paddock.dev/finalizer";
@@ -23,6 +26,9 @@ const DEADLINE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(10);
 /// For so long after the drain, runners are removed; after that they are left behind: their host does not come back.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(300);
+
+/// A scale set to which another session holds on for so long is left to whoever has that.
+const CONTESTED: Duration = Duration::from_secs(15 * 60);
 
 /// What is left of a set's runners.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,10 +48,18 @@ pub(super) fn is_held(object: &RunnerScaleSet) -> bool {
     object.finalizers().iter().any(|f| f == FINALIZER)
 }
 
-/// Until when a deleted object's busy runners are waited for.
-pub(super) fn drain_until(object: &RunnerScaleSet) -> Option<Timestamp> {
-    let since = object.metadata.deletion_timestamp.as_ref()?.0;
-    Some(since.checked_add(object.spec.timeouts.drain.get()).unwrap_or(Timestamp::MAX))
+fn drain_begun(object: &RunnerScaleSet) -> Option<Timestamp> {
+    object.metadata.deletion_timestamp.as_ref().map(|at| at.0)
+}
+
+/// Until when a deleted object's busy runners are waited for. `draining` is how long this process has watched that.
+pub(super) fn drain_until(
+    object: &RunnerScaleSet,
+    draining: Option<&Watched>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let deleted_at = drain_begun(object)?;
+    Some(draining?.due(deleted_at, object.spec.timeouts.drain.get(), now))
 }
 
 /// Keeps the object from now on.
@@ -99,30 +113,24 @@ pub(super) async fn advance(
     left: Left,
     now: Timestamp,
 ) -> Result<Option<Next>, kube::Error> {
-    let expired = drain_until(object).is_some_and(|until| until <= now);
+    let drain_until = set.state().drain_until;
+    let expired = drain_until.is_some_and(|until| until <= now);
     // A controller that has just begun has its own time for it.
-    let given_up = drain_until(object).is_some_and(|until| until.max(set.since) + GIVEN_UP_AFTER <= now);
+    let given_up = drain_until.is_some_and(|until| until.max(set.since).plus(GIVEN_UP_AFTER) <= now);
     if left.unseen || (left.running > 0 && !given_up) || (left.registered > 0 && !expired) {
         return Ok(None);
     }
-    let (id, service) = {
-        let state = set.state();
-        (state.registration.id, state.service.clone())
-    };
     let mut remains = Vec::new();
-    if let Some(id) = id {
-        let answer = match service {
-            Some(service) => match timeout(DEADLINE, service.delete_scale_set(id)).await {
-                Ok(answer) => answer.map_err(|e| e.to_string()),
-                Err(_) => Err("no answer within the deadline".to_owned()),
-            },
-            None => Err("there are no credentials for GitHub".to_owned()),
-        };
-        match answer {
-            Ok(()) => set.state().registration = Default::default(),
+    if let Some(id) = own_scale_set(set, ctx) {
+        let contested = drain_begun(object).is_some_and(|at| at.max(set.since).plus(CONTESTED) <= now);
+        match delete_at_github(set, id, ctx).await {
+            Ok(()) => set.state().registration.lose(),
+            Err(error @ github::Error::SessionConflict { .. }) if contested => {
+                remains.push(format!("scale set {id} at GitHub ({error})"));
+            }
             Err(error) if expired => remains.push(format!("scale set {id} at GitHub ({error})")),
             Err(error) => {
-                warn!(error, "the scale set cannot be deleted at GitHub yet");
+                warn!(%error, "the scale set cannot be deleted at GitHub yet");
                 return Ok(Some(Next::After(RETRY)));
             }
         }
@@ -138,6 +146,52 @@ pub(super) async fn advance(
     Ok(Some(Next::OnChange))
 }
 
+/// The scale set at GitHub that is this object's own, and no elder's.
+fn own_scale_set(set: &Set, ctx: &Context) -> Option<i64> {
+    let own = set.state().registration.own()?;
+    let anothers = ctx.sets.elder(set).is_some() || ctx.sets.is_an_elders_own(set, own);
+    (!anothers).then_some(own)
+}
+
+/// Deletes the scale set, once its message session has shown that nobody else has taken it over meanwhile.
+async fn delete_at_github(set: &Set, id: i64, ctx: &Context) -> Result<(), github::Error> {
+    let (service, open, left_behind) = {
+        let state = set.state();
+        let left_behind = state.session.as_ref().map(|session| session.id.clone());
+        (state.service.clone(), state.registration.session_open, left_behind)
+    };
+    let Some(service) = service else {
+        return Err(github::Error::Config("there are no credentials for GitHub".to_owned()));
+    };
+    let deleting = async {
+        if open {
+            return service.delete_scale_set(id).await;
+        }
+        delete_in_a_session(&*service, id, &ctx.owner, left_behind.as_deref()).await
+    };
+    let silence = || Err(github::Error::Transient("no answer within the deadline".to_owned()));
+    timeout(DEADLINE, deleting).await.unwrap_or_else(|_| silence())
+}
+
+async fn delete_in_a_session(
+    service: &dyn ScaleSetService,
+    id: i64,
+    owner: &str,
+    left_behind: Option<&str>,
+) -> Result<(), github::Error> {
+    let session = match service.open_session(id, owner, left_behind).await {
+        Ok(session) => session,
+        Err(github::Error::ScaleSetGone) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let deleted = service.delete_scale_set(id).await;
+    if deleted.is_err() {
+        // It would be in the way of the next try.
+        let _ = service.close(&session).await;
+    }
+    deleted
+}
+
 async fn finish(
     object: &RunnerScaleSet,
     set: &Arc<Set>,
@@ -145,7 +199,13 @@ async fn finish(
     remains: &[String],
 ) -> Result<(), kube::Error> {
     if remains.is_empty() {
-        let note = "all runners, their registrations and the scale set are gone".to_owned();
+        // What is not this object's own stays at GitHub as it was.
+        let anothers = ctx.sets.elder(set).is_some() || set.state().registration.held.is_some();
+        let note = match anothers {
+            true => "all runners and their registrations are gone; the scale set is another's, and stays",
+            false => "all runners, their registrations and the scale set are gone",
+        };
+        let note = note.to_owned();
         ctx.events.normal(&set.reference, "Deleted", "Delete", note);
     } else {
         let note = format!("the drain is over; this was left behind: {}", remains.join("; "));

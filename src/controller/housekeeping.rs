@@ -13,7 +13,8 @@ use super::context::{Context, answered};
 use super::set::Set;
 use crate::chance;
 use crate::github::{ClientConfig, ListedRunner, ScaleSetService};
-use crate::reaper::{Abandoned, SWEEP_INTERVAL, Strays};
+use crate::reaper::{Abandoned, SWEEP_INTERVAL, Stray, Strays};
+use crate::time::Plus;
 
 /// Between two rounds, give or take a quarter.
 const ROUND: Duration = Duration::from_secs(60);
@@ -55,7 +56,9 @@ impl Rounds {
         let mut gone = HashSet::new();
         for set in ctx.sets.all() {
             let seen_at = set.state().reconciled_at;
-            if seen_at + UNSEEN > ctx.world.now() || !is_gone(&set.identity.scale_set, &set.uid, ctx).await {
+            if seen_at.plus(UNSEEN) > ctx.world.now()
+                || !is_gone(&set.identity.scale_set, &set.uid, ctx).await
+            {
                 continue;
             }
             if self.gone.contains(&set.uid) {
@@ -72,12 +75,30 @@ impl Rounds {
         self.gone = gone;
     }
 
-    /// Instances whose scale set is gone.
+    /// Instances that nobody looks after: of a scale set that is gone they are removed, and a host on which a scale set has
+    /// them that does not name it is drained.
     async fn remove_strays(&mut self, ctx: &Context) {
-        let sets = ctx.sets.all();
-        let known: HashSet<String> = sets.iter().map(|set| set.uid.clone()).collect();
-        for stray in self.strays.look(ctx.world.instances(), &known, ctx.world.now()) {
+        let sets: HashMap<String, Arc<Set>> =
+            ctx.sets.all().into_iter().map(|set| (set.uid.clone(), set)).collect();
+        let mut known = HashMap::new();
+        let looked_after = |stray: &Stray| {
+            let Some(set) = sets.get(&stray.instance.scale_set_uid) else { return false };
+            let place = (set.uid.clone(), stray.endpoint.clone());
+            *known.entry(place).or_insert_with(|| set.state().has_host(&stray.endpoint))
+        };
+        for stray in self.strays.look(ctx.world.instances(), looked_after, ctx.world.now()) {
             let runner = &stray.instance.runner;
+            if let Some(set) = sets.get(&stray.instance.scale_set_uid) {
+                info!(
+                    runner,
+                    scale_set = stray.scale_set,
+                    host = stray.endpoint,
+                    "the spec does not name a host that has a runner"
+                );
+                set.state().drain(&stray.instance.backend, &stray.endpoint, set, ctx);
+                ctx.sets.wake(&set.uid);
+                continue;
+            }
             if !is_gone(&stray.scale_set, &stray.instance.scale_set_uid, ctx).await || !ctx.fence.holds() {
                 continue;
             }
@@ -114,7 +135,7 @@ impl Rounds {
 
     /// GitHub's list, unless it was asked for with this credential a short while ago.
     async fn list(&mut self, suspect: &Suspect, now: Timestamp) -> Option<Vec<ListedRunner>> {
-        self.listed_at.retain(|_, at| *at + SWEEP_INTERVAL > now);
+        self.listed_at.retain(|_, at| at.plus(SWEEP_INTERVAL) > now);
         if self.listed_at.contains_key(&suspect.client) {
             return None;
         }
@@ -158,7 +179,8 @@ impl Suspect {
         let client = set.target.borrow().as_ref().map(|target| target.client.clone())?;
         let state = set.state();
         let (counted, _) = state.ledger.demand().latest()?;
-        let (held, _) = state.registration.held.as_ref()?;
+        let (held, _) =
+            state.registration.held.as_ref().filter(|(held, _)| state.registration.owns(held.id))?;
         if counted.registered_runners as usize <= state.ledger.runners().count() {
             return None;
         }

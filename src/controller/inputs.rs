@@ -103,11 +103,21 @@ pub(super) fn bare(object: &RunnerScaleSet) -> (Option<Policy>, Vec<BackendInput
     spec.schedules.clear();
     let backend = |backend: &api::Backend| {
         let docker = backend.docker.as_ref()?;
-        let hosts = docker.hosts.iter().filter(|h| h.endpoint.starts_with(LOCAL)).map(host).collect();
+        let hosts = docker.hosts.iter().filter(|h| is_permitted(&h.endpoint)).map(host).collect();
         let template = template(docker, hosts);
         Some(BackendInput { name: backend.name.clone(), max_runners: max_runners(backend), template })
     };
     (Policy::from_spec(&spec).ok(), spec.backends.iter().filter_map(backend).collect())
+}
+
+/// Whether a spec may name that endpoint, and so a status too.
+pub(super) fn is_permitted(endpoint: &str) -> bool {
+    endpoint.starts_with(LOCAL)
+}
+
+/// A template of a host on which nothing is started any more.
+pub(super) fn nothing_to_start(host: HostSpec) -> DockerTemplate {
+    template(&api::Docker::default(), vec![host])
 }
 
 fn max_runners(backend: &api::Backend) -> Option<u32> {
@@ -285,7 +295,7 @@ fn available(field: &str, docker: &api::Docker) -> Result<(), Error> {
     if docker.shared_volume.is_some() {
         return refuse("sharedVolume".to_owned());
     }
-    match docker.hosts.iter().find(|host| !host.endpoint.starts_with(LOCAL)) {
+    match docker.hosts.iter().find(|host| !is_permitted(&host.endpoint)) {
         Some(host) => refuse(format!("hosts[{}].endpoint `{}` (only unix:// is)", host.name, host.endpoint)),
         None => Ok(()),
     }

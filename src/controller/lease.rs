@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::context::brief;
+use super::context::{brief, within};
+use crate::time::Plus;
 
 /// The Lease's name.
 const NAME: &str = "paddock";
@@ -22,8 +23,13 @@ const GOOD_FOR: Duration = Duration::from_secs(15);
 /// ... but its holder does not act on it for longer than this ...
 const RENEW_WITHIN: Duration = Duration::from_secs(10);
 /// ... and renews it this often.
-const RENEW_EVERY: Duration = Duration::from_secs(5);
-/// A candidate looks at it this often, and so does a holder whose renewal failed.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// One call may take this long. What is left of [`RENEW_WITHIN`] after [`RENEW_EVERY`] holds two calls that hang and a
+/// renewal that works: a connection that hangs is dropped with its call, and the next call has another.
+const ANSWER: Duration = Duration::from_secs(2);
+/// A holder whose renewal failed tries again after this.
+const RENEW_AGAIN: Duration = Duration::from_millis(500);
+/// A candidate looks at the Lease this often.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Until when this process may act. Asked by all that acts, each time: a process that was frozen finds it expired.
@@ -34,7 +40,7 @@ impl Fence {
     /// A process that acts without asking: there is no leader election.
     pub fn open() -> Fence {
         let fence = Fence::default();
-        fence.extend(Instant::now() + Duration::from_secs(100 * 365 * 24 * 3600));
+        fence.extend(Instant::now().plus(Duration::MAX));
         fence
     }
 
@@ -80,6 +86,18 @@ enum Move {
     Wait,
 }
 
+/// How a look at the Lease ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    /// This candidate leads.
+    Leads,
+    /// Another leads.
+    StandsBy,
+    /// The Lease changed between the look and the write: another's doing, or an earlier write of this candidate that had
+    /// no answer. The next look tells.
+    Contested,
+}
+
 impl Candidate {
     pub fn new(client: Client, namespace: &str, identity: &str) -> Candidate {
         Candidate {
@@ -99,18 +117,17 @@ impl Candidate {
     pub async fn lead(&mut self, stopping: &CancellationToken) -> bool {
         let mut told = false;
         loop {
-            match timeout(RENEW_WITHIN, self.turn()).await {
-                Ok(Ok(true)) => {
+            match self.turn().await {
+                Ok(Standing::Leads) => {
                     info!(identity = self.identity, "leading");
                     return true;
                 }
-                Ok(Ok(false)) if !told => {
+                Ok(Standing::StandsBy) if !told => {
                     info!(identity = self.identity, "another controller leads; standing by");
                     told = true;
                 }
-                Ok(Ok(false)) => {}
-                Ok(Err(error)) => warn!(error = brief(&error), "the Lease cannot be acquired"),
-                Err(_) => warn!("the API server does not answer about the Lease"),
+                Ok(Standing::StandsBy | Standing::Contested) => {}
+                Err(error) => warn!(error = brief(&error), "the Lease cannot be acquired"),
             }
             tokio::select! {
                 () = sleep(RETRY) => {}
@@ -133,12 +150,13 @@ impl Candidate {
                 () = stopping.cancelled() => return true,
             };
             pause = match turn {
-                Ok(Ok(true)) => RENEW_EVERY,
+                Ok(Ok(Standing::Leads)) => RENEW_EVERY,
+                Ok(Ok(Standing::Contested)) => RENEW_AGAIN,
                 Ok(Err(error)) => {
                     debug!(error = brief(&error), "the Lease cannot be renewed");
-                    RETRY
+                    RENEW_AGAIN
                 }
-                Ok(Ok(false)) | Err(_) => break,
+                Ok(Ok(Standing::StandsBy)) | Err(_) => break,
             };
         }
         self.fence.drop_now();
@@ -163,30 +181,32 @@ impl Candidate {
         }
     }
 
-    /// One look at the Lease, and one move; answers whether this candidate leads.
-    async fn turn(&mut self) -> Result<bool, kube::Error> {
+    /// Looks at the Lease once and makes one move. Each of its calls has [`ANSWER`].
+    async fn turn(&mut self) -> Result<Standing, kube::Error> {
         // What a renewal is worth counts from before it was asked for.
         let asked = Instant::now();
-        let lease = self.api.get_opt(NAME).await?;
+        let lease = within(ANSWER, self.api.get_opt(NAME)).await?;
         let next = judge(lease.as_ref(), &self.identity, &mut self.seen, asked);
         let answer = match (next, lease) {
-            (Move::Wait, _) => return Ok(false),
+            (Move::Wait, _) => return Ok(Standing::StandsBy),
             (Move::Create, _) | (_, None) => {
                 let lease = Lease { metadata: named(), spec: Some(self.claim(None)) };
-                self.api.create(&PostParams::default(), &lease).await
+                within(ANSWER, self.api.create(&PostParams::default(), &lease)).await
             }
             (Move::Take | Move::Renew, Some(mut lease)) => {
                 // The resource version goes along: of two that take a lapsed Lease, one fails.
                 lease.spec = Some(self.claim(lease.spec));
-                self.api.replace(NAME, &PostParams::default(), &lease).await
+                within(ANSWER, self.api.replace(NAME, &PostParams::default(), &lease)).await
             }
         };
         match answer {
             Ok(_) => {
-                self.fence.extend(asked + RENEW_WITHIN);
-                Ok(true)
+                self.fence.extend(asked.plus(RENEW_WITHIN));
+                Ok(Standing::Leads)
             }
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+                Ok(Standing::Contested)
+            }
             Err(error) => Err(error),
         }
     }
@@ -200,7 +220,7 @@ impl Candidate {
             lease_duration_seconds: i32::try_from(GOOD_FOR.as_secs()).ok(),
             acquire_time: before.acquire_time.filter(|_| ours).or(Some(now.clone())),
             renew_time: Some(now),
-            lease_transitions: Some(before.lease_transitions.unwrap_or(0) + i32::from(!ours)),
+            lease_transitions: Some(before.lease_transitions.unwrap_or(0).saturating_add(i32::from(!ours))),
             ..LeaseSpec::default()
         }
     }
@@ -216,7 +236,7 @@ fn judge(lease: Option<&Lease>, identity: &str, seen: &mut Option<Seen>, now: In
     let good_for = good_for.map_or(GOOD_FOR, |s| Duration::from_secs(s.max(0).unsigned_abs().into()));
     match holder(lease) {
         Some(holder) if holder == identity => Move::Renew,
-        Some(_) if now < changed_at + good_for => Move::Wait,
+        Some(_) if now < changed_at.plus(good_for) => Move::Wait,
         _ => Move::Take,
     }
 }

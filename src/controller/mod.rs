@@ -3,14 +3,17 @@
 
 mod act;
 mod audience;
+mod client;
 mod conditions;
 mod context;
 mod core;
+mod draining;
 mod events;
 mod finalize;
 mod housekeeping;
 mod inputs;
 mod lease;
+mod ownership;
 mod reconcile;
 mod registrar;
 mod run;
@@ -20,6 +23,7 @@ mod step;
 mod world;
 mod writer;
 
+pub use client::client;
 pub use core::Core;
 pub use run::{Options, StartError, run};
 pub use world::{Real, World};

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::ResourceExt;
 use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
 use tokio::time::timeout;
 use tracing::{Instrument, info, warn};
 
-use super::audience::elapsed;
 use super::context::{Context, Guarded, brief};
+use super::ownership::Claim;
 use super::set::{Set, State};
 use super::{finalize, inputs, registrar, step};
 use crate::api::RunnerScaleSet;
+use crate::api::condition::reason;
 use crate::plan::Invalid;
+use crate::time::{Plus, elapsed};
 
 /// Without any other reason, a set is looked at this often.
 const QUIET: Duration = Duration::from_secs(60);
@@ -53,7 +55,10 @@ pub(super) async fn reconcile(object: Arc<Guarded>, ctx: Arc<Context>) -> Result
     let next = match &object.0 {
         Ok(object) => reconcile_timed(object, &ctx).await?,
         Err(error) => {
-            warn!(%error, "a RunnerScaleSet cannot be read; it is left alone until it changes");
+            let reference = object.object_ref(&());
+            warn!(scale_set = reference.name, %error, "a RunnerScaleSet cannot be read; it is left alone until it changes");
+            let note = format!("it cannot be read, and is left alone until it changes: {error}");
+            ctx.events.warning(&reference, reason::UNREADABLE, "Reconcile", note);
             Next::OnChange
         }
     };
@@ -97,6 +102,7 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ne
         return Ok(Next::After(QUIET));
     };
     step::perform(&set, ctx, step.work);
+    record_ownership(&set, ctx);
     set.capacity
         .send_if_modified(|capacity| std::mem::replace(capacity, step.plan.capacity) != step.plan.capacity);
     set.writer.write(step.status);
@@ -106,7 +112,7 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ne
     let read_again_at = set.state().read_again_at;
     let wake_at = [step.plan.wake_at, read_again_at].into_iter().flatten().min();
     let wake_in = wake_at.map_or(QUIET, |at| elapsed(now, at).min(QUIET));
-    Ok(Next::After(wake_in + Duration::from_millis(1)))
+    Ok(Next::After(wake_in.saturating_add(Duration::from_millis(1))))
 }
 
 /// Begins to know a set: its tasks start.
@@ -120,23 +126,57 @@ fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<Set> {
     set
 }
 
+/// Records what is the object's own at GitHub, where that is due. Nobody waits for it.
+fn record_ownership(set: &Arc<Set>, ctx: &Arc<Context>) {
+    if !set.record_is_due() {
+        return;
+    }
+    let (recorder, ctx) = (set.clone(), ctx.clone());
+    set.tasks.spawn(async move {
+        match recorder.record_ownership(&ctx).await {
+            Ok(()) => ctx.sets.wake(&recorder.uid),
+            Err(error) => {
+                warn!(error = brief(&error), "which scale set is this object's own could not be recorded")
+            }
+        }
+    });
+}
+
 /// An object of the same name that was there before is gone, although its end was not ours. The session that it leaves
 /// is in the way of the new one's.
 fn replace_others(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
     for other in ctx.sets.named(object).into_iter().filter(|other| other.uid != set.uid) {
         warn!(uid = other.uid, "another object of this name is gone");
         ctx.forget(&other);
-        let left_behind = other.state().session.clone();
-        set.state().session = left_behind;
+        let (left_behind, own, claim) = {
+            let other = other.state();
+            (other.session.clone(), other.registration.own(), other.claim.clone())
+        };
+        let mut state = set.state();
+        state.session = left_behind;
+        if claim == Some(Claim::of(object))
+            && let Some(own) = own
+        {
+            state.registration.take(own);
+        }
     }
 }
 
 /// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
 async fn take_over(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
-    let drain_until = finalize::drain_until(object);
-    let due = {
+    let claim = Claim::of(object);
+    let claimed = set.state().claim.replace(claim.clone());
+    if claimed.as_ref() != Some(&claim) {
+        ctx.sets.reconsider(claimed.as_ref(), &set.uid);
+        ctx.sets.reconsider(Some(&claim), &set.uid);
+    }
+    let (due, drain_until) = {
         let mut state = set.state();
-        state.reconciled_at = ctx.world.now();
+        let now = ctx.world.now();
+        state.watch_drain(object, now);
+        state.time_passed(ctx.world.uptime());
+        let drain_until = finalize::drain_until(object, state.drain_watched.as_ref(), now);
+        state.reconciled_at = now;
         if state.object_generation != object.metadata.generation {
             state.object_generation = object.metadata.generation;
             state.inputs_changed = true;
@@ -144,8 +184,8 @@ async fn take_over(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
             state.read_again_at = None;
         }
         state.drain_until = drain_until;
-        let waits = state.read_again_at.is_some_and(|at| at > ctx.world.now());
-        !waits && std::mem::take(&mut state.inputs_changed)
+        let waits = state.read_again_at.is_some_and(|at| at > now);
+        (!waits && std::mem::take(&mut state.inputs_changed), drain_until)
     };
     if drain_until.is_some() {
         set.target.send_if_modified(|target| target.take().is_some());
@@ -166,12 +206,18 @@ async fn read_inputs(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
         set.state().referred.insert(name.to_owned());
     };
     let inputs = timeout(READING, inputs::read(&ctx.client, object, &refer)).await;
+    let elder = ctx.sets.elder(set);
+    let own = set.state().registration.own();
+    let anothers = own.is_some_and(|own| ctx.sets.is_an_elders_own(set, own));
     let mut state = set.state();
+    if anothers {
+        state.registration.lose();
+    }
     state.read_again_at = None;
     state.unread = None;
     match inputs.unwrap_or(Err(inputs::Error::Silent)) {
         Ok(inputs) => {
-            if let Err(error) = state.adopt(inputs, set, ctx) {
+            if let Err(error) = state.adopt(inputs, elder.as_deref(), set, ctx) {
                 let invalid = Invalid { reason: registrar::reason_of(&error), message: error.to_string() };
                 stall(&mut state, set, ctx, invalid);
             }
@@ -180,7 +226,7 @@ async fn read_inputs(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
         Err(error) => {
             warn!(%error, "what the spec refers to cannot be read now");
             state.inputs_changed = true;
-            state.read_again_at = Some(ctx.world.now() + READ_AGAIN);
+            state.read_again_at = Some(ctx.world.now().plus(READ_AGAIN));
             state.unread = Some(error.to_string());
         }
     }

@@ -46,18 +46,57 @@ impl PartialEq for Target {
 /// What is known of the scale set at GitHub.
 #[derive(Default)]
 pub(super) struct Registration {
-    /// Its id: of this process's own registration, or of an earlier one.
-    pub id: Option<i64>,
-    /// As GitHub holds it, and what was asked for; none before it is registered by this process.
+    own: Option<i64>,
+    recorded: Option<i64>,
+    /// Whether this process has its message session open: only then is it changed or deleted.
+    pub session_open: bool,
+    /// As GitHub holds it, and what is asked for; none before this process has found or created it.
     pub held: Option<(ScaleSet, WantedScaleSet)>,
+    /// What is asked for was not applied to it yet: that waits for its message session.
+    pub unapplied: bool,
     /// Why it is not as it should be: a condition reason, and words.
     pub error: Option<(&'static str, String)>,
 }
 
 impl Registration {
-    /// One that an earlier process made, if any.
-    pub fn known(id: Option<i64>) -> Registration {
-        Registration { id, ..Registration::default() }
+    /// What an earlier process recorded.
+    pub fn recorded(own: Option<i64>) -> Registration {
+        Registration { own, recorded: own, ..Registration::default() }
+    }
+
+    /// The id of the scale set that is the object's own, if it has one.
+    pub fn own(&self) -> Option<i64> {
+        self.own
+    }
+
+    /// Whether the scale set of that id is the object's own.
+    pub fn owns(&self, id: i64) -> bool {
+        self.own == Some(id)
+    }
+
+    /// Takes a scale set for the object's own: it was created for it, or its session is open.
+    pub fn take(&mut self, id: i64) {
+        self.own = Some(id);
+    }
+
+    /// The object has no scale set of its own any more.
+    pub fn lose(&mut self) {
+        *self = Registration { recorded: self.recorded, ..Registration::default() };
+    }
+
+    /// The id that status may show: one that a later process will know to be the object's own.
+    pub fn shown(&self) -> Option<i64> {
+        self.own.filter(|own| self.recorded == Some(*own))
+    }
+
+    /// Whether the record is not what it should be.
+    pub fn is_unrecorded(&self) -> bool {
+        self.own != self.recorded
+    }
+
+    /// The record was written.
+    pub fn note_record(&mut self, own: Option<i64>) {
+        self.recorded = own;
     }
 }
 
@@ -87,6 +126,7 @@ impl Listener {
         self.stop.cancel();
         // The loop closes its session within a bound of its own.
         let _ = self.task.await;
+        registrar.set.state().registration.session_open = false;
     }
 }
 
@@ -118,8 +158,11 @@ impl Registrar {
             tokio::select! {
                 biased;
                 () = ended.cancelled() => break,
+                // What was left as it was may be changed now.
+                () = self.set.session_opened.notified() => {}
                 end = wait(&mut listener) => {
                     listener = None;
+                    self.set.state().registration.session_open = false;
                     self.ctx.health.forget(&self.set.uid);
                     self.ended_listening(end, &ended).await;
                 }
@@ -138,7 +181,6 @@ impl Registrar {
         targets: &mut Targets,
         ended: &CancellationToken,
     ) -> Option<i64> {
-        let known = self.set.state().registration.id;
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(FIRST_PAUSE)
             .with_max_delay(LONGEST_PAUSE)
@@ -149,12 +191,12 @@ impl Registrar {
         loop {
             let answer = tokio::select! {
                 biased;
-                answer = self.ensure(target, known) => answer,
+                answer = self.ensure(target) => answer,
                 _ = targets.changed() => return None,
                 () = ended.cancelled() => return None,
             };
             let error = match answer {
-                Ok(scale_set) => return Some(self.registered(scale_set, target)),
+                Ok((scale_set, applied)) => return Some(self.registered(scale_set, applied, target)),
                 Err(error) => error,
             };
             let pause = pauses.next().unwrap_or(LONGEST_PAUSE).max(error.retry_after());
@@ -169,8 +211,8 @@ impl Registrar {
     }
 
     /// One try. An answer that takes its time is told before it is there.
-    async fn ensure(&self, target: &Target, known: Option<i64>) -> Result<ScaleSet, github::Error> {
-        let mut answer = std::pin::pin!(target.service.ensure_scale_set(&target.scale_set, known));
+    async fn ensure(&self, target: &Target) -> Result<(ScaleSet, bool), github::Error> {
+        let mut answer = std::pin::pin!(self.find_or_create(target));
         if let Ok(answer) = tokio::time::timeout(TOLD_AFTER, &mut answer).await {
             return answer;
         }
@@ -179,20 +221,55 @@ impl Registrar {
         answer.await
     }
 
-    fn registered(&self, scale_set: ScaleSet, target: &Target) -> i64 {
+    /// Answers the scale set, and whether it was made what is asked for: that waits for its session, unless it is new.
+    async fn find_or_create(&self, target: &Target) -> Result<(ScaleSet, bool), github::Error> {
+        let (own, open) = {
+            let registration = &self.set.state().registration;
+            (registration.own(), registration.session_open)
+        };
+        if let Some(own) = own.filter(|_| !open)
+            && let Some(found) = target.service.find_scale_set(own).await?
+        {
+            return Ok((found, false));
+        }
+        let own = own.filter(|_| open);
+        let scale_set = target.service.ensure_scale_set(&target.scale_set, own).await?;
+        let applied = scale_set.created || own == Some(scale_set.id);
+        if !applied && self.ctx.sets.is_an_elders_own(&self.set, scale_set.id) {
+            let text =
+                format!("scale set {} is that of an older RunnerScaleSet of this cluster", scale_set.id);
+            return Err(github::Error::NameTaken(text));
+        }
+        Ok((scale_set, applied))
+    }
+
+    fn registered(&self, scale_set: ScaleSet, applied: bool, target: &Target) -> i64 {
         let id = scale_set.id;
-        info!(scale_set_id = id, name = scale_set.name, "registered at GitHub");
+        info!(scale_set_id = id, name = scale_set.name, created = scale_set.created, "registered at GitHub");
         let news = {
-            let mut state = self.set.state();
-            let news = state.registration.id != Some(id);
-            state.registration =
-                Registration { id: Some(id), held: Some((scale_set, target.scale_set.clone())), error: None };
+            let registration = &mut self.set.state().registration;
+            let news = registration.held.as_ref().is_none_or(|(held, _)| held.id != id);
+            if registration.own().is_some_and(|own| own != id) {
+                registration.lose();
+            }
+            if scale_set.created {
+                registration.take(id);
+            }
+            // One that was found and applied before stays so when it is merely looked at again.
+            let as_before = registration.held.as_ref().is_some_and(|(held, asked)| {
+                (&held.name, &held.labels, asked) == (&scale_set.name, &scale_set.labels, &target.scale_set)
+            });
+            registration.unapplied = !applied && (registration.unapplied || !as_before);
+            registration.held = Some((scale_set, target.scale_set.clone()));
+            registration.error = None;
             news
         };
         if news {
             let note = format!("scale set `{}` is registered at GitHub with id {id}", target.scale_set.name);
             self.ctx.events.normal(&self.set.reference, "Registered", "Register", note);
         }
+        // An elder that has its name at GitHub now, or has it no more, may be in another's way, or out of it.
+        self.reconsider_twins();
         self.ctx.sets.wake(&self.set.uid);
         id
     }
@@ -212,19 +289,28 @@ impl Registrar {
         };
         if news {
             self.ctx.events.warning(&self.set.reference, reason, "Register", message);
+            self.reconsider_twins();
         }
         self.ctx.sets.wake(&self.set.uid);
+    }
+
+    fn reconsider_twins(&self) {
+        let claim = self.set.state().claim.clone();
+        self.ctx.sets.reconsider(claim.as_ref(), &self.set.uid);
     }
 
     fn listen(&self, target: &Target, scale_set_id: i64) -> Listener {
         let stop = CancellationToken::new();
         self.ctx.health.register(&self.set.uid, &self.set.identity.scale_set);
-        let listen_target = ListenTarget {
-            scale_set_id,
-            owner: self.ctx.owner.clone(),
-            left_behind: self.set.state().session.as_ref().map(|s| s.id.clone()),
+        let left_behind = {
+            let state = self.set.state();
+            // A session is closed below the object's own scale set alone, whatever status says of it.
+            let own = state.registration.owns(scale_set_id);
+            state.session.as_ref().filter(|_| own).map(|s| s.id.clone())
         };
-        let audience = Arc::new(SetAudience { set: self.set.clone(), ctx: self.ctx.clone() });
+        let owner = self.ctx.owner.clone();
+        let listen_target = ListenTarget { scale_set_id, owner, left_behind };
+        let audience = Arc::new(SetAudience { set: self.set.clone(), ctx: self.ctx.clone(), scale_set_id });
         let listening = listen(target.service.clone(), listen_target, audience, stop.clone());
         let span = tracing::Span::current();
         let task = tokio::spawn(tracing::Instrument::instrument(listening, span));
@@ -235,7 +321,7 @@ impl Registrar {
     async fn ended_listening(&self, end: Option<ListenEnd>, ended: &CancellationToken) {
         let error = match end {
             Some(ListenEnd::ScaleSetGone) => {
-                self.set.state().registration = Registration::default();
+                self.set.state().registration.lose();
                 github::Error::ScaleSetGone
             }
             Some(ListenEnd::AuthRejected(message)) => github::Error::AuthRejected(message),

@@ -19,7 +19,6 @@ use super::housekeeping;
 use super::lease::{Candidate, Fence};
 use super::reconcile::{after_error, reconcile};
 use super::world::{Real, World};
-use crate::api::RunnerScaleSet;
 use crate::telemetry::serve;
 
 /// On a stop, what is under way ends and sessions are closed, in no longer than this.
@@ -43,7 +42,7 @@ pub struct Options {
 pub enum StartError {
     /// The CRD is not there, or the API server does not let us see its objects.
     #[error(
-        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/runnerscaleset.yaml), and the RBAC of deploy/? {}", brief(.0)
+        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/), and the RBAC of deploy/? {}", brief(.0)
     )]
     NoScaleSets(kube::Error),
     /// The cluster's id cannot be read.
@@ -146,7 +145,8 @@ async fn context(
     stopping: CancellationToken,
 ) -> Result<Context, StartError> {
     let scope = options.namespaces.first().map(String::as_str);
-    let scale_sets: Api<RunnerScaleSet> = api(&client, scope);
+    // One that cannot be read is no reason not to serve the others.
+    let scale_sets: Api<Guarded> = api(&client, scope);
     answered(scale_sets.list(&ListParams::default().limit(1))).await.map_err(StartError::NoScaleSets)?;
     let cluster = match &options.cluster_id {
         Some(id) => id.clone(),

@@ -8,13 +8,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Patch, PatchParams};
 use kube::{Resource, ResourceExt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::context::Context;
+use super::context::{Context, answered};
+use super::draining::Draining;
 use super::inputs::{BackendInput, Inputs};
+use super::ownership::{self, Claim, Seniority};
 use super::registrar::{Registration, Target};
 use super::writer::Writer;
 use crate::api::condition::{self, reason};
@@ -22,8 +25,9 @@ use crate::api::{self, RunnerScaleSet, RunnerScaleSetStatus};
 use crate::backend::Backend;
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{self, BackendView, Invalid, Policy};
-use crate::runner::{Failure, Identity, Job, Ledger, Observation, Remembered};
+use crate::runner::{Failure, HostCount, Identity, Job, Ledger, Observation, Remembered, Runner, Watched};
 use crate::telemetry::{Measured, SetLabels};
+use crate::time::Plus;
 
 /// How many runners of a set are being registered at a time.
 const MINTED_AT_ONCE: usize = 16;
@@ -33,6 +37,11 @@ const MINTED_AHEAD: usize = 16;
 
 /// How many removals of a set GitHub is asked for at a time.
 const DEREGISTERED_AT_ONCE: usize = 16;
+
+/// Whether what a status names can be the id of a message session, which is a UUID: it goes into a URL.
+fn is_session_id(id: &str) -> bool {
+    id.len() <= 64 && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+}
 
 /// What was told is not told again within this.
 const TOLD_FOR: Duration = Duration::from_secs(60);
@@ -51,8 +60,14 @@ pub(super) struct Set {
     pub reference: ObjectReference,
     /// What metrics carry.
     pub labels: SetLabels,
+    /// Its place among objects that name the same scale set at GitHub.
+    pub seniority: Seniority,
     /// Since when this process knows it.
     pub since: Timestamp,
+    /// Its message session was opened: what waits for that goes on.
+    pub session_opened: Notify,
+    /// One record of ownership is written at a time.
+    recording: tokio::sync::Mutex<()>,
     /// What every poll tells GitHub.
     pub capacity: watch::Sender<u32>,
     /// What is to be registered and listened to.
@@ -80,6 +95,10 @@ pub(super) struct State {
     pub object_generation: Option<i64>,
     /// The generation whose inputs are in use.
     pub generation: Option<i64>,
+    /// The uptime at the last look.
+    looked_at: Duration,
+    /// How long its deletion was watched, once it has begun.
+    pub drain_watched: Option<Watched>,
     /// The object is being deleted: busy runners are waited for until then.
     pub drain_until: Option<Timestamp>,
     /// A Secret or ConfigMap that it refers to changed.
@@ -98,18 +117,22 @@ pub(super) struct State {
     pub wanted: Option<WantedScaleSet>,
     /// Its backends, in order.
     pub backends: Vec<Placed>,
+    /// The hosts that it left out and that still have runners.
+    pub draining: Draining,
     /// How GitHub is reached.
     pub service: Option<Arc<dyn ScaleSetService>>,
+    /// What its spec names at GitHub; none before it was first reconciled.
+    pub claim: Option<Claim>,
     /// What is known of the scale set at GitHub.
     pub registration: Registration,
     /// How the message session does; none before it was first tried.
     pub listening: Option<ListenState>,
     /// The message session that is open, or was left behind.
     pub session: Option<SessionRecord>,
-    /// GitHub limits the rate: until then no removal is asked for.
-    pub limited_until: Option<Timestamp>,
     /// Its runners.
     pub ledger: Ledger,
+    /// Gives up the starts that wait for their host to be ready, by runner.
+    pub preparing: HashMap<String, CancellationToken>,
     /// What was told of lately, and when: nothing is told twice in a row.
     pub told: HashMap<&'static str, Timestamp>,
     /// Since when runners are wanted that are not placed.
@@ -140,8 +163,8 @@ impl Set {
     /// Takes up an object, with what its status tells of the time before this process.
     pub fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Context) -> Set {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-        let status = object.status.clone().unwrap_or_default();
         let now = ctx.world.now();
+        let status = object.status.clone().unwrap_or_default().not_after(now);
         let writer = Writer::new(ctx.scale_sets(&namespace), &name, &status, ctx);
         Set {
             identity: Identity {
@@ -151,8 +174,11 @@ impl Set {
             },
             labels: labels(object),
             reference: object.object_ref(&()),
+            seniority: Seniority::of(object),
             uid: uid.to_owned(),
             since: now,
+            session_opened: Notify::new(),
+            recording: tokio::sync::Mutex::default(),
             capacity: watch::Sender::new(0),
             target: watch::Sender::new(None),
             writer,
@@ -161,7 +187,7 @@ impl Set {
             deregistering: Semaphore::new(DEREGISTERED_AT_ONCE),
             tasks: TaskTracker::new(),
             ended: ctx.stopping.child_token(),
-            state: Mutex::new(State::restored(status, now)),
+            state: Mutex::new(State::restored(status, ownership::recorded(object), now, ctx.world.uptime())),
             namespace,
             name,
         }
@@ -170,6 +196,31 @@ impl Set {
     /// Its state. Never held over an await.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the record of what is the object's own is not what it should be, and nobody is writing it.
+    pub fn record_is_due(&self) -> bool {
+        self.state().registration.is_unrecorded() && self.recording.try_lock().is_ok()
+    }
+
+    /// Records with the object which scale set is its own, unless it is recorded so already.
+    ///
+    /// # Errors
+    /// Those of the API server; what was not recorded is due again.
+    pub async fn record_ownership(&self, ctx: &Context) -> Result<(), kube::Error> {
+        let _turn = self.recording.lock().await;
+        let own = {
+            let state = self.state();
+            if !state.registration.is_unrecorded() || !ctx.fence.holds() {
+                return Ok(());
+            }
+            state.registration.own()
+        };
+        let patch = Patch::Merge(ownership::record(&self.uid, own));
+        let api = ctx.scale_sets(&self.namespace);
+        answered(api.patch_metadata(&self.name, &PatchParams::default(), &patch)).await?;
+        self.state().registration.note_record(own);
+        Ok(())
     }
 
     /// What bounds the registrations that wait for their start on a host.
@@ -191,8 +242,9 @@ impl Set {
 }
 
 impl State {
-    fn restored(status: RunnerScaleSetStatus, now: Timestamp) -> State {
+    fn restored(status: RunnerScaleSetStatus, own: Option<i64>, now: Timestamp, uptime: Duration) -> State {
         let mut ledger = Ledger::new();
+        ledger.restore_counts(status.backends.iter().flat_map(counts));
         ledger.restore(status.runners.into_iter().map(remembered), now);
         let rejected = |c: &&Condition| {
             c.type_ == condition::STALLED && c.status == "True" && c.reason == reason::RUNNER_VERSION_REJECTED
@@ -201,6 +253,8 @@ impl State {
             reconciled_at: now,
             object_generation: None,
             generation: None,
+            looked_at: uptime,
+            drain_watched: None,
             drain_until: None,
             inputs_changed: false,
             read_again_at: None,
@@ -210,12 +264,18 @@ impl State {
             policy: None,
             wanted: None,
             backends: Vec::new(),
+            draining: Draining::remembered(&status.backends, now),
             service: None,
-            registration: Registration::known(status.scale_set_id),
+            claim: None,
+            registration: Registration::recorded(own),
             listening: None,
-            session: status.session.map(|s| SessionRecord { id: s.id, owner: s.owner, since: s.since.0 }),
-            limited_until: None,
+            session: status.session.filter(|s| is_session_id(&s.id)).map(|s| SessionRecord {
+                id: s.id,
+                owner: s.owner,
+                since: s.since.0,
+            }),
             ledger,
+            preparing: HashMap::new(),
             told: HashMap::new(),
             wanting_since: None,
             abandoned: 0,
@@ -226,13 +286,38 @@ impl State {
         }
     }
 
+    /// Notes how much time has passed since the last look, which no change of the wall clock makes longer.
+    pub fn time_passed(&mut self, uptime: Duration) {
+        let passed = uptime.saturating_sub(std::mem::replace(&mut self.looked_at, uptime));
+        self.ledger.time_passed(passed);
+        if let Some(draining) = &mut self.drain_watched {
+            draining.pass(passed);
+        }
+    }
+
+    /// Begins to watch the object's deletion. If it was deleted before it was first looked at, nobody saw when.
+    pub fn watch_drain(&mut self, object: &RunnerScaleSet, now: Timestamp) {
+        if let Some(deleted_at) = &object.metadata.deletion_timestamp {
+            let seen = self.object_generation.is_some();
+            let begun = if seen { Watched::default() } else { Watched::begun_before(deleted_at.0, now) };
+            self.drain_watched.get_or_insert(begun);
+        }
+    }
+
     /// Why the spec as it is now is not known wholly yet: what it refers to could not be read.
     pub fn behind(&self) -> Option<&str> {
         self.unread.as_deref().filter(|_| self.generation != self.object_generation)
     }
 
     /// Takes over what was read of the spec and all that it refers to.
-    pub fn adopt(&mut self, inputs: Inputs, set: &Set, ctx: &Context) -> Result<(), crate::github::Error> {
+    /// With an elder that names the same scale set, nothing is done at GitHub.
+    pub fn adopt(
+        &mut self,
+        inputs: Inputs,
+        elder: Option<&Set>,
+        set: &Set,
+        ctx: &Context,
+    ) -> Result<(), crate::github::Error> {
         let changed = self.place(inputs.backends, set, ctx);
         let unchanged = set.target.borrow().as_ref().is_some_and(|t| t.client == inputs.client);
         let service = match (&self.service, unchanged) {
@@ -257,6 +342,10 @@ impl State {
         if self.drain_until.is_some() {
             return Ok(());
         }
+        if let Some(elder) = elder {
+            self.yield_to(elder, set, ctx);
+            return Ok(());
+        }
         let target = Target { client: inputs.client, scale_set: inputs.scale_set, service };
         set.target.send_if_modified(|current| {
             let differs = current.as_ref() != Some(&target);
@@ -266,8 +355,22 @@ impl State {
         Ok(())
     }
 
-    /// Makes the backends, keeping those that are as they were; answers whether a template changed. The
-    /// first time there is nothing that could have changed.
+    /// Leaves the scale set at GitHub to an elder that names it too.
+    fn yield_to(&mut self, elder: &Set, set: &Set, ctx: &Context) {
+        let elder = format!("{}/{}", elder.namespace, elder.name);
+        let message =
+            format!("the RunnerScaleSet {elder}, which is older, has this name, URL and runner group");
+        let told = self.registration.error.as_ref().is_some_and(|(_, said)| *said == message);
+        if !told {
+            ctx.events.warning(&set.reference, reason::NAME_TAKEN, "Register", message.clone());
+        }
+        self.registration.held = None;
+        self.registration.error = Some((reason::NAME_TAKEN, message));
+        set.target.send_if_modified(|target| target.take().is_some());
+    }
+
+    /// Makes the backends, keeping those that are as they were, and drains the hosts that are left out; answers whether a
+    /// template changed. The first time there is nothing that could have changed.
     pub fn place(&mut self, inputs: Vec<BackendInput>, set: &Set, ctx: &Context) -> bool {
         let hashes = |backends: &[Placed]| -> Vec<String> {
             backends.iter().map(|b| b.backend.template_hash().to_owned()).collect()
@@ -278,7 +381,7 @@ impl State {
             let shares = |b: &&BackendInput| b.name == of.name || b.template.shares_a_host(&of.template);
             inputs.iter().filter(shares).map(|b| b.name.clone()).collect()
         };
-        let make = |input: &BackendInput| {
+        let place = |input: &BackendInput| {
             let siblings = siblings(input);
             let kept =
                 self.backends.iter().find(|placed| placed.siblings == siblings && same(&placed.input, input));
@@ -288,8 +391,33 @@ impl State {
             });
             Placed { backend, input: input.clone(), siblings }
         };
-        self.backends = inputs.iter().map(make).collect();
+        let placed = inputs.iter().map(place).collect();
+        let left = std::mem::replace(&mut self.backends, placed);
+        // Whoever uses an engine keeps it known: `left` is dropped after its hosts were taken over.
+        self.update_draining(left.iter().map(|placed| placed.input.clone()).collect(), set, ctx);
         !before.is_empty() && before != hashes(&self.backends)
+    }
+
+    fn update_draining(&mut self, before: Vec<BackendInput>, set: &Set, ctx: &Context) {
+        let named: Vec<BackendInput> = self.backends.iter().map(|placed| placed.input.clone()).collect();
+        let make = |name: &str, siblings: &[String], template| {
+            ctx.world.backend(name, siblings, set.identity.clone(), template)
+        };
+        for renamed in self.draining.update(before, &named, ctx.world.now(), make) {
+            self.ledger.rename_host(&renamed.backend, &renamed.from, &renamed.to);
+        }
+    }
+
+    /// Drains a host that has runners of a backend, unless the spec names it.
+    pub fn drain(&mut self, backend: &str, endpoint: &str, set: &Set, ctx: &Context) {
+        self.draining.remember(backend, endpoint, endpoint, ctx.world.now());
+        self.update_draining(Vec::new(), set, ctx);
+    }
+
+    /// Whether the spec names a host, or it drains.
+    pub fn has_host(&self, endpoint: &str) -> bool {
+        let hosts = self.backends.iter().flat_map(|placed| &placed.input.template.hosts);
+        hosts.chain(self.draining.hosts()).any(|host| host.is_at(endpoint))
     }
 
     /// The backend of that name; else the first. A runner whose backend the spec names no more, and which no backend has
@@ -297,6 +425,17 @@ impl State {
     pub fn backend(&self, name: &str) -> Option<Arc<dyn Backend>> {
         let found = self.backends.iter().find(|b| b.backend.name() == name);
         found.or(self.backends.first()).map(|b| b.backend.clone())
+    }
+
+    /// The backend that has a runner's host, which may be one that drains; else as [`State::backend`].
+    pub fn backend_of(&self, runner: &Runner) -> Option<Arc<dyn Backend>> {
+        let draining = self.draining.backend(&runner.backend, &runner.host);
+        draining.or_else(|| self.backend(&runner.backend))
+    }
+
+    /// All backends: those of the spec, and the hosts that it left out.
+    pub fn all_backends(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
+        self.backends.iter().map(|placed| &placed.backend).chain(self.draining.backends())
     }
 
     /// The backends, as a decision sees them.
@@ -314,21 +453,21 @@ impl State {
 
     /// What the backends show.
     pub fn observations(&self) -> Vec<Observation> {
-        let of = |placed: &Placed| {
-            let backend = placed.backend.name().to_owned();
-            placed.backend.instances().into_iter().map(move |listing| Observation {
-                backend: backend.clone(),
+        let of = |backend: &Arc<dyn Backend>| {
+            let name = backend.name().to_owned();
+            backend.instances().into_iter().map(move |listing| Observation {
+                backend: name.clone(),
                 host: listing.host,
                 listed_at: listing.listed_at.filter(|_| listing.current),
                 instances: listing.instances,
             })
         };
-        self.backends.iter().flat_map(of).collect()
+        self.all_backends().flat_map(of).collect()
     }
 
     /// Whether it is time to tell of something; if so, it is told now.
     pub fn tell(&mut self, what: &'static str, now: Timestamp) -> bool {
-        let due = self.told.get(what).is_none_or(|at| *at + TOLD_FOR <= now);
+        let due = self.told.get(what).is_none_or(|at| at.plus(TOLD_FOR) <= now);
         if due {
             self.told.insert(what, now);
         }
@@ -383,5 +522,69 @@ fn remembered(runner: crate::api::status::RunnerStatus) -> Remembered {
         phase: runner.phase,
         since: runner.since.0,
         job,
+    }
+}
+
+/// How many runners a status says are on each host of a backend.
+fn counts(backend: &api::status::BackendStatus) -> impl Iterator<Item = HostCount> {
+    let count = |host: &api::status::HostStatus| HostCount {
+        backend: backend.name.clone(),
+        host: host.name.clone(),
+        runners: host.current_runners.max(0).unsigned_abs(),
+    };
+    backend.hosts.iter().map(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::finalize::drain_until;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// A scale set with a drain of one hour that was deleted at the second 0.
+    fn deleted() -> RunnerScaleSet {
+        let object = json!({
+            "apiVersion": "paddock.dev/v1alpha1", "kind": "RunnerScaleSet",
+            "metadata": {"name": "linux", "deletionTimestamp": at(0), "generation": 1},
+            "spec": {
+                "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
+                "backends": [{"name": "rack", "docker": {}}],
+                "timeouts": {"drain": "1h"},
+            },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// Looks at it; answers until when it drains.
+    fn look(state: &mut State, now: i64, uptime: Duration) -> i64 {
+        let object = deleted();
+        state.watch_drain(&object, at(now));
+        state.time_passed(uptime);
+        state.object_generation = object.metadata.generation;
+        drain_until(&object, state.drain_watched.as_ref(), at(now)).unwrap().as_second()
+    }
+
+    #[test]
+    fn a_clock_that_is_set_forward_ends_no_drain() {
+        let mut state = State::restored(RunnerScaleSetStatus::default(), None, at(-60), Duration::ZERO);
+        state.object_generation = Some(1);
+        assert_eq!(look(&mut state, 0, HOUR), 3600);
+        assert_eq!(look(&mut state, 100_000, HOUR + HOUR / 4), 100_000 + 2700, "what is left of the hour");
+        assert_eq!(look(&mut state, 102_700, HOUR + HOUR), 3600, "it is over");
+    }
+
+    #[test]
+    fn a_drain_that_was_over_before_a_restart_is_watched_for_two_minutes() {
+        let mut state = State::restored(RunnerScaleSetStatus::default(), None, at(7200), Duration::ZERO);
+        assert_eq!(look(&mut state, 7200, Duration::ZERO), 7320);
+        assert_eq!(look(&mut state, 7200, Duration::ZERO), 7320);
+        assert_eq!(look(&mut state, 7320, Duration::from_secs(120)), 3600, "it is over");
     }
 }

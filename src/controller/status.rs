@@ -25,7 +25,8 @@ pub(super) fn status(
     // Which template is current is not known before the whole of a spec was read once.
     let outdated = |r: &Runner| state.wanted.is_some() && plan::is_outdated(r, views);
     let mut runners: Vec<RunnerStatus> = newest_first(state).map(|r| runner_status(r, outdated(r))).collect();
-    let omitted = runners.len().saturating_sub(MAX_LISTED_RUNNERS);
+    let unseen = state.ledger.unseen(|_, _| true) as usize;
+    let omitted = runners.len().saturating_sub(MAX_LISTED_RUNNERS) + unseen;
     let outdated = runners.iter().filter(|r| r.outdated && r.phase == Phase::Idle).count();
     runners.truncate(MAX_LISTED_RUNNERS);
     let in_phase = |phase| count(state.ledger.runners().filter(|r| r.phase == phase).count());
@@ -43,11 +44,11 @@ pub(super) fn status(
     let held = state.registration.held.as_ref().map(|(held, _)| held);
     let status = RunnerScaleSetStatus {
         observed_generation: state.object_generation,
-        scale_set_id: state.registration.id,
+        scale_set_id: state.registration.shown(),
         scale_set_name: held.map(|h| h.name.clone()),
         labels: held.map(|h| h.labels.clone()).unwrap_or_default(),
         desired_runners: decided.map_or(0, |p| count(p.desired as usize)),
-        current_runners: pending + idle + busy,
+        current_runners: (pending + idle + busy).saturating_add(count(unseen)),
         pending_runners: pending,
         idle_runners: idle,
         busy_runners: busy,
@@ -63,11 +64,7 @@ pub(super) fn status(
             available_jobs: count(s.available as usize),
             observed_at: whole_seconds(at),
         }),
-        backends: views
-            .iter()
-            .zip(&state.backends)
-            .map(|(view, placed)| backend(state, view, placed))
-            .collect(),
+        backends: backends(state, views),
         runners,
         runners_omitted: count(omitted),
         recent_failures: recent_failures(state),
@@ -102,14 +99,51 @@ fn runner_status(runner: &Runner, outdated: bool) -> RunnerStatus {
     }
 }
 
+/// The backends of the spec, and after them what is left of those that it left out.
+fn backends(state: &State, views: &[BackendView]) -> Vec<BackendStatus> {
+    let placed = views.iter().zip(&state.backends);
+    let mut shown: Vec<BackendStatus> = placed.map(|(view, placed)| backend(state, view, placed)).collect();
+    for draining in state.draining.shown() {
+        let host = HostStatus {
+            name: draining.host.name.clone(),
+            endpoint: Some(draining.host.endpoint.clone()),
+            ready: false,
+            current_runners: runners_on(state, draining.backend, Some(&draining.host.name)),
+            free_slots: Some(0),
+            message: draining.message.clone(),
+        };
+        match shown.iter_mut().find(|backend| backend.name == draining.backend) {
+            Some(backend) => backend.hosts.push(host),
+            None => shown.push(BackendStatus {
+                name: draining.backend.to_owned(),
+                kind: kind(draining.kind),
+                current_runners: runners_on(state, draining.backend, None),
+                warm: None,
+                message: draining.message,
+                backoff_until: None,
+                hosts: vec![host],
+            }),
+        }
+    }
+    shown
+}
+
+/// How many runners take a slot of a backend, or of one of its hosts.
+fn runners_on(state: &State, backend: &str, host: Option<&str>) -> i32 {
+    let wanted = |name: &str, on: &str| name == backend && host.is_none_or(|host| on == host);
+    let here = |r: &&Runner| r.occupies() && wanted(&r.backend, &r.host);
+    count(state.ledger.runners().filter(here).count() + state.ledger.unseen(wanted) as usize)
+}
+
 fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus {
-    let on = |host: Option<&str>| {
-        let here =
-            |r: &&Runner| r.occupies() && r.backend == view.name && host.is_none_or(|host| r.host == host);
-        count(state.ledger.runners().filter(here).count())
+    let on = |host: Option<&str>| runners_on(state, &view.name, host);
+    let endpoint = |name: &str| {
+        let hosts = &placed.input.template.hosts;
+        hosts.iter().find(|host| host.name == name).map(|host| host.endpoint.clone())
     };
     let host = |h: &HostState| HostStatus {
         name: h.name.clone(),
+        endpoint: endpoint(&h.name),
         ready: h.availability == Availability::Ready,
         current_runners: on(Some(&h.name)),
         free_slots: (h.free_slots < u32::MAX).then(|| count(h.free_slots as usize)),
@@ -126,16 +160,20 @@ fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus 
     let messages: Vec<String> = ceiling.into_iter().chain(hosts).collect();
     BackendStatus {
         name: view.name.clone(),
-        kind: match placed.backend.kind() {
-            "tart" => BackendType::Tart,
-            "ecs" => BackendType::Ecs,
-            _ => BackendType::Docker,
-        },
+        kind: kind(placed.backend.kind()),
         current_runners: current,
         warm: None,
         message: messages.join("; "),
         backoff_until: view.hosts.iter().filter_map(until).max_by_key(|t| t.0),
         hosts: view.hosts.iter().map(host).collect(),
+    }
+}
+
+fn kind(name: &str) -> BackendType {
+    match name {
+        "tart" => BackendType::Tart,
+        "ecs" => BackendType::Ecs,
+        _ => BackendType::Docker,
     }
 }
 

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::act::Work;
-use super::audience::elapsed;
 use super::context::Context;
 use super::finalize::Left;
 use super::set::{Set, State};
 use super::status;
 use crate::api::RunnerScaleSetStatus;
 use crate::api::condition::reason;
-use crate::plan::{self, Action, BackendView, Input, Intake, Plan, Removal};
-use crate::runner::{Failure, Phase, Runner, runner_name};
+use crate::plan::{self, Action, BackendView, Input, Intake, Plan, Removal, Waiting};
+use crate::runner::{Failure, Operation, Phase, Runner, runner_name};
 use crate::telemetry::StartPhase;
+use crate::time::{Plus, elapsed};
 
 /// For so long after a set was taken up, hosts may show what runs on them before anything is started.
 const HOSTS_ANSWER: Duration = Duration::from_secs(10);
@@ -41,20 +41,35 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
     let mut state = set.state();
     let observations = state.observations();
     state.ledger.observe(&observations, now);
+    drain(&mut state, set, ctx, now);
     let (mut plan, views) = decide(&state, set, now)?;
-    if !observed(&state, set, now) {
-        let due = set.since + HOSTS_ANSWER;
-        plan.wake_at = Some(plan.wake_at.map_or(due, |at| at.min(due)));
-    }
+    let listed = (!observed(&state, set, now)).then(|| set.since.plus(HOSTS_ANSWER));
+    plan.wake_at = [plan.wake_at, listed, limited_until(&state, now)].into_iter().flatten().min();
     state.ledger.mark_surplus(&plan.surplus, now);
     let work = begin(&mut state, set, &plan, now);
     report(&mut state, set, ctx, &plan, &work, now);
     let status = status::status(&mut state, Some((&plan, &views)), now);
     let busy_with = |r: &&Runner| r.occupies() || r.operation.is_some();
-    let running = state.ledger.runners().filter(busy_with).count();
-    let registered = state.ledger.runners().count() - running;
+    let known = state.ledger.runners().filter(busy_with).count();
+    let registered = state.ledger.runners().count() - known;
+    let running = known + state.ledger.unseen(|_, _| true) as usize;
     let left = Left { unseen: !observed(&state, set, now), running, registered, abandoned: state.abandoned };
     Some(Step { plan, work, status, left })
+}
+
+/// Marks the runners on hosts that the spec left out, and lets go of those hosts on which none is left.
+fn drain(state: &mut State, set: &Set, ctx: &Context, now: Timestamp) {
+    let State { ledger, draining, .. } = state;
+    let left_behind = draining.let_go(ledger, now);
+    ledger.mark_draining(|backend, host| draining.has(backend, host));
+    if !left_behind.is_empty() {
+        let note = format!(
+            "hosts that the spec left out do not answer; this was left behind: {}",
+            left_behind.join(", ")
+        );
+        warn!(scale_set = set.identity.scale_set, note, "drained, not wholly");
+        ctx.events.warning(&set.reference, "LeftBehind", "Drain", note);
+    }
 }
 
 /// The status as it is, nothing begun.
@@ -87,16 +102,31 @@ fn intake(state: &State, set: &Set, now: Timestamp) -> Intake {
             error.unwrap_or((reason::NOT_REGISTERED, "the set is not registered at GitHub yet".to_owned()));
         return Intake::Closed(reason, message);
     }
+    // Nothing is registered in what may be another's: that its session is open is the proof.
+    if state.registration.held.as_ref().is_some_and(|(held, _)| !state.registration.owns(held.id)) {
+        let message = "the scale set was there before, and its message session is not open yet".to_owned();
+        return Intake::Closed(reason::NOT_LISTENING, message);
+    }
     if !observed(state, set, now) {
         return Intake::Closed(reason::STARTING, "the hosts have not shown yet what runs on them".to_owned());
+    }
+    if let Some(until) = limited_until(state, now) {
+        return Intake::Closed(reason::RATE_LIMITED, format!("GitHub limits the rate until {until:.0}"));
     }
     Intake::Open
 }
 
+/// Returns when GitHub's rate limit passes, if there is one.
+fn limited_until(state: &State, now: Timestamp) -> Option<Timestamp> {
+    let left = state.service.as_ref()?.limited_for()?;
+    // At most 15 minutes.
+    Some(now.plus(left))
+}
+
 /// Whether every host was listed, or had the time to be.
 fn observed(state: &State, set: &Set, now: Timestamp) -> bool {
-    let listed = state.backends.iter().all(|b| b.backend.instances().iter().all(|l| l.listed_at.is_some()));
-    listed || set.since + HOSTS_ANSWER <= now
+    let listed = state.all_backends().all(|b| b.instances().iter().all(|l| l.listed_at.is_some()));
+    listed || set.since.plus(HOSTS_ANSWER) <= now
 }
 
 /// Notes in the ledger what is about to be done, so that the next look counts with it.
@@ -105,17 +135,22 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
     if !observed(state, set, now) {
         return work;
     }
+    // Another set took the slot meanwhile: they wait for the next.
+    let mut unplaced = Vec::new();
     let frozen = (state.stalled.is_some() || state.behind().is_some()) && state.drain_until.is_none();
     for action in &plan.actions {
         match action {
-            Action::Collect { runner } => work.extend(begin_removal(state, runner, None)),
+            Action::Collect { runner } => work.extend(begin_removal(state, runner, None, now)),
             _ if frozen => {}
             Action::Prepare { backend, host } => {
                 if let Some(backend) = state.backend(backend) {
                     backend.prepare(host);
                 }
             }
-            Action::Start { backend, host } => work.extend(begin_start(state, set, backend, host, now)),
+            Action::Start { backend, host } => match begin_start(state, set, backend, host, now) {
+                Some(start) => work.push(start),
+                None => unplaced.push((backend, host)),
+            },
             Action::Remove { runner, why } => {
                 if *why == Removal::StartTimeout {
                     state.ledger.start_timed_out(runner, "it was not up within timeouts.start", now);
@@ -126,8 +161,16 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
                 if *why == Removal::JobTimeout {
                     state.ledger.job_timed_out(runner, now);
                 }
-                work.extend(begin_removal(state, runner, Some(*why)));
+                work.extend(begin_removal(state, runner, Some(*why), now));
             }
+        }
+    }
+    for Waiting { backend, host, runners } in &plan.waiting {
+        let more = unplaced.iter().filter(|(b, h)| *b == backend && *h == host).count();
+        let runners =
+            if frozen { 0 } else { runners.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)) };
+        if let Some(backend) = state.backend(backend) {
+            backend.wait_for_slots(host, runners);
         }
     }
     work
@@ -138,24 +181,38 @@ fn begin_start(state: &mut State, set: &Set, backend: &str, host: &str, now: Tim
     let service = state.service.clone()?;
     let (scale_set, _) = state.registration.held.as_ref()?;
     // Another set may have taken the last slot since the hosts were looked at: the host wakes us when one is free.
-    let slot = backend.reserve(host)?;
+    let reservation = backend.reserve(host)?;
     let name = runner_name(&scale_set.name);
     let scale_set_id = scale_set.id;
     let deadline = state.policy.as_ref()?.start_timeout(backend.name());
     state.ledger.begin_start(Runner::pending(&name, backend.name(), host, backend.template_hash(), now));
     info!(scale_set = set.identity.scale_set, runner = name, backend = backend.name(), host, "runner placed");
-    Some(Work::Start { name, slot, backend, service, scale_set_id, deadline })
+    let abandoned = set.ended.child_token();
+    state.preparing.insert(name.clone(), abandoned.clone());
+    Some(Work::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline })
 }
 
-fn begin_removal(state: &mut State, name: &str, why: Option<Removal>) -> Option<Work> {
+fn begin_removal(state: &mut State, name: &str, why: Option<Removal>, now: Timestamp) -> Option<Work> {
     let runner = state.ledger.runner(name)?.clone();
-    let backend = state.backend(&runner.backend)?;
+    let backend = state.backend_of(&runner)?;
     let unexplained = runner.phase == Phase::Done && runner.job.is_none();
     if let Some(why) = why {
         debug!(runner = name, why = why.as_str(), "removal begins");
     }
+    if runner.operation == Some(Operation::Preparing) {
+        abandon_start(state, name, now);
+        return None;
+    }
     state.ledger.begin_removal(name);
     Some(Work::Remove { runner: Box::new(runner), why, unexplained, backend, service: state.service.clone() })
+}
+
+/// Gives up a start that waits for its host to be ready. There is nothing of the runner to be removed.
+fn abandon_start(state: &mut State, name: &str, now: Timestamp) {
+    if let Some(abandoned) = state.preparing.remove(name) {
+        abandoned.cancel();
+    }
+    state.ledger.retire(name, now);
 }
 
 /// Events and metrics for what was decided.

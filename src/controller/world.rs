@@ -1,6 +1,7 @@
 //! The world outside Kubernetes: GitHub, the hosts, and the time. Real in the program, simulated in the model.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -14,8 +15,11 @@ use crate::runner::Identity;
 /// The world outside Kubernetes.
 #[async_trait]
 pub trait World: Send + Sync {
-    /// The time.
+    /// The time by the wall clock, which may be set at any moment.
     fn now(&self) -> Timestamp;
+
+    /// The time since any one moment, by a clock that only runs forward.
+    fn uptime(&self) -> Duration;
 
     /// GitHub, as one scale set reaches it.
     fn github(&self, client: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, github::Error>;
@@ -41,6 +45,7 @@ pub trait World: Send + Sync {
 
 /// The real one.
 pub struct Real {
+    began: Instant,
     clients: Clients,
     engines: Engines,
 }
@@ -48,7 +53,7 @@ pub struct Real {
 impl Real {
     /// Knows no host yet. `cluster` is the cluster's id; `waker` is told which scale sets should look again.
     pub fn new(cluster: &str, waker: Waker) -> Real {
-        Real { clients: Clients::default(), engines: Engines::new(cluster, waker) }
+        Real { began: Instant::now(), clients: Clients::default(), engines: Engines::new(cluster, waker) }
     }
 }
 
@@ -56,6 +61,10 @@ impl Real {
 impl World for Real {
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.began.elapsed()
     }
 
     fn github(&self, client: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, github::Error> {
@@ -86,7 +95,8 @@ impl World for Real {
     }
 
     async fn remove_stray(&self, stray: &Stray) -> Result<(), backend::Error> {
-        match self.engines.remove(&stray.endpoint, &stray.instance.id).await {
+        let Stray { endpoint, instance, .. } = stray;
+        match self.engines.remove(endpoint, &instance.scale_set_uid, &instance.id).await {
             Ok(()) | Err(backend::Error::Gone) => Ok(()),
             Err(error) => Err(error),
         }

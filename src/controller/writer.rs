@@ -16,6 +16,7 @@ use super::context::{Context, answered, brief};
 use super::lease::Fence;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
 use crate::telemetry::Metrics;
+use crate::time::Plus;
 
 /// Who owns the status, for server-side apply.
 pub(super) const FIELD_MANAGER: &str = "paddock";
@@ -25,6 +26,8 @@ const GATHER: Duration = Duration::from_millis(400);
 const INTERVAL: Duration = Duration::from_secs(1);
 /// While changes go on, writes become rarer, down to one in this.
 const BUSY_INTERVAL: Duration = Duration::from_secs(2);
+/// Writes that are further apart are not in a row.
+const QUIET: Duration = BUSY_INTERVAL.saturating_mul(2);
 /// So many writes in a row are at the shorter interval.
 const QUICK_WRITES: u32 = 3;
 /// After a write that failed.
@@ -54,7 +57,7 @@ impl Writer {
         current: &RunnerScaleSetStatus,
         ctx: &Context,
     ) -> Writer {
-        let written = Written { status: current.clone(), at: Instant::now() - INTERVAL, in_a_row: 0 };
+        let written = Written { status: current.clone(), at: long_ago(), in_a_row: 0 };
         let wanted = watch::Sender::new(None);
         let (metrics, fence) = (ctx.metrics.clone(), ctx.fence.clone());
         let (name, written, over) = (name.to_owned(), Mutex::new(written), AtomicBool::new(false));
@@ -128,15 +131,21 @@ impl Writer {
 impl Written {
     /// When the next write may be.
     fn next(&self) -> Instant {
-        self.at + if self.in_a_row < QUICK_WRITES { INTERVAL } else { BUSY_INTERVAL }
+        self.at.plus(if self.in_a_row < QUICK_WRITES { INTERVAL } else { BUSY_INTERVAL })
     }
 
     fn note(&mut self, status: RunnerScaleSetStatus) {
         let now = Instant::now();
-        self.in_a_row = if now < self.at + 2 * BUSY_INTERVAL { self.in_a_row + 1 } else { 0 };
+        self.in_a_row = if now < self.at.plus(QUIET) { self.in_a_row + 1 } else { 0 };
         self.status = status;
         self.at = now;
     }
+}
+
+/// A moment after which a write may follow at once.
+fn long_ago() -> Instant {
+    let now = Instant::now();
+    now.checked_sub(INTERVAL).unwrap_or(now)
 }
 
 /// Whether two statuses tell the same. That GitHub said the same again is no news.

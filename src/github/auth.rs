@@ -9,16 +9,19 @@ use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::header::{ACCEPT, HeaderValue};
 use reqwest::{Method, Url};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::classify::Hop;
+use super::fields::{Read, object};
+use super::limit::RateLimit;
 use super::transport::{self, Reply};
 use super::url::ConfigUrl;
 use super::wire::{self, Token, WireListedRunner, WireRunnerPage};
 use super::{Credentials, Error};
+use crate::time::Plus;
 
 /// The admin token is renewed this long before it expires (GitHub's own client does so).
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
@@ -26,14 +29,12 @@ const RENEW_BEFORE: Duration = Duration::from_secs(60);
 const RENEW_AFTER: Duration = Duration::from_secs(30);
 /// A refusal is answered from memory for this long, so that the sets which share a credential do not all repeat it.
 const REMEMBER_REFUSAL: Duration = Duration::from_secs(1);
-/// ... and a rate limit until it is over, but not for longer than this without another look.
-const REMEMBER_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// An App's JWT is dated back by a minute, against clocks that disagree, and lives nine of the ten minutes allowed.
 const JWT_LEEWAY: i64 = 60;
 const JWT_LIFE: i64 = 9 * 60;
-/// A fresh registration token may be refused for a moment: the tries that it gets.
-const REGISTRATION: ExponentialBuilder =
-    ExponentialBuilder::new().with_min_delay(Duration::from_millis(500)).with_max_times(2).with_jitter();
+/// A fresh registration token may be refused for a while (ARC 3377, 3724): it gets as many further tries, each after
+/// twice the pause before, as GitHub's own client gives it.
+const REGISTRATION_RETRIES: usize = 4;
 
 /// Runners on a page of REST's listing: its maximum.
 const PAGE: usize = 100;
@@ -54,8 +55,10 @@ pub(super) struct Auth {
     credentials: Credentials,
     /// The App's key, read once.
     key: Option<EncodingKey>,
-    /// How long one request may take.
+    /// How long one request may take: a third of a call.
     attempt: Duration,
+    /// What GitHub said of the rate, to whoever uses this credential.
+    limit: RateLimit,
     /// Held over a renewal, so that there is one at a time.
     state: Mutex<State>,
 }
@@ -82,7 +85,20 @@ impl Auth {
             ),
             Credentials::Token(_) => None,
         };
-        Ok(Auth { pool, config, credentials, key, attempt, state: Mutex::default() })
+        Ok(Auth {
+            pool,
+            config,
+            credentials,
+            key,
+            attempt,
+            limit: RateLimit::default(),
+            state: Mutex::default(),
+        })
+    }
+
+    /// The rate limit of this credential.
+    pub fn limit(&self) -> &RateLimit {
+        &self.limit
     }
 
     /// The admin token; a new one if there is none or it is about to expire.
@@ -151,7 +167,7 @@ impl Auth {
         let registration =
             self.token(self.config.registration_token(), &credential, "the registration token").await?;
         (|| self.register(&registration))
-            .retry(REGISTRATION)
+            .retry(registration_pauses(self.attempt))
             .when(|e| matches!(e, Error::AuthRejected(_) | Error::Forbidden(_)))
             .await
     }
@@ -159,7 +175,7 @@ impl Auth {
     /// One of the first steps: a POST without a body, answered by a token.
     async fn token(&self, url: Url, bearer: &str, what: &str) -> Result<String, Error> {
         let reply = self.post(url, ("Bearer", bearer), None).await?;
-        wire::required(wire::decode::<Token>(&reply.body, what)?.token, what)
+        wire::required(wire::decode::<Token>(&reply.body, what)?.token.0, what)
     }
 
     /// The last step: the service's URL and the admin token.
@@ -168,11 +184,11 @@ impl Auth {
         let body = json!({"url": self.config.as_str(), "runner_event": "register"});
         let reply = self.post(url, ("RemoteAuth", registration_token), Some(body)).await?;
         let wire: Token = wire::decode(&reply.body, "the admin connection")?;
-        let token = wire::required(wire.token, "the admin token")?;
-        let service = self.config.trusts(&wire::required(wire.url, "the service's URL")?)?;
+        let token = wire::required(wire.token.0, "the admin token")?;
+        let service = self.config.trusts(&wire::required(wire.url.0, "the service's URL")?)?;
         let left = expiry(&token)?.duration_since(Timestamp::now());
         let left = Duration::try_from(left).unwrap_or_default().saturating_sub(RENEW_BEFORE);
-        Ok(Arc::new(AdminToken { service, token, renew_at: Instant::now() + left.max(RENEW_AFTER) }))
+        Ok(Arc::new(AdminToken { service, token, renew_at: Instant::now().plus(left.max(RENEW_AFTER)) }))
     }
 
     async fn post(&self, url: Url, authorization: (&str, &str), body: Option<Value>) -> Result<Reply, Error> {
@@ -192,38 +208,47 @@ impl Auth {
         if let Some(body) = body {
             transport::with_json(&mut request, &body);
         }
-        transport::send(&self.pool, request, asked, self.attempt).await?.success(Hop::Auth)
+        self.limit.check()?;
+        self.limit.noted(transport::send(&self.pool, request, asked, self.attempt).await?.success(Hop::Auth))
     }
 }
 
 impl State {
     fn refused(&self) -> Option<Error> {
         let (until, error) = self.refusal.as_ref()?;
-        let left = until.checked_duration_since(Instant::now())?;
-        Some(match error {
-            Error::RateLimited { .. } => Error::RateLimited { retry_after: left },
-            other => other.clone(),
-        })
+        (Instant::now() < *until).then(|| error.clone())
     }
 
     fn remember(&mut self, error: &Error) {
-        let keep = match error {
-            Error::RateLimited { retry_after } => (*retry_after).min(REMEMBER_LIMIT),
-            Error::AuthRejected(_) | Error::Forbidden(_) | Error::Config(_) => REMEMBER_REFUSAL,
-            _ => return,
-        };
-        self.refusal = Instant::now().checked_add(keep).map(|until| (until, error.clone()));
+        if matches!(error, Error::AuthRejected(_) | Error::Forbidden(_) | Error::Config(_)) {
+            self.refusal = Some((Instant::now().plus(REMEMBER_REFUSAL), error.clone()));
+        }
     }
 }
 
-#[derive(Serialize, Deserialize)]
+/// The pauses between the tries of a registration: with the usual deadlines 1, 2, 4 and 8 s, half of a call's time.
+fn registration_pauses(attempt: Duration) -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_min_delay(attempt / 10)
+        .with_factor(2.0)
+        .with_max_times(REGISTRATION_RETRIES)
+}
+
+/// What the App's JWT says.
+#[derive(Serialize)]
 struct Claims {
-    #[serde(default)]
     iat: i64,
     exp: i64,
-    #[serde(default)]
     iss: String,
 }
+
+/// What is read of the admin token.
+#[derive(Default)]
+struct Expiry {
+    exp: i64,
+}
+
+object!(Expiry { "exp" => exp });
 
 fn app_jwt(app_id: &str, key: &EncodingKey) -> Result<String, Error> {
     let iat = Timestamp::now().as_second() - JWT_LEEWAY;
@@ -234,8 +259,45 @@ fn app_jwt(app_id: &str, key: &EncodingKey) -> Result<String, Error> {
 
 /// When the admin token expires. It is GitHub's to check it; we only read.
 fn expiry(token: &str) -> Result<Timestamp, Error> {
-    insecure_decode_claims::<Claims>(token)
+    insecure_decode_claims::<Read<Expiry>>(token)
         .ok()
-        .and_then(|claims| Timestamp::from_second(claims.exp).ok())
+        .filter(|Read(claims)| claims.exp > 0)
+        .and_then(|Read(claims)| Timestamp::from_second(claims.exp).ok())
         .ok_or_else(|| Error::BadReply("the admin token does not tell when it expires".into()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use backon::BackoffBuilder;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    fn token(claims: &str) -> String {
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg": "RS256", "typ": "JWT"}"#);
+        format!("{header}.{}.{}", URL_SAFE_NO_PAD.encode(claims), URL_SAFE_NO_PAD.encode("signature"))
+    }
+
+    #[test]
+    fn of_an_admin_token_only_its_end_is_read() {
+        for claims in [
+            r#"{"exp": 1893456000}"#,
+            r#"{"exp": 1893456000.25, "iat": "yesterday", "iss": {"name": "GitHub"}, "nbf": null}"#,
+            r#"{"iss": 7, "iat": [1], "exp": "1893456000", "aud": ["a", "b"]}"#,
+        ] {
+            assert_eq!(expiry(&token(claims)).unwrap().as_second(), 1_893_456_000, "{claims}");
+        }
+        for claims in ["{}", r#"{"exp": null}"#, r#"{"exp": "soon"}"#, r#"{"exp": -1}"#] {
+            assert!(matches!(expiry(&token(claims)), Err(Error::BadReply(_))), "{claims}");
+        }
+    }
+
+    #[test]
+    fn a_fresh_registration_token_gets_five_tries_over_fifteen_seconds() {
+        let attempt = super::super::Deadlines::default().control / 3;
+        let pauses: Vec<u64> = registration_pauses(attempt).build().map(|pause| pause.as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8]);
+    }
 }

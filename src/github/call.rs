@@ -98,12 +98,14 @@ impl Client {
         call: &Call<'_>,
         timeout: Duration,
     ) -> Result<Reply, Error> {
+        let limit = self.auth.limit();
+        limit.check()?;
         let reply = self.send(&token.service, &token.token, call, timeout).await?;
         if reply.status != StatusCode::UNAUTHORIZED {
-            return reply.success(call.hop);
+            return limit.noted(reply.success(call.hop));
         }
         let token = self.auth.renew(&token).await?;
-        self.send(&token.service, &token.token, call, timeout).await?.success(call.hop)
+        limit.noted(self.send(&token.service, &token.token, call, timeout).await?.success(call.hop))
     }
 
     pub(super) async fn send(

@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use reqwest::header::{LOCATION, RETRY_AFTER};
 
 use super::Error;
+use super::fields::{NAME, cut};
 use super::transport::Reply;
 use super::wire::{self, Fault};
 
@@ -64,6 +65,8 @@ impl Reply {
         let asked_to_wait = self.header(RETRY_AFTER.as_str());
         let limited = match self.status {
             StatusCode::TOO_MANY_REQUESTS => true,
+            // Who says when to come again wants to be left alone until then.
+            StatusCode::SERVICE_UNAVAILABLE => asked_to_wait.is_some(),
             StatusCode::FORBIDDEN => {
                 spent || asked_to_wait.is_some() || fault.message.to_lowercase().contains("secondary rate")
             }
@@ -75,7 +78,7 @@ impl Reply {
 
     fn moved(&self) -> Error {
         let target = self.header(LOCATION.as_str()).unwrap_or("a place that it does not name");
-        let target = target.split('?').next().unwrap_or_default();
+        let target = excerpt(target.split('?').next().unwrap_or_default());
         Error::Config(format!(
             "{} has moved to {target} (HTTP {}): GitHub was asked at an old name; give the new one",
             self.asked,
@@ -97,7 +100,7 @@ impl Reply {
         }
         for name in ["ActivityId", "X-GitHub-Request-Id"] {
             if let Some(id) = self.header(name) {
-                text.push_str(&format!("; {name} {id}"));
+                text.push_str(&format!("; {name} {}", cut(id, NAME)));
             }
         }
         text.push(')');
@@ -136,14 +139,16 @@ fn by_name(status: StatusCode, fault: &Fault, hop: Hop, text: &str) -> Option<Er
         return None;
     }
     let lost = || fault.name.contains("Expired") || fault.name.contains("NotFound");
-    match fault.name.as_str() {
-        "AgentExistsException" => Some(Error::RunnerExists),
-        "AgentNotFoundException" => Some(Error::RunnerGone),
-        "JobStillRunningException" => Some(Error::RunnerBusy),
-        "RunnerScaleSetExistsException" => Some(Error::NameTaken(text.to_owned())),
-        "RunnerScaleSetNotFoundException" => Some(Error::ScaleSetGone),
-        name if name.ends_with("SessionConflictException") => Some(conflict(fault)),
-        _ if matches!(hop, Hop::Session | Hop::Queue) && lost() => Some(Error::SessionLost(text.to_owned())),
+    // GitHub names some of them with `TaskAgent` before, and some without.
+    let is = |end: &str| fault.name.ends_with(end);
+    match hop {
+        _ if is("AgentExistsException") => Some(Error::RunnerExists),
+        _ if is("AgentNotFoundException") => Some(Error::RunnerGone),
+        _ if is("JobStillRunningException") => Some(Error::RunnerBusy),
+        _ if is("RunnerScaleSetExistsException") => Some(Error::NameTaken(text.to_owned())),
+        _ if is("RunnerScaleSetNotFoundException") => Some(Error::ScaleSetGone),
+        _ if is("SessionConflictException") => Some(conflict(fault)),
+        Hop::Session | Hop::Queue if lost() => Some(Error::SessionLost(text.to_owned())),
         _ => None,
     }
 }
@@ -151,6 +156,8 @@ fn by_name(status: StatusCode, fault: &Fault, hop: Hop, text: &str) -> Option<Er
 fn by_status(status: StatusCode, hop: Hop, text: String) -> Error {
     match (hop, status.as_u16()) {
         (_, 408 | 500..) => Error::Transient(text),
+        // Something on the way took the length of the body away: no credential is to blame.
+        (_, 411) => Error::BadReply(text),
         (_, 407) => Error::Config(format!("the proxy asks for another login: {text}")),
         (Hop::Queue, 401) => Error::TokenExpired,
         (_, 401) => Error::AuthRejected(text),
@@ -189,6 +196,7 @@ mod tests {
             body: body.into(),
             asked: "GET /x".into(),
             secret: "planted".into(),
+            _turn: None,
         }
     }
 
@@ -208,6 +216,7 @@ mod tests {
         assert_eq!(seconds(429, &[("retry-after", "7")], ""), Some(7));
         assert_eq!(seconds(429, &[], ""), Some(60));
         assert_eq!(seconds(403, &[("retry-after", "7")], ""), Some(7));
+        assert_eq!((seconds(503, &[("retry-after", "7")], ""), seconds(503, &[], "")), (Some(7), None));
         assert_eq!(seconds(403, &[], r#"{"message": "You have exceeded a Secondary Rate limit"}"#), Some(60));
         let an_hour = reply(429, &[("retry-after", "3600")], "").error(Hop::Runner);
         assert_eq!(an_hour.retry_after().as_secs(), 15 * 60, "not without another look");
@@ -225,6 +234,12 @@ mod tests {
         assert!(matches!(exception(400, "AgentExistsException", Hop::Mint), Error::RunnerExists));
         assert!(matches!(exception(400, "AgentNotFoundException", Hop::Runner), Error::RunnerGone));
         assert!(matches!(exception(400, "JobStillRunningException", Hop::Runner), Error::RunnerBusy));
+        assert!(matches!(exception(409, "TaskAgentExistsException", Hop::Mint), Error::RunnerExists));
+        assert!(matches!(exception(404, "TaskAgentNotFoundException", Hop::Runner), Error::RunnerGone));
+        assert!(matches!(
+            exception(400, "TaskAgentJobStillRunningException", Hop::Runner),
+            Error::RunnerBusy
+        ));
         assert!(matches!(
             exception(400, "RunnerScaleSetExistsException", Hop::ScaleSet),
             Error::NameTaken(_)

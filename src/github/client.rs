@@ -1,6 +1,7 @@
 //! The thin client: [`ScaleSetService`] over HTTP.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::header::{ACCEPT, HeaderValue};
@@ -10,10 +11,11 @@ use serde_json::{Value, json};
 use super::auth::Auth;
 use super::call::{Call, persist, within};
 use super::classify::Hop;
+use super::message::message;
 use super::network::Pools;
 use super::transport::{self, Reply};
 use super::url::{ConfigUrl, below};
-use super::wire::{self, Group, Jit, List, WireJob, WireRunner, WireScaleSet, WireSession};
+use super::wire::{self, Group, Jit, WireJob, WireRunner, WireScaleSet, WireSession};
 use super::{
     AcquirableJob, Credentials, Deadlines, Error, JitRunner, ListedRunner, Message, Network, RunnerReference,
     ScaleSet, ScaleSetService, Session, WantedScaleSet,
@@ -82,8 +84,8 @@ impl Client {
         let reply = self
             .call(Call::new(Method::GET, Hop::Group, &["runtime", "runnergroups", ""]).query(&query))
             .await?;
-        let groups: List<Group> = wire::decode(&reply.body, "the list of runner groups")?;
-        let group = groups.value.into_iter().find(|g| g.name.eq_ignore_ascii_case(name) && g.id > 0);
+        let groups: Vec<Group> = wire::list(&reply.body, "the list of runner groups")?;
+        let group = groups.into_iter().find(|g| g.name.eq_ignore_ascii_case(name) && g.id > 0);
         group.map(|g| g.id).ok_or_else(|| Error::GroupNotFound(name.to_owned()))
     }
 
@@ -102,12 +104,12 @@ impl Client {
         let reply = self
             .call(Call::new(Method::GET, Hop::ScaleSet, &["runtime", "runnerscalesets"]).query(&query))
             .await?;
-        let sets: List<WireScaleSet> = wire::decode(&reply.body, "the list of scale sets")?;
-        Ok(sets.value.into_iter().find(|s| s.name.eq_ignore_ascii_case(name)))
+        let sets: Vec<WireScaleSet> = wire::list(&reply.body, "the list of scale sets")?;
+        Ok(sets.into_iter().find(|s| s.name.eq_ignore_ascii_case(name)))
     }
 
     /// Creates it. A name that is taken is looked up once more: the answer to an earlier try may have been lost.
-    async fn create(&self, wanted: &WantedScaleSet, group: i64) -> Result<WireScaleSet, Error> {
+    async fn create(&self, wanted: &WantedScaleSet, group: i64) -> Result<ScaleSet, Error> {
         let body = json!({
             "name": wanted.name,
             "runnerGroupId": group,
@@ -116,12 +118,34 @@ impl Client {
         });
         let call = Call::new(Method::POST, Hop::ScaleSet, &["runtime", "runnerscalesets"]);
         match self.call(call.body(body)).await {
-            Ok(reply) => wire::decode(&reply.body, "the new scale set"),
+            Ok(reply) => {
+                let created: WireScaleSet = wire::decode(&reply.body, "the new scale set")?;
+                Ok(ScaleSet { created: true, ..created.try_into()? })
+            }
             Err(Error::NameTaken(text)) => {
-                self.scale_set_named(&wanted.name, group).await?.ok_or(Error::NameTaken(text))
+                self.scale_set_named(&wanted.name, group).await?.ok_or(Error::NameTaken(text))?.try_into()
             }
             Err(e) => Err(e),
         }
+    }
+
+    /// Changes in place what differs, and answers what GitHub then holds.
+    async fn change(
+        &self,
+        found: WireScaleSet,
+        wanted: &WantedScaleSet,
+        group: i64,
+    ) -> Result<ScaleSet, Error> {
+        if found.id <= 0 {
+            return found.try_into();
+        }
+        let group = (!self.config.is_repository()).then_some(group);
+        let Some(patch) = changes(&found, wanted, group) else {
+            return found.try_into();
+        };
+        let call = Call::of_set(Method::PATCH, Hop::ScaleSet, found.id, &[]);
+        self.call(call.body(patch)).await?;
+        self.scale_set(found.id).await?.ok_or(Error::ScaleSetGone)?.try_into()
     }
 
     /// Deletes a session by its id, which needs no more than that: whoever knows it can.
@@ -135,14 +159,14 @@ impl Client {
 
     fn session(&self, reply: &Reply, scale_set_id: i64, owner: &str) -> Result<Session, Error> {
         let wire: WireSession = wire::decode(&reply.body, "the session")?;
-        let queue_url = wire::required(wire.queue_url, "the session's queue URL")?;
+        let queue_url = wire::required(wire.queue_url.0, "the session's queue URL")?;
         self.config.trusts(&queue_url)?;
         Ok(Session {
             id: wire::required(wire.id, "the session's id")?,
             scale_set_id,
             owner: owner.to_owned(),
             queue_url,
-            queue_token: wire::required(wire.queue_token, "the session's queue token")?,
+            queue_token: wire::required(wire.queue_token.0, "the session's queue token")?,
             statistics: wire.statistics.map(Into::into),
         })
     }
@@ -152,7 +176,7 @@ impl Client {
         let body = json!({"name": runner_name, "workFolder": WORK_FOLDER});
         let reply = self.call_once(call.body(body)).await?;
         let jit: Jit = wire::decode(&reply.body, "the JIT configuration")?;
-        let encoded = wire::required(jit.encoded, "the JIT configuration")?;
+        let encoded = wire::required(jit.encoded.0, "the JIT configuration")?;
         if encoded.len() > MAX_JIT {
             let length = encoded.len();
             return Err(Error::BadReply(format!(
@@ -181,12 +205,12 @@ impl Client {
         let query = [("agentName", name)];
         let call =
             Call::new(Method::GET, Hop::Runner, &["distributedtask", "pools", "0", "agents"]).query(&query);
-        let runners: List<WireRunner> = match self.call(call).await {
-            Ok(reply) => wire::decode(&reply.body, "the list of runners")?,
+        let runners: Vec<WireRunner> = match self.call(call).await {
+            Ok(reply) => wire::list(&reply.body, "the list of runners")?,
             Err(Error::RunnerGone) => return Ok(None),
             Err(e) => return Err(e),
         };
-        Ok(runners.value.into_iter().find(|r| r.name.eq_ignore_ascii_case(name)).map(Into::into))
+        Ok(runners.into_iter().find(|r| r.name.eq_ignore_ascii_case(name)).map(Into::into))
     }
 
     async fn remove(&self, id: i64) -> Result<(), Error> {
@@ -217,10 +241,12 @@ fn changes(found: &WireScaleSet, wanted: &WantedScaleSet, group: Option<i64>) ->
     if !same_labels(&found.labels(), &wanted.labels) {
         patch.insert("labels".into(), wire::labels(&wanted.labels));
     }
-    if found.setting.disable_update == Some(false) {
-        patch.insert("RunnerSetting".into(), wire::runner_setting());
+    if patch.is_empty() && found.setting.disable_update != Some(false) {
+        return None;
     }
-    (!patch.is_empty()).then(|| patch.into())
+    // GitHub's own client sends it with every change: what GitHub makes of a change without it is not known.
+    patch.insert("RunnerSetting".into(), wire::runner_setting());
+    Some(patch.into())
 }
 
 /// Labels are a set, and GitHub matches them without regard to case.
@@ -236,33 +262,25 @@ fn same_labels(a: &[String], b: &[String]) -> bool {
 
 #[async_trait]
 impl ScaleSetService for Client {
-    async fn ensure_scale_set(
-        &self,
-        wanted: &WantedScaleSet,
-        known_id: Option<i64>,
-    ) -> Result<ScaleSet, Error> {
+    async fn ensure_scale_set(&self, wanted: &WantedScaleSet, own: Option<i64>) -> Result<ScaleSet, Error> {
         within(self.deadlines.control, async {
             let group = self.group_id(&wanted.runner_group).await?;
-            let mut found = match known_id {
-                Some(id) => self.scale_set(id).await?,
-                None => None,
-            };
-            if found.is_none() {
-                found = self.scale_set_named(&wanted.name, group).await?;
+            if let Some(id) = own
+                && let Some(found) = self.scale_set(id).await?
+            {
+                return self.change(found, wanted, group).await;
             }
-            let found = match found {
-                Some(found) => found,
-                None => self.create(wanted, group).await?,
-            };
-            let group = (!self.config.is_repository()).then_some(group);
-            let Some(patch) = changes(&found, wanted, group) else {
-                return found.try_into();
-            };
-            let call = Call::of_set(Method::PATCH, Hop::ScaleSet, found.id, &[]);
-            self.call(call.body(patch)).await?;
-            self.scale_set(found.id).await?.ok_or(Error::ScaleSetGone)?.try_into()
+            match self.scale_set_named(&wanted.name, group).await? {
+                Some(found) => found.try_into(),
+                None => self.create(wanted, group).await,
+            }
         })
         .await
+    }
+
+    async fn find_scale_set(&self, id: i64) -> Result<Option<ScaleSet>, Error> {
+        let found = within(self.deadlines.control, self.scale_set(id)).await?;
+        found.map(TryInto::try_into).transpose()
     }
 
     async fn delete_scale_set(&self, id: i64) -> Result<(), Error> {
@@ -329,7 +347,7 @@ impl ScaleSetService for Client {
         let reply = reply.success(Hop::Queue)?;
         match reply.status {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT => Ok(None),
-            _ => wire::message(&reply.body).map(Some),
+            _ => message(&reply.body).map(Some),
         }
     }
 
@@ -359,7 +377,7 @@ impl ScaleSetService for Client {
                 StatusCode::NOT_FOUND => Ok(Vec::new()),
                 _ => {
                     let reply = reply.success(call.hop)?;
-                    Ok(wire::decode::<List<i64>>(&reply.body, "the list of acquired jobs")?.value)
+                    wire::list(&reply.body, "the list of acquired jobs")
                 }
             }
         };
@@ -371,8 +389,8 @@ impl ScaleSetService for Client {
         match within(self.deadlines.control, self.call(call)).await {
             Ok(reply) if reply.status == StatusCode::NO_CONTENT => Ok(Vec::new()),
             Ok(reply) => {
-                let jobs: List<WireJob> = wire::decode(&reply.body, "the list of offered jobs")?;
-                Ok(jobs.value.into_iter().map(Into::into).collect())
+                let jobs: Vec<WireJob> = wire::list(&reply.body, "the list of offered jobs")?;
+                Ok(jobs.into_iter().map(Into::into).collect())
             }
             // No such route, as with `acquire`; whether the set is gone shows elsewhere.
             Err(Error::ScaleSetGone) => Ok(Vec::new()),
@@ -404,6 +422,10 @@ impl ScaleSetService for Client {
 
     async fn remove_runner(&self, id: i64) -> Result<(), Error> {
         within(self.deadlines.control, self.remove(id)).await
+    }
+
+    fn limited_for(&self) -> Option<Duration> {
+        self.auth.limit().left()
     }
 
     async fn close(&self, session: &Session) -> Result<(), Error> {

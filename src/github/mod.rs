@@ -9,7 +9,10 @@ mod classify;
 mod client;
 mod clients;
 mod credentials;
+mod fields;
+mod limit;
 mod listen;
+mod message;
 mod network;
 mod service;
 mod transport;
@@ -20,6 +23,7 @@ pub use call::Deadlines;
 pub use client::{Client, ClientConfig};
 pub use clients::Clients;
 pub use credentials::Credentials;
+pub use limit::RateLimit;
 pub use listen::{Audience, ListenEnd, ListenState, ListenTarget, SessionRecord, listen};
 pub use network::{Network, Proxy};
 pub use service::{

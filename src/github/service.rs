@@ -10,13 +10,13 @@ use crate::runner::{JitConfiguration, JobEvent, Statistics};
 /// What the scale-set service can be asked. Every method ends within a deadline of its own, tries included.
 #[async_trait]
 pub trait ScaleSetService: Send + Sync {
-    /// Finds the scale set (by id when one is known, else by name in its group), or creates it; changes name, group
-    /// or labels in place where they differ, and answers what GitHub then holds.
-    async fn ensure_scale_set(
-        &self,
-        wanted: &WantedScaleSet,
-        known_id: Option<i64>,
-    ) -> Result<ScaleSet, Error>;
+    /// Answers what GitHub holds. With `own`, the id of a scale set whose session the caller has open: name, group and
+    /// labels of that one are changed in place where they differ. Without, or when that one is gone: the scale set of the
+    /// wanted name in its group is left as it is, and created if there is none.
+    async fn ensure_scale_set(&self, wanted: &WantedScaleSet, own: Option<i64>) -> Result<ScaleSet, Error>;
+
+    /// The scale set of that id, if it exists.
+    async fn find_scale_set(&self, id: i64) -> Result<Option<ScaleSet>, Error>;
 
     /// Deletes a scale set; one that is gone already is a success.
     async fn delete_scale_set(&self, id: i64) -> Result<(), Error>;
@@ -65,6 +65,10 @@ pub trait ScaleSetService: Send + Sync {
 
     /// Closes the session; one that is gone already is a success.
     async fn close(&self, session: &Session) -> Result<(), Error>;
+
+    /// For how long GitHub wants to be left alone by everyone who uses this credential; none when it does not. Until then
+    /// every call but those of an open session's queue is answered [`Error::RateLimited`] without asking GitHub. No IO.
+    fn limited_for(&self) -> Option<Duration>;
 }
 
 /// What a scale set should be at GitHub.
@@ -87,6 +91,8 @@ pub struct ScaleSet {
     pub name: String,
     /// The labels that GitHub accepted.
     pub labels: Vec<String>,
+    /// Whether this very call created it; one that was there before may be another's.
+    pub created: bool,
 }
 
 /// An open message session.
@@ -206,7 +212,7 @@ pub enum Error {
     /// A job runs on it: leave it alone. Answered for a scale set, too, that cannot be deleted for its jobs.
     #[error("a job is still running")]
     RunnerBusy,
-    /// Too many requests: ask again after the delay.
+    /// Too many requests, or a service that says when to come again: ask after the delay.
     #[error("GitHub limits the rate: retry after {} s", .retry_after.as_secs())]
     RateLimited {
         /// How long GitHub wants to be left alone.

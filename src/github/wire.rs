@@ -1,43 +1,36 @@
-//! The service's JSON. Names are read without regard to case and null as absent, as GitHub's own client (in Go) reads
-//! them: every object is put in that form once, here, before it is decoded.
+//! The service's JSON: what is read of each answer, and what requests carry.
 
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde::de::MapAccess;
+use serde_json::{Value, json};
 
-use super::{AcquirableJob, Error, ListedRunner, Message, RunnerReference, ScaleSet};
+use super::fields::{Field, Object, Opaque, Read, Words, object, value};
+use super::{AcquirableJob, Error, ListedRunner, RunnerReference, ScaleSet};
 use crate::runner::{Job, JobEvent, JobOutcome, Statistics};
+use crate::time::past;
 
-/// What the envelope of job messages is called.
-const JOB_MESSAGES: &str = "RunnerScaleSetJobMessages";
 /// The kind of label that a scale set's are.
 const LABEL_TYPE: &str = "System";
 
 /// Decodes a body. `what` names it in the error, which quotes nothing of it.
-pub(super) fn decode<T: DeserializeOwned>(body: &[u8], what: &str) -> Result<T, Error> {
+pub(super) fn decode<T: Field>(body: &[u8], what: &str) -> Result<T, Error> {
     if body.is_empty() {
         return Err(Error::BadReply(format!("{what} came with an empty body")));
     }
-    let value = parse(body).ok_or_else(|| Error::BadReply(format!("{what} is not JSON")))?;
-    serde_json::from_value(value).map_err(|_| Error::BadReply(format!("{what} has an unknown form")))
+    match serde_json::from_slice::<Read<T>>(body) {
+        Ok(Read(value)) => Ok(value),
+        Err(error) if error.is_data() => Err(Error::BadReply(format!("{what} has an unknown form"))),
+        Err(_) => Err(Error::BadReply(format!("{what} is not JSON"))),
+    }
 }
 
-fn parse(body: &[u8]) -> Option<Value> {
-    serde_json::from_slice(body).ok().map(tidy)
-}
-
-/// Names in lower case, nulls left out, at every depth.
-fn tidy(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => fields
-            .into_iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(name, value)| (name.to_lowercase(), tidy(value)))
-            .collect::<Map<_, _>>()
-            .into(),
-        Value::Array(items) => items.into_iter().filter(|item| !item.is_null()).map(tidy).collect(),
-        other => other,
+/// Decodes `{"count": n, "value": […]}`. Without a value it is empty, unless it counts some.
+pub(super) fn list<T: Field>(body: &[u8], what: &str) -> Result<Vec<T>, Error> {
+    let list: List<T> = decode(body, what)?;
+    match list.value {
+        Some(items) => Ok(items),
+        None if list.count == 0 => Ok(Vec::new()),
+        None => Err(Error::BadReply(format!("{what} counts {} and has none", list.count))),
     }
 }
 
@@ -55,19 +48,21 @@ pub(super) struct Fault {
     pub message: String,
 }
 
+#[derive(Default)]
+struct Exception {
+    type_name: String,
+    message: Words,
+}
+
+object!(Exception { "typename" => type_name, "message" => message });
+
 /// Reads an error body: the service's exception, REST's message, or plain text.
 pub(super) fn fault(body: &[u8]) -> Fault {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Wire {
-        typename: String,
-        message: String,
-    }
-    if let Some(wire) = parse(body).and_then(|value| serde_json::from_value::<Wire>(value).ok()) {
+    if let Ok(Read(Exception { type_name, message })) = serde_json::from_slice(body) {
         // The name may be qualified on both sides: `Namespace.Name, Assembly`.
-        let name = wire.typename.split(',').next().unwrap_or_default();
+        let name = type_name.split(',').next().unwrap_or_default();
         let name = name.rsplit('.').next().unwrap_or_default().trim().to_owned();
-        return Fault { name, message: wire.message };
+        return Fault { name, message: message.0 };
     }
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
@@ -75,52 +70,77 @@ pub(super) fn fault(body: &[u8]) -> Fault {
     Fault { name: String::new(), message }
 }
 
-/// `{"count": n, "value": […]}`. One without the field is no list, and not an empty one.
-#[derive(Debug, Deserialize)]
-pub(super) struct List<T> {
-    pub value: Vec<T>,
+#[derive(Debug)]
+struct List<T> {
+    count: i64,
+    value: Option<Vec<T>>,
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        List { count: 0, value: None }
+    }
+}
+
+impl<T: Field> Object for List<T> {
+    fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
+        match key {
+            "count" => self.count = value(map)?,
+            "value" => self.value = value(map)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 }
 
 /// An answer that carries a token: App token, registration token, admin connection.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct Token {
-    pub token: String,
+    pub token: Opaque,
     /// The admin connection's service URL.
-    pub url: String,
+    pub url: Opaque,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+object!(Token { "token" => token, "url" => url });
+
+#[derive(Debug, Default)]
 pub(super) struct Group {
     pub id: i64,
     pub name: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+object!(Group { "id" => id, "name" => name });
+
+#[derive(Debug, Default)]
 pub(super) struct WireScaleSet {
     pub id: i64,
     pub name: String,
-    #[serde(rename = "runnergroupid")]
     pub group: i64,
     pub labels: Vec<Label>,
-    #[serde(rename = "runnersetting")]
     pub setting: RunnerSetting,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+object!(WireScaleSet {
+    "id" => id,
+    "name" => name,
+    "runnergroupid" => group,
+    "labels" => labels,
+    "runnersetting" => setting,
+});
+
+#[derive(Debug, Default)]
 pub(super) struct Label {
     pub name: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+object!(Label { "name" => name });
+
+#[derive(Debug, Default)]
 pub(super) struct RunnerSetting {
-    #[serde(rename = "disableupdate")]
     pub disable_update: Option<bool>,
 }
+
+object!(RunnerSetting { "disableupdate" => disable_update });
 
 impl WireScaleSet {
     /// The labels' names.
@@ -136,25 +156,27 @@ impl TryFrom<WireScaleSet> for ScaleSet {
         if wire.id <= 0 {
             return Err(Error::BadReply("the scale set has no id".into()));
         }
-        Ok(ScaleSet { id: wire.id, labels: wire.labels(), name: wire.name })
+        Ok(ScaleSet { id: wire.id, labels: wire.labels(), name: wire.name, created: false })
     }
 }
 
 /// A page of REST's list of runners.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct WireRunnerPage {
     pub runners: Vec<WireListedRunner>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+object!(WireRunnerPage { "runners" => runners });
+
+#[derive(Default)]
 pub(super) struct WireListedRunner {
     id: i64,
     name: String,
     status: String,
     busy: bool,
 }
+
+object!(WireListedRunner { "id" => id, "name" => name, "status" => status, "busy" => busy });
 
 impl From<WireListedRunner> for ListedRunner {
     fn from(wire: WireListedRunner) -> Self {
@@ -172,36 +194,41 @@ pub(super) fn runner_setting() -> Value {
     json!({"disableUpdate": true})
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct WireSession {
-    #[serde(rename = "sessionid")]
     pub id: String,
-    #[serde(rename = "messagequeueurl")]
-    pub queue_url: String,
-    #[serde(rename = "messagequeueaccesstoken")]
-    pub queue_token: String,
+    pub queue_url: Opaque,
+    pub queue_token: Opaque,
     pub statistics: Option<WireStatistics>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+object!(WireSession {
+    "sessionid" => id,
+    "messagequeueurl" => queue_url,
+    "messagequeueaccesstoken" => queue_token,
+    "statistics" => statistics,
+});
+
+#[derive(Debug, Default)]
 pub(super) struct WireStatistics {
-    #[serde(rename = "totalavailablejobs")]
     available: i64,
-    #[serde(rename = "totalacquiredjobs")]
     acquired: i64,
-    #[serde(rename = "totalassignedjobs")]
     assigned: i64,
-    #[serde(rename = "totalrunningjobs")]
     running: i64,
-    #[serde(rename = "totalregisteredrunners")]
     registered_runners: i64,
-    #[serde(rename = "totalbusyrunners")]
     busy_runners: i64,
-    #[serde(rename = "totalidlerunners")]
     idle_runners: i64,
 }
+
+object!(WireStatistics {
+    "totalavailablejobs" => available,
+    "totalacquiredjobs" => acquired,
+    "totalassignedjobs" => assigned,
+    "totalrunningjobs" => running,
+    "totalregisteredrunners" => registered_runners,
+    "totalbusyrunners" => busy_runners,
+    "totalidlerunners" => idle_runners,
+});
 
 impl From<WireStatistics> for Statistics {
     fn from(wire: WireStatistics) -> Self {
@@ -218,22 +245,22 @@ impl From<WireStatistics> for Statistics {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct Jit {
     pub runner: WireRunner,
-    #[serde(rename = "encodedjitconfig")]
-    pub encoded: String,
+    pub encoded: Opaque,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+object!(Jit { "runner" => runner, "encodedjitconfig" => encoded });
+
+#[derive(Debug, Default)]
 pub(super) struct WireRunner {
     pub id: i64,
     pub name: String,
-    #[serde(rename = "runnerscalesetid")]
     pub scale_set_id: i64,
 }
+
+object!(WireRunner { "id" => id, "name" => name, "runnerscalesetid" => scale_set_id });
 
 impl From<WireRunner> for RunnerReference {
     fn from(wire: WireRunner) -> Self {
@@ -242,41 +269,44 @@ impl From<WireRunner> for RunnerReference {
 }
 
 /// A job in a message, or one that is offered.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct WireJob {
-    #[serde(rename = "messagetype")]
     kind: String,
-    #[serde(rename = "runnerrequestid")]
     request_id: i64,
-    #[serde(rename = "jobid")]
     id: String,
-    #[serde(rename = "ownername")]
     owner: String,
-    #[serde(rename = "repositoryname")]
     repository: String,
-    #[serde(rename = "workflowrunid")]
     run_id: i64,
-    #[serde(rename = "jobworkflowref")]
-    workflow_ref: String,
-    #[serde(rename = "jobdisplayname")]
+    workflow_ref: Words,
     display_name: String,
-    #[serde(rename = "eventname")]
     event_name: String,
-    #[serde(rename = "queuetime")]
     queued_at: String,
-    #[serde(rename = "scalesetassigntime")]
     scale_set_assigned_at: String,
-    #[serde(rename = "runnerassigntime")]
     runner_assigned_at: String,
-    #[serde(rename = "finishtime")]
     finished_at: String,
     result: String,
-    #[serde(rename = "runnerid")]
     runner_id: i64,
-    #[serde(rename = "runnername")]
     runner_name: String,
 }
+
+object!(WireJob {
+    "messagetype" => kind,
+    "runnerrequestid" => request_id,
+    "jobid" => id,
+    "ownername" => owner,
+    "repositoryname" => repository,
+    "workflowrunid" => run_id,
+    "jobworkflowref" => workflow_ref,
+    "jobdisplayname" => display_name,
+    "eventname" => event_name,
+    "queuetime" => queued_at,
+    "scalesetassigntime" => scale_set_assigned_at,
+    "runnerassigntime" => runner_assigned_at,
+    "finishtime" => finished_at,
+    "result" => result,
+    "runnerid" => runner_id,
+    "runnername" => runner_name,
+});
 
 impl WireJob {
     fn repository(&self) -> String {
@@ -286,11 +316,16 @@ impl WireJob {
         format!("{}/{}", self.owner, self.repository)
     }
 
+    /// GitHub Enterprise Server sent no `jobId` before the middle of 2025: there the request's id names the job.
+    fn id(&self) -> String {
+        if self.id.is_empty() && self.request_id > 0 { self.request_id.to_string() } else { self.id.clone() }
+    }
+
     fn job(&self) -> Job {
         Job {
-            id: self.id.clone(),
+            id: self.id(),
             repository: self.repository(),
-            workflow_ref: self.workflow_ref.clone(),
+            workflow_ref: self.workflow_ref.0.clone(),
             run_id: self.run_id,
             display_name: self.display_name.clone(),
             event_name: self.event_name.clone(),
@@ -302,7 +337,7 @@ impl WireJob {
     }
 
     /// The event, unless its kind is unknown or it names no job.
-    fn event(self) -> Option<JobEvent> {
+    pub fn event(self) -> Option<JobEvent> {
         let job = self.job();
         if job.id.is_empty() && self.kind != "JobAvailable" {
             return None;
@@ -329,9 +364,9 @@ impl From<WireJob> for AcquirableJob {
     }
 }
 
-/// A moment; `None` for year 1, with which the service says "not yet", and for what cannot be read.
+/// A moment of the past; `None` for year 1, with which the service says "not yet", and for what cannot be read.
 fn time(text: &str) -> Option<Timestamp> {
-    text.parse().ok().filter(|t: &Timestamp| t.as_second() > 0)
+    text.parse().ok().filter(|t: &Timestamp| t.as_second() > 0).map(past)
 }
 
 fn outcome(result: &str) -> JobOutcome {
@@ -343,127 +378,25 @@ fn outcome(result: &str) -> JobOutcome {
     }
 }
 
-/// Reads a message. What cannot be read inside it is counted and passed over: refusing the message would bring it back
-/// for ever, and its statistics say what to scale to.
-pub(super) fn message(body: &[u8]) -> Result<Message, Error> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Envelope {
-        #[serde(rename = "messageid")]
-        id: i64,
-        #[serde(rename = "messagetype")]
-        kind: String,
-        body: Value,
-        statistics: Option<WireStatistics>,
-    }
-    let envelope: Envelope = decode(body, "the message")?;
-    if envelope.id <= 0 {
-        return Err(Error::BadReply("the message has no id".into()));
-    }
-    let entries = if envelope.kind == JOB_MESSAGES { entries(envelope.body) } else { None };
-    let (events, unreadable) = entries.map_or((Vec::new(), 1), events);
-    if unreadable > 0 {
-        tracing::warn!(
-            message = envelope.id,
-            kind = envelope.kind,
-            unreadable,
-            "passed over what cannot be read"
-        );
-    }
-    Ok(Message { id: envelope.id, statistics: envelope.statistics.map(Into::into), events, unreadable })
-}
-
-/// The envelope's body is a JSON array in a string.
-fn entries(body: Value) -> Option<Vec<Value>> {
-    match body {
-        Value::Null => Some(Vec::new()),
-        Value::String(text) if text.trim().is_empty() => Some(Vec::new()),
-        Value::String(text) => serde_json::from_str(&text).ok().map(tidy).and_then(entries),
-        Value::Array(entries) => Some(entries),
-        _ => None,
-    }
-}
-
-fn events(entries: Vec<Value>) -> (Vec<JobEvent>, usize) {
-    let total = entries.len();
-    let read = |entry| serde_json::from_value::<WireJob>(entry).ok().and_then(WireJob::event);
-    let events: Vec<JobEvent> = entries.into_iter().filter_map(read).collect();
-    let unreadable = total - events.len();
-    (events, unreadable)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
-    fn envelope(body: &Value) -> Vec<u8> {
-        json!({"MessageId": 7, "messageType": JOB_MESSAGES, "body": body.to_string(),
-               "statistics": {"TotalAssignedJobs": 3, "totalRunningJobs": null, "totalIdleRunners": -1}})
-        .to_string()
-        .into_bytes()
-    }
-
     #[test]
-    fn h2_null_is_absent_and_names_have_no_case() {
-        let body = json!([{"MESSAGETYPE": "JobStarted", "JobID": "j1", "runnerName": "r1", "RunnerId": 4,
-            "ownerName": "acme", "repositoryName": "app", "requestLabels": null, "eventName": null,
-            "queueTime": "2026-01-02T03:04:05.1234567Z", "finishTime": "0001-01-01T00:00:00Z"}, null]);
-        let message = message(&envelope(&body)).unwrap();
-        assert_eq!((message.id, message.unreadable), (7, 0));
-        let statistics = message.statistics.unwrap();
-        assert_eq!((statistics.assigned, statistics.running, statistics.idle_runners), (3, 0, 0));
-        let [JobEvent::Started { job, runner_name, runner_id: 4 }] = message.events.as_slice() else {
-            unreachable!("{:?}", message.events)
-        };
-        assert_eq!(
-            (job.id.as_str(), job.repository.as_str(), runner_name.as_str()),
-            ("j1", "acme/app", "r1")
-        );
-        assert!(job.queued_at.is_some() && job.finished_at.is_none());
-    }
-
-    #[test]
-    fn h2_an_entry_that_cannot_be_read_does_not_hide_the_others() {
-        let body = json!([{"messageType": "JobStarted", "jobId": 5}, {"messageType": "JobInvented", "jobId": "j"},
-            {"messageType": "JobAssigned"}, {"messageType": "JobAssigned", "jobId": "j2"}]);
-        let message = message(&envelope(&body)).unwrap();
-        assert_eq!(message.unreadable, 3);
-        assert!(matches!(message.events.as_slice(), [JobEvent::Assigned { job }] if job.id == "j2"));
-    }
-
-    #[test]
-    fn a_message_without_readable_entries_still_counts() {
-        for (kind, body, unreadable) in [
-            (JOB_MESSAGES, json!("not json"), 1),
-            (JOB_MESSAGES, json!(""), 0),
-            (JOB_MESSAGES, Value::Null, 0),
-            (JOB_MESSAGES, json!({"a": 1}), 1),
-            ("SomethingNew", json!("[]"), 1),
-        ] {
-            let wire = json!({"messageId": 9, "messageType": kind, "body": body, "statistics": {}});
-            let message = message(wire.to_string().as_bytes()).unwrap();
-            assert_eq!((message.id, message.unreadable, message.events.len()), (9, unreadable, 0), "{body}");
-            assert!(message.statistics.is_some());
+    fn no_message_tells_of_a_time_to_come() {
+        for later in ["9999-12-30T21:59:59Z", "9999-12-31T23:59:59Z"] {
+            assert!(time(later).is_none_or(|read| read <= Timestamp::now()), "{later}");
         }
-    }
-
-    #[test]
-    fn an_envelope_that_is_none_is_a_bad_reply() {
-        for body in ["", "nonsense", "null", "[]", "{}", r#"{"messageId": "planted"}"#] {
-            let error = message(body.as_bytes()).unwrap_err();
-            assert!(matches!(&error, Error::BadReply(t) if !t.contains("planted")), "{body}: {error}");
-        }
+        assert_eq!(time("2020-01-01T00:00:00Z").unwrap().as_second(), 1_577_836_800);
+        assert_eq!(time("0001-01-01T00:00:00Z"), None);
     }
 
     #[test]
     fn outcomes_are_github_words() {
-        let outcome = |word| match serde_json::from_value(
-            json!({"messagetype": "JobCompleted", "jobid": "j", "result": word}),
-        )
-        .ok()
-        .and_then(WireJob::event)
-        {
+        let body = |word| json!({"messageType": "JobCompleted", "jobId": "j", "result": word}).to_string();
+        let event = |word| decode::<WireJob>(body(word).as_bytes(), "the job").ok().and_then(WireJob::event);
+        let outcome = |word| match event(word) {
             Some(JobEvent::Completed { outcome, .. }) => outcome,
             other => unreachable!("{other:?}"),
         };

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::placement::{ceiling, version_rejected};
 use super::{BackendView, Bounds, Counts, Input, Intake};
 use crate::runner::{Availability, HostState, Runner};
+use crate::time::Plus;
 
 /// GitHub takes an assigned job back when no runner takes it within 5 minutes, and cancels it after the third time; one
 /// that is not assigned waits for a day. So a job is asked for only if its runner can be begun well within that time.
@@ -87,7 +88,7 @@ fn freed_on(freeing: &[&Runner], backend: &BackendView, hosts: &[&HostState]) ->
 impl Capacity {
     /// Whether a time is not more than two minutes away; else notes when it will not be.
     fn comes_soon(&mut self, at: Timestamp, now: Timestamp) -> bool {
-        let soon = at <= now + SOON;
+        let soon = at <= now.plus(SOON);
         if !soon {
             self.wake_at.push(at - SOON);
         }
@@ -96,7 +97,7 @@ impl Capacity {
 
     /// Whether a time is less than two minutes ago, and notes until when.
     fn is_recent(&mut self, since: Timestamp, now: Timestamp) -> bool {
-        let until = since + SOON;
+        let until = since.plus(SOON);
         self.wake_at.push(until);
         until > now
     }

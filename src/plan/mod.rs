@@ -7,6 +7,7 @@ mod policy;
 mod retreat;
 mod schedule;
 mod verdict;
+mod waiting;
 
 use jiff::Timestamp;
 
@@ -16,6 +17,7 @@ pub use placement::set_aside;
 pub use policy::{Bounds, Invalid, Policy};
 pub use schedule::Schedule;
 pub use verdict::Verdict;
+pub use waiting::Waiting;
 
 /// All that a decision is made from.
 #[derive(Debug)]
@@ -66,6 +68,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Idle runners for which there is no demand.
     pub surplus: Vec<String>,
+    /// For how many runners a slot is wanted on each host.
+    pub waiting: Vec<Waiting>,
     /// How many jobs the set can have in hand: what each poll tells GitHub.
     pub capacity: u32,
     /// Whether each assigned job has a runner, or why not.
@@ -129,6 +133,10 @@ pub enum Removal {
     JobTimeout,
     /// GitHub said long ago that its job was over, and it is still there.
     Overstayed,
+    /// GitHub does not know it any more, so that no job can come to it: its instance could not be removed yet.
+    Unregistered,
+    /// The spec does not name its host any more.
+    HostRemoved,
     /// Jobs waited for minutes while it was idle: it seems never to have reached GitHub.
     NeverConnected,
     /// The set is suspended.
@@ -156,6 +164,8 @@ impl Removal {
             Removal::Forsaken => "Forsaken",
             Removal::JobTimeout => "JobTimeout",
             Removal::Overstayed => "Overstayed",
+            Removal::Unregistered => "Unregistered",
+            Removal::HostRemoved => "HostRemoved",
             Removal::NeverConnected => "NeverConnected",
             Removal::Suspended => "Suspended",
             Removal::Deleted => "Deleted",
@@ -176,6 +186,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let wanted = desired.saturating_add(retreat.replacements);
     let deficit = wanted.saturating_sub(counts.serving).min(bounds.max.saturating_sub(counts.occupying));
     let placement = placement::place(input, if input.policy.stands_down() { 0 } else { deficit });
+    let headroom = bounds.max.saturating_sub(counts.occupying.saturating_add(placement.placed));
+    let waiting = waiting::waiting(input, &placement, headroom);
     let verdict = verdict::judge(input, &bounds, assigned, &counts, &placement);
     let short = verdict::short(input, &bounds, &counts, &placement);
 
@@ -194,6 +206,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         bounds,
         actions,
         surplus: retreat.surplus,
+        waiting,
         capacity: capacity.jobs,
         verdict,
         short,
@@ -224,6 +237,11 @@ impl Counts {
             counts.serving += u32::from(runner.serves());
             counts.busy += u32::from(runner.serves() && runner.phase == Phase::Busy);
             counts.up += u32::from(runner.serves() && runner.phase != Phase::Pending);
+        }
+        // What they do is not known; until it is, they count as any runner that only a status tells of.
+        let unseen = ledger.unseen(|_, _| true);
+        for count in [&mut counts.occupying, &mut counts.serving, &mut counts.up] {
+            *count = count.saturating_add(unseen);
         }
         counts
     }

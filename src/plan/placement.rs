@@ -52,7 +52,8 @@ pub(super) fn places(input: &Input<'_>) -> u32 {
 /// How many more runners a backend may have.
 pub(super) fn ceiling(backend: &BackendView, ledger: &Ledger) -> u32 {
     let taken = ledger.runners().filter(|r| r.occupies() && r.backend == backend.name).count();
-    let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+    let unseen = ledger.unseen(|name, _| name == backend.name);
+    let taken = u32::try_from(taken).unwrap_or(u32::MAX).saturating_add(unseen);
     backend.max_runners.unwrap_or(u32::MAX).saturating_sub(taken)
 }
 
@@ -80,7 +81,7 @@ pub fn set_aside(backends: &mut [BackendView], failures: &Failures, now: Timesta
 }
 
 /// Whether starts wait for a failure to be forgotten, or for the spec to change.
-fn held_back(input: &Input<'_>) -> bool {
+pub(super) fn held_back(input: &Input<'_>) -> bool {
     let row = input.ledger.failures().at_github(input.now);
     row.and_then(|row| row.retry_at).is_some_and(|at| at > input.now) || version_rejected(input)
 }

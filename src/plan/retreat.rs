@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Action, Bounds, Input, Removal, placement};
-use crate::runner::{Phase, Runner};
+use crate::runner::{Operation, Phase, Registration, Runner};
+use crate::time::Plus;
 
 /// A runner may go on for so long after its job: it cleans up, and GitHub has been seen to call a job over that ran on.
 const GRACE: Duration = Duration::from_secs(5 * 60);
@@ -72,6 +73,12 @@ pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, dema
 
 /// The timeout that a runner is over, if any; else notes when it will be.
 fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<Removal> {
+    if runner.registration == Registration::Absent {
+        return Some(Removal::Unregistered);
+    }
+    if runner.draining && runner.phase != Phase::Busy {
+        return Some(Removal::HostRemoved);
+    }
     let policy = input.policy;
     let since_job = runner.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
     let over_since = runner.job_completed_at.unwrap_or(input.now);
@@ -91,8 +98,13 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
         Phase::Done | Phase::Failed => &[],
     };
     for (limit, since, why) in limits {
-        let Some(due) = limit.map(|limit| *since + limit) else {
+        let Some(limit) = *limit else {
             continue;
+        };
+        let due = match why {
+            // A job is not stopped because someone set the clock.
+            Removal::JobTimeout => runner.busy.due(*since, limit, input.now),
+            _ => since.plus(limit),
         };
         if due <= input.now {
             return Some(*why);
@@ -117,7 +129,9 @@ fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
         (Some(_), false) => Removal::Deleted,
         (None, _) => Removal::Suspended,
     };
-    for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
+    // What waits for its host to be ready may be given up at any time: there is nothing of it yet.
+    let free = |r: &&Runner| matches!(r.operation, None | Some(Operation::Preparing));
+    for runner in input.ledger.runners().filter(|r| r.occupies()).filter(free) {
         let ready = runner.retry_at.is_none_or(|at| at <= input.now);
         // While an object is deleted nobody listens any more: asking for the removal of a busy runner tells whether it still is.
         let asked = runner.phase != Phase::Busy || input.policy.drain_until.is_some();
@@ -136,7 +150,7 @@ fn recycle_deaf(input: &Input<'_>, retreat: &mut Retreat) {
     if serving().any(|r| r.phase == Phase::Pending) {
         return;
     }
-    if let Some(until) = serving().map(|r| r.since + CONNECTS).filter(|until| *until > input.now).max() {
+    if let Some(until) = serving().map(|r| r.since.plus(CONNECTS)).filter(|until| *until > input.now).max() {
         return retreat.wake(until);
     }
     let ready = |r: &&Runner| r.operation.is_none() && r.retry_at.is_none_or(|at| at <= input.now);
@@ -156,7 +170,7 @@ fn shed_surplus(input: &Input<'_>, idle_wanted: u32, retreat: &mut Retreat) {
     idle.sort_by_key(|r| (r.created_at, r.name.clone()));
     for runner in idle.into_iter().take(surplus) {
         retreat.surplus.push(runner.name.clone());
-        let due = runner.surplus_since.unwrap_or(input.now) + input.policy.scale_down_delay;
+        let due = runner.surplus_since.unwrap_or(input.now).plus(input.policy.scale_down_delay);
         if due > input.now {
             retreat.wake(due);
         } else if runner.retry_at.is_none_or(|at| at <= input.now) {
@@ -179,7 +193,8 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retrea
     }
     outdated.sort_by_key(|r| (r.created_at, r.name.clone()));
     let budget = input.policy.max_unavailable.of(idle_wanted as usize);
-    let occupying = input.ledger.runners().filter(|r| r.occupies()).count();
+    let unseen = input.ledger.unseen(|_, _| true) as usize;
+    let occupying = input.ledger.runners().filter(|r| r.occupies()).count() + unseen;
     let headroom = (bounds.max as usize).saturating_sub(occupying).min(placement::places(input) as usize);
     let pending = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Pending).count();
     let going = |r: &&Runner| r.phase == Phase::Idle && (!r.serves() || retreat.goes(r));

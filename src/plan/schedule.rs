@@ -64,10 +64,12 @@ impl Schedule {
     /// stands still for that while, so that no time comes twice; where they are set forward, what was skipped is over.
     fn wall(&self, now: Timestamp) -> Option<Zoned> {
         const TICK: SignedDuration = SignedDuration::from_nanos(1);
-        let shown_at_change = self.zone.preceding(now + TICK).next().map(|change| {
-            let at = change.timestamp();
-            self.zone.to_offset(at - TICK).to_datetime(at) - TICK
-        });
+        let shown_at_change =
+            self.zone.preceding(now.checked_add(TICK).unwrap_or(now)).next().map(|change| {
+                let at = change.timestamp();
+                let last = self.zone.to_offset(at.checked_sub(TICK).unwrap_or(at)).to_datetime(at);
+                last.checked_sub(TICK).unwrap_or(last)
+            });
         let shown = self.zone.to_datetime(now);
         let shown = shown_at_change.map_or(shown, |at| at.max(shown));
         TimeZone::UTC.to_zoned(shown).ok()

@@ -1,6 +1,7 @@
 //! What a plan must hold to, situation by situation, and for any situation.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -11,6 +12,8 @@ use crate::runner::{
     Availability, Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, Phase, Remembered,
     Statistics,
 };
+
+mod draining;
 
 const TEMPLATE: &str = "t1";
 
@@ -77,6 +80,13 @@ impl World {
         })
     }
 
+    /// So much time passes, by all clocks, and the controller looks on.
+    fn wait(&mut self, seconds: u32) {
+        self.ledger.time_passed(Duration::ZERO);
+        self.ledger.time_passed(Duration::from_secs(seconds.into()));
+        self.now += i64::from(seconds);
+    }
+
     /// Plans, and begins what the plan says.
     pub fn step(&mut self) -> Plan {
         let plan = self.plan();
@@ -88,6 +98,7 @@ impl World {
                     let name = format!("linux-{:03}", self.next_name);
                     let hash = &self.backends.iter().find(|b| b.name == *backend).unwrap().template_hash;
                     self.ledger.begin_start(Runner::pending(&name, backend, host, hash, at(self.now)));
+                    self.ledger.host_ready(&name, at(self.now));
                     self.backend_host(backend, host).free_slots -= 1;
                 }
                 Action::Remove { runner, why } => {
@@ -607,10 +618,48 @@ fn timeouts_take_whom_they_should() {
     world.step();
     world.up();
     world.busy("linux-001", "job");
-    world.now = 600;
+    world.wait(600);
     assert_eq!(removals(&world.step()), [("linux-002", Removal::IdleTimeout)]);
-    world.now = 3600;
+    world.wait(3000);
     assert!(removals(&world.step()).contains(&("linux-001", Removal::JobTimeout)));
+}
+
+#[test]
+fn a_clock_that_is_set_forward_stops_no_job() {
+    const DAY: i64 = 24 * 3600;
+    let mut world = World::at_work(serde_json::json!({"timeouts": {"job": "1h"}}));
+    world.wait(1800);
+    world.now += DAY;
+    let plan = world.step();
+    assert!(removals(&plan).is_empty());
+    assert_eq!(plan.wake_at, Some(at(world.now + 1800)), "what is left of the hour");
+    world.wait(1799);
+    assert!(removals(&world.step()).is_empty());
+    world.wait(1);
+    assert_eq!(removals(&world.step()), [("linux-001", Removal::JobTimeout)]);
+}
+
+#[test]
+fn a_restart_gives_a_job_no_more_time_than_it_takes_to_look() {
+    let mut world = World::new(serde_json::json!({"timeouts": {"job": "1h"}}));
+    world.now = 7200;
+    let remembered = |name: &str, since| Remembered {
+        name: name.to_owned(),
+        backend: "rack".to_owned(),
+        host: "rack-1".to_owned(),
+        instance_id: Some(name.to_owned()),
+        phase: Phase::Busy,
+        since: at(since),
+        job: None,
+    };
+    world.ledger.restore([remembered("linux-over", 0), remembered("linux-half", 5400)], at(world.now));
+    assert!(removals(&world.step()).is_empty());
+    world.wait(119);
+    assert!(removals(&world.step()).is_empty());
+    world.wait(1);
+    assert_eq!(removals(&world.step()), [("linux-over", Removal::JobTimeout)]);
+    world.wait(1800 - 120);
+    assert_eq!(removals(&world.step()), [("linux-half", Removal::JobTimeout)]);
 }
 
 #[test]
@@ -1216,6 +1265,30 @@ impl World {
         let taken = self.names(|r| r.occupies()).len();
         self.backends[0].hosts[0].free_slots = 20u32.saturating_sub(u32::try_from(taken).unwrap());
     }
+}
+
+#[test]
+fn a_set_waits_for_slots_where_it_could_start_and_for_no_more_than_it_may_have() {
+    let mut world = World::new(serde_json::json!({"maxRunners": 6}));
+    world.backends = vec![backend("rack", &[("full", 0), ("pulling", 0)]), backend("spill", &[("small", 1)])];
+    world.backends[1].max_runners = Some(2);
+    world.backend_host("rack", "pulling").availability = Availability::Unprepared;
+    let waiting = |world: &World| -> Vec<u32> { world.plan().waiting.iter().map(|w| w.runners).collect() };
+    world.assigned(0);
+    assert_eq!(waiting(&world), [0, 0, 0]);
+    world.assigned(4);
+    assert_eq!(waiting(&world), [3, 0, 1], "one is placed, and one more is all that its backend takes");
+    world.step();
+    assert_eq!(waiting(&world), [3, 0, 1]);
+    // What GitHub holds back for want of capacity counts too.
+    let statistics = Statistics { assigned: 4, available: 40, ..Statistics::default() };
+    world.ledger.count(statistics, at(world.now));
+    assert_eq!(waiting(&world), [5, 0, 1], "maxRunners is 6");
+    let held_back = HostState { availability: Availability::Refused, ..world.backends[0].hosts[0].clone() };
+    world.backends[0].hosts[0] = held_back;
+    assert_eq!(waiting(&world), [0, 0, 1]);
+    world.policy.suspend = true;
+    assert_eq!(waiting(&world), [0, 0, 0]);
 }
 
 proptest! {

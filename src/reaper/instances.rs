@@ -1,4 +1,5 @@
-//! Instances that carry this cluster's identity and belong to no scale set that is known.
+//! Instances that carry this cluster's identity and that nobody looks after: their scale set is not known, or has no backend
+//! on that host.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -33,12 +34,16 @@ impl Default for Strays {
 }
 
 impl Strays {
-    /// One look at all instances of this cluster; answers those of which it should now be asked, live, whether their
-    /// scale set is gone. `known` are the UIDs of the scale sets that are there.
-    pub fn look(&mut self, all: Vec<Stray>, known: &HashSet<String>, now: Timestamp) -> Vec<Stray> {
+    /// One look at all instances of this cluster; answers those about which something should be done now. `looked_after` says
+    /// of each whether a scale set that is there has a backend on its host.
+    pub fn look(
+        &mut self,
+        all: Vec<Stray>,
+        mut looked_after: impl FnMut(&Stray) -> bool,
+        now: Timestamp,
+    ) -> Vec<Stray> {
         let key = |stray: &Stray| (stray.endpoint.clone(), stray.instance.id.clone());
-        let strays: Vec<Stray> =
-            all.into_iter().filter(|stray| !known.contains(&stray.instance.scale_set_uid)).collect();
+        let strays: Vec<Stray> = all.into_iter().filter(|stray| !looked_after(stray)).collect();
         let ripe: HashSet<_> = self.0.look(strays.iter().map(key), now).into_iter().collect();
         strays.into_iter().filter(|stray| ripe.contains(&key(stray))).collect()
     }

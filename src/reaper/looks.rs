@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
 
+use crate::time::Plus;
 use jiff::Timestamp;
 
 /// Counts in how many looks in a row each thing was seen.
@@ -28,7 +29,7 @@ impl<K: Clone + Eq + Hash> Looks<K> {
             seen.insert(key, (first, looks + 1));
         }
         self.seen = seen;
-        let ripe = |(first, looks): &(Timestamp, u32)| *looks >= self.least && *first + self.age <= now;
+        let ripe = |(first, looks): &(Timestamp, u32)| *looks >= self.least && first.plus(self.age) <= now;
         self.seen.iter().filter(|(_, counts)| ripe(counts)).map(|(key, _)| key.clone()).collect()
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::failure::{Failure, Failures};
 use super::{Exit, Runner, Statistics};
+use crate::time::Plus;
 
 /// GitHub gives up on a runner after about 10 minutes of silence; until then it counts the dead runner's job as
 /// running, and no other runner can have it.
@@ -60,8 +61,8 @@ impl Unexplained {
     /// ended.
     fn settles_at(&self) -> Timestamp {
         let answered_at = if self.runner.found_ended { Some(self.at) } else { self.answered_at };
-        let longest = self.at + LONGEST_SILENCE;
-        answered_at.map_or(longest, |at| longest.min(at + MESSAGES_ARRIVE))
+        let longest = self.at.plus(LONGEST_SILENCE);
+        answered_at.map_or(longest, |at| longest.min(at.plus(MESSAGES_ARRIVE)))
     }
 
     /// GitHub has been seen to drop idle runners after minutes, which then end cleanly: that is no failure.
@@ -87,12 +88,12 @@ impl Demand {
 
     /// Since when idle runners leave assigned jobs alone, if that is long enough to be no delay any more.
     pub fn phantom_since(&self, now: Timestamp) -> Option<Timestamp> {
-        self.untaken.as_ref().map(|untaken| untaken.since).filter(|since| *since + PHANTOM_AFTER <= now)
+        self.untaken.as_ref().map(|untaken| untaken.since).filter(|since| since.plus(PHANTOM_AFTER) <= now)
     }
 
     /// When the next of the idle runners that leave assigned jobs alone is to be recycled.
     pub fn recycling_due(&self) -> Option<Timestamp> {
-        self.untaken.as_ref().map(|untaken| untaken.recycled_at.unwrap_or(untaken.since) + PHANTOM_AFTER)
+        self.untaken.as_ref().map(|untaken| untaken.recycled_at.unwrap_or(untaken.since).plus(PHANTOM_AFTER))
     }
 
     /// One of the idle runners that leave assigned jobs alone begins to be recycled.
@@ -112,14 +113,14 @@ impl Demand {
     /// controller may have heard.
     pub(super) fn compare(&mut self, idle: u32, busy: u32, now: Timestamp) {
         let busy = self.latest.map_or(busy, |(latest, _)| busy.max(latest.running));
-        let heard_lately = self.latest.is_some_and(|(_, at)| at + PHANTOM_AFTER > now);
+        let heard_lately = self.latest.is_some_and(|(_, at)| at.plus(PHANTOM_AFTER) > now);
         if idle == 0 || !heard_lately {
             self.untaken = None;
         } else if self.assigned().is_some_and(|assigned| assigned > busy) {
             let new = Untaken { since: now, last: now, recycled_at: None };
             self.untaken.get_or_insert(new).last = now;
         } else {
-            self.untaken.take_if(|untaken| untaken.last + REASSIGNED <= now);
+            self.untaken.take_if(|untaken| untaken.last.plus(REASSIGNED) <= now);
         }
     }
 
@@ -136,7 +137,7 @@ impl Demand {
     pub(super) fn ended_with_job(&mut self, runner: &Runner, now: Timestamp) {
         let Some(job) = &runner.job else { return };
         let dead = !runner.exit.as_ref().is_some_and(Exit::clean);
-        self.ended.insert(job.id.clone(), now + if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE });
+        self.ended.insert(job.id.clone(), now.plus(if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE }));
     }
 
     /// A runner ended cleanly, and so many others are busy. If it had a job that GitHub has told of, that is over.
@@ -148,7 +149,7 @@ impl Demand {
 
     /// GitHub was heard of. Answers whether someone waits for what it says next.
     pub(super) fn answered(&mut self, now: Timestamp) -> bool {
-        let waits = |u: &&mut Unexplained| u.answered_at.is_none() && u.at + MESSAGES_ARRIVE <= now;
+        let waits = |u: &&mut Unexplained| u.answered_at.is_none() && u.at.plus(MESSAGES_ARRIVE) <= now;
         let waiting = self.unexplained.values_mut().filter(waits);
         waiting.map(|unexplained| unexplained.answered_at = Some(now)).count() > 0
     }
@@ -163,7 +164,7 @@ impl Demand {
     pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
         self.untaken = None;
         if self.unexplained.remove(runner).is_some() {
-            self.ended.insert(job_id.to_owned(), now + MESSAGES_ARRIVE);
+            self.ended.insert(job_id.to_owned(), now.plus(MESSAGES_ARRIVE));
         }
     }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{Exit, Runner};
 use crate::api::condition::reason;
+use crate::time::Plus;
 
 /// How many failures status shows.
 const SHOWN: usize = 5;
@@ -174,15 +175,15 @@ impl Row {
         }
         self.length += 1;
         self.last_at = failure.at;
-        self.lately.retain(|at| *at + WINDOW > failure.at);
+        self.lately.retain(|at| at.plus(WINDOW) > failure.at);
         // One that was away is tried as soon as it is back.
         let away = failure.reason == reason::HOST_UNREACHABLE;
-        if !away && self.lately.last().is_none_or(|at| *at + FIRST_DELAY <= failure.at) {
+        if !away && self.lately.last().is_none_or(|at| at.plus(FIRST_DELAY) <= failure.at) {
             self.lately.push(failure.at);
         }
         let lately = if self.is_over_budget() { self.lately.len() } else { 0 };
         let counted = self.length.max(u32::try_from(lately).unwrap_or(u32::MAX));
-        self.retry_at = delay(counted).map(|delay| failure.at + delay);
+        self.retry_at = delay(counted).map(|delay| failure.at.plus(delay));
         self.last = format!("{}: {}", failure.reason, failure.message);
     }
 
@@ -197,7 +198,7 @@ impl Row {
     }
 
     fn is_forgotten(&self, now: Timestamp) -> bool {
-        self.last_at + FORGOTTEN_AFTER < now
+        self.last_at.plus(FORGOTTEN_AFTER) < now
     }
 
     fn holds(&self, now: Timestamp) -> bool {

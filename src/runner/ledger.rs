@@ -1,6 +1,8 @@
 //! The ledger of one scale set: what each of its runners is doing, joined from what the backends show, what GitHub
 //! says and what became of the controller's own actions. In memory only: all of it can be read again.
 
+mod hosts;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -9,10 +11,12 @@ use jiff::Timestamp;
 use super::demand::Demand;
 use super::failure::{Failure, Failures};
 use super::recent::Recent;
+use super::unseen::Unseen;
 use super::{
-    Exit, Instance, InstanceState, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics,
+    Exit, Instance, InstanceState, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics, Watched,
 };
 use crate::api::condition::reason;
+use crate::time::Plus;
 
 /// How long a runner that is gone is remembered, so that nothing is asked about it twice.
 const RETIRED_FOR: Duration = Duration::from_secs(3600);
@@ -71,6 +75,7 @@ pub struct Ledger {
     failures: Failures,
     heard: Recent<Heard>,
     retired: HashMap<String, Retired>,
+    unseen: Unseen,
 }
 
 /// A runner that is gone.
@@ -124,10 +129,17 @@ impl Ledger {
             let mut runner = Runner::pending(&entry.name, &entry.backend, &entry.host, "", now);
             runner.phase = entry.phase;
             runner.since = entry.since;
+            runner.busy = Watched::begun_before(entry.since, now);
             runner.instance_id = entry.instance_id;
             runner.job = entry.job;
             self.runners.entry(entry.name).or_insert(runner);
         }
+    }
+
+    /// Notes how much time has passed since the last look, by a clock that nobody sets.
+    pub fn time_passed(&mut self, passed: Duration) {
+        let busy = self.runners.values_mut().filter(|r| r.phase == Phase::Busy);
+        busy.for_each(|runner| runner.busy.pass(passed));
     }
 
     /// Takes over what the backends show now.
@@ -139,6 +151,7 @@ impl Ledger {
             }
         }
         self.notice_missing(observations, now);
+        self.unseen.observe(observations);
         for runner in self.runners.values_mut() {
             let leaving = runner.occupies() && !runner.serves();
             runner.leaving_since = leaving.then(|| runner.leaving_since.unwrap_or(now));
@@ -157,7 +170,7 @@ impl Ledger {
     fn observe_instance(&mut self, instance: &Instance, listed_at: Option<Timestamp>, now: Timestamp) {
         if let Some(retired) = self.retired.get(&instance.runner) {
             // An engine may show for a moment what was just removed.
-            if listed_at.is_none_or(|at| at < retired.at + RETIRED_SETTLES) {
+            if listed_at.is_none_or(|at| at < retired.at.plus(RETIRED_SETTLES)) {
                 return;
             }
             self.retired.remove(&instance.runner);
@@ -214,6 +227,8 @@ impl Ledger {
         let Some(runner) = self.runners.get_mut(name) else {
             return;
         };
+        // A refusal to stop it delays nothing any more: what is left of it can be cleared away.
+        runner.retry_at = None;
         let exit = runner.exit.clone();
         if exit.is_none() && runner.template_hash.is_empty() {
             // No host ever showed it, only a status remembers it: the controller that wrote that has heard and said
@@ -245,7 +260,7 @@ impl Ledger {
     /// Takes over GitHub's counts. GitHub has been seen to answer nothing but zeros while runners were at work.
     pub fn count(&mut self, statistics: Statistics, now: Timestamp) {
         let at_work = |r: &Runner| match r.phase {
-            Phase::Idle => r.since + CONNECTED_AFTER <= now,
+            Phase::Idle => r.since.plus(CONNECTED_AFTER) <= now,
             Phase::Busy => r.job_completed_at.is_none(),
             Phase::Pending | Phase::Done | Phase::Failed => false,
         };
@@ -287,7 +302,8 @@ impl Ledger {
         let Some(runner) = self.runners.get_mut(runner_name) else {
             return;
         };
-        if runner_id > 0 && runner.registration == Registration::Unknown {
+        // A job is given to none that GitHub does not know, whatever a list of it lacked.
+        if runner_id > 0 && !matches!(runner.registration, Registration::Present(_)) {
             runner.registration = Registration::Present(runner_id);
         }
         runner.job = Some(job.clone());
@@ -328,8 +344,24 @@ impl Ledger {
 
     /// A runner is asked for: from now on it takes a slot.
     pub fn begin_start(&mut self, mut runner: Runner) {
-        runner.operation = Some(Operation::Starting);
+        runner.operation = Some(Operation::Preparing);
         self.runners.insert(runner.name.clone(), runner);
+    }
+
+    /// Its host is ready for it: it is registered and started now, and `timeouts.start` counts from here. Answers false if
+    /// it is not wanted any more.
+    pub fn host_ready(&mut self, name: &str, now: Timestamp) -> bool {
+        let preparing = |runner: &&mut Runner| runner.operation == Some(Operation::Preparing);
+        let Some(runner) = self.runners.get_mut(name).filter(preparing) else { return false };
+        runner.operation = Some(Operation::Starting);
+        runner.since = now;
+        true
+    }
+
+    /// Its host could not be made ready, for the reason given: nothing of it is anywhere, not even a registration.
+    pub fn host_not_ready(&mut self, name: &str, reason: &'static str, message: &str, now: Timestamp) {
+        self.deregistered(name);
+        self.start_failed(name, reason, message, now);
     }
 
     /// GitHub registered it.
@@ -342,7 +374,7 @@ impl Ledger {
     /// GitHub's list lacks it. Answers whether that is to be believed: the first time it is not.
     pub fn unlisted(&mut self, name: &str, now: Timestamp) -> bool {
         let Some(runner) = self.runners.get_mut(name) else { return true };
-        *runner.unlisted_since.get_or_insert(now) + UNLISTED_SETTLES <= now
+        runner.unlisted_since.get_or_insert(now).plus(UNLISTED_SETTLES) <= now
     }
 
     /// Its instance is up.
@@ -378,6 +410,11 @@ impl Ledger {
             let failure = Failure::start(runner, reason, message, now);
             self.failures.note(failure);
         }
+    }
+
+    /// Forgets a runner whose registration was not even tried, and which another will take the place of later.
+    pub fn start_put_off(&mut self, name: &str) {
+        self.runners.remove(name);
     }
 
     /// GitHub did not register it, for the reason given: there is no instance of it.
@@ -453,7 +490,11 @@ impl Ledger {
     pub fn found_busy(&mut self, name: &str, now: Timestamp) {
         if let Some(runner) = self.runners.get_mut(name) {
             runner.operation = None;
-            runner.retry_at = Some(now + BUSY_RETRY);
+            if !runner.occupies() {
+                // It ended while the answer was under way.
+                return;
+            }
+            runner.retry_at = Some(now.plus(BUSY_RETRY));
             runner.job_completed_at = runner.job_completed_at.map(|_| now);
             runner.enter(Phase::Busy, now);
         }
@@ -487,7 +528,7 @@ impl Ledger {
     }
 
     fn forget_retired(&mut self, now: Timestamp) {
-        self.retired.retain(|_, retired| retired.at + RETIRED_FOR > now);
+        self.retired.retain(|_, retired| retired.at.plus(RETIRED_FOR) > now);
     }
 }
 
@@ -503,3 +544,6 @@ fn listed_without(observations: &[Observation], runner: &Runner) -> Option<Times
     }
     candidates().filter_map(|o| o.listed_at).min()
 }
+
+#[cfg(test)]
+mod tests;

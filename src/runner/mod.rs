@@ -13,6 +13,8 @@ mod job;
 mod ledger;
 mod recent;
 mod record;
+mod unseen;
+mod watched;
 
 pub use demand::Demand;
 pub use failure::{Failure, Failures, Row};
@@ -23,3 +25,5 @@ pub use jit::JitConfiguration;
 pub use job::{Job, JobEvent, JobOutcome, Statistics};
 pub use ledger::{Ledger, Observation, Remembered};
 pub use record::{Operation, Phase, Registration, Runner};
+pub use unseen::HostCount;
+pub use watched::Watched;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Exit, Instance, InstanceState, Job};
+use super::{Exit, Instance, InstanceState, Job, Watched};
 pub use crate::api::RunnerPhase as Phase;
+use crate::time::Plus;
 
 /// A runner that ends sooner after it came up says something against its host or its template.
 const SHORT_LIFE: Duration = Duration::from_secs(60);
@@ -41,6 +42,8 @@ pub enum Registration {
 /// What the controller is doing to a runner just now. One thing at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
+    /// Waiting for its host to be made ready, such as for an image to be pulled. It is not registered yet.
+    Preparing,
     /// Being registered and started.
     Starting,
     /// Being deregistered and removed.
@@ -81,6 +84,8 @@ pub struct Runner {
     pub found_ended: bool,
     /// Its job, once it has one.
     pub job: Option<Job>,
+    /// How long it has been busy, as this process has seen.
+    pub busy: Watched,
     /// When GitHub said that its job was over. The runner still takes its slot until its instance is seen gone.
     pub job_completed_at: Option<Timestamp>,
     /// What is being done to it.
@@ -91,6 +96,8 @@ pub struct Runner {
     pub leaving_since: Option<Timestamp>,
     /// Its removal was refused or failed: not before this is it tried again.
     pub retry_at: Option<Timestamp>,
+    /// The spec left its host out: no other runner takes its place there.
+    pub draining: bool,
     /// Since when its host, listed as a whole, has not shown its instance: the time of that listing.
     pub missing_since: Option<Timestamp>,
 }
@@ -114,11 +121,13 @@ impl Runner {
             forsaken: false,
             found_ended: false,
             job: None,
+            busy: Watched::default(),
             job_completed_at: None,
             operation: None,
             surplus_since: None,
             leaving_since: None,
             retry_at: None,
+            draining: false,
             missing_since: None,
         }
     }
@@ -150,14 +159,18 @@ impl Runner {
         self.phase.occupies()
     }
 
-    /// Whether it can be counted on for demand: it takes a slot, is not on its way out, and its job is not over.
+    /// Whether it can be counted on for demand: it takes a slot, is not on its way out, can be given a job, and its job is
+    /// not over.
     pub fn serves(&self) -> bool {
-        self.occupies() && self.operation != Some(Operation::Removing) && self.job_completed_at.is_none()
+        self.occupies()
+            && self.operation != Some(Operation::Removing)
+            && self.registration != Registration::Absent
+            && self.job_completed_at.is_none()
     }
 
     /// Whether it ended within a minute after it came up, or never came up at all.
     pub(super) fn was_short_lived(&self) -> bool {
-        self.up_since.is_none_or(|up_since| self.since <= up_since + SHORT_LIFE)
+        self.up_since.is_none_or(|up_since| self.since <= up_since.plus(SHORT_LIFE))
     }
 
     /// Moves to a phase if that is allowed; says whether it moved.
@@ -166,6 +179,7 @@ impl Runner {
         if moved {
             self.phase = phase;
             self.since = now;
+            self.busy = Watched::default();
             self.surplus_since = None;
         }
         moved
@@ -176,6 +190,7 @@ impl Runner {
     pub(super) fn revive(&mut self, instance: &Instance, now: Timestamp) {
         self.phase = if self.job.is_some() { Phase::Busy } else { Phase::Pending };
         self.since = if self.job.is_some() { now } else { instance.created_at };
+        self.busy = Watched::default();
         self.exit = None;
         self.retry_at = None;
     }

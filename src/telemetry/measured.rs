@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -74,13 +75,13 @@ fn outcome(error: &Error) -> &'static str {
 
 #[async_trait]
 impl ScaleSetService for Measured {
-    async fn ensure_scale_set(
-        &self,
-        wanted: &WantedScaleSet,
-        known_id: Option<i64>,
-    ) -> Result<ScaleSet, Error> {
-        let answer = self.service.ensure_scale_set(wanted, known_id);
+    async fn ensure_scale_set(&self, wanted: &WantedScaleSet, own: Option<i64>) -> Result<ScaleSet, Error> {
+        let answer = self.service.ensure_scale_set(wanted, own);
         self.measure("ensure_scale_set", answer).await
+    }
+
+    async fn find_scale_set(&self, id: i64) -> Result<Option<ScaleSet>, Error> {
+        self.measure("find_scale_set", self.service.find_scale_set(id)).await
     }
 
     async fn delete_scale_set(&self, id: i64) -> Result<(), Error> {
@@ -151,6 +152,10 @@ impl ScaleSetService for Measured {
     async fn close(&self, session: &Session) -> Result<(), Error> {
         self.measure("close", self.service.close(session)).await
     }
+
+    fn limited_for(&self) -> Option<Duration> {
+        self.service.limited_for()
+    }
 }
 
 #[cfg(test)]
@@ -175,6 +180,9 @@ mod tests {
     impl ScaleSetService for Service {
         async fn ensure_scale_set(&self, _: &WantedScaleSet, _: Option<i64>) -> Result<ScaleSet, Error> {
             Err(Error::GroupNotFound(String::new()))
+        }
+        async fn find_scale_set(&self, _: i64) -> Result<Option<ScaleSet>, Error> {
+            Ok(None)
         }
         async fn delete_scale_set(&self, _: i64) -> Result<(), Error> {
             Err(Error::ScaleSetGone)
@@ -212,6 +220,9 @@ mod tests {
         async fn close(&self, _: &Session) -> Result<(), Error> {
             Ok(())
         }
+        fn limited_for(&self) -> Option<Duration> {
+            None
+        }
     }
 
     #[tokio::test]
@@ -220,6 +231,7 @@ mod tests {
         let service = Measured::new(Arc::new(Service), metrics.clone(), Arc::new(|| true));
         let wanted = WantedScaleSet { name: String::new(), runner_group: String::new(), labels: Vec::new() };
         let _ = service.ensure_scale_set(&wanted, None).await;
+        let _ = service.find_scale_set(1).await;
         let _ = service.delete_scale_set(1).await;
         let _ = service.open_session(1, "", None).await;
         let _ = service.refresh(&session()).await;
@@ -240,6 +252,7 @@ mod tests {
             .collect();
         let expected = [
             ("ensure_scale_set", "group_not_found"),
+            ("find_scale_set", "ok"),
             ("delete_scale_set", "scale_set_gone"),
             ("open_session", "session_conflict"),
             ("refresh", "session_lost"),

@@ -160,7 +160,7 @@ async fn a_tag_that_moved_is_seen_by_the_next_runner() {
     assert!(matches!(&failed, Err(Error::NoCapacity { reason: "ImagePullFailed", .. })), "{failed:?}");
     assert!(matches!(host(&always).availability, Availability::BackOff { reason: "ImagePullFailed", .. }));
     for instance in [&always, &kept].iter().flat_map(|backend| backend.instances().remove(0).instances) {
-        stage.engines.remove(&stage.endpoint, &instance.id).await.unwrap();
+        stage.engines.remove(&stage.endpoint, &instance.scale_set_uid, &instance.id).await.unwrap();
     }
     remove_image(&stage.docker, &image).await;
     for id in [old, new] {

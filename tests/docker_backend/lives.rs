@@ -262,7 +262,7 @@ async fn a_name_that_is_taken() {
 
     // The same start again finds its own container.
     let slot = backend.reserve(HOST).unwrap();
-    assert_eq!(start_in(&backend, slot, &instance.runner).await.unwrap(), instance);
+    assert_eq!(start_in(slot, &instance.runner).await.unwrap(), instance);
     assert_eq!(stage.count().await, 1);
 
     // Another's container of that name stays as it is.
@@ -270,7 +270,7 @@ async fn a_name_that_is_taken() {
     for labels in [&[][..], &[(Identity::CLUSTER, "another"), (Identity::RUNNER, name.as_str())][..]] {
         let foreign = stage.foreign(&name, labels).await;
         let slot = backend.reserve(HOST).unwrap();
-        let taken = start_in(&backend, slot, &name).await;
+        let taken = start_in(slot, &name).await;
         let stays = stage.exists(&foreign).await;
         crate::stage::remove(&stage.docker, &foreign).await;
         assert!(
@@ -290,7 +290,7 @@ async fn what_is_not_ours_is_not_touched() {
         let foreign = stage.foreign(&runner_name("foreign"), labels).await;
         let removed = backend.remove(HOST, &foreign).await;
         let read = backend.log_tail(HOST, &foreign).await;
-        let orphaned = stage.engines.remove(&stage.endpoint, &foreign).await;
+        let orphaned = stage.engines.remove(&stage.endpoint, "set", &foreign).await;
         let stays = stage.exists(&foreign).await;
         let seen = backend.instances()[0].instances.iter().any(|instance| instance.id == foreign);
         let found = stage.engines.all_instances().iter().any(|listing| !listing.found.is_empty());
@@ -300,6 +300,32 @@ async fn what_is_not_ours_is_not_touched() {
         assert!(matches!(orphaned, Err(Error::Refused(_))), "{orphaned:?}");
         assert!(stays && !seen && !found);
     }
+}
+
+/// A status is a memory, and anyone may have written an instance's id into it.
+#[tokio::test]
+async fn a_forged_instance_id_reaches_no_container_of_another_set() {
+    let stage = Stage::new("forged").await;
+    let (victim, forger) =
+        (stage.backend("victim", stage.template(WAITS)), stage.backend("forger", stage.template(WAITS)));
+    let instance = started(&victim).await;
+    connected(&forger).await;
+    // A controller that has not seen it yet reads its labels on the engine.
+    let fresh = stage.fresh_engines();
+    let unseeing = DockerBackend::new("rack", stage.identity("forger"), stage.template(WAITS), &fresh);
+    connected(&unseeing).await;
+    let by_short_id = &instance.id[..12];
+    for id in [&instance.id, by_short_id, &instance.runner, "../images/paddock.test"] {
+        for backend in [&forger, &unseeing] {
+            let (removed, read) = (backend.remove(HOST, id).await, backend.log_tail(HOST, id).await);
+            assert!(matches!(removed, Err(Error::Refused(_))), "{id}: {removed:?}");
+            assert!(matches!(read, Err(Error::Refused(_))), "{id}: {read:?}");
+        }
+        let orphaned = stage.engines.remove(&stage.endpoint, "forger", id).await;
+        assert!(matches!(orphaned, Err(Error::Refused(_))), "{id}: {orphaned:?}");
+    }
+    assert_eq!(shown(&victim, &instance.id).unwrap().state, InstanceState::Running);
+    assert_eq!(stage.count().await, 1);
 }
 
 #[tokio::test]
@@ -349,7 +375,7 @@ async fn a_controller_that_comes_later_finds_all_that_is_there() {
     assert_eq!((exit.code, exit.out_of_memory), (Some(3), false));
     assert!(Timestamp::now().duration_since(exit.at).as_secs() < 60);
 
-    engines.remove(&listings[0].endpoint, &ended_id).await.unwrap();
+    engines.remove(&listings[0].endpoint, "gone-set", &ended_id).await.unwrap();
     assert!(!stage.exists(&ended_id).await);
     assert_eq!(inspect(&stage, &running_id).await.state, before, "it was neither restarted nor killed");
 }
@@ -362,7 +388,7 @@ async fn a_start_that_nobody_waits_for_is_carried_through() {
     let slot = backend.reserve(HOST).unwrap();
     let (name, jit) = (runner_name("linux"), jit());
     let runner = NewRunner { name: &name, jit: &jit };
-    let start = backend.start(slot, &runner);
+    let start = slot.start(&runner);
     assert!(tokio::time::timeout(Duration::from_millis(1), start).await.is_err());
     until("it runs all the same", || {
         let instances = backend.instances().remove(0).instances;
@@ -418,7 +444,7 @@ async fn secrets_are_not_shown() {
     template.env = vec![("TOKEN".to_owned(), format!("{SECRET}-env"))];
     let backend = stage.backend("set", template);
     let instance = started(&backend).await;
-    let taken = start_in(&backend, backend.reserve(HOST).unwrap(), &instance.runner).await;
+    let taken = start_in(backend.reserve(HOST).unwrap(), &instance.runner).await;
     let jit = jit();
     let shown = format!(
         "{backend:?} {:?} {taken:?} {instance:?} {:?} {:?}",

@@ -8,5 +8,6 @@ mod images;
 mod lives;
 mod outages;
 mod parts;
+mod proxy;
 mod slots;
 mod stage;

@@ -1,10 +1,15 @@
 //! Engines that go away and come back.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+use paddock::backend::docker::DockerBackend;
 use paddock::backend::{Availability, Backend, Error};
 use paddock::runner::InstanceState;
 
 use crate::parts::Engine;
-use crate::stage::{HOST, Stage, exit, host, prepared, shown, start, start_in, started, until};
+use crate::proxy::{Fault, Proxy};
+use crate::stage::{HOST, Stage, connected, exit, host, prepared, shown, start, start_in, started, until};
 
 #[tokio::test]
 async fn an_engine_that_restarts_is_followed_again() {
@@ -24,7 +29,7 @@ async fn an_engine_that_restarts_is_followed_again() {
     assert!(listing.instances.iter().any(|known| known.id == instance.id), "it stays as last known");
     assert!(!host(&backend).message.is_empty());
     assert!(backend.reserve(HOST).is_none());
-    assert!(matches!(start_in(&backend, slot, "linux-unreachable").await, Err(Error::Unreachable(_))));
+    assert!(matches!(start_in(slot, "linux-unreachable").await, Err(Error::Unreachable(_))));
     assert!(matches!(backend.remove(HOST, &instance.id).await, Err(Error::Unreachable(_))));
 
     let woken = stage.woken("set");
@@ -38,7 +43,7 @@ async fn an_engine_that_restarts_is_followed_again() {
     assert_eq!(prepared(&backend).await.availability, Availability::Ready);
     let next = start(&backend).await.unwrap();
     assert_eq!(shown(&backend, &next.id).unwrap().state, InstanceState::Running);
-    stage.engines.remove(engine.endpoint(), &next.id).await.unwrap();
+    stage.engines.remove(engine.endpoint(), "set", &next.id).await.unwrap();
     until("its removal is seen", || shown(&backend, &next.id).is_none().then_some(())).await;
 }
 
@@ -76,4 +81,41 @@ async fn a_refusal_is_forgotten_when_the_engine_comes_back() {
     engine.down();
     engine.up().await;
     until("it is tried again", || (host(&backend).availability == Availability::Ready).then_some(())).await;
+}
+
+/// What an engine tells of one container is that container's affair.
+#[tokio::test]
+async fn a_container_that_cannot_be_inspected_takes_its_host_from_nobody() {
+    for (name, fault) in [("inspect-500", Fault::Refused), ("inspect-silent", Fault::Silent)] {
+        let stage = Stage::new(name).await;
+        let (brief, long) = (stage.template("exit 3"), stage.template("sleep 1000"));
+        let before = stage.backend("set", brief);
+        let ended = started(&before).await.id;
+        let end = until("it ends", || exit(&before, &ended)).await.at;
+        // An engine tells again what happened in the second in which it is asked for events.
+        until("that second is over", || (Timestamp::now() > end + Duration::from_secs(2)).then_some(()))
+            .await;
+
+        let proxy = Proxy::before(name, &stage.endpoint);
+        proxy.fail(&ended, fault);
+        let mut template = long;
+        template.hosts[0].endpoint = proxy.endpoint().to_owned();
+        let engines = stage.fresh_engines();
+        let backend = DockerBackend::new("rack", stage.identity("set"), template, &engines);
+        connected(&backend).await;
+        assert_eq!(prepared(&backend).await.availability, Availability::Ready, "{fault:?}");
+        let next = start(&backend).await.unwrap();
+        assert_eq!(shown(&backend, &next.id).unwrap().state, InstanceState::Running, "{fault:?}");
+        let first = backend.instances()[0].listed_at;
+        until("it is listed again", || {
+            let listing = backend.instances().remove(0);
+            assert!(listing.current, "{fault:?}: {:?}", host(&backend));
+            (listing.listed_at > first).then_some(())
+        })
+        .await;
+        assert_eq!(shown(&backend, &ended).unwrap().state, InstanceState::Running, "as far as is known");
+
+        proxy.heal();
+        assert_eq!(until("it is asked again", || exit(&backend, &ended)).await.code, Some(3), "{fault:?}");
+    }
 }

@@ -5,7 +5,7 @@ use paddock::backend::docker::{DockerBackend, DockerTemplate};
 use paddock::runner::{Identity, runner_name};
 
 use crate::parts::Engine;
-use crate::stage::{HOST, Stage, connected, exit, host, prepared, remove, start, start_in, until};
+use crate::stage::{HOST, Stage, connected, exit, host, prepared, remove, shown, start, start_in, until};
 
 /// Slots count every runner on the engine, so each test has an engine of its own.
 async fn stage(name: &str) -> (Engine, Stage) {
@@ -71,7 +71,7 @@ async fn a_runner_takes_one_slot_from_its_reservation_to_its_end() {
         }
     };
     let instance = tokio::select! {
-        instance = start_in(&backend, slot, &name) => instance.unwrap(),
+        instance = start_in(slot, &name) => instance.unwrap(),
         never = watch => never,
     };
     assert_eq!(free(&backend), 3);
@@ -110,4 +110,63 @@ async fn runners_of_other_clusters_take_slots_and_other_containers_do_not() {
     remove(&stage.docker, &runner).await;
     until("it is gone", || (free(&backend) == 3).then_some(())).await;
     assert!(stage.exists(&other).await);
+}
+
+/// Lets both scale sets want the only slot without end: each says so at each look, and starts what it may.
+#[tokio::test]
+async fn a_slot_that_comes_free_goes_to_the_set_that_waits_longest() {
+    let (_engine, stage) = stage("longest").await;
+    let (first, second, third) = ("first", "second", "third");
+    let backends =
+        [first, second, third].map(|set| stage.backend(set, limited(&stage, "sleep 1000", Some(1))));
+    for backend in &backends {
+        prepared(backend).await;
+    }
+    let [first, second, third] = &backends;
+    let mut running = start(first).await.unwrap();
+    second.wait_for_slots(HOST, 2);
+    third.wait_for_slots(HOST, 1);
+    first.wait_for_slots(HOST, 5);
+    for expected in [second, third, first, second] {
+        let woken = stage.woken(set_of(expected, &backends));
+        let owner = backends.iter().find(|b| shown(b, &running.id).is_some()).unwrap();
+        owner.remove(HOST, &running.id).await.unwrap();
+        assert!(stage.woken(set_of(expected, &backends)) > woken, "whose turn it is is woken");
+        for other in backends.iter().filter(|other| !std::ptr::eq(*other, expected)) {
+            assert!(other.reserve(HOST).is_none(), "the slot is another's");
+            assert_eq!(free(other), 0);
+            assert!(host(other).message.contains("wait longer"), "{}", host(other).message);
+        }
+        running = start(expected).await.unwrap();
+    }
+}
+
+fn set_of(backend: &DockerBackend, backends: &[DockerBackend]) -> &'static str {
+    let at = backends.iter().position(|known| std::ptr::eq(known, backend)).unwrap();
+    ["first", "second", "third"][at]
+}
+
+#[tokio::test]
+async fn a_set_that_does_not_take_its_slot_does_not_keep_it_from_others() {
+    let (_engine, stage) = stage("idler").await;
+    let idle = stage.backend("idle", limited(&stage, "sleep 1000", Some(1)));
+    let eager = stage.backend("eager", limited(&stage, "sleep 1000", Some(1)));
+    prepared(&idle).await;
+    prepared(&eager).await;
+    idle.wait_for_slots(HOST, 1);
+    eager.wait_for_slots(HOST, 1);
+    assert_eq!(free(&eager), 0);
+    let woken = stage.woken("eager");
+    until("the turn passes", || (free(&eager) == 1).then_some(())).await;
+    assert!(stage.woken("eager") > woken, "whose turn it is then is woken");
+    let held = eager.reserve(HOST).unwrap();
+    drop(held);
+
+    // One that leaves waits for nothing.
+    let gone = stage.backend("gone", limited(&stage, "sleep 1000", Some(1)));
+    prepared(&gone).await;
+    gone.wait_for_slots(HOST, 1);
+    assert_eq!(free(&eager), 0);
+    drop(gone);
+    assert_eq!(free(&eager), 1);
 }

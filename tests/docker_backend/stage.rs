@@ -11,7 +11,7 @@ use bollard::query_parameters::{
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use paddock::backend::docker::{DockerAccess, DockerBackend, DockerTemplate, Engines, HostSpec, PullPolicy};
-use paddock::backend::{Availability, Backend, Error, HostState, NewRunner, Slot, Waker};
+use paddock::backend::{Availability, Backend, Error, HostState, NewRunner, Reservation, Waker};
 use paddock::runner::{Identity, Instance, InstanceState, JitConfiguration, runner_name};
 
 /// The image that `make image` makes: a busybox.
@@ -214,11 +214,13 @@ pub fn jit() -> JitConfiguration {
 /// Takes a slot and starts a runner in it.
 pub async fn start(backend: &DockerBackend) -> Result<Instance, Error> {
     let slot = backend.reserve(HOST).expect("a free slot");
-    start_in(backend, slot, &runner_name("linux")).await
+    start_in(slot, &runner_name("linux")).await
 }
 
-pub async fn start_in(backend: &DockerBackend, slot: Slot, name: &str) -> Result<Instance, Error> {
-    backend.start(slot, &NewRunner { name, jit: &jit() }).await
+/// Starts a runner in a slot, both steps.
+pub async fn start_in(mut slot: Box<dyn Reservation>, name: &str) -> Result<Instance, Error> {
+    slot.ready().await?;
+    slot.start(&NewRunner { name, jit: &jit() }).await
 }
 
 /// Prepares the host, which must succeed, and starts a runner, which must too.

@@ -49,6 +49,27 @@ async fn the_busy_runner_finishes_and_nothing_remains() {
     .await;
 }
 
+/// GitHub refused to let go of it, and is asked again only after half a minute.
+#[tokio::test]
+async fn nothing_waits_once_a_runner_has_ended_whose_removal_github_refused() {
+    lab("deleted-refused", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        lab.apply(&Manifest::sample(&github.config_url("acme"))).await;
+        let job = github.queue_job(JobSpec::new("acme/app", ["linux"]));
+        lab.until_phases("linux", (0, 0, 1)).await;
+        lab.delete("linux").await;
+        let refused = |r: &testkit::github::Request| r.status == Some(400);
+        let asked =
+            github.wait_until(PATIENCE, |s| s.requests().to(Endpoint::RemoveRunner).any(refused)).await;
+        asked.expect("it is asked whether the runner is busy");
+        github.finish_job(job, JobResult::Succeeded).unwrap();
+        lab.until_gone("linux", Duration::from_secs(15)).await;
+        assert_eq!(lab.containers().await.len(), 0);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn one_odd_answer_of_github_kills_no_busy_runner() {
     lab("deleted-odd", async |lab| {

@@ -100,6 +100,43 @@ async fn a_rate_limit_is_waited_out_before_any_removal_is_asked_for_again() {
     .await;
 }
 
+/// What one set is told holds for the other, which has the same credential.
+#[tokio::test]
+async fn a_start_that_github_s_rate_limit_refuses_is_put_off_and_no_failure() {
+    lab("minting-limited", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let manifest = Manifest::sample(&github.config_url("acme"));
+        lab.apply(&manifest).await;
+        lab.apply(&manifest.named("other")).await;
+        for name in ["linux", "other"] {
+            lab.until_is(name, "Ready", "True", None).await;
+        }
+        let limit = Duration::from_secs(15);
+        github.inject(Fault::too_many_requests(Endpoint::JitConfig, limit).times(1));
+        github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
+        let refused = github.wait_for(PATIENCE, |s| {
+            s.requests().to(Endpoint::JitConfig).find(|r| r.status == Some(429)).map(|r| r.at)
+        });
+        let refused = refused.await.unwrap();
+        let set = lab.until_is("linux", "DemandMet", "False", Some("RateLimited")).await;
+        let told = set.status.unwrap();
+        assert!(told.recent_failures.is_empty() && told.runners.is_empty(), "{told:?}");
+        github.queue_job(JobSpec::new("acme/app", ["other"]).lasting(Duration::ZERO));
+        lab.until_is("other", "DemandMet", "False", Some("RateLimited")).await;
+        github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Completed) == 2).await.unwrap();
+        let minted = github.requests(Endpoint::JitConfig);
+        assert_eq!(minted.len(), 3, "one was refused: {minted:?}");
+        let waited = minted[1].at.duration_since(refused).unsigned_abs();
+        assert!(waited >= limit, "asked again after {waited:?}");
+        for name in ["linux", "other"] {
+            let set = lab.until_is(name, "DemandMet", "True", None).await;
+            assert!(set.status.unwrap().recent_failures.is_empty());
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_runner_that_dies_under_its_job_is_told_and_frees_its_slot() {
     lab("lost", async |lab| {

@@ -54,6 +54,10 @@ impl World for Clocked {
         *self.now.lock().unwrap()
     }
 
+    fn uptime(&self) -> Duration {
+        self.now().duration_since(self.began).unsigned_abs()
+    }
+
     fn github(&self, client: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, github::Error> {
         self.real.github(client)
     }

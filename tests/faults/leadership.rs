@@ -10,6 +10,7 @@ use testkit::github::{JobResult, JobSpec, JobStatus, SimGithub};
 use crate::account::{Witness, assert_timeline, settle};
 use crate::harness::{Controller, Lab, PATIENCE, eventually, github, lab, signal};
 use crate::load::{Chance, manifest, short_or_long};
+use crate::proxy::{Proxy, Weather};
 
 const FIRST: &str = "paddock-first";
 const SECOND: &str = "paddock-second";
@@ -17,6 +18,10 @@ const SECOND: &str = "paddock-second";
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(20);
 /// The standby acts within this after the leader gave the Lease back.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(4);
+/// A leader has found out within this that a call about its Lease has no answer, or has stopped leading.
+const HUNG_WITHIN: Duration = Duration::from_secs(20);
+/// Nobody leads by a Lease that was not renewed for so long.
+const LEASE_GOOD_FOR: Duration = Duration::from_secs(15);
 /// An ex-leader that finds out ends within this.
 const ENDED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -154,6 +159,41 @@ async fn a_leader_that_stops_hands_over_at_once() {
         println!("stopped in {took:?}; the standby acts {:?} later", ended.elapsed());
         github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Completed) == 4).await.unwrap();
         finish(lab, &github, &witness, &mut chance).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_hangs_costs_no_leadership() {
+    lab("leader-hung", async |lab| {
+        let github = github(lab).await;
+        lab.permit_leader_election().await;
+        let proxy = Proxy::before(lab.server_address()).await;
+        lab.lead_through(proxy.address());
+        let leader = lab.start_candidate(FIRST);
+        lab.apply(&manifest(&github.config_url("acme"))).await;
+        lab.until_is("linux", "Ready", "True", None).await;
+        for hung in 1..=3 {
+            // Whatever else hangs before the Lease is of no matter here.
+            eventually("a call about the Lease hangs", HUNG_WITHIN, async || {
+                if proxy.weather() == Weather::Fair {
+                    proxy.set(Weather::HangingOne);
+                }
+                let log = leader.log();
+                assert!(!log.contains("leadership is lost"), "{log}");
+                (log.matches("the Lease cannot be renewed").count() >= hung).then_some(())
+            })
+            .await;
+            proxy.set(Weather::Fair);
+            let after = Timestamp::now();
+            eventually("it is renewed by another connection", LEASE_GOOD_FOR, async || {
+                let lease =
+                    lab.kubectl(&["get", "lease", "paddock", "-o", "jsonpath={.spec.renewTime}"]).await;
+                (lease.parse::<Timestamp>().unwrap() > after).then_some(())
+            })
+            .await;
+        }
+        assert_eq!(github.look(|s| s.scale_set("linux").unwrap().sessions_opened), 1);
     })
     .await;
 }

@@ -23,3 +23,4 @@ mod leadership;
 mod load;
 mod network;
 mod proxy;
+mod pulls;

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::future::join_all;
 use paddock::github::{
-    Client, ClientConfig, Clients, Credentials, Deadlines, Error, ScaleSetService, WantedScaleSet,
+    Client, ClientConfig, Clients, Credentials, Deadlines, Error, ScaleSet, ScaleSetService, WantedScaleSet,
 };
 use paddock::runner::JobEvent;
 use testkit::github::{Endpoint, Fault, JobResult, JobSpec, Model, app_private_key};
@@ -24,8 +24,12 @@ async fn a_scale_set_is_created_once_and_then_found() {
         (SET, ["fleet", "linux"].map(String::from).as_slice())
     );
     assert!(github.look(|s| s.scale_set(SET).unwrap().setting.disable_update));
-    assert_eq!(client.ensure_scale_set(&wanted(), Some(set.id)).await.unwrap(), set);
-    assert_eq!(client.ensure_scale_set(&wanted(), None).await.unwrap(), set, "adopted by its name");
+    assert!(set.created);
+    let there = ScaleSet { created: false, ..set };
+    assert_eq!(client.ensure_scale_set(&wanted(), Some(there.id)).await.unwrap(), there);
+    assert_eq!(client.ensure_scale_set(&wanted(), None).await.unwrap(), there, "found by its name");
+    assert_eq!(client.find_scale_set(there.id).await.unwrap().as_ref(), Some(&there));
+    assert_eq!(client.find_scale_set(there.id + 1).await.unwrap(), None);
     assert_eq!(github.requests(Endpoint::CreateScaleSet).len(), 1);
     assert_eq!(github.requests(Endpoint::UpdateScaleSet).len(), 0, "nothing differed");
 }
@@ -46,6 +50,55 @@ async fn only_what_differs_is_changed_in_place() {
     assert_eq!(github.look(|s| s.scale_sets().count()), 1);
     client.ensure_scale_set(&changed, Some(set.id)).await.unwrap();
     assert_eq!(github.requests(Endpoint::UpdateScaleSet).len(), 1);
+}
+
+/// As GitHub's own client sends it: what becomes of a setting that a change leaves out is not known.
+#[tokio::test]
+async fn every_change_carries_the_runner_setting() {
+    let github = github().start().await.unwrap();
+    let client = client(&github);
+    let set = scale_set(&client).await;
+    for name in ["first", "second"] {
+        let renamed = WantedScaleSet { name: name.to_owned(), ..wanted() };
+        client.ensure_scale_set(&renamed, Some(set.id)).await.unwrap();
+    }
+    let changes = github.requests(Endpoint::UpdateScaleSet);
+    assert_eq!(changes.len(), 2);
+    for change in changes {
+        let body: serde_json::Value = serde_json::from_str(&change.body).unwrap();
+        assert_eq!(body["RunnerSetting"], serde_json::json!({"disableUpdate": true}), "{body}");
+        assert!(body.get("labels").is_none(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_found_by_its_name_is_left_as_it_is() {
+    let github = github().start().await.unwrap();
+    let client = client(&github);
+    let set = scale_set(&client).await;
+    let otherwise = WantedScaleSet { labels: vec![SET.to_owned(), "arm".to_owned()], ..wanted() };
+    let found = client.ensure_scale_set(&otherwise, None).await.unwrap();
+    assert_eq!((found.id, found.created, &found.labels), (set.id, false, &set.labels));
+    // Nor is it changed in the place of one's own that is gone.
+    let found = client.ensure_scale_set(&otherwise, Some(set.id + 1)).await.unwrap();
+    assert_eq!((found.id, found.created, &found.labels), (set.id, false, &set.labels));
+    assert_eq!(github.requests(Endpoint::UpdateScaleSet).len(), 0);
+}
+
+#[tokio::test]
+async fn a_session_is_closed_below_its_own_scale_set_alone() {
+    let github = github().start().await.unwrap();
+    let client = client(&github);
+    let theirs = session(&client).await;
+    let mine = WantedScaleSet { name: "mine".to_owned(), labels: vec!["mine".to_owned()], ..wanted() };
+    let mine = client.ensure_scale_set(&mine, None).await.unwrap();
+    client.open_session(mine.id, "me", Some(&theirs.id)).await.unwrap();
+    let closed = github.requests(Endpoint::CloseSession);
+    assert_eq!(
+        closed.iter().map(|r| (r.scale_set, r.status)).collect::<Vec<_>>(),
+        [(Some(mine.id), Some(400))]
+    );
+    assert_eq!(github.look(|s| s.scale_set(SET).unwrap().session.as_ref().unwrap().id.clone()), theirs.id);
 }
 
 #[tokio::test]
@@ -142,7 +195,7 @@ async fn nobody_but_github_says_that_a_runner_is_gone() {
     let client = client(&github);
     let set = scale_set(&client).await;
     let runner = client.mint_jit(set.id, "fleet-a").await.unwrap();
-    for list in ["{}", r#"{"count": 0, "value": null}"#] {
+    for list in ["[]", r#"{"count": 1, "value": null}"#] {
         github.inject(Fault::answer(Endpoint::GetRunner, 200, list).times(1));
         let found = client.find_runner("fleet-a").await;
         assert!(matches!(found, Err(Error::BadReply(_))), "{list}: {found:?}");
@@ -255,13 +308,16 @@ async fn the_admin_token_is_fetched_once_and_renewed_when_refused() {
 }
 
 #[tokio::test]
-async fn a_registration_token_that_is_too_fresh_gets_another_try() {
-    let github = github().start().await.unwrap();
-    github.inject(Fault::status(Endpoint::RunnerRegistration, 401).times(1));
-    github.inject(Fault::status(Endpoint::RunnerRegistration, 403).times(1));
-    scale_set(&client(&github)).await;
+async fn a_registration_token_that_is_too_fresh_gets_five_tries_over_half_the_deadline() {
+    let github = github().refuse_fresh_tokens(4).start().await.unwrap();
+    // A tenth of the usual deadlines: 1.5 s, where it would be 15.
+    let deadlines = Deadlines { control: Duration::from_secs(3), ..Deadlines::default() };
+    let client = Client::new(&config(&github, "acme"), deadlines).unwrap();
+    let begun = std::time::Instant::now();
+    scale_set(&client).await;
+    assert!(begun.elapsed() >= Duration::from_millis(1500), "{:?}", begun.elapsed());
     assert_eq!(github.requests(Endpoint::RegistrationToken).len(), 1);
-    assert_eq!(github.requests(Endpoint::RunnerRegistration).len(), 3);
+    assert_eq!(github.requests(Endpoint::RunnerRegistration).len(), 5);
 }
 
 #[tokio::test]

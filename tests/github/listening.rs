@@ -50,6 +50,25 @@ async fn a_job_is_heard_of_from_its_assignment_to_its_end() {
     }
 }
 
+/// GitHub Enterprise Server before the middle of 2025.
+#[tokio::test]
+async fn jobs_without_ids_are_heard_of_by_their_request() {
+    let github = github().model(Model::Ghes).without_job_ids().start().await.unwrap();
+    let (client, set, listening) = listening(&github, 3).await;
+    let id = github.queue_job(job()).to_string();
+    assert_eq!(listening.ear.event(1, assigned).await, id);
+    let runner = connect(&github, &client.mint_jit(set.id, "fleet-a").await.unwrap());
+    assert!(runner.next_job(PATIENCE).await.unwrap().is_some());
+    let started = |event: &JobEvent| match event {
+        JobEvent::Started { job, runner_name, .. } => Some((job.id.clone(), runner_name.clone())),
+        _ => None,
+    };
+    assert_eq!(listening.ear.event(1, started).await, (id.clone(), "fleet-a".to_owned()));
+    runner.finish(JobResult::Succeeded).unwrap();
+    listening.ear.event(1, completed).await;
+    listening.stop().await;
+}
+
 #[tokio::test]
 async fn statistics_are_told_before_the_first_poll() {
     let github = github().start().await.unwrap();

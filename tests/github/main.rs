@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod calls;
+mod dialect;
 mod gateways;
 mod hazards;
+mod lengths;
+mod limits;
 mod listening;
 mod network;
+mod official;
 mod secrets;
 mod support;
 mod witness;

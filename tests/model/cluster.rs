@@ -134,11 +134,24 @@ impl Cluster {
         let body: Value = serde_json::from_slice(body).expect("a patch is JSON");
         let object = Arc::make_mut(self.objects[set].as_mut().expect("it was looked for"));
         let wanted = &body["metadata"];
-        if wanted["resourceVersion"].as_str() != object.metadata.resource_version.as_deref() {
+        let is_met = |given: &Value, there: &Option<String>| {
+            given.as_str().is_none_or(|given| Some(given) == there.as_deref())
+        };
+        if !is_met(&wanted["resourceVersion"], &object.metadata.resource_version)
+            || !is_met(&wanted["uid"], &object.metadata.uid)
+        {
             return refused(StatusCode::CONFLICT, "Conflict");
         }
-        object.metadata.finalizers =
-            serde_json::from_value(wanted["finalizers"].clone()).expect("finalizers");
+        if let Some(finalizers) = wanted.get("finalizers") {
+            object.metadata.finalizers = serde_json::from_value(finalizers.clone()).expect("finalizers");
+        }
+        for (name, value) in wanted["annotations"].as_object().into_iter().flatten() {
+            let annotations = object.metadata.annotations.get_or_insert_default();
+            match value.as_str() {
+                Some(text) => drop(annotations.insert(name.clone(), text.to_owned())),
+                None => drop(annotations.remove(name)),
+            }
+        }
         let metadata = serde_json::to_value(&object.metadata).expect("metadata has a JSON form");
         self.touch(set);
         self.let_go(set);

@@ -1,7 +1,6 @@
 //! The hosts and the instances on them, and a backend as one controller has it: what it was last shown, and calls that
 //! may fail in all ways.
 
-use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,15 +9,16 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use paddock::api::condition::reason;
 use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
+use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Reservation};
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
 use crate::github::{JobState, Presence};
 use crate::history::{Death, HostSetup, Starts};
 use crate::life::Life;
 use crate::sim::{CLUSTER, State, between};
-use crate::{process, rules};
+use crate::{left_out, process, rules};
 
 /// No start takes longer to be answered, and no removal.
 const START: Duration = Duration::from_secs(180);
@@ -35,6 +35,8 @@ pub struct Host {
     pub empty_listing: bool,
     /// It refused something: what is mended there shows when it is connected to again.
     pub refused: bool,
+    /// Until then, nothing on it ends or is removed.
+    pub hangs_until: Option<Timestamp>,
     pub instances: BTreeMap<String, Container>,
 }
 
@@ -92,8 +94,13 @@ impl Host {
             pulls_until: None,
             empty_listing: false,
             refused: false,
+            hangs_until: None,
             instances: foreign.collect(),
         }
+    }
+
+    pub fn hangs(&self, now: Timestamp) -> bool {
+        self.hangs_until.is_some_and(|until| until > now)
     }
 
     pub fn live(&self) -> impl Iterator<Item = &Container> {
@@ -118,6 +125,11 @@ impl Container {
 }
 
 impl State {
+    /// Whether nothing on a host ends or is removed now.
+    pub fn hangs(&self, host: usize) -> bool {
+        self.hosts[host].hangs(self.now)
+    }
+
     /// All instances, with their hosts.
     pub fn instances(&self) -> impl Iterator<Item = (usize, &Container)> {
         self.hosts.iter().enumerate().flat_map(|(host, h)| h.instances.values().map(move |i| (host, i)))
@@ -208,8 +220,19 @@ struct Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.life.sim.state().lives[self.life.number].places.remove(&self.number);
+        let place = self.life.sim.state().lives[self.life.number].places.remove(&self.number);
+        place.into_iter().for_each(|place| self.life.change_slots(place.host));
     }
+}
+
+/// A place on a host, and a start in it.
+struct SimReservation {
+    backend: Arc<SimBackend>,
+    name: String,
+    host: usize,
+    hold: Hold,
+    /// What was registered with a lower number was registered before the host was ready; none: it is not.
+    ready: Option<u64>,
 }
 
 /// A backend as one controller has it.
@@ -236,6 +259,54 @@ enum Trouble {
     Refused { connection: u64 },
 }
 
+/// Each set has so many numbers in the queue for slots, one for a backend ...
+pub const USERS_OF_A_SET: u64 = 10;
+
+/// ... and this is the first.
+pub fn user(set: usize) -> u64 {
+    USERS_OF_A_SET * u64::try_from(set).expect("few")
+}
+
+/// Slots that are free, as far as a controller sees.
+fn free(state: &State, life: usize, host: usize) -> u32 {
+    let memory = &state.lives[life];
+    let view = &memory.views[host];
+    let seen = |runner: &str| view.instances.values().any(|i| i.shown.runner == runner);
+    let live = view.instances.values().filter(|i| i.live()).count();
+    let held = memory.places.values().filter(|p| p.host == host);
+    let held = held.filter(|p| p.runner.as_deref().is_none_or(|runner| !seen(runner))).count();
+    let taken = u32::try_from(live + held).expect("few");
+    state.hosts[host].slots.map_or(u32::MAX, |slots| slots.saturating_sub(taken))
+}
+
+/// Keeps the queue for a host's slots, and wakes those whose turn it is, or for whom a slot is free again.
+pub async fn keep_queue(life: Arc<Life>, host: usize) {
+    let mut served = Vec::new();
+    loop {
+        let (first_end, woken) = {
+            let mut state = life.sim.state();
+            let free = free(&state, life.number, host);
+            let queue = &mut state.lives[life.number].queues[host];
+            queue.end_turns(Instant::now());
+            let begun = queue.begin_turns(free, Instant::now());
+            let mut woken: Vec<usize> =
+                begun.into_iter().map(|user| usize::try_from(user / USERS_OF_A_SET).expect("few")).collect();
+            let serves = |set: &usize| {
+                (0..USERS_OF_A_SET).any(|backend| queue.free_for(user(*set) + backend, free) > 0)
+            };
+            let now_served: Vec<usize> = (0..life.sets()).filter(serves).collect();
+            woken.extend(now_served.iter().filter(|set| !served.contains(*set)));
+            served = now_served;
+            (queue.first_end(), woken)
+        };
+        woken.into_iter().for_each(|set| life.wake(set));
+        tokio::select! {
+            () = life.slots_changed(host) => {}
+            () = sleep_until(first_end.unwrap_or_else(Instant::now)), if first_end.is_some() => {}
+        }
+    }
+}
+
 impl SimBackend {
     pub fn new(
         life: &Arc<Life>,
@@ -246,14 +317,22 @@ impl SimBackend {
         let host = |endpoint: &str| endpoint.trim_start_matches("unix:///").parse().expect("a host's number");
         let set = life.sim.state().cluster.set_of(&identity.scale_set_uid).expect("a set of ours");
         let template_hash = template.hash();
-        let known = template_hash.clone();
-        life.sim.state().lives[life.number].templates.insert((set, name.to_owned()), known);
+        let hosts: Vec<(String, usize)> =
+            template.hosts.iter().map(|spec| (spec.name.clone(), host(&spec.endpoint))).collect();
+        let memory = &mut life.sim.state().lives[life.number];
+        // Where the spec names none of its hosts, it starts nothing.
+        let named = |(_, host): &(String, usize)| {
+            memory.acting[set].as_ref().is_some_and(|object| left_out::names(object, *host))
+        };
+        if hosts.iter().any(named) {
+            memory.templates.insert((set, name.to_owned()), template_hash.clone());
+        }
         Arc::new(SimBackend {
             life: life.clone(),
             set,
             name: name.to_owned(),
             template_hash,
-            hosts: template.hosts.iter().map(|spec| (spec.name.clone(), host(&spec.endpoint))).collect(),
+            hosts,
             ready: Mutex::default(),
             trouble: Mutex::default(),
         })
@@ -272,15 +351,17 @@ impl SimBackend {
         Instance { state: if forsaken { InstanceState::Forsaken } else { shown.state }, ..shown }
     }
 
+    /// Slots that are free for this set, as far as its controller sees.
     fn free(&self, state: &State, host: usize) -> u32 {
         let memory = &state.lives[self.life.number];
-        let view = &memory.views[host];
-        let seen = |runner: &str| view.instances.values().any(|i| i.shown.runner == runner);
-        let live = view.instances.values().filter(|i| i.live()).count();
-        let held = memory.places.values().filter(|p| p.host == host);
-        let held = held.filter(|p| p.runner.as_deref().is_none_or(|runner| !seen(runner))).count();
-        let taken = u32::try_from(live + held).expect("few");
-        state.hosts[host].slots.map_or(u32::MAX, |slots| slots.saturating_sub(taken))
+        let free = free(state, self.life.number, host);
+        if memory.jumps_the_queue { free } else { memory.queues[host].free_for(self.user(), free) }
+    }
+
+    /// The set and its backend, in the queue for slots.
+    fn user(&self) -> u64 {
+        let backend: u64 = self.name.trim_start_matches("backend-").parse().expect("a backend's number");
+        user(self.set) + backend
     }
 
     fn availability(&self, state: &State, host: usize) -> Availability {
@@ -333,7 +414,7 @@ impl SimBackend {
         host: usize,
         runner: String,
         registration: i64,
-        hold: Box<dyn Any + Send>,
+        hold: Hold,
     ) -> Result<Instance, Error> {
         let sim = self.life.sim.clone();
         let starts = sim.state().hosts[host].starts;
@@ -514,58 +595,45 @@ impl Backend for Handle {
         });
     }
 
-    fn reserve(&self, host: &str) -> Option<Slot> {
+    fn wait_for_slots(&self, host: &str, runners: u32) {
+        let Some(host) = self.0.host(host) else { return };
+        let mut state = self.0.life.sim.state();
+        let memory = &mut state.lives[self.0.life.number];
+        if memory.queues[host].runners_of(self.0.user()) == runners {
+            return;
+        }
+        memory.queues[host].wait(self.0.user(), runners, Instant::now());
+        drop(state);
+        self.0.life.change_slots(host);
+    }
+
+    fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
         let at = self.0.host(host)?;
         let mut state = self.0.life.sim.state();
         let availability = self.0.availability(&state, at);
         rules::place_taken(&mut state, self.0.life.number, self.0.set, &self.0.name, at, &availability);
-        let view_up = state.lives[self.0.life.number].views[at].up;
-        if !view_up || self.0.free(&state, at) == 0 || !self.0.life.lives(&state) {
+        let memory = &state.lives[self.0.life.number];
+        let none = self.0.free(&state, at) == 0 && !memory.takes_any_slot;
+        if !memory.views[at].up || none || !self.0.life.lives(&state) {
             return None;
         }
         let number = state.number();
         let place =
             Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None, made: false };
-        state.lives[self.0.life.number].places.insert(number, place);
+        let left = free(&state, self.0.life.number, at);
+        rules::place_taken_from_others(&mut state, self.0.life.number, self.0.set, at, left);
+        let memory = &mut state.lives[self.0.life.number];
+        memory.places.insert(number, place);
+        memory.queues[at].took(self.0.user());
+        self.0.life.change_slots(at);
         let hold = Hold { life: self.0.life.clone(), number };
-        Some(Slot { host: host.to_owned(), hold: Box::new(hold) })
-    }
-
-    async fn start(&self, slot: Slot, runner: &NewRunner<'_>) -> Result<Instance, Error> {
-        let life = &self.0.life;
-        life.living().await;
-        let host = self.0.host(&slot.host).ok_or_else(|| Error::Refused("there is no such host".into()))?;
-        {
-            let mut state = life.sim.state();
-            life.count_call(&mut state);
-            if let Some(hold) = slot.hold.downcast_ref::<Hold>()
-                && let Some(place) = state.lives[life.number].places.get_mut(&hold.number)
-            {
-                place.runner = Some(runner.name.to_owned());
-            }
-            if !state.lives[life.number].views[host].up {
-                return Err(Error::Unreachable("not connected".into()));
-            }
-        }
-        let registration = runner.jit.expose().parse().expect("a registration's number");
-        let (sender, answered) = oneshot::channel();
-        let (backend, name) = (self.0.clone(), runner.name.to_owned());
-        tokio::spawn(async move {
-            let answer = backend.clone().launch(host, name.clone(), registration, slot.hold).await;
-            if let Err(error) = &answer {
-                backend.life.sim.state().note(|| format!("the start of {name} fails: {error:?}"));
-            }
-            if answer.is_err() {
-                let mut state = backend.life.sim.state();
-                state.watch.jobs.failed = state.now;
-            }
-            backend.learn(host, &answer);
-            let _ = sender.send(answer);
-        });
-        let answer = answered.await;
-        life.living().await;
-        let answer = answer.unwrap_or_else(|_| Err(Error::Unreachable("nobody answers".into())));
-        answer.map(|instance| Instance { host: slot.host, ..instance })
+        Some(Box::new(SimReservation {
+            backend: self.0.clone(),
+            name: host.to_owned(),
+            host: at,
+            hold,
+            ready: None,
+        }))
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
@@ -586,6 +654,11 @@ impl Backend for Handle {
         let (worker, set) = (life.clone(), self.0.set);
         tokio::spawn(async move {
             tokio::time::sleep(there).await;
+            if worker.sim.state().hangs(host) {
+                tokio::time::sleep(REMOVE).await;
+                let _ = sender.send(Err(Error::Unreachable("no answer".into())));
+                return;
+            }
             let answer = take_away(&mut worker.sim.state(), worker.number, set, host, &id);
             worker.sim.hosts[host].tell();
             tokio::time::sleep(if lost { REMOVE } else { back }).await;
@@ -603,6 +676,77 @@ impl Backend for Handle {
     async fn log_tail(&self, _: &str, _: &str) -> Result<String, Error> {
         self.0.life.living().await;
         Ok(String::new())
+    }
+}
+
+#[async_trait]
+impl Reservation for SimReservation {
+    fn host(&self) -> &str {
+        &self.name
+    }
+
+    /// An image is pulled anew, which takes as long as it takes.
+    async fn ready(&mut self) -> Result<(), Error> {
+        let life = self.backend.life.clone();
+        life.living().await;
+        let starts = {
+            let mut state = life.sim.state();
+            life.count_call(&mut state);
+            state.hosts[self.host].starts
+        };
+        match starts {
+            Starts::Slow => life.sim.pause(10_000, 600_000).await,
+            Starts::NoCapacity if life.sim.state().chance(30) => {
+                life.sim.pause(50, 4_000).await;
+                life.living().await;
+                let message = "it cannot be pulled".to_owned();
+                let failed = Err(Error::NoCapacity { reason: reason::IMAGE_PULL_FAILED, message });
+                self.backend.learn(self.host, &failed);
+                return failed.map(drop);
+            }
+            _ => {}
+        }
+        life.living().await;
+        self.ready = Some(life.sim.state().number());
+        Ok(())
+    }
+
+    async fn start(self: Box<Self>, runner: &NewRunner<'_>) -> Result<Instance, Error> {
+        let SimReservation { backend, name: host_name, host, hold, ready } = *self;
+        let life = backend.life.clone();
+        life.living().await;
+        let registration = runner.jit.expose().parse().expect("a registration's number");
+        {
+            let mut state = life.sim.state();
+            life.count_call(&mut state);
+            if ready.is_none_or(|ready| u64::try_from(registration).is_ok_and(|number| number < ready)) {
+                state.violate(9, format!("{} was registered before its host was ready", runner.name));
+            }
+            if let Some(place) = state.lives[life.number].places.get_mut(&hold.number) {
+                place.runner = Some(runner.name.to_owned());
+            }
+            if !state.lives[life.number].views[host].up {
+                return Err(Error::Unreachable("not connected".into()));
+            }
+        }
+        let (sender, answered) = oneshot::channel();
+        let name = runner.name.to_owned();
+        tokio::spawn(async move {
+            let answer = backend.clone().launch(host, name.clone(), registration, hold).await;
+            if let Err(error) = &answer {
+                backend.life.sim.state().note(|| format!("the start of {name} fails: {error:?}"));
+            }
+            if answer.is_err() {
+                let mut state = backend.life.sim.state();
+                state.watch.jobs.failed = state.now;
+            }
+            backend.learn(host, &answer);
+            let _ = sender.send(answer);
+        });
+        let answer = answered.await;
+        life.living().await;
+        let answer = answer.unwrap_or_else(|_| Err(Error::Unreachable("nobody answers".into())));
+        answer.map(|instance| Instance { host: host_name, ..instance })
     }
 }
 

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
+use paddock::api::status::HostStatus;
 use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{self, Availability, Backend, Waker};
+use paddock::backend::{self, Availability, Backend, SlotQueue, Waker};
 use paddock::controller::{Core, World};
-use paddock::github::{ClientConfig, Error, ScaleSetService};
+use paddock::github::{ClientConfig, Error, RateLimit, ScaleSetService};
 use paddock::reaper::Stray;
 use paddock::runner::{Exit, Identity};
 use tokio::sync::Notify;
@@ -23,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster;
 use crate::history::Weather;
 use crate::hosts::{self, Container, Handle, Place, SimBackend, View};
-use crate::rules;
 use crate::service::Service;
 use crate::sim::{Sim, State};
+use crate::{left_out, rules};
 
 /// A reconcile that failed is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -46,6 +47,14 @@ pub struct Memory {
     pub began: Timestamp,
     pub views: Vec<View>,
     pub places: BTreeMap<u64, Place>,
+    /// Who waits for the slots of each host.
+    pub queues: Vec<SlotQueue>,
+    /// How many places others took on a host while a set waited there with jobs that had no runner, by host and set.
+    pub passed_over: BTreeMap<(usize, usize), u32>,
+    /// A planted bug: it takes places where none is free.
+    pub takes_any_slot: bool,
+    /// A planted bug: whoever comes first takes the slot.
+    pub jumps_the_queue: bool,
     /// What its watch shows, by set.
     pub handed: Vec<Option<Arc<RunnerScaleSet>>>,
     /// What it reconciles, or reconciled last.
@@ -56,6 +65,8 @@ pub struct Memory {
     pub templates: BTreeMap<(usize, String), String>,
     /// The runners that the status told of when it began.
     pub remembered: Vec<BTreeSet<String>>,
+    /// How many runners that status told of on each host.
+    pub said: Vec<BTreeMap<usize, usize>>,
     /// The assigned jobs that it was last told of, and since when it is told so; none when that is not sure.
     pub told: Vec<Option<(u32, Timestamp)>>,
     /// What it was last shown of each host, by set and backend.
@@ -69,6 +80,12 @@ pub struct Memory {
 impl Memory {
     fn saw(&mut self, host: usize) {
         self.seen.extend(self.views[host].instances.keys().cloned());
+    }
+
+    /// For how many runners a set waits for slots of a host.
+    pub fn waiting(&self, set: usize, host: usize) -> u32 {
+        let user = hosts::user(set);
+        (user..user + hosts::USERS_OF_A_SET).map(|user| self.queues[host].runners_of(user)).sum()
     }
 
     /// Whether it can know of an instance.
@@ -86,9 +103,12 @@ pub struct Life {
     sets: usize,
     waker: OnceLock<Waker>,
     suspicions: Vec<Notify>,
+    slots: Vec<Notify>,
     stopping: CancellationToken,
     core: OnceLock<Arc<Core>>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    /// All sets use one credential.
+    pub limit: RateLimit,
 }
 
 /// Puts something between the controller and its world.
@@ -107,11 +127,16 @@ impl Life {
             began: state.now,
             views: vec![View::default(); state.hosts.len()],
             places: BTreeMap::new(),
+            queues: state.hosts.iter().map(|_| SlotQueue::default()).collect(),
+            passed_over: BTreeMap::new(),
+            takes_any_slot: false,
+            jumps_the_queue: false,
             handed: vec![None; sets],
             acting: vec![None; sets],
             seen: BTreeSet::new(),
             templates: BTreeMap::new(),
             remembered: vec![BTreeSet::new(); sets],
+            said: vec![BTreeMap::new(); sets],
             told: vec![None; sets],
             shown: BTreeMap::new(),
             minted: vec![Vec::new(); sets],
@@ -128,9 +153,11 @@ impl Life {
             sets,
             waker: OnceLock::new(),
             suspicions: (0..hosts).map(|_| Notify::new()).collect(),
+            slots: (0..hosts).map(|_| Notify::new()).collect(),
             stopping: CancellationToken::new(),
             core: OnceLock::new(),
             tasks: std::sync::Mutex::default(),
+            limit: RateLimit::default(),
         });
         life.run(veil, sets, hosts);
         life
@@ -153,6 +180,7 @@ impl Life {
         }
         tasks.push(tokio::spawn(rounds(self.clone(), core)));
         tasks.extend((0..hosts).map(|host| tokio::spawn(follow(self.clone(), host))));
+        tasks.extend((0..hosts).map(|host| tokio::spawn(hosts::keep_queue(self.clone(), host))));
         *self.tasks.lock().expect("held for moments") = tasks;
     }
 
@@ -210,6 +238,20 @@ impl Life {
         self.suspicions[host].notify_one();
     }
 
+    /// Which slots of a host are taken, or waited for, has changed.
+    pub fn change_slots(&self, host: usize) {
+        self.slots[host].notify_one();
+    }
+
+    /// Waits until that is so.
+    pub async fn slots_changed(&self, host: usize) {
+        self.slots[host].notified().await;
+    }
+
+    pub fn sets(&self) -> usize {
+        self.sets
+    }
+
     pub fn wake(&self, set: usize) {
         if let Some(waker) = self.waker.get() {
             waker.wake(&cluster::uid(set));
@@ -244,6 +286,10 @@ impl World for Reached {
         self.0.sim.now()
     }
 
+    fn uptime(&self) -> Duration {
+        self.0.sim.elapsed()
+    }
+
     fn github(&self, _: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, Error> {
         Ok(Arc::new(Service { life: self.0.clone() }))
     }
@@ -263,7 +309,7 @@ impl World for Reached {
         let shown = state.lives[self.0.number].views.iter().enumerate().filter(|(_, view)| view.up);
         let strays = shown.flat_map(|(host, view)| {
             view.instances.values().filter(|i| i.ours()).map(move |i| Stray {
-                endpoint: host.to_string(),
+                endpoint: format!("unix:///{host}"),
                 scale_set: format!("ns/{}", cluster::name(i.set)),
                 instance: i.shown.clone(),
             })
@@ -273,7 +319,7 @@ impl World for Reached {
 
     async fn remove_stray(&self, stray: &Stray) -> Result<(), backend::Error> {
         self.0.living().await;
-        let host: usize = stray.endpoint.parse().expect("a host's number");
+        let host = left_out::number(&stray.endpoint);
         rules::stray_asked(&mut self.0.sim.state(), self.0.number, &stray.instance.runner);
         self.0.sim.pause(1, 3_000).await;
         let removed =
@@ -322,6 +368,10 @@ async fn watch(life: Arc<Life>, set: usize, woken: Arc<Vec<Notify>>) {
                         && let Some(status) = object.as_ref().and_then(|o| o.status.as_ref())
                     {
                         memory.remembered[set] = status.runners.iter().map(|r| r.name.clone()).collect();
+                        let hosts = status.backends.iter().flat_map(|backend| &backend.hosts);
+                        let count = |host: &HostStatus| host.current_runners.unsigned_abs() as usize;
+                        memory.said[set] =
+                            hosts.map(|host| (left_out::number(&host.name), count(host))).collect();
                     }
                     memory.handed[set] = object;
                     woken[set].notify_one();
@@ -424,6 +474,7 @@ fn list(life: &Arc<Life>, host: usize) {
     view.instances = shown;
     state.lives[life.number].saw(host);
     drop(state);
+    life.change_slots(host);
     life.wake_all();
 }
 
@@ -458,5 +509,6 @@ fn show(life: &Arc<Life>, host: usize) {
     }
     state.lives[life.number].saw(host);
     drop(state);
+    life.change_slots(host);
     affected.into_iter().for_each(|set| life.wake(set));
 }

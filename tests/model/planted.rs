@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
+use paddock::backend::{Availability, Backend, Error, HostState, Listing, Reservation};
 use paddock::controller::World;
 use paddock::github::{
     self, AcquirableJob, ClientConfig, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet,
@@ -17,8 +17,13 @@ use paddock::reaper::Stray;
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
 
 use crate::hosts::Container;
+use crate::left_out;
 use crate::life::{Life, Veil};
 use crate::search::find;
+use crate::sim::between;
+
+/// How late the bug starts that starts late.
+const LATE: Duration = Duration::from_secs(1200);
 
 /// How long the bug that blames a host leaves it alone.
 const LEFT_ALONE: Duration = Duration::from_secs(300);
@@ -34,6 +39,8 @@ pub enum Bug {
     BuriesForsaken,
     /// A slot is taken where none is free.
     TakesAnySlot,
+    /// Whoever comes first takes the slot that another waits for.
+    JumpsTheQueue,
     /// The scale set of a deleted object is left at GitHub.
     LeavesScaleSet,
     /// What is left on a host of a deleted object stays there.
@@ -50,6 +57,12 @@ pub enum Bug {
     IgnoresRefusals,
     /// What fails is waited for, for ever.
     WaitsForEver,
+    /// Nothing runs on a host that the spec leaves out.
+    ForgetsLeftOut,
+    /// What has ended is not removed for half a minute.
+    LetsLinger,
+    /// No place is taken in the first 20 minutes.
+    StartsLate,
     /// Jobs are asked for whether or not they can be started.
     AsksForAll,
     /// A host on which a runner ended is left alone for a while, whatever the end was.
@@ -76,6 +89,10 @@ impl World for Planted {
         self.world.now()
     }
 
+    fn uptime(&self) -> Duration {
+        self.world.uptime()
+    }
+
     fn github(&self, client: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, github::Error> {
         let life = self.life.clone();
         Ok(Arc::new(Service { bug: self.bug, life, service: self.world.github(client)? }))
@@ -88,14 +105,24 @@ impl World for Planted {
         identity: Identity,
         template: DockerTemplate,
     ) -> Arc<dyn Backend> {
+        let identity_uid = identity.scale_set_uid.clone();
         let backend = self.world.backend(name, siblings, identity, template);
+        let set = self.life.sim.state().cluster.set_of(&identity_uid).expect("a set of ours");
         let hosted = Hosted {
             bug: self.bug,
+            set,
+            began: self.life.sim.now(),
             life: self.life.clone(),
             backend: backend.clone(),
             overlooked: Mutex::default(),
             blamed: Mutex::default(),
         };
+        {
+            let mut state = self.life.sim.state();
+            let memory = &mut state.lives[self.life.number];
+            memory.takes_any_slot = self.bug == Bug::TakesAnySlot;
+            memory.jumps_the_queue = self.bug == Bug::JumpsTheQueue;
+        }
         if self.bug == Bug::StopsRunners {
             tokio::spawn(stop_runners(self.life.clone(), backend));
         }
@@ -131,6 +158,8 @@ async fn stop_runners(life: Arc<Life>, backend: Arc<dyn Backend>) {
 
 struct Hosted {
     bug: Bug,
+    set: usize,
+    began: Timestamp,
     life: Arc<Life>,
     backend: Arc<dyn Backend>,
     /// Runners that were seen, and whether they are overlooked.
@@ -152,6 +181,12 @@ impl Hosted {
         hidden.contains(&instance.runner)
     }
 
+    fn is_left_out(&self, host: &str) -> bool {
+        let state = self.life.sim.state();
+        let object = state.lives[self.life.number].acting[self.set].as_ref();
+        object.is_some_and(|object| !left_out::names(object, left_out::number(host)))
+    }
+
     fn blamed_until(&self, host: &str) -> Option<Timestamp> {
         let state = self.life.sim.state();
         let number = host.trim_start_matches("host-").parse::<usize>().expect("a host's number");
@@ -168,7 +203,7 @@ impl Hosted {
 
     fn others(&self, listing: &Listing) -> Vec<Instance> {
         let state = self.life.sim.state();
-        let number = listing.host.trim_start_matches("host-").parse::<usize>().expect("a host's number");
+        let number = left_out::number(&listing.host);
         let view = &state.lives[self.life.number].views[number];
         let others = view.instances.values().filter(|i| !i.ours());
         others.map(|i| Instance { host: listing.host.clone(), ..i.shown.clone() }).collect()
@@ -213,6 +248,7 @@ impl Backend for Hosted {
             match self.bug {
                 Bug::BuriesForsaken => listing.instances.iter_mut().for_each(bury),
                 Bug::Overlooks => listing.instances.retain(|i| !self.overlooks(i)),
+                Bug::ForgetsLeftOut if self.is_left_out(&listing.host) => listing.instances.clear(),
                 Bug::OwnsAll => listing.instances.extend(self.others(listing)),
                 Bug::BelievesSilence if !listing.current => {
                     listing.current = true;
@@ -229,17 +265,24 @@ impl Backend for Hosted {
         self.backend.prepare(host);
     }
 
-    fn reserve(&self, host: &str) -> Option<Slot> {
-        let slot = self.backend.reserve(host);
-        let any = || Slot { host: host.to_owned(), hold: Box::new(()) };
-        if self.bug == Bug::TakesAnySlot { slot.or_else(|| Some(any())) } else { slot }
+    fn wait_for_slots(&self, host: &str, runners: u32) {
+        self.backend.wait_for_slots(host, runners);
     }
 
-    async fn start(&self, slot: Slot, runner: &NewRunner<'_>) -> Result<Instance, Error> {
-        self.backend.start(slot, runner).await
+    fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
+        if self.bug == Bug::StartsLate && between(self.began, self.life.sim.now()) < LATE {
+            return None;
+        }
+        self.backend.reserve(host)
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
+        let ended = |instance: &Instance| instance.id == instance_id && instance.state.ended();
+        if self.bug == Bug::LetsLinger
+            && self.backend.instances().iter().any(|listing| listing.instances.iter().any(ended))
+        {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        }
         self.backend.remove(host, instance_id).await
     }
 
@@ -266,6 +309,10 @@ impl ScaleSetService for Service {
         known: Option<i64>,
     ) -> Result<ScaleSet, github::Error> {
         self.service.ensure_scale_set(wanted, known).await
+    }
+
+    async fn find_scale_set(&self, id: i64) -> Result<Option<ScaleSet>, github::Error> {
+        self.service.find_scale_set(id).await
     }
 
     async fn delete_scale_set(&self, id: i64) -> Result<(), github::Error> {
@@ -333,6 +380,10 @@ impl ScaleSetService for Service {
     async fn close(&self, session: &Session) -> Result<(), github::Error> {
         self.service.close(session).await
     }
+
+    fn limited_for(&self) -> Option<Duration> {
+        self.service.limited_for()
+    }
 }
 
 /// The model finds the bug within a thousand histories, by the rule that it breaks.
@@ -398,6 +449,26 @@ fn rule_8_a_host_that_refuses_and_is_asked_again() {
 }
 
 #[test]
+fn rule_9_a_set_that_is_starved() {
+    is_found(Bug::JumpsTheQueue, 9);
+}
+
+#[test]
 fn rule_9_a_wait_without_an_end() {
     is_found(Bug::WaitsForEver, 9);
+}
+
+#[test]
+fn rule_5_a_runner_that_is_forgotten_with_its_host() {
+    is_found(Bug::ForgetsLeftOut, 5);
+}
+
+#[test]
+fn rule_4_an_instance_that_lingers_after_its_end() {
+    is_found(Bug::LetsLinger, 4);
+}
+
+#[test]
+fn rule_0_a_runner_that_is_started_late() {
+    is_found(Bug::StartsLate, 0);
 }

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use crate::changes::Changes;
 use crate::github::{End, JobRecord, JobState, LAPSE, Presence};
 use crate::history::{Fate, History, Move, Starts, Weather};
+use crate::left_out;
 use crate::life::{Life, Veil};
 use crate::rules::{self, Violation};
 use crate::sim::{Sim, State, between};
@@ -20,6 +21,8 @@ use crate::sim::{Sim, State, between};
 const REST: Duration = Duration::from_secs(50 * 60);
 /// And stays at rest.
 const AT_REST: Duration = Duration::from_secs(100);
+/// For so long a host hangs that did when all else was mended.
+const HANGS_ON: Duration = Duration::from_secs(20 * 60);
 /// A controller that is told to stop has this long.
 const FAREWELL: Duration = Duration::from_secs(8);
 /// How often the world is looked at.
@@ -206,6 +209,7 @@ impl Play {
             }
             Move::CompleteEarly { pick } => complete_early(&mut state, pick),
             Move::EmptyListing { host } => state.hosts[host].empty_listing = true,
+            Move::HostHangs { host, seconds: length } => self.host_hangs(&mut state, host, seconds(length)),
             Move::Die { pick, death } => {
                 let live: Vec<(usize, String)> = state
                     .instances()
@@ -248,6 +252,11 @@ impl Play {
                         docker.image.clone_from(&image);
                     }
                 });
+            }
+            Move::LeaveOut { set, host } => edit(&mut state, set, |spec| left_out::leave_out(spec, host)),
+            Move::PutBack { set } => {
+                let setup = state.setup.sets[set].clone();
+                edit(&mut state, set, |spec| left_out::put_back(spec, &setup));
             }
             Move::Delete { set } => {
                 state.watch.edited[set] = now;
@@ -295,6 +304,11 @@ impl Play {
         self.after(seconds(length), move |state| state.hosts[host].reachable = true);
     }
 
+    fn host_hangs(&self, state: &mut State, host: usize, length: Duration) {
+        state.hosts[host].hangs_until = Some(state.now + length);
+        self.after(length, |_| {});
+    }
+
     /// Changes the world after a while.
     fn after(&self, wait: Duration, change: impl FnOnce(&mut State) + Send + 'static) {
         let sim = self.sim.clone();
@@ -316,6 +330,12 @@ impl Play {
             state.cluster.weather = Weather::Fine;
             state.cluster.hides_secrets = false;
             let known = rules::known_busy(&state);
+            // What hangs then, hangs on: long enough for the others to do without it.
+            for host in 0..state.hosts.len() {
+                if state.hosts[host].hangs(state.now) {
+                    self.host_hangs(&mut state, host, HANGS_ON);
+                }
+            }
             for host in &mut state.hosts {
                 host.reachable = !host.refused;
                 host.starts = Starts::Well;
@@ -507,19 +527,15 @@ fn has_instance(state: &State, registration: i64) -> bool {
 pub fn room(state: &State, set: usize) -> usize {
     let object = state.cluster.objects[set].as_ref();
     let backends = object.map(|o| o.spec.backends.as_slice()).unwrap_or_default();
-    let setup = &state.setup.sets[set].backends;
-    setup
-        .iter()
-        .zip(backends)
-        .map(|(own, backend)| {
-            let free = own.hosts.iter().map(|host| {
-                let host = &state.hosts[*host];
-                let others = host.live().filter(|i| !i.ours() || i.set != set).count();
-                host.slots.map_or(100, |slots| (slots as usize).saturating_sub(others))
-            });
-            free.sum::<usize>().min(backend.max_runners.map_or(100, |max| max.unsigned_abs() as usize))
-        })
-        .sum()
+    let places = |backend: &paddock::api::Backend| {
+        let free = left_out::hosts(backend).map(|host| {
+            let host = &state.hosts[host];
+            let others = host.live().filter(|i| !i.ours() || i.set != set).count();
+            host.slots.map_or(100, |slots| (slots as usize).saturating_sub(others))
+        });
+        free.sum::<usize>().min(backend.max_runners.map_or(100, |max| max.unsigned_abs() as usize))
+    };
+    backends.iter().map(places).sum()
 }
 
 /// What is left of a set whose object is gone.

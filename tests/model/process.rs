@@ -62,7 +62,9 @@ fn turn(state: &mut State, host: usize, id: &str) -> Turn {
         return Turn::Wait;
     }
     let registration = instance.registration;
-    let Some(runner) = state.github.registrations.get(&registration) else { return Turn::Unregistered };
+    let Some(runner) = state.github.registrations.get(&registration) else {
+        return if state.hangs(host) { Turn::Wait } else { Turn::Unregistered };
+    };
     let set = runner.set;
     match state.take_job(registration) {
         Some(job) => Turn::Work { set, job },

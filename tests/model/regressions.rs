@@ -152,3 +152,82 @@ fn a_runner_of_an_earlier_controller_keeps_its_slot_until_its_host_was_seen() {
         vec![after(5, Crash { seconds: 60 }), after(37, EmptyListing { host: 0 }), after(24, Nothing)];
     holds(world(&[Some(6)], vec![pending]), steps);
 }
+
+/// Its registration is gone, and its instance cannot be removed.
+#[test]
+fn a_runner_that_cannot_be_removed_is_no_capacity_once_it_is_deregistered() {
+    let steps = vec![
+        after(60, HostHangs { host: 0, seconds: 3600 }),
+        after(5, Min { set: 0, to: 0 }),
+        after(120, Min { set: 0, to: 2 }),
+        after(900, Nothing),
+    ];
+    let mut spares = set(2, 6, vec![backend(&[0], None)]);
+    spares.delay = 0;
+    holds(world(&[Some(6)], vec![spares]), steps);
+}
+
+#[test]
+fn a_host_that_is_left_out_is_drained_and_no_job_on_it_is_lost() {
+    let both = || vec![backend(&[0], None), backend(&[1], None)];
+    let steps = vec![
+        after(60, Queue { set: 0, jobs: 2, seconds: 200, hangs: false }),
+        after(20, LeaveOut { set: 0, host: 0 }),
+        after(100, Nothing),
+    ];
+    holds(world(&[Some(3), Some(2)], vec![set(2, 6, both())]), steps.clone());
+    // Also across a restart, and while the host is away.
+    let mut steps_with_crash = steps.clone();
+    steps_with_crash.insert(1, after(19, Crash { seconds: 2 }));
+    steps_with_crash.insert(2, after(1, HostAway { host: 0, seconds: 20, fate: Fate::Kept }));
+    holds(world(&[Some(3), Some(2)], vec![set(2, 6, both())]), steps_with_crash);
+    let hosts_of_one = vec![backend(&[0, 1], None)];
+    let mut steps_with_return = steps;
+    steps_with_return.push(after(5, PutBack { set: 0 }));
+    steps_with_return.push(after(100, Nothing));
+    holds(world(&[Some(3), Some(2)], vec![set(2, 6, hosts_of_one)]), steps_with_return);
+}
+
+/// Its machine is gone for good: that is why it was left out.
+#[test]
+fn a_host_that_is_left_out_and_never_answers_again_takes_no_place_for_ever() {
+    let backends = vec![backend(&[0], None), backend(&[1], None)];
+    let steps = vec![
+        after(60, HostAway { host: 0, seconds: 7200, fate: Fate::Killed }),
+        after(20, LeaveOut { set: 0, host: 0 }),
+        after(2400, Nothing),
+    ];
+    holds(world(&[Some(2), Some(2)], vec![set(2, 2, backends)]), steps);
+}
+
+/// Status names a hundred of its runners, and says how many there are.
+#[test]
+fn a_host_that_is_silent_after_a_restart_has_as_many_runners_as_status_said() {
+    let backends = vec![backend(&[0], None), backend(&[1], None)];
+    let steps = vec![
+        after(120, HostAway { host: 0, seconds: 300, fate: Fate::Kept }),
+        after(1, Crash { seconds: 1 }),
+        after(1, Queue { set: 0, jobs: 118, seconds: 60, hangs: false }),
+        after(60, Crash { seconds: 1 }),
+        after(60, Nothing),
+    ];
+    let history = |seed| History {
+        seed,
+        setup: world(&[None, Some(4)], vec![set(110, 112, backends.clone())]),
+        steps: steps.clone(),
+    };
+    for seed in 0..3 {
+        assert_eq!(play(&history(seed), &clear(), false).violation.map(|v| v.what), None, "chance {seed}");
+    }
+}
+
+/// GitHub refuses the removal while the job runs, and is asked again only after half a minute.
+#[test]
+fn what_is_left_of_a_runner_goes_as_soon_as_it_has_ended() {
+    let steps = vec![
+        after(120, Queue { set: 0, jobs: 1, seconds: 5, hangs: false }),
+        after(3, Delete { set: 0 }),
+        after(30, Nothing),
+    ];
+    holds(world(&[None], vec![set(1, 2, vec![backend(&[0], None)])]), steps);
+}

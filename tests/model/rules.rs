@@ -14,6 +14,7 @@ use crate::history::{Setup, Starts, Weather};
 use crate::hosts::Container;
 use crate::jobs;
 use crate::sim::{State, between};
+use crate::{left_out, prompt};
 
 /// What was decided before a change may be done this much after it.
 const SETTLED: Duration = Duration::from_secs(60);
@@ -26,6 +27,9 @@ const GIVEN_UP: Duration = Duration::from_secs(300);
 /// No scale set of a few runners registers so many in a minute.
 const MOST_MINTED: usize = 120;
 
+/// A set that waits for a slot is not passed over so often in a row.
+const MOST_PASSED_OVER: u32 = 6;
+
 /// A rule of the design is broken. 0: the world does not converge.
 #[derive(Debug, Clone)]
 pub struct Violation {
@@ -37,12 +41,14 @@ pub struct Violation {
 
 /// What the rules remember between two looks.
 pub struct Watch {
-    /// Since when all is well but GitHub, and all is well.
+    /// Since when all is well but GitHub, and since when all is well but for hosts that hang.
     fair: Timestamp,
     pub fine: Timestamp,
     /// Since when one controller leads and the API server answers it.
     led: Timestamp,
     /// Since when demand and runners of each set are as they are.
+    /// Since when each set lacks runners for which there is room.
+    pub unmet: Vec<Option<Timestamp>>,
     pub calm: Vec<(u32, u32, Timestamp)>,
     /// What the rules about waiting jobs remember.
     pub jobs: jobs::Watch,
@@ -68,6 +74,7 @@ impl Watch {
             fine: now,
             led: now,
             calm: vec![(0, 0, now); sets],
+            unmet: vec![None; sets],
             jobs: jobs::Watch::new(sets, now),
             starting: vec![now; sets],
             minted: vec![0; sets],
@@ -119,7 +126,7 @@ pub fn place_taken(
     let live: Vec<&Container> = state.live(set).filter(knows).map(|(_, i)| i).collect();
     let held: Vec<&str> =
         memory.places.values().filter(|p| p.set == set && !p.made).map(|p| p.backend.as_str()).collect();
-    let all = live.len() + held.len() + 1;
+    let all = live.len() + held.len() + 1 + unnamed(state, life, set, &live);
     let here = live.iter().filter(|i| i.shown.backend == backend).count()
         + held.iter().filter(|b| **b == backend).count()
         + 1;
@@ -138,11 +145,51 @@ pub fn place_taken(
     } else if here > own {
         state.violate(1, format!("{backend} of set {set} may have {own} runners and is to have {here}"));
     }
+    if !left_out::names(&object, host) {
+        state.violate(
+            8,
+            format!("a runner of set {set} is started on host {host}, which its spec leaves out"),
+        );
+    }
     if *availability != Availability::Ready {
         state.violate(
             8,
             format!("a runner of set {set} is started on host {host}, which is {availability:?}"),
         );
+    }
+}
+
+/// Runners on hosts that a controller was not shown yet, and that the status it began with counts without naming them.
+fn unnamed(state: &State, life: usize, set: usize, known: &[&Container]) -> usize {
+    let memory = &state.lives[life];
+    let unnamed = |(host, said): (&usize, &usize)| {
+        let of_host = |i: &&Container| state.hosts[*host].instances.contains_key(&i.shown.id);
+        let known = known.iter().copied().filter(of_host).count();
+        let there = state.live(set).filter(|(on, _)| on == host).count();
+        if memory.views[*host].listed_at.is_some() { 0 } else { said.min(&there).saturating_sub(known) }
+    };
+    memory.said[set].iter().map(unnamed).sum()
+}
+
+/// A set takes one of `free` places on a host. Others that have jobs without runners, and wait there, must not be passed over again and
+/// again.
+pub fn place_taken_from_others(state: &mut State, life: usize, set: usize, host: usize, free: u32) {
+    let fine = between(state.watch.fine, state.now) > SETTLED;
+    let sets: Vec<usize> = (0..state.cluster.objects.len()).filter(|other| *other != set).collect();
+    state.lives[life].passed_over.remove(&(host, set));
+    for other in sets {
+        let (demand, serving) = balance(state, other);
+        let waits = fine && demand > serving && state.lives[life].waiting(other, host) >= free;
+        let passed = state.lives[life].passed_over.entry((host, other)).or_default();
+        *passed = if waits { *passed + 1 } else { 0 };
+        if *passed == MOST_PASSED_OVER {
+            state.violate(
+                9,
+                format!(
+                    "set {other} is starved: {MOST_PASSED_OVER} runners of set {set} came on host {host}"
+                ),
+            );
+        }
     }
 }
 
@@ -211,7 +258,9 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
         || instance.deaf
         || instance.disowned;
     let template = memory.templates.get(&(set, instance.shown.backend.clone()));
-    let outdated = template != Some(&instance.shown.template_hash);
+    let on_host = |(_, i): &(usize, &Container)| i.shown.id == instance.shown.id;
+    let left_out = state.live(set).find(on_host).is_none_or(|(host, _)| !left_out::names(object, host));
+    let outdated = left_out || template != Some(&instance.shown.template_hash);
     let unwanted = ceiling(object) == 0 || outdated || instance.shown.created_at < state.watch.edited[set];
     let (demand, serving, since) = state.watch.calm[set];
     let calm = [since, memory.began, state.watch.edited[set]].iter().all(|at| between(*at, now) > SETTLED);
@@ -311,10 +360,12 @@ pub fn look(state: &mut State) {
         _ => now,
     };
     let hosts = state.hosts.iter().all(|host| host.reachable && host.starts == Starts::Well);
-    if !leader || !hosts || state.cluster.weather != Weather::Fine || state.cluster.hides_secrets {
+    let ill = !leader || !hosts || state.cluster.weather != Weather::Fine || state.cluster.hides_secrets;
+    // A host that hangs holds up nothing but its own ends.
+    if ill || state.hosts.iter().any(|host| host.hangs(now)) {
         state.watch.fair = now;
     }
-    if state.github.weather != Weather::Fine || state.watch.fair == now {
+    if ill || state.github.weather != Weather::Fine {
         state.watch.fine = now;
     }
     for set in 0..state.cluster.objects.len() {
@@ -325,6 +376,8 @@ pub fn look(state: &mut State) {
         }
         note_gone(state, set);
         overdue(state, set);
+        left_out::look(state, set);
+        prompt::look(state, set);
         jobs::look(state, set);
     }
 }
@@ -369,7 +422,7 @@ fn overdue(state: &mut State, set: usize) {
     if over && between(state.watch.led, now) > given_up {
         state.violate(9, format!("set {set} is not gone {} s after its drain", given_up.as_secs()));
     }
-    if between(state.watch.fine, now) <= OVERDUE {
+    if between(state.watch.fine.max(state.watch.fair), now) <= OVERDUE {
         return;
     }
     let timeouts = &object.spec.timeouts;

@@ -100,6 +100,11 @@ impl Service {
         effect: impl FnOnce(&mut State, usize) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.life.living().await;
+        // The queue has a token of its own, and no part in the limit of the credential.
+        let limited = !matches!(what, "acknowledge" | "acquire");
+        if limited {
+            self.life.limit.check()?;
+        }
         let (course, there, back) = {
             let mut state = self.life.sim.state();
             self.life.count_call(&mut state);
@@ -128,6 +133,7 @@ impl Service {
         let answer = timeout(CONTROL, answered).await;
         self.life.living().await;
         match answer {
+            Ok(Ok(answer)) if limited => self.life.limit.noted(answer),
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(silence()),
         }
@@ -187,21 +193,34 @@ fn session(state: &mut State, life: usize, set: usize) -> Session {
 
 #[async_trait]
 impl ScaleSetService for Service {
-    async fn ensure_scale_set(&self, wanted: &WantedScaleSet, known: Option<i64>) -> Result<ScaleSet, Error> {
+    async fn ensure_scale_set(&self, wanted: &WantedScaleSet, own: Option<i64>) -> Result<ScaleSet, Error> {
         let wanted = wanted.clone();
         self.call("ensure_scale_set", move |state, _| {
-            let by_id = known.and_then(|id| state.github.set_of(id).ok());
+            let by_id = own.and_then(|id| state.github.set_of(id).ok());
             let set = by_id.or_else(|| state.github.sets.iter().position(|set| set.name == wanted.name));
             let set = set.ok_or_else(|| Error::BadReply("no such name".into()))?;
-            if state.github.sets[set].id.is_none() {
+            let created = state.github.sets[set].id.is_none();
+            if created {
                 let id = i64::try_from(state.number()).expect("few");
                 state.github.sets[set].id = Some(id);
                 state.note(|| format!("set {set} is registered at GitHub as {id}"));
                 state.assign(set);
             }
             let scale_set = &mut state.github.sets[set];
-            scale_set.labels.clone_from(&wanted.labels);
-            Ok(ScaleSet { id: scale_set.id.unwrap_or_default(), name: wanted.name, labels: wanted.labels })
+            if created || by_id.is_some() {
+                scale_set.labels.clone_from(&wanted.labels);
+            }
+            let (id, labels) = (scale_set.id.unwrap_or_default(), scale_set.labels.clone());
+            Ok(ScaleSet { id, name: wanted.name, labels, created })
+        })
+        .await
+    }
+
+    async fn find_scale_set(&self, id: i64) -> Result<Option<ScaleSet>, Error> {
+        self.call("find_scale_set", move |state, _| {
+            let Ok(set) = state.github.set_of(id) else { return Ok(None) };
+            let set = &state.github.sets[set];
+            Ok(Some(ScaleSet { id, name: set.name.clone(), labels: set.labels.clone(), created: false }))
         })
         .await
     }
@@ -395,6 +414,10 @@ impl ScaleSetService for Service {
             Ok(state.github.registrations.values().map(listed).collect())
         })
         .await
+    }
+
+    fn limited_for(&self) -> Option<Duration> {
+        self.life.limit.left()
     }
 
     async fn close(&self, session: &Session) -> Result<(), Error> {

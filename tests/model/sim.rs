@@ -72,6 +72,11 @@ impl Sim {
         })
     }
 
+    /// How long the history has lasted.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// The time, there and then.
     pub fn now(&self) -> Timestamp {
         let elapsed =

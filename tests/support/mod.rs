@@ -46,7 +46,7 @@ pub async fn client_of(kubeconfig: &Path) -> Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
+    paddock::controller::client(config).unwrap()
 }
 
 /// Installs the definition of `RunnerScaleSet`.

@@ -205,17 +205,18 @@ fn clamped(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Removes a container of this cluster, running or not, with its anonymous volumes, and waits until it is gone.
-pub(super) async fn remove(engine: &Engine, id: &str) -> Result<(), Error> {
+/// Removes a container of a scale set of this cluster, running or not, with its anonymous volumes, and waits until it is
+/// gone.
+pub(super) async fn remove(engine: &Engine, scale_set_uid: &str, id: &str) -> Result<(), Error> {
     let docker = engine.client()?.docker;
-    is_ours(engine, &docker, id).await?;
+    check_owner(engine, &docker, scale_set_uid, id).await?;
     destroy(engine, &docker, id).await
 }
 
-/// Reads the end of what a container of this cluster printed.
-pub(super) async fn log_tail(engine: &Engine, id: &str) -> Result<String, Error> {
+/// Reads the end of what a container of a scale set of this cluster printed.
+pub(super) async fn log_tail(engine: &Engine, scale_set_uid: &str, id: &str) -> Result<String, Error> {
     let docker = engine.client()?.docker;
-    is_ours(engine, &docker, id).await?;
+    check_owner(engine, &docker, scale_set_uid, id).await?;
     let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(TAIL_LINES).build();
     let lines = docker
         .logs(id, Some(options))
@@ -225,21 +226,35 @@ pub(super) async fn log_tail(engine: &Engine, id: &str) -> Result<String, Error>
     Ok(text[text.ceil_char_boundary(cut)..].to_owned())
 }
 
-/// Nothing is touched that does not carry the cluster's id.
-async fn is_ours(engine: &Engine, docker: &Docker, id: &str) -> Result<(), Error> {
-    let known = engine.state().index.get(id).map(|known| known.cluster.clone());
-    let cluster = match known {
-        Some(cluster) => Some(cluster),
+/// Refuses to touch a container unless its own labels name this cluster and the scale set that asks. The id may come from
+/// a status, which anyone may have written.
+async fn check_owner(engine: &Engine, docker: &Docker, scale_set_uid: &str, id: &str) -> Result<(), Error> {
+    let refused = |whose: &str| Err(Error::Refused(format!("container {id} does not belong to {whose}")));
+    // Anything else would lead elsewhere in the engine's API.
+    if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
+        return refused("any engine: it is no id");
+    }
+    let known = engine
+        .state()
+        .index
+        .get(id)
+        .map(|known| (Some(known.cluster.clone()), Some(known.instance.scale_set_uid.clone())));
+    let (cluster, owner) = match known {
+        Some(known) => known,
         None => {
             let inspection = docker.inspect_container(id, None::<InspectContainerOptions>);
             let found = call("an inspection", ANSWER, inspection).await?;
-            found.config.and_then(|config| config.labels?.remove(Identity::CLUSTER))
+            let mut labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+            (labels.remove(Identity::CLUSTER), labels.remove(Identity::SCALE_SET_UID))
         }
     };
-    match cluster.is_some_and(|cluster| cluster == engine.cluster) {
-        true => Ok(()),
-        false => Err(Error::Refused(format!("container {id} does not belong to this cluster"))),
+    if cluster.as_deref() != Some(&*engine.cluster) {
+        return refused("this cluster");
     }
+    if owner.as_deref() != Some(scale_set_uid) {
+        return refused("this scale set");
+    }
+    Ok(())
 }
 
 async fn destroy(engine: &Engine, docker: &Docker, id: &str) -> Result<(), Error> {

@@ -1,11 +1,13 @@
 //! One Docker engine as all scale sets share it: what is known of it, its slots, and whom a change concerns.
 
 use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bollard::Docker;
 use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep_until};
 
 use super::endpoint::Endpoint;
 use super::image::{Image, Wanted};
@@ -27,6 +29,8 @@ pub(super) struct Engine {
     pub(super) starts: Semaphore,
     /// Asks for a listing now.
     pub(super) suspicion: Notify,
+    /// Slots are kept for someone from now on.
+    turn_began: Notify,
     waker: Waker,
     state: Mutex<State>,
 }
@@ -68,6 +72,7 @@ impl Engine {
             cluster,
             starts: Semaphore::new(PARALLEL_STARTS),
             suspicion: Notify::new(),
+            turn_began: Notify::new(),
             waker,
             state: Mutex::new(State {
                 index: Index::default(),
@@ -85,19 +90,40 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is known, and wakes whom it concerns: the scale sets that `change` returns and, if a slot came
-    /// free where there was none, everyone who may wait for it.
+    /// Changes what is known, and wakes whom it concerns: the scale sets that `change` returns, and those for which a slot
+    /// came free where there was none.
     pub(super) fn update(&self, change: impl FnOnce(&mut State) -> BTreeSet<String>) {
-        let affected = {
+        let (affected, turns) = {
             let mut state = self.state();
-            let was_full = state.slots.free(&state.index) == 0;
+            let before = state.slots.served(&state.index);
             let mut affected = change(&mut state);
-            if was_full && state.slots.free(&state.index) > 0 {
-                affected.extend(state.slots.users());
-            }
-            affected
+            let State { index, slots, .. } = &mut *state;
+            let turns = slots.begin_turns(index, Instant::now());
+            let after = slots.served(index).into_iter().filter(|(user, _)| !before.contains_key(user));
+            affected.extend(after.map(|(_, uid)| uid));
+            (affected, turns)
         };
-        affected.iter().for_each(|uid| self.waker.wake(uid));
+        if !turns.is_empty() {
+            self.turn_began.notify_one();
+        }
+        affected.union(&turns).for_each(|uid| self.waker.wake(uid));
+    }
+
+    /// Ends the turns of those who do not take the slot that is kept for them, for ever.
+    pub(super) async fn end_turns(&self) -> Infallible {
+        loop {
+            let first = self.state().slots.queue.first_end();
+            match first {
+                None => self.turn_began.notified().await,
+                Some(at) => {
+                    sleep_until(at).await;
+                    self.update(|state| {
+                        state.slots.queue.end_turns(Instant::now());
+                        BTreeSet::new()
+                    });
+                }
+            }
+        }
     }
 
     /// Wakes all scale sets that use the engine.
@@ -130,14 +156,6 @@ impl Engine {
         image
     }
 
-    /// Takes a slot. None while there is none, or while the engine is not seen, as then nobody knows.
-    pub(super) fn reserve(self: &Arc<Self>) -> Option<Reservation> {
-        let mut state = self.state();
-        let seen = matches!(state.link, Link::Up(_));
-        (seen && state.slots.free(&state.index) > 0)
-            .then(|| Reservation { number: state.slots.reserve(), engine: Arc::clone(self) })
-    }
-
     /// Counts a backend among the engine's users.
     pub(super) fn join(self: &Arc<Self>, scale_set_uid: &str, max_runners: Option<u32>) -> Membership {
         let number = self.state().slots.join(scale_set_uid, max_runners);
@@ -147,19 +165,19 @@ impl Engine {
 
 /// A slot that is held until this is dropped, or until its runner is seen.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub(super) struct HeldSlot {
     engine: Arc<Engine>,
     number: u64,
 }
 
-impl Reservation {
+impl HeldSlot {
     /// Says for which runner it is.
     pub(super) fn bind(&self, runner: &str) {
         self.engine.state().slots.bind(self.number, runner);
     }
 }
 
-impl Drop for Reservation {
+impl Drop for HeldSlot {
     fn drop(&mut self) {
         self.engine.update(|state| {
             state.slots.release(self.number);
@@ -173,6 +191,38 @@ impl Drop for Reservation {
 pub(super) struct Membership {
     engine: Arc<Engine>,
     number: u64,
+}
+
+impl Membership {
+    /// Takes a slot. None while there is none, or none that is not kept for another, or while the engine is not seen, as
+    /// then nobody knows.
+    pub(super) fn reserve(&self) -> Option<HeldSlot> {
+        let mut held = None;
+        // Slots may be kept for others from now on, or not any more.
+        self.engine.update(|state| {
+            let seen = matches!(state.link, Link::Up(_));
+            if seen && self.free(state) > 0 {
+                held = Some(state.slots.reserve(self.number));
+            }
+            BTreeSet::new()
+        });
+        held.map(|number| HeldSlot { engine: Arc::clone(&self.engine), number })
+    }
+
+    /// Says for how many runners a slot is wanted and not there.
+    pub(super) fn wait(&self, runners: u32) {
+        if self.engine.state().slots.queue.runners_of(self.number) != runners {
+            self.engine.update(|state| {
+                state.slots.queue.wait(self.number, runners, Instant::now());
+                BTreeSet::new()
+            });
+        }
+    }
+
+    /// Slots that are free for this use of the engine.
+    pub(super) fn free(&self, state: &State) -> u32 {
+        state.slots.free_for(self.number, &state.index)
+    }
 }
 
 impl Drop for Membership {

@@ -86,12 +86,12 @@ impl Engines {
         self.engines().iter().map(slots).collect()
     }
 
-    /// Removes a container of this cluster that no backend speaks for. [`Error::Gone`] when there is none.
-    pub async fn remove(&self, endpoint: &str, instance_id: &str) -> Result<(), Error> {
+    /// Removes a container of a scale set of this cluster, for which no backend speaks. [`Error::Gone`] when there is none.
+    pub async fn remove(&self, endpoint: &str, scale_set_uid: &str, instance_id: &str) -> Result<(), Error> {
         let endpoint = Endpoint::parse(endpoint).map_err(Error::Refused)?;
         let followed = self.engines().into_iter().find(|followed| followed.engine.endpoint == endpoint);
         let followed = followed.ok_or_else(|| Error::Unreachable(format!("{endpoint} is not followed")))?;
-        container::remove(&followed.engine, instance_id).await
+        container::remove(&followed.engine, scale_set_uid, instance_id).await
     }
 
     fn engines(&self) -> Vec<Arc<Followed>> {

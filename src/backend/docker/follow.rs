@@ -6,13 +6,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage};
+use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnum, EventMessage};
 use bollard::query_parameters::{
     EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::engine::{Client, Engine, Link};
@@ -22,6 +23,7 @@ use crate::backend::Error;
 use crate::backend::backoff::Backoff;
 use crate::chance;
 use crate::runner::{Exit, Identity, InstanceState};
+use crate::time::{Plus, past};
 
 /// The longest that the engine may take to begin any answer. Calls have closer deadlines of their own.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -40,6 +42,11 @@ const LOOKS_AT_FIRST: u32 = 3;
 const RECONNECT: Backoff = Backoff { first: Duration::from_millis(250), last: Duration::from_secs(15) };
 /// Inspections at once, when a listing shows containers that ended unseen.
 const INSPECTIONS: usize = 4;
+/// For one of them.
+const INSPECTION: Duration = Duration::from_secs(5);
+/// A container that ended and cannot be inspected for so long is taken to have ended, nobody knows how: as long as it is
+/// as last known, it takes a slot.
+const INSPECTED_WITHIN: SignedDuration = SignedDuration::from_secs(120);
 /// The events that matter.
 const EVENTS: [&str; 5] = ["create", "start", "oom", "die", "destroy"];
 
@@ -50,13 +57,20 @@ enum Input {
     Listing(u64, Vec<Container>, u32),
 }
 
-/// Follows the engine for ever, through all its absences.
+/// Follows the engine for ever, through all its absences, and ends the turns of those who wait for its slots.
 pub(super) async fn follow(engine: Arc<Engine>) {
+    tokio::select! {
+        _ = engine.end_turns() => {}
+        _ = sessions(&engine) => {}
+    }
+}
+
+async fn sessions(engine: &Engine) -> Infallible {
     let mut failures = 0;
     loop {
-        let Err(error) = session(&engine, &mut failures).await;
+        let Err(error) = session(engine, &mut failures).await;
         failures += 1;
-        disconnected(&engine, &error);
+        disconnected(engine, &error);
         tokio::time::sleep(RECONNECT.after(failures)).await;
     }
 }
@@ -141,56 +155,82 @@ async fn list(engine: &Engine, docker: &Docker) -> Result<Vec<Container>, Error>
     let filters = HashMap::from([("label", vec![Identity::CLUSTER])]);
     let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
     let summaries = call("a listing", LISTING, docker.list_containers(Some(options))).await?;
-    let containers = stream::iter(summaries).map(|summary| describe(engine, docker, summary));
-    let containers: Vec<Option<Container>> = containers.buffered(INSPECTIONS).try_collect().await?;
-    Ok(containers.into_iter().flatten().collect())
+    let described = summaries.into_iter().filter_map(describe);
+    let (ended, live): (Vec<_>, Vec<_>) = described.partition(|(_, ended)| *ended);
+    let ended = ended.into_iter().map(|(container, _)| container).collect();
+    let live = live.into_iter().map(|(container, _)| container);
+    Ok(live.chain(inspected(engine, docker, ended).await).collect())
 }
 
-/// A container out of a listing. None: it vanished meanwhile.
-async fn describe(
-    engine: &Engine,
-    docker: &Docker,
-    summary: ContainerSummary,
-) -> Result<Option<Container>, Error> {
+/// A container out of a listing, and whether it ended: how, a listing does not say. None: it is no runner's.
+fn describe(summary: ContainerSummary) -> Option<(Container, bool)> {
     use ContainerSummaryStateEnum::{CREATED, DEAD, EXITED, REMOVING};
     let id = summary.id.unwrap_or_default();
-    let created_at =
-        summary.created.and_then(|second| Timestamp::from_second(second).ok()).unwrap_or_default();
+    let created_at = past(summary.created.and_then(|at| Timestamp::from_second(at).ok()).unwrap_or_default());
     let state = match summary.state {
         Some(CREATED) => InstanceState::Starting,
         _ => InstanceState::Running,
     };
-    let container = Container::from_labels(&id, &summary.labels.unwrap_or_default(), created_at, state);
-    match (container, summary.state) {
-        (Some(container), Some(EXITED | DEAD | REMOVING)) => ended(engine, docker, container).await,
-        (container, _) => Ok(container),
-    }
+    let container = Container::from_labels(&id, &summary.labels.unwrap_or_default(), created_at, state)?;
+    Some((container, matches!(summary.state, Some(EXITED | DEAD | REMOVING))))
 }
 
-/// How a container ended is not in a listing: it is asked for, unless it is known already.
-async fn ended(
-    engine: &Engine,
-    docker: &Docker,
-    mut container: Container,
-) -> Result<Option<Container>, Error> {
-    let known = engine.state().index.get(&container.instance.id).cloned();
-    if let Some(known) = known.filter(|known| known.instance.state.ended()) {
-        return Ok(Some(known));
-    }
-    let inspection = docker.inspect_container(&container.instance.id, None::<InspectContainerOptions>);
-    let inspected = match call("an inspection", ANSWER, inspection).await {
-        Err(Error::Gone) => return Ok(None),
-        inspected => inspected?.state.unwrap_or_default(),
+/// Asks how containers ended, unless it is known already. Those that vanished meanwhile are left out, and those that
+/// cannot be inspected are as last known: that is no fault of their host. It takes [`ANSWER`] at most.
+async fn inspected(engine: &Engine, docker: &Docker, ended: Vec<Container>) -> Vec<Container> {
+    let deadline = Instant::now().plus(ANSWER);
+    let with_known = |container: Container| {
+        let known = engine.state().index.get(&container.instance.id).cloned();
+        (container, known)
     };
-    let finished_at = inspected.finished_at.and_then(|at| at.parse::<Timestamp>().ok()).unwrap_or_default();
-    container.out_of_memory = inspected.oom_killed.unwrap_or_default();
+    let (known, mut asked): (Vec<_>, Vec<_>) = ended
+        .into_iter()
+        .map(with_known)
+        .partition(|(_, known)| known.as_ref().is_some_and(|known| known.instance.state.ended()));
+    // Those that did not answer before must not hold up the others.
+    asked.sort_by_key(|(_, known)| known.as_ref().and_then(|known| known.uninspected_since));
+    let inspections = stream::iter(asked).map(async |(container, known)| {
+        let within = INSPECTION.min(deadline.saturating_duration_since(Instant::now()));
+        let inspection = docker.inspect_container(&container.instance.id, None::<InspectContainerOptions>);
+        match call("an inspection", within, inspection).await {
+            Ok(found) => Some(exited(container, found.state.unwrap_or_default())),
+            Err(Error::Gone) => None,
+            Err(error) => Some(not_inspected(container, known, &error, Timestamp::now())),
+        }
+    });
+    let asked: Vec<Option<Container>> = inspections.buffered(INSPECTIONS).collect().await;
+    known.into_iter().filter_map(|(_, known)| known).chain(asked.into_iter().flatten()).collect()
+}
+
+fn exited(mut container: Container, state: ContainerState) -> Container {
+    let finished_at = state.finished_at.and_then(|at| at.parse().ok()).map(past).unwrap_or_default();
+    container.out_of_memory = state.oom_killed.unwrap_or_default();
     container.instance.state = InstanceState::Exited(Exit {
-        code: inspected.exit_code,
-        out_of_memory: container.out_of_memory && inspected.exit_code != Some(0),
+        code: state.exit_code,
+        out_of_memory: container.out_of_memory && state.exit_code != Some(0),
         // The engine says year 1 of what never ran.
         at: finished_at.max(container.instance.created_at),
     });
-    Ok(Some(container))
+    container
+}
+
+/// A container that ended, by a listing, and cannot be inspected: as last known for a while, then as ended nobody knows
+/// how.
+fn not_inspected(container: Container, known: Option<Container>, error: &Error, now: Timestamp) -> Container {
+    let mut kept = known.unwrap_or(container);
+    let runner = &kept.instance.runner;
+    match kept.uninspected_since {
+        None => {
+            warn!(runner, %error, "a container that ended cannot be inspected: it stays as last known");
+            kept.uninspected_since = Some(now);
+        }
+        Some(since) if now.duration_since(since) >= INSPECTED_WITHIN => {
+            warn!(runner, %error, "a container that ended cannot be inspected: how it ended stays unknown");
+            kept.instance.state = InstanceState::Exited(Exit { code: None, out_of_memory: false, at: now });
+        }
+        Some(_) => {}
+    }
+    kept
 }
 
 fn listed(engine: &Engine, client: &Client, asked_at: u64, listing: Vec<Container>) {
@@ -232,7 +272,7 @@ fn apply(engine: &Engine, event: &EventMessage) {
 fn read(event: &EventMessage) -> Option<(Container, Change, Timestamp)> {
     let actor = event.actor.as_ref()?;
     let attributes = actor.attributes.as_ref()?;
-    let at = Timestamp::from_nanosecond(event.time_nano?.into()).ok()?;
+    let at = past(Timestamp::from_nanosecond(event.time_nano?.into()).ok()?);
     let change = match event.action.as_deref()? {
         "create" => Change::Created,
         "start" => Change::Started,
@@ -243,4 +283,42 @@ fn read(event: &EventMessage) -> Option<(Container, Change, Timestamp)> {
     };
     let container = Container::from_labels(actor.id.as_ref()?, attributes, at, InstanceState::Starting)?;
     Some((container, change, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::EventActor;
+
+    use super::*;
+
+    #[test]
+    fn an_event_of_the_future_is_of_now() {
+        let labels = [Identity::CLUSTER, Identity::SCALE_SET_UID, Identity::SCALE_SET, Identity::RUNNER]
+            .into_iter()
+            .chain([Identity::BACKEND, Identity::TEMPLATE_HASH]);
+        let attributes = labels.map(|label| (label.to_owned(), "ns/x".to_owned())).collect();
+        let actor = EventActor { id: Some("x".to_owned()), attributes: Some(attributes) };
+        let action = Some("create".to_owned());
+        let event =
+            EventMessage { actor: Some(actor), action, time_nano: Some(i64::MAX), ..EventMessage::default() };
+        let (container, _, at) = read(&event).unwrap();
+        let now = Timestamp::now();
+        assert!(at <= now && container.instance.created_at <= now);
+    }
+
+    #[test]
+    fn what_cannot_be_inspected_is_as_last_known_for_a_while_and_then_ended_nobody_knows_how() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let labels = HashMap::from([(Identity::CLUSTER.to_owned(), "cluster".to_owned())]);
+        let listed = || Container::from_labels("a", &labels, at(0), InstanceState::Running).unwrap();
+        let error = Error::Unreachable("500".to_owned());
+        let mut known = None;
+        for (second, ended) in [(10, false), (100, false), (129, false), (130, true)] {
+            let kept = not_inspected(listed(), known, &error, at(second));
+            assert_eq!(kept.instance.state.ended(), ended, "at {second} s");
+            known = Some(kept);
+        }
+        let exit = Exit { code: None, out_of_memory: false, at: at(130) };
+        assert_eq!(known.map(|known| known.instance.state), Some(InstanceState::Exited(exit)));
+    }
 }

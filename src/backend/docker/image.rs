@@ -20,6 +20,7 @@ use super::template::PullPolicy;
 use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
 use crate::backend::Error;
 use crate::backend::backoff::Backoff;
+use crate::time::Plus;
 
 /// How long to wait before an image that could not be had is tried again.
 pub(super) const RETRY: Backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_secs(300) };
@@ -27,8 +28,8 @@ pub(super) const RETRY: Backoff = Backoff { first: Duration::from_secs(5), last:
 const INSPECTION: Duration = Duration::from_secs(15);
 /// A pull that says nothing for so long is stuck.
 const STALLED: Duration = Duration::from_secs(120);
-/// How often the progress of a pull is reported.
-const REPORT: Duration = Duration::from_secs(5);
+/// The progress of a pull is told this often at most: each time writes the status of every scale set on the host.
+const REPORT: Duration = Duration::from_secs(60);
 
 /// What is wanted of an image. Who want the same share its pulls and its back-off.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -170,7 +171,7 @@ impl Image {
 
     fn failed(&self, reason: &'static str, message: String) -> State {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        State::Failed { until: Timestamp::now() + RETRY.after(failures), reason, message }
+        State::Failed { until: Timestamp::now().plus(RETRY.after(failures)), reason, message }
     }
 
     async fn ensure(&self, engine: &Engine) -> Result<(), Error> {
@@ -227,14 +228,15 @@ impl Image {
     ) -> Result<(), Error> {
         let login = login.map(Login::credentials);
         let mut lines = std::pin::pin!(docker.create_image(Some(options.clone()), None, login));
-        let (mut progress, mut reported) = (Progress::default(), Instant::now());
+        let pulling = format!("pulling image {}", self.wanted.reference);
+        self.tell(&pulling);
+        let (mut progress, mut report) = (Progress::default(), Report::at(Instant::now()));
         while let Some(line) = tokio::time::timeout(STALLED, lines.next()).await.map_err(|_| stalled())? {
             progress.add(line.map_err(|error| meaning(&error))?);
-            let message = format!("pulling image {}{progress}", self.wanted.reference);
-            self.tell(&message);
-            if reported.elapsed() >= REPORT {
-                reported = Instant::now();
+            if report.is_due(&progress, Instant::now()) {
+                let message = format!("{pulling}{progress}");
                 debug!(endpoint = %engine.endpoint, message);
+                self.tell(&message);
                 engine.wake_all();
             }
         }
@@ -285,15 +287,42 @@ impl Progress {
     }
 }
 
-impl std::fmt::Display for Progress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Progress {
+    /// Whole tenths of what is to be pulled, and all of it in bytes; none before any of it is known.
+    fn tenths(&self) -> Option<(i64, i64)> {
         let current: i64 = self.0.values().map(|(current, _)| current).sum();
         let total: i64 = self.0.values().map(|(_, total)| total).sum();
-        if total <= 0 {
-            return Ok(());
+        (total > 0).then(|| (current.saturating_mul(10) / total, total))
+    }
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some((tenths, total)) = self.tenths() else { return Ok(()) };
+        write!(f, ": {} % of {} MB", tenths * 10, total / 1_000_000)
+    }
+}
+
+/// When the progress of a pull was last told, and how far it was.
+#[derive(Debug)]
+struct Report {
+    told_at: Instant,
+    tenths: i64,
+}
+
+impl Report {
+    fn at(now: Instant) -> Report {
+        Report { told_at: now, tenths: 0 }
+    }
+
+    /// Whether there is news to be told now: another tenth, and not too soon after the one before.
+    fn is_due(&mut self, progress: &Progress, now: Instant) -> bool {
+        let Some((tenths, _)) = progress.tenths() else { return false };
+        let due = tenths != self.tenths && now.saturating_duration_since(self.told_at) >= REPORT;
+        if due {
+            *self = Report { told_at: now, tenths };
         }
-        let megabytes = |bytes: i64| bytes / 1_000_000;
-        write!(f, ": {} %, {} of {} MB", current * 100 / total, megabytes(current), megabytes(total))
+        due
     }
 }
 
@@ -302,19 +331,49 @@ mod tests {
     use super::*;
     use bollard::models::ProgressDetail;
 
+    fn line(layer: &str, status: &str, current: Option<i64>, total: Option<i64>) -> CreateImageInfo {
+        let progress_detail = Some(ProgressDetail { current, total });
+        let (id, status) = (Some(layer.to_owned()), Some(status.to_owned()));
+        CreateImageInfo { id, status, progress_detail, ..CreateImageInfo::default() }
+    }
+
+    /// A pull of 100 MB in 1000 s, with a line of progress each second.
+    #[test]
+    fn progress_is_told_in_whole_tenths_and_once_a_minute_at_most() {
+        let begun = Instant::now();
+        let (mut progress, mut report, mut told) = (Progress::default(), Report::at(begun), Vec::new());
+        for second in 0..=1000u32 {
+            progress.add(line("a", "Downloading", Some(i64::from(second) * 100_000), Some(100_000_000)));
+            if report.is_due(&progress, begun + Duration::from_secs(second.into())) {
+                told.push((second, progress.to_string()));
+            }
+        }
+        let seconds: Vec<u32> = told.iter().map(|(second, _)| *second).collect();
+        assert_eq!(seconds, [100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]);
+        assert_eq!(told[3].1, ": 40 % of 100 MB");
+
+        let mut report = Report::at(begun);
+        let mut told = Vec::new();
+        for second in 0..=100u32 {
+            progress.add(line("a", "Downloading", Some(i64::from(second) * 1_000_000), Some(100_000_000)));
+            if report.is_due(&progress, begun + Duration::from_secs(second.into())) {
+                told.push(second);
+            }
+        }
+        assert_eq!(told, [60], "a fast one");
+    }
+
     #[test]
     fn progress_is_over_all_layers() {
         let mut progress = Progress::default();
         let mut line = |layer: &str, status: &str, current: Option<i64>, total: Option<i64>| {
-            let progress_detail = Some(ProgressDetail { current, total });
-            let (id, status) = (Some(layer.to_owned()), Some(status.to_owned()));
-            progress.add(CreateImageInfo { id, status, progress_detail, ..CreateImageInfo::default() });
+            progress.add(line(layer, status, current, total));
             progress.to_string()
         };
         assert_eq!(line("a", "Pulling fs layer", None, None), "");
-        assert_eq!(line("a", "Downloading", Some(50_000_000), Some(200_000_000)), ": 25 %, 50 of 200 MB");
-        assert_eq!(line("b", "Downloading", Some(100_000_000), Some(100_000_000)), ": 50 %, 150 of 300 MB");
-        assert_eq!(line("a", "Download complete", None, None), ": 100 %, 300 of 300 MB");
+        assert_eq!(line("a", "Downloading", Some(50_000_000), Some(200_000_000)), ": 20 % of 200 MB");
+        assert_eq!(line("b", "Downloading", Some(100_000_000), Some(100_000_000)), ": 50 % of 300 MB");
+        assert_eq!(line("a", "Download complete", None, None), ": 100 % of 300 MB");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) struct Container {
     pub(super) out_of_memory: bool,
     /// How many whole listings in a row have shown it made and not started.
     pub(super) unstarted: u32,
+    /// Since when listings show that it ended, and it cannot be inspected. What else is said of it is of the time before.
+    pub(super) uninspected_since: Option<Timestamp>,
 }
 
 impl Container {
@@ -35,6 +37,7 @@ impl Container {
             scale_set: label(Identity::SCALE_SET),
             out_of_memory: false,
             unstarted: 0,
+            uninspected_since: None,
             instance: Instance {
                 id: id.to_owned(),
                 runner: label(Identity::RUNNER),
@@ -92,6 +95,12 @@ pub(super) enum Change {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     containers: HashMap<String, (u64, Container)>,
+    /// The ids of each scale set's containers, by the set's UID, whatever its cluster.
+    by_set: HashMap<String, BTreeSet<String>>,
+    /// How many containers are there for each runner's name.
+    by_runner: HashMap<String, usize>,
+    /// How many containers have not ended.
+    live: usize,
     /// What was destroyed since the last listing was asked for.
     destroyed: HashMap<String, u64>,
     version: u64,
@@ -106,6 +115,21 @@ impl Index {
     /// What is known of the containers.
     pub(super) fn containers(&self) -> impl Iterator<Item = &Container> {
         self.containers.values().map(|(_, container)| container)
+    }
+
+    /// The containers of one scale set, by its UID. Costs what the set has, not what the engine has.
+    pub(super) fn of_set(&self, uid: &str) -> impl Iterator<Item = &Container> {
+        self.by_set.get(uid).into_iter().flatten().filter_map(|id| self.get(id))
+    }
+
+    /// How many containers have not ended.
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    /// Whether there is a container for a runner of that name, ended or not.
+    pub(super) fn has_runner(&self, runner: &str) -> bool {
+        self.by_runner.contains_key(runner)
     }
 
     /// What is known of one.
@@ -148,8 +172,7 @@ impl Index {
     pub(super) fn forget(&mut self, id: &str) -> Option<String> {
         self.version += 1;
         self.destroyed.insert(id.to_owned(), self.version);
-        let (_, container) = self.containers.remove(id)?;
-        Some(container.instance.scale_set_uid)
+        self.take(id).map(|container| container.instance.scale_set_uid)
     }
 
     /// Takes a whole listing for the truth, except for what changed since it was asked for. Returns the UIDs of the
@@ -178,22 +201,43 @@ impl Index {
             }
             affected.insert(self.put(container));
         }
-        self.containers.retain(|id, (changed_at, container)| {
-            let keep = *changed_at > asked_at || listed.contains(id);
-            if !keep {
-                affected.insert(container.instance.scale_set_uid.clone());
-            }
-            keep
-        });
+        let known = self.containers.iter();
+        let gone = known.filter(|(id, (changed_at, _))| *changed_at <= asked_at && !listed.contains(*id));
+        for id in gone.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            affected.extend(self.take(&id).map(|container| container.instance.scale_set_uid));
+        }
         self.destroyed.retain(|_, destroyed_at| *destroyed_at > asked_at);
         affected
     }
 
     fn put(&mut self, container: Container) -> String {
+        self.take(&container.instance.id);
         self.version += 1;
-        let uid = container.instance.scale_set_uid.clone();
-        self.containers.insert(container.instance.id.clone(), (self.version, container));
+        let Instance { id, runner, scale_set_uid: uid, .. } = container.instance.clone();
+        self.live += usize::from(!container.instance.state.ended());
+        self.by_set.entry(uid.clone()).or_default().insert(id.clone());
+        *self.by_runner.entry(runner).or_default() += 1;
+        self.containers.insert(id, (self.version, container));
         uid
+    }
+
+    fn take(&mut self, id: &str) -> Option<Container> {
+        let (_, container) = self.containers.remove(id)?;
+        let instance = &container.instance;
+        self.live -= usize::from(!instance.state.ended());
+        if let Some(ids) = self.by_set.get_mut(&instance.scale_set_uid) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.by_set.remove(&instance.scale_set_uid);
+            }
+        }
+        if let Some(count) = self.by_runner.get_mut(&instance.runner) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_runner.remove(&instance.runner);
+            }
+        }
+        Some(container)
     }
 }
 
@@ -346,6 +390,18 @@ mod tests {
         }
     }
 
+    /// What is kept as it changes is what a count of all would give.
+    fn assert_counts(index: &Index) {
+        let live = index.containers().filter(|known| !known.instance.state.ended()).count();
+        let mut ids: Vec<&str> = index.containers().map(|known| known.instance.id.as_str()).collect();
+        let mut of_set: Vec<&str> = index.of_set("uid").map(|known| known.instance.id.as_str()).collect();
+        ids.sort_unstable();
+        of_set.sort_unstable();
+        assert_eq!((index.live(), of_set), (live, ids));
+        let known = |id: &str| index.get(id).is_some();
+        assert!((0..5).map(|n| format!("c{n}")).all(|id| index.has_runner(&id) == known(&id)));
+    }
+
     proptest! {
         /// Whenever listings are asked for and answered between the events of five lives, and however late the events
         /// arrive, in the end the index shows what the engine has.
@@ -355,6 +411,7 @@ mod tests {
             let mut asked = None;
             let name = |n: usize| format!("c{n}");
             for (n, step) in steps {
+                assert_counts(&index);
                 match step {
                     0 if engine[n] < LIFE.len() => {
                         late.push((n, LIFE[engine[n]], engine[n] as i64 + 1));

@@ -3,6 +3,7 @@
 //! [`Engines`] knows each engine once, follows its events and shares its slots; a [`DockerBackend`] is one scale set's
 //! use of some of them.
 
+mod binding;
 mod container;
 mod credentials;
 mod endpoint;
@@ -12,30 +13,25 @@ mod failure;
 mod follow;
 mod image;
 mod index;
+mod reservation;
 mod slots;
 mod template;
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
-use tracing::debug;
 
 pub use credentials::{InvalidCredentials, RegistryCredentials};
 pub use engines::{EngineListing, Engines, Found};
 pub use template::{DockerAccess, DockerTemplate, HostSpec, PullPolicy};
 
-use super::{Availability, Backend, Error, HostState, Listing, NewRunner, Slot};
-use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
+use super::{Availability, Backend, Error, HostState, Listing, Reservation};
 use crate::runner::{Identity, Instance, InstanceState};
-use container::Launch;
-use endpoint::Endpoint;
-use engine::{Engine, Link, Membership, Reservation, State};
-use engines::Followed;
-use image::{Image, RETRY, Wanted};
+use binding::HostBinding;
+use engine::{Engine, Link};
+use reservation::DockerReservation;
 
 /// So many listings in a row must show that a container was made and not started, before that is believed.
 const LOOKS: u32 = 2;
@@ -53,26 +49,7 @@ pub struct DockerBackend {
 /// A host, or why it cannot be one.
 struct Host {
     name: String,
-    place: Result<Place, String>,
-}
-
-/// What a backend has on a host.
-struct Place {
-    followed: Arc<Followed>,
-    image: Arc<Image>,
-    trouble: Mutex<Trouble>,
-    _membership: Membership,
-}
-
-/// What keeps a host from taking starts, beside its image.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum Trouble {
-    #[default]
-    None,
-    /// The last start failed for want of something.
-    Lacking { until: Timestamp, failures: u32, reason: &'static str, message: String },
-    /// The engine, at that connection, refused what it was asked for.
-    Refused { connection: u64, message: String },
+    binding: Result<Arc<HostBinding>, String>,
 }
 
 impl DockerBackend {
@@ -87,16 +64,16 @@ impl DockerBackend {
         let template_hash = template.hash();
         let mut hosts: Vec<Host> = Vec::new();
         for spec in &template.hosts {
-            let place = Place::new(spec, &identity, &template, engines).and_then(|place| {
+            let binding = HostBinding::new(spec, &identity, &template, engines).and_then(|binding| {
                 let same = |host: &&Host| {
-                    host.engine().is_some_and(|engine| Arc::ptr_eq(engine, &place.followed.engine))
+                    host.engine().is_some_and(|engine| Arc::ptr_eq(engine, &binding.followed.engine))
                 };
                 match hosts.iter().find(same) {
                     Some(host) => Err(format!("{} is host {} already", spec.endpoint, host.name)),
-                    None => Ok(place),
+                    None => Ok(Arc::new(binding)),
                 }
             });
-            hosts.push(Host { name: spec.name.clone(), place });
+            hosts.push(Host { name: spec.name.clone(), binding });
         }
         let siblings = Vec::new();
         DockerBackend {
@@ -115,18 +92,18 @@ impl DockerBackend {
         DockerBackend { siblings, ..self }
     }
 
-    fn place(&self, host: &str) -> Result<&Place, Error> {
+    fn binding(&self, host: &str) -> Result<&Arc<HostBinding>, Error> {
         let host = self.hosts.iter().find(|known| known.name == host);
         let host = host.ok_or_else(|| Error::Refused("there is no such host".to_owned()))?;
-        host.place.as_ref().map_err(|why| Error::Refused(why.clone()))
+        host.binding.as_ref().map_err(|why| Error::Refused(why.clone()))
     }
 
-    fn labels(&self, runner: &str) -> HashMap<String, String> {
+    /// The labels of every container that it starts; the runner's own comes on top.
+    fn labels(&self) -> HashMap<String, String> {
         let labels = [
             (Identity::CLUSTER, self.identity.cluster.as_str()),
             (Identity::SCALE_SET_UID, &self.identity.scale_set_uid),
             (Identity::SCALE_SET, &self.identity.scale_set),
-            (Identity::RUNNER, runner),
             (Identity::TEMPLATE_HASH, &self.template_hash),
             (Identity::BACKEND, &self.name),
         ];
@@ -139,10 +116,8 @@ impl DockerBackend {
 
     fn listing(&self, host: &str, engine: &Engine) -> Listing {
         let state = engine.state();
-        let instances = state.index.containers().filter(|known| {
-            known.cluster == self.identity.cluster
-                && known.instance.scale_set_uid == self.identity.scale_set_uid
-                && self.speaks_for(&known.instance.backend)
+        let instances = state.index.of_set(&self.identity.scale_set_uid).filter(|known| {
+            known.cluster == self.identity.cluster && self.speaks_for(&known.instance.backend)
         });
         // Made and never started, by a controller that is no more: nobody will start it.
         let forsaken = |known: &index::Container| {
@@ -191,46 +166,32 @@ impl Backend for DockerBackend {
     }
 
     fn prepare(&self, host: &str) {
-        if let Ok(place) = self.place(host) {
-            place.image.prepare(&place.followed.engine);
+        if let Ok(binding) = self.binding(host) {
+            binding.image.prepare(&binding.followed.engine);
         }
     }
 
-    fn reserve(&self, host: &str) -> Option<Slot> {
-        let reservation = self.place(host).ok()?.followed.engine.reserve()?;
-        Some(Slot { host: host.to_owned(), hold: Box::new(reservation) })
+    fn wait_for_slots(&self, host: &str, runners: u32) {
+        if let Ok(binding) = self.binding(host) {
+            binding.membership.wait(runners);
+        }
     }
 
-    /// Carried through even if the caller stops waiting for it, so that nothing is left half made.
-    async fn start(&self, slot: Slot, runner: &NewRunner<'_>) -> Result<Instance, Error> {
-        let place = self.place(&slot.host)?;
-        let hold: Box<dyn Any + Send> = slot.hold;
-        let reservation = hold.downcast::<Reservation>();
-        let reservation =
-            reservation.map_err(|_| Error::Refused("the slot is not a Docker host's".to_owned()))?;
-        reservation.bind(runner.name);
-        let launch = Launch {
-            runner: runner.name.to_owned(),
-            jit: runner.jit.clone(),
+    fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
+        let binding = self.binding(host).ok()?;
+        let slot = binding.membership.reserve()?;
+        Some(Box::new(DockerReservation {
+            host: host.to_owned(),
+            binding: Arc::clone(binding),
+            slot,
             template: Arc::clone(&self.template),
-            labels: self.labels(runner.name),
-        };
-        let (engine, image) = (Arc::clone(&place.followed.engine), Arc::clone(&place.image));
-        let started = tokio::spawn(async move {
-            image.refresh(&engine).await?;
-            let started = container::start(&engine, &launch).await;
-            drop(reservation);
-            started
-        });
-        let started = started.await.unwrap_or_else(|error| Err(Error::Unreachable(error.to_string())));
-        place.learn(&started);
-        debug!(runner = runner.name, host = slot.host, ok = started.is_ok(), "container start");
-        started.map(|instance| Instance { host: slot.host, ..instance })
+            labels: self.labels(),
+        }))
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
-        let engine = &self.place(host)?.followed.engine;
-        let removed = container::remove(engine, instance_id).await;
+        let engine = &self.binding(host)?.followed.engine;
+        let removed = container::remove(engine, &self.identity.scale_set_uid, instance_id).await;
         if matches!(removed, Err(Error::Unreachable(_))) {
             engine.suspect();
         }
@@ -238,129 +199,22 @@ impl Backend for DockerBackend {
     }
 
     async fn log_tail(&self, host: &str, instance_id: &str) -> Result<String, Error> {
-        container::log_tail(&self.place(host)?.followed.engine, instance_id).await
+        let engine = &self.binding(host)?.followed.engine;
+        container::log_tail(engine, &self.identity.scale_set_uid, instance_id).await
     }
 }
 
 impl Host {
     fn engine(&self) -> Option<&Arc<Engine>> {
-        self.place.as_ref().ok().map(|place| &place.followed.engine)
+        self.binding.as_ref().ok().map(|binding| &binding.followed.engine)
     }
 
     fn state(&self) -> HostState {
-        let (availability, free_slots, message) = match &self.place {
-            Ok(place) => place.state(),
+        let (availability, free_slots, message) = match &self.binding {
+            Ok(binding) => binding.state(),
             Err(why) => (Availability::Refused, 0, why.clone()),
         };
         HostState { name: self.name.clone(), availability, free_slots, failures: 0, message }
-    }
-}
-
-impl Place {
-    fn new(
-        spec: &HostSpec,
-        identity: &Identity,
-        template: &DockerTemplate,
-        engines: &Engines,
-    ) -> Result<Self, String> {
-        let endpoint = Endpoint::parse(&spec.endpoint)?;
-        if let Some(why) = template.refusal() {
-            return Err(why);
-        }
-        let logins = template.pull_credentials.as_ref();
-        let wanted = Wanted {
-            reference: template.image.clone(),
-            platform: template.platform.clone(),
-            policy: template.pull_policy,
-            login: logins.and_then(|logins| logins.for_image(&template.image)).cloned(),
-        };
-        let followed = engines.engine(endpoint);
-        Ok(Place {
-            image: followed.engine.image(wanted),
-            trouble: Mutex::default(),
-            _membership: followed.engine.join(&identity.scale_set_uid, spec.max_runners),
-            followed,
-        })
-    }
-
-    fn trouble(&self) -> MutexGuard<'_, Trouble> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn state(&self) -> (Availability, u32, String) {
-        let state = self.followed.engine.state();
-        if let Link::Down(why) = &state.link {
-            return (Availability::Unreachable, 0, why.clone());
-        }
-        let free = state.slots.free(&state.index);
-        let (availability, message) = match &*self.trouble() {
-            Trouble::Refused { connection, message } if *connection == state.connections => {
-                (Availability::Refused, message.clone())
-            }
-            Trouble::Lacking { until, reason, message, .. } if *until > Timestamp::now() => {
-                (Availability::BackOff { until: *until, reason }, message.clone())
-            }
-            _ => image_state(&self.image),
-        };
-        let message = if message.is_empty() && free == 0 { full(&state) } else { message };
-        (availability, free, message)
-    }
-
-    /// What the end of a start says of the host.
-    fn learn(&self, started: &Result<Instance, Error>) {
-        match started {
-            Ok(_) => {
-                self.image.started();
-                *self.trouble() = Trouble::None;
-            }
-            Err(Error::NoCapacity { reason: IMAGE_MISSING, message }) => self.image.missing(message),
-            Err(Error::NoCapacity { reason: IMAGE_PULL_FAILED, .. }) => {}
-            Err(Error::NoCapacity { reason, message }) => self.trouble().lacks(reason, message),
-            Err(Error::Refused(message)) => {
-                let connection = self.followed.engine.state().connections;
-                *self.trouble() = Trouble::Refused { connection, message: message.clone() };
-            }
-            Err(Error::Unreachable(_) | Error::Gone) => self.followed.engine.suspect(),
-        }
-    }
-}
-
-impl Trouble {
-    /// Starts that fail together are one failure.
-    fn lacks(&mut self, reason: &'static str, message: &str) {
-        let now = Timestamp::now();
-        let before = match self {
-            Trouble::Lacking { until, .. } if *until > now => return,
-            Trouble::Lacking { failures, .. } => *failures,
-            Trouble::None | Trouble::Refused { .. } => 0,
-        };
-        let failures = before + 1;
-        *self = Trouble::Lacking {
-            until: now + RETRY.after(failures),
-            failures,
-            reason,
-            message: message.to_owned(),
-        };
-    }
-}
-
-fn image_state(image: &Image) -> (Availability, String) {
-    match image.state() {
-        image::State::Ready => (Availability::Ready, String::new()),
-        image::State::Unknown => (Availability::Unprepared, String::new()),
-        image::State::Preparing { since, message } => (Availability::Preparing { since }, message),
-        image::State::Failed { until, reason, message } if until > Timestamp::now() => {
-            (Availability::BackOff { until, reason }, message)
-        }
-        image::State::Failed { message, .. } => (Availability::Unprepared, message),
-    }
-}
-
-fn full(state: &State) -> String {
-    let (limit, users) = (state.slots.limit().unwrap_or_default(), state.slots.users().len());
-    match users {
-        1 => format!("all {limit} slots are taken"),
-        _ => format!("all {limit} slots, shared by {users} scale sets, are taken"),
     }
 }
 

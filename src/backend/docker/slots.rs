@@ -1,8 +1,12 @@
-//! The slots of one engine: who uses it, how many runners it takes, and the places held for runners to come. No IO.
+//! The slots of one engine: who uses it, how many runners it takes, the places held for runners to come, and who waits
+//! for one. No IO.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
+
+use tokio::time::Instant;
 
 use super::index::Index;
+use crate::backend::SlotQueue;
 
 /// The users of an engine and the places that they hold.
 #[derive(Debug, Default)]
@@ -10,6 +14,8 @@ pub(super) struct Slots {
     users: HashMap<u64, User>,
     /// By number; with the name of the runner, once there is one.
     reservations: HashMap<u64, Option<String>>,
+    /// Which users wait for a slot.
+    pub(super) queue: SlotQueue,
     next: u64,
 }
 
@@ -31,6 +37,7 @@ impl Slots {
     /// It uses it no more.
     pub(super) fn leave(&mut self, number: u64) {
         self.users.remove(&number);
+        self.queue.leave(number);
     }
 
     /// The UIDs of the scale sets that use it.
@@ -38,8 +45,9 @@ impl Slots {
         self.users.values().map(|user| user.scale_set_uid.clone()).collect()
     }
 
-    /// Holds a place. Returns its number.
-    pub(super) fn reserve(&mut self) -> u64 {
+    /// Holds a place for a user. Returns its number.
+    pub(super) fn reserve(&mut self, user: u64) -> u64 {
+        self.queue.took(user);
         let number = self.number();
         self.reservations.insert(number, None);
         number
@@ -67,16 +75,33 @@ impl Slots {
 
     /// Places taken: containers that have not ended, of whatever cluster, and those held for runners not seen yet.
     pub(super) fn taken(&self, index: &Index) -> u32 {
-        let seen: HashSet<&str> = index.containers().map(|known| known.instance.runner.as_str()).collect();
-        let live = index.containers().filter(|known| !known.instance.state.ended()).count();
-        let unseen = |runner: &&Option<String>| runner.as_deref().is_none_or(|runner| !seen.contains(runner));
+        let unseen = |runner: &&Option<String>| runner.as_deref().is_none_or(|name| !index.has_runner(name));
         let held = self.reservations.values().filter(unseen).count();
-        u32::try_from(live + held).unwrap_or(u32::MAX)
+        u32::try_from(index.live() + held).unwrap_or(u32::MAX)
     }
 
     /// Places free; `u32::MAX` where there is no limit.
     pub(super) fn free(&self, index: &Index) -> u32 {
         self.limit().map_or(u32::MAX, |limit| limit.saturating_sub(self.taken(index)))
+    }
+
+    /// Places free for a user: not kept for others that wait longer.
+    pub(super) fn free_for(&self, user: u64, index: &Index) -> u32 {
+        self.queue.free_for(user, self.free(index))
+    }
+
+    /// The users for whom a place is free, and their scale sets' UIDs.
+    pub(super) fn served(&self, index: &Index) -> HashMap<u64, String> {
+        let free = self.free(index);
+        let served = self.users.iter().filter(|(number, _)| self.queue.free_for(**number, free) > 0);
+        served.map(|(number, user)| (*number, user.scale_set_uid.clone())).collect()
+    }
+
+    /// Begins the turns of those who wait, as far as places are free. Returns the UIDs of their scale sets.
+    pub(super) fn begin_turns(&mut self, index: &Index, now: Instant) -> BTreeSet<String> {
+        let begun = self.queue.begin_turns(self.free(index), now);
+        let uid = |number| self.users.get(&number).map(|user| user.scale_set_uid.clone());
+        begun.into_iter().filter_map(uid).collect()
     }
 
     fn number(&mut self) -> u64 {

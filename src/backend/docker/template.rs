@@ -77,6 +77,23 @@ pub struct HostSpec {
     pub max_runners: Option<u32>,
 }
 
+impl HostSpec {
+    /// Whether the endpoint is one that an engine can be reached at.
+    pub fn is_usable(&self) -> bool {
+        Endpoint::parse(&self.endpoint).is_ok()
+    }
+
+    /// Whether the two name one engine, whatever they call it.
+    pub fn is_same(&self, other: &HostSpec) -> bool {
+        self.is_at(&other.endpoint)
+    }
+
+    /// Whether it is the engine of that endpoint.
+    pub fn is_at(&self, endpoint: &str) -> bool {
+        Endpoint::parse(&self.endpoint).is_ok_and(|this| Endpoint::parse(endpoint) == Ok(this))
+    }
+}
+
 impl DockerTemplate {
     /// Whether the two name one engine, whatever they call it.
     pub fn shares_a_host(&self, other: &DockerTemplate) -> bool {

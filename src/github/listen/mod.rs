@@ -26,6 +26,7 @@ pub use audience::{Audience, ListenEnd, ListenState, ListenTarget, SessionRecord
 
 use super::{Error, Message, ScaleSetService, Session};
 use crate::runner::{JobEvent, Statistics};
+use crate::time::Plus;
 use pace::{Pace, jitter};
 use reading::Reading;
 
@@ -37,6 +38,8 @@ const POLL_TRIES: u32 = 2;
 const REFUSALS: u32 = 3;
 /// An answer that comes sooner and brings nothing new is not a long poll; the next one waits.
 const HASTY: Duration = Duration::from_millis(100);
+/// So many answers in a row may come at once; each further poll waits for as long as such an answer took at most.
+const HASTY_FREELY: u32 = 3;
 /// A first fault that took no longer is not told.
 const UNNOTICED: Duration = Duration::from_secs(10);
 /// A state that lasts is told again so often: nobody has to guess whether the loop still lives.
@@ -67,6 +70,8 @@ struct Listener {
     /// The session that was opened last: cleared before the next is opened, closed at the end.
     last: Option<Session>,
     trouble: Trouble,
+    /// Answers in a row, of whatever kind and session, that came at once.
+    hasty: u32,
 }
 
 /// What has gone wrong since the last poll that succeeded.
@@ -95,7 +100,7 @@ impl Listener {
         cancel: CancellationToken,
         pace: Pace,
     ) -> Self {
-        Listener { service, set, audience, cancel, pace, last: None, trouble: Trouble::default() }
+        Listener { service, set, audience, cancel, pace, last: None, trouble: Trouble::default(), hasty: 0 }
     }
 
     async fn listen(mut self) -> ListenEnd {
@@ -180,6 +185,9 @@ impl Listener {
         let mut capacity = self.audience.capacity();
         let mut next = Next::Poll;
         while next == Next::Poll {
+            if self.hasty > HASTY_FREELY {
+                self.pause(HASTY).await?;
+            }
             let advertised = *capacity.borrow_and_update();
             self.settle(&mut reading, advertised).await?;
             let begun = Instant::now();
@@ -195,6 +203,7 @@ impl Listener {
                 }
                 () = self.cancel.cancelled() => return Err(ListenEnd::Cancelled),
             };
+            self.hasty = if begun.elapsed() < HASTY { self.hasty.saturating_add(1) } else { 0 };
             next = match answer {
                 Ok(message) => self.heard(&mut reading, message, begun).await?,
                 Err(Error::TokenExpired) if self.trouble.failures < POLL_TRIES => {
@@ -291,7 +300,7 @@ impl Listener {
     async fn endure(&mut self, error: Error, told: bool) -> Result<(), ListenEnd> {
         tracing::warn!(scale_set_id = self.set.scale_set_id, %error, "listening fails");
         let (state, wait) = self.judge(error)?;
-        let until = Instant::now() + wait;
+        let until = Instant::now().plus(wait);
         while Instant::now() < until {
             if told {
                 self.audience.state(state.clone());
@@ -322,7 +331,7 @@ impl Listener {
             }
             Error::RateLimited { .. } => {
                 let wait = jitter(error.retry_after().max(self.pace.first_wait), 0.1);
-                (ListenState::RateLimited { until: now + wait }, wait)
+                (ListenState::RateLimited { until: now.plus(wait) }, wait)
             }
             error => (ListenState::Unreachable { message: error.to_string(), since }, self.failed()),
         })

@@ -10,6 +10,7 @@ mod manifest;
 mod objects;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -112,6 +113,21 @@ impl Lab {
         binding.metadata.namespace = Some(self.namespace.clone());
         apply(Api::namespaced(self.client.clone(), &self.namespace), &role).await;
         apply(Api::namespaced(self.client.clone(), &self.namespace), &binding).await;
+    }
+
+    /// Where the API server listens.
+    pub fn server_address(&self) -> SocketAddr {
+        let admin = Kubeconfig::read_from(&self.admin).unwrap();
+        let server = admin.clusters[0].cluster.as_ref().unwrap().server.clone().unwrap();
+        server.strip_prefix("https://").unwrap().parse().unwrap()
+    }
+
+    /// Has the controllers that start from now on reach the API server at this address.
+    pub fn lead_through(&self, address: SocketAddr) {
+        let kubeconfig = self.folder.join("kubeconfig");
+        let direct = self.server_address().to_string();
+        let text = fs::read_to_string(&kubeconfig).unwrap();
+        fs::write(kubeconfig, text.replace(&direct, &address.to_string())).unwrap();
     }
 
     /// Where the test keeps its files.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use paddock::api::status::RunnerPhase;
@@ -42,6 +42,11 @@ impl Lab {
     /// The scale sets.
     pub fn sets(&self) -> Api<RunnerScaleSet> {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The scale sets as the API server has them, whatever is in them.
+    pub fn dynamic_sets(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::erase::<RunnerScaleSet>(&()))
     }
 
     /// Applies a manifest as `kubectl apply --server-side` does.

@@ -1,6 +1,8 @@
 //! The proving ground: what the tests need that no real part can show.
 //!
 //! [`github`] is a simulated GitHub that speaks the scale-set service's wire protocol over HTTP. The same simulation runs
-//! as the binary `sim-github`; the program `fake-runner` is the runner that talks to it.
+//! as the binary `sim-github`; the program `fake-runner` is the runner that talks to it. [`raw`] is one of a few lines on a
+//! bare socket, for what no HTTP server would show or do.
 
 pub mod github;
+pub mod raw;

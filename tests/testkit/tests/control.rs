@@ -37,7 +37,8 @@ impl Program {
 
     async fn registration_token(&self) -> u16 {
         let url = format!("{}/orgs/acme/actions/runners/registration-token", self.url);
-        read(self.http.post(url).bearer_auth(DEFAULT_TOKEN).send().await.expect("sent")).await.0
+        let request = self.http.post(url).bearer_auth(DEFAULT_TOKEN).header("Content-Length", 0);
+        read(request.send().await.expect("sent")).await.0
     }
 }
 

@@ -95,7 +95,7 @@ async fn an_answer_that_is_lost_was_acted_on() {
     let lost = wire.request(Method::POST, &path).json(&json!({ "name": "r", "workFolder": "" })).send().await;
     assert!(lost.is_err(), "not a byte came back");
     let (status, body) = wire.try_mint(set, "r").await;
-    assert_eq!((status, exception(&body)), (409, "AgentExistsException"));
+    assert_eq!((status, exception(&body)), (409, "TaskAgentExistsException"));
 }
 
 #[tokio::test]
@@ -175,7 +175,10 @@ async fn admin_tokens_live_as_long_as_their_exp_says() {
 async fn a_byte_order_mark_precedes_every_body_on_request() {
     let github = github().byte_order_mark().start().await.expect("started");
     let url = format!("{}/api/v3/orgs/acme/actions/runners/registration-token", github.url());
-    let request = reqwest::Client::new().post(url).bearer_auth(testkit::github::DEFAULT_TOKEN);
+    let request = reqwest::Client::new()
+        .post(url)
+        .bearer_auth(testkit::github::DEFAULT_TOKEN)
+        .header("Content-Length", 0);
     let body = request.send().await.expect("sent").bytes().await.expect("a body");
     assert!(body.starts_with(b"\xEF\xBB\xBF{"));
 }

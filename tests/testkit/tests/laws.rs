@@ -261,11 +261,11 @@ async fn a_registration_may_linger_busy() {
         let path = format!("distributedtask/pools/0/agents/{runner}");
         if linger == PATIENCE {
             let (status, body) = wire.call(Method::DELETE, &path, Value::Null).await;
-            assert_eq!((status, exception(&body)), (400, "JobStillRunningException"));
+            assert_eq!((status, exception(&body)), (400, "TaskAgentJobStillRunningException"));
         } else {
             github.wait_until(PATIENCE, |s| s.runner("r").is_none()).await.expect("gone");
             let (status, body) = wire.call(Method::GET, &path, Value::Null).await;
-            assert_eq!((status, exception(&body)), (404, "AgentNotFoundException"));
+            assert_eq!((status, exception(&body)), (404, "TaskAgentNotFoundException"));
             assert_eq!(wire.call(Method::DELETE, &path, Value::Null).await.0, 204, "what is gone is removed");
         }
     }
@@ -312,7 +312,8 @@ async fn scopes_groups_and_labels() {
         let wire = &wire;
         async move { wire.call(Method::POST, "runtime/runnerscalesets", body).await }
     };
-    assert_eq!(exception(&create("fleet", 1).await.1), "RunnerScaleSetExistsException");
+    let (status, taken) = create("fleet", 1).await;
+    assert_eq!((status, exception(&taken)), (400, "RunnerScaleSetExistsException"));
     let (status, created) = create("fleet", 2).await;
     assert_eq!((status, &created["runnerGroupName"]), (200, &json!("gpu")), "names are unique per group");
     assert_eq!(created["labels"].as_array().expect("a list").len(), 1, "extra labels are silently dropped");
@@ -360,4 +361,51 @@ async fn three_hundred_polls_and_a_thousand_jobs() {
     }
     let jobs: usize = polls.join_all().await.into_iter().sum();
     assert_eq!((jobs, github.requests(Endpoint::OpenSession).len()), (1000, 300));
+}
+
+/// GitHub's front answers 411 to what does not tell the length of its body, even if there is none.
+#[tokio::test]
+async fn a_post_or_patch_without_a_length_is_refused() {
+    let github = github().start().await.expect("started");
+    let wire = Wire::connect(&github, "acme").await;
+    let set = wire.scale_set("fleet").await;
+    let queue = wire.open(set, "me").await;
+    let path = format!("runtime/runnerscalesets/{set}/sessions/{}", queue.id);
+    let refused = wire.request(Method::PATCH, &path).send().await.expect("sent");
+    assert_eq!(
+        (refused.status().as_u16(), refused.headers()["content-type"].as_bytes()),
+        (411, &b"text/html"[..])
+    );
+    let url = format!("{}/orgs/acme/actions/runners/registration-token", github.url());
+    let refused = reqwest::Client::new().post(url).bearer_auth(DEFAULT_TOKEN).send().await.expect("sent");
+    assert_eq!(refused.status().as_u16(), 411);
+    assert_eq!(wire.call(Method::PATCH, &path, Value::Null).await.0, 200);
+}
+
+#[tokio::test]
+async fn ghes_may_send_no_job_ids() {
+    let github = github().model(Model::Ghes).without_job_ids().start().await.expect("started");
+    let wire = Wire::connect(&github, "acme").await;
+    let set = wire.scale_set("fleet").await;
+    let queue = wire.open(set, "me").await;
+    let id = github.queue_job(job());
+    let offer = queue.receive(1).await;
+    assert_eq!((offer.entries[0].get("jobId"), &offer.entries[0]["runnerRequestId"]), (None, &json!(id)));
+}
+
+#[tokio::test]
+async fn a_fresh_registration_token_is_refused_for_a_while() {
+    let github = github().refuse_fresh_tokens(2).start().await.expect("started");
+    let http = reqwest::Client::new();
+    let url = format!("{}/orgs/acme/actions/runners/registration-token", github.url());
+    let made =
+        http.post(url).bearer_auth(DEFAULT_TOKEN).header("Content-Length", 0).send().await.expect("sent");
+    let (_, token) = support::read(made).await;
+    for expected in [403, 401, 200] {
+        let request = http
+            .post(format!("{}/actions/runner-registration", github.url()))
+            .header("Authorization", format!("RemoteAuth {}", token["token"].as_str().expect("a token")))
+            .json(&json!({ "url": github.config_url("acme"), "runner_event": "register" }));
+        assert_eq!(request.send().await.expect("sent").status().as_u16(), expected);
+    }
 }

@@ -112,12 +112,21 @@ struct AdminClaims {
     generation: u64,
 }
 
+/// A registration token that is out.
+struct Registration {
+    scope: Scope,
+    ends: Instant,
+    /// How often it is refused yet for being too fresh.
+    refusals: u32,
+}
+
 /// Every token that is out, and the means to check it.
 pub(super) struct Tokens {
     personal: BTreeSet<String>,
     apps: Vec<App>,
     installation: HashMap<String, Instant>,
-    registration: HashMap<String, (Scope, Instant)>,
+    registration: HashMap<String, Registration>,
+    fresh_refusals: u32,
     admin_secret: String,
     admin_ttl: Duration,
     generation: u64,
@@ -130,6 +139,7 @@ impl Tokens {
             apps: config.apps.clone(),
             installation: HashMap::new(),
             registration: HashMap::new(),
+            fresh_refusals: config.fresh_refusals,
             admin_secret: random("secret_"),
             admin_ttl: config.admin_ttl,
             generation: 0,
@@ -177,17 +187,25 @@ impl Tokens {
     pub fn open_registration(&mut self, bearer: Option<&str>, scope: &Scope) -> Result<String, Refusal> {
         self.check_rest(bearer)?;
         let token = random("A");
-        self.registration.insert(token.clone(), (scope.clone(), Instant::now() + HOUR));
+        let registration =
+            Registration { scope: scope.clone(), ends: Instant::now() + HOUR, refusals: self.fresh_refusals };
+        self.registration.insert(token.clone(), registration);
         Ok(token)
     }
 
-    pub fn open_admin(&self, registration: Option<&str>, scope: &Scope) -> Result<String, Refusal> {
-        let known = registration.and_then(|token| self.registration.get(token));
-        match known {
-            Some((granted, end)) if granted == scope && *end > Instant::now() => self.admin_token(scope),
-            Some((granted, _)) if granted != scope => Err(Refusal::rest(StatusCode::NOT_FOUND, "Not Found")),
-            _ => Err(bad_credentials("Bad credentials")),
+    pub fn open_admin(&mut self, registration: Option<&str>, scope: &Scope) -> Result<String, Refusal> {
+        let known = registration.and_then(|token| self.registration.get_mut(token));
+        let known = known.filter(|known| known.ends > Instant::now());
+        let known = known.ok_or_else(|| bad_credentials("Bad credentials"))?;
+        if known.scope != *scope {
+            return Err(Refusal::rest(StatusCode::NOT_FOUND, "Not Found"));
         }
+        if known.refusals > 0 {
+            known.refusals -= 1;
+            let status = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN][known.refusals as usize % 2];
+            return Err(Refusal::rest(status, "The registration token is not valid yet"));
+        }
+        self.admin_token(scope)
     }
 
     fn admin_token(&self, scope: &Scope) -> Result<String, Refusal> {

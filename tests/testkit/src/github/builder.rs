@@ -39,6 +39,9 @@ pub(super) struct Config {
     pub drop_extra_labels: bool,
     pub byte_order_mark: bool,
     pub small_jit: bool,
+    pub job_ids: bool,
+    pub fresh_refusals: u32,
+    pub length_required: bool,
 }
 
 impl Config {
@@ -101,6 +104,9 @@ impl SimGithubBuilder {
                 drop_extra_labels: false,
                 byte_order_mark: false,
                 small_jit: false,
+                job_ids: true,
+                fresh_refusals: 0,
+                length_required: true,
             },
         }
     }
@@ -220,6 +226,26 @@ impl SimGithubBuilder {
     /// Leaves the RSA key out of JIT configurations: a few hundred bytes instead of the true size of about 4.4 KB.
     pub fn small_jit(mut self) -> Self {
         self.config.small_jit = true;
+        self
+    }
+
+    /// Sends messages without `jobId`, as GHES did before the middle of 2025: `runnerRequestId` alone names a job.
+    pub fn without_job_ids(mut self) -> Self {
+        self.config.job_ids = false;
+        self
+    }
+
+    /// Refuses each registration token so many times, with 401 and 403 in turn, before it opens the service: github.com
+    /// does so for some seconds after a token was made (ARC 3377, 3724).
+    pub fn refuse_fresh_tokens(mut self, times: u32) -> Self {
+        self.config.fresh_refusals = times;
+        self
+    }
+
+    /// Takes a POST, PATCH or PUT that does not tell the length of its body. GitHub answers 411; this is for clients that
+    /// are known to leave it out.
+    pub fn length_optional(mut self) -> Self {
+        self.config.length_required = false;
         self
     }
 

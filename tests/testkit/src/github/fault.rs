@@ -121,6 +121,11 @@ impl Fault {
         Self::status(endpoint, 429).with_header("Retry-After", retry_after.as_secs().to_string())
     }
 
+    /// 503 with `Retry-After`, in whole seconds.
+    pub fn unavailable(endpoint: Endpoint, retry_after: Duration) -> Self {
+        Self::status(endpoint, 503).with_header("Retry-After", retry_after.as_secs().to_string())
+    }
+
     /// 403 with `X-RateLimit-Remaining: 0`: the hourly quota is spent until it is reset, so much later.
     pub fn primary_rate_limit(endpoint: Endpoint, reset_in: Duration) -> Self {
         let reset = Timestamp::now().as_second() + i64::try_from(reset_in.as_secs()).unwrap_or(i64::MAX / 2);

@@ -36,6 +36,8 @@ pub struct Request {
     pub user_agent: Option<String>,
     /// The header `X-ScaleSetMaxCapacity`.
     pub capacity: Option<i64>,
+    /// The body, as it came.
+    pub body: String,
 }
 
 /// Requests in the order of arrival, without those of the control API.

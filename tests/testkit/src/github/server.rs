@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Query, State as Shared};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, USER_AGENT};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt as _, stream};
@@ -81,6 +81,13 @@ impl Call {
         serde_json::from_slice(&self.body).map_err(|e| Refusal::bad_request(e.to_string()))
     }
 
+    /// Whether it should tell the length of its body and does not.
+    fn lacks_length(&self) -> bool {
+        let carries = matches!(self.method, Method::POST | Method::PATCH | Method::PUT);
+        let told = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| self.headers.contains_key(name));
+        carries && !told && self.endpoint != Endpoint::Runner
+    }
+
     /// The capacity header of a poll; absent or unreadable counts as none.
     pub fn capacity(&self) -> Option<i64> {
         self.header("x-scalesetmaxcapacity")?.trim().parse().ok()
@@ -99,6 +106,7 @@ impl Call {
             status: None,
             user_agent: self.header(USER_AGENT.as_str()).map(str::to_owned),
             capacity: self.capacity(),
+            body: String::from_utf8_lossy(&self.body).into_owned(),
         }
     }
 }
@@ -164,6 +172,9 @@ impl Drop for Logged {
 
 /// The work of one request, and what faults make of it.
 async fn work(inner: &Arc<Inner>, call: &Call) -> Outcome {
+    if inner.config.length_required && call.lacks_length() {
+        return Outcome::Answer(Answer::length_required());
+    }
     if let Some(effect) = inner.take_fault(call, |effect| !effect.is_after()) {
         match effect {
             Effect::Delay { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,

@@ -125,7 +125,11 @@ fn session(state: &mut State, id: ScaleSetId) -> Result<Answer, Refusal> {
     let set_value = scale_set_value(state, id, statistics);
     let set = state.scale_set_by_id(id).ok_or_else(|| Refusal::no_such_scale_set(id))?;
     let session = set.session.as_ref().ok_or_else(|| Refusal::no_such_scale_set(id))?;
-    let queue_url = format!("{}/scalesets/{id}/message?sessionId={}", state.base_url, session.id);
+    let queue_url = match state.config.model {
+        // The broker knows the session by its token.
+        Model::Broker => format!("{}/scalesets/{id}/message", state.base_url),
+        Model::Ghes => format!("{}/scalesets/{id}/message?sessionId={}", state.base_url, session.id),
+    };
     Ok(Answer::ok(&wire::session(session, set_value, &queue_url, statistics)))
 }
 
@@ -171,7 +175,9 @@ fn acquirable(state: &State, scope: &Scope, id: ScaleSetId) -> Result<Answer, Re
         state.base_url,
         state.config.service_prefix()
     );
-    let offered = jobs.map(|job| wire::job_message(wire::Kind::Available, job, job.id, &acquire_url));
+    let offered = jobs.map(|job| {
+        wire::job_message(wire::Kind::Available, job, job.id, state.job_id_on_the_wire(job), &acquire_url)
+    });
     Ok(Answer::ok(&wire::list(offered.collect())))
 }
 
@@ -196,7 +202,7 @@ pub(super) async fn poll(inner: &Arc<Inner>, call: &Call) -> Result<Work, Refusa
     let deadline = Instant::now() + inner.config.long_poll;
     let mut changes = {
         let mut state = inner.lock();
-        let changes = state.check_queue(id, session_id(call)?, call.bearer())?.changes();
+        let changes = state.check_queue(id, session_id(inner, call)?, call.bearer())?.changes();
         state.note_poll(id, capacity);
         changes
     };
@@ -208,7 +214,7 @@ pub(super) async fn poll(inner: &Arc<Inner>, call: &Call) -> Result<Work, Refusa
         }
         {
             let mut state = inner.lock();
-            state.check_queue(id, session_id(call)?, call.bearer())?;
+            state.check_queue(id, session_id(inner, call)?, call.bearer())?;
             if let Some(message) = state.next_message(id, last_message_id, capacity) {
                 return Ok(Work::Answer(Answer::ok(&message)));
             }
@@ -225,7 +231,7 @@ pub(super) fn acknowledge(inner: &Inner, call: &Call) -> Result<Answer, Refusal>
         return Err(Refusal::rest(StatusCode::NOT_FOUND, "Not Found"));
     };
     let mut state = inner.lock();
-    state.check_queue(id, session_id(call)?, call.bearer())?;
+    state.check_queue(id, session_id(inner, call)?, call.bearer())?;
     if state.acknowledge(id, message_id) {
         Ok(Answer::empty(StatusCode::NO_CONTENT))
     } else {
@@ -237,8 +243,11 @@ pub(super) fn acknowledge(inner: &Inner, call: &Call) -> Result<Answer, Refusal>
     }
 }
 
-/// The queue URL has a query of its own, and a client has to keep it.
-fn session_id(call: &Call) -> Result<Option<&str>, Refusal> {
+/// The queue URL of GHES has a query of its own, and a client has to keep it.
+fn session_id<'a>(inner: &Inner, call: &'a Call) -> Result<Option<&'a str>, Refusal> {
+    if inner.config.model == Model::Broker {
+        return Ok(None);
+    }
     let id = call.query("sessionId");
     id.map(Some).ok_or_else(|| Refusal::bad_request("The queue URL has lost its sessionId."))
 }

@@ -1,6 +1,7 @@
 //! The shapes on the wire: exact names, exact nesting.
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -29,6 +30,14 @@ impl Answer {
 
     pub fn empty(status: StatusCode) -> Self {
         Self { status, headers: HeaderMap::new(), body: Vec::new() }
+    }
+
+    /// What the front of GitHub says to a request that does not tell the length of its body.
+    pub fn length_required() -> Self {
+        let body = "<html><head><title>411 Length Required</title></head><body><h1>Length Required</h1></body></html>";
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        Self { status: StatusCode::LENGTH_REQUIRED, headers, body: body.into() }
     }
 }
 
@@ -202,8 +211,14 @@ pub(super) enum Kind {
     Completed,
 }
 
-/// One entry of a message body. `request_id` is 0 on the broker.
-pub(super) fn job_message(kind: Kind, job: &Job, request_id: i64, acquire_url: &str) -> Value {
+/// One entry of a message body. `request_id` is 0 on the broker; `job_id` is none where GitHub sent no `jobId` yet.
+pub(super) fn job_message(
+    kind: Kind,
+    job: &Job,
+    request_id: i64,
+    job_id: Option<&str>,
+    acquire_url: &str,
+) -> Value {
     let (owner, repository) = job.repository.split_once('/').unwrap_or((&job.repository, ""));
     let mut entry = json!({
         "messageType": match kind {
@@ -213,7 +228,6 @@ pub(super) fn job_message(kind: Kind, job: &Job, request_id: i64, acquire_url: &
             Kind::Completed => "JobCompleted",
         },
         "runnerRequestId": request_id,
-        "jobId": job.uuid,
         "ownerName": owner,
         "repositoryName": repository,
         "workflowRunId": 7_000_000 + job.id,
@@ -226,6 +240,9 @@ pub(super) fn job_message(kind: Kind, job: &Job, request_id: i64, acquire_url: &
         "runnerAssignTime": time(job.started_at),
         "finishTime": time(job.finished_at),
     });
+    if let Some(id) = job_id {
+        entry["jobId"] = json!(id);
+    }
     if kind == Kind::Available {
         entry["acquireJobUrl"] = json!(acquire_url);
     }

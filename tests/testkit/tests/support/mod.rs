@@ -50,8 +50,10 @@ impl Wire {
         let http = Client::new();
         let api = format!("{}/api/v3", github.url());
         let url = format!("{api}/orgs/{org}/actions/runners/registration-token");
-        let (status, token) =
-            read(http.post(url).bearer_auth(DEFAULT_TOKEN).send().await.expect("sent")).await;
+        let (status, token) = read(
+            http.post(url).bearer_auth(DEFAULT_TOKEN).header("Content-Length", 0).send().await.expect("sent"),
+        )
+        .await;
         assert_eq!(status, 201, "{token}");
         let request = http
             .post(format!("{api}/actions/runner-registration"))
@@ -78,7 +80,7 @@ impl Wire {
 
     pub async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
         let request = self.request(method, path);
-        let request = if body.is_null() { request } else { request.json(&body) };
+        let request = if body.is_null() { request.header("Content-Length", 0) } else { request.json(&body) };
         read(request.send().await.expect("sent")).await
     }
 
@@ -150,7 +152,8 @@ impl Message {
 
 impl Queue {
     pub fn poll_request(&self, last: i64, capacity: i64) -> RequestBuilder {
-        let last = if last > 0 { format!("&lastMessageId={last}") } else { String::new() };
+        let separator = if self.url.contains('?') { '&' } else { '?' };
+        let last = if last > 0 { format!("{separator}lastMessageId={last}") } else { String::new() };
         self.http
             .get(format!("{}{last}", self.url))
             .bearer_auth(&self.token)
@@ -185,7 +188,7 @@ impl Queue {
     }
 
     pub async fn acknowledge(&self, message: i64) -> u16 {
-        let url = self.url.replacen("/message?", &format!("/message/{message}?"), 1);
+        let url = self.url.replacen("/message", &format!("/message/{message}"), 1);
         let response = self.http.delete(url).bearer_auth(&self.token).send().await.expect("sent");
         response.status().as_u16()
     }

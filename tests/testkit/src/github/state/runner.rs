@@ -106,7 +106,7 @@ impl State {
         }
         if self.runners.values().any(|r| r.scope == *scope && r.name.eq_ignore_ascii_case(name)) {
             let message = format!("A runner exists with the same name {name}.");
-            return Err(Refusal::service(StatusCode::CONFLICT, "AgentExistsException", message));
+            return Err(Refusal::service(StatusCode::CONFLICT, "TaskAgentExistsException", message));
         }
         let id = self.next_id();
         let secret = random("runner_");
@@ -137,7 +137,7 @@ impl State {
         self.runners
             .get(&id)
             .filter(|r| r.scope == *scope)
-            .ok_or_else(|| Refusal::service(StatusCode::NOT_FOUND, "AgentNotFoundException", message))
+            .ok_or_else(|| Refusal::service(StatusCode::NOT_FOUND, "TaskAgentNotFoundException", message))
     }
 
     /// Removes a runner as a client asks; one that is not there counts as removed, a busy one stays.
@@ -147,7 +147,11 @@ impl State {
         };
         if runner.job.is_some() {
             let message = format!("Runner {:?} is still running a job.", runner.name);
-            return Err(Refusal::service(StatusCode::BAD_REQUEST, "JobStillRunningException", message));
+            return Err(Refusal::service(
+                StatusCode::BAD_REQUEST,
+                "TaskAgentJobStillRunningException",
+                message,
+            ));
         }
         self.forget_runner(id);
         Ok(())

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{ControlError, JobId, RunnerId, State};
+use super::{ControlError, Job, JobId, RunnerId, State};
 use crate::github::auth::random;
 use crate::github::builder::Model;
 use crate::github::route::Scope;
@@ -244,7 +244,11 @@ impl State {
         let set = self.owned(scope, id)?;
         if !set.running.is_empty() {
             let message = format!("Runner scale set {:?} has running jobs.", set.name);
-            return Err(Refusal::service(StatusCode::BAD_REQUEST, "JobStillRunningException", message));
+            return Err(Refusal::service(
+                StatusCode::BAD_REQUEST,
+                "TaskAgentJobStillRunningException",
+                message,
+            ));
         }
         self.remove_scale_set(id);
         Ok(())
@@ -302,7 +306,7 @@ impl State {
             s.scope == *scope && s.group_id == group && s.name.eq_ignore_ascii_case(name) && Some(s.id) != own
         });
         let message = format!("A runner scale set with name {name:?} already exists.");
-        let refusal = || Refusal::service(StatusCode::CONFLICT, "RunnerScaleSetExistsException", message);
+        let refusal = || Refusal::service(StatusCode::BAD_REQUEST, "RunnerScaleSetExistsException", message);
         if clash { Err(refusal()) } else { Ok(()) }
     }
 
@@ -488,14 +492,20 @@ impl State {
 
     pub(super) fn emit(&mut self, kind: Kind, job: JobId) {
         let Some(job) = self.jobs.get(&job) else { return };
+        let job_id = self.config.job_ids.then_some(job.uuid.as_str());
         let Some(set) = job.scale_set.and_then(|id| self.sets.get_mut(&id)) else {
             return;
         };
         let request_id = if self.config.model == Model::Broker { 0 } else { job.id };
         let base = format!("{}{}", self.base_url, self.config.service_prefix());
         let acquire_url = format!("{base}/_apis/runtime/runnerscalesets/{}/acquirejobs", set.id);
-        set.pending.push_back(wire::job_message(kind, job, request_id, &acquire_url));
+        set.pending.push_back(wire::job_message(kind, job, request_id, job_id, &acquire_url));
         set.touch();
+    }
+
+    /// The `jobId` of a job's messages, where GitHub sends one.
+    pub(in crate::github) fn job_id_on_the_wire<'a>(&self, job: &'a Job) -> Option<&'a str> {
+        self.config.job_ids.then_some(job.uuid.as_str())
     }
 
     /// The statistics that go on the wire: the truth, unless told to lie.

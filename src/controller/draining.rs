@@ -1,0 +1,292 @@
+//! Hosts that the spec left out. Each stays known until its last runner is gone: its runners count, busy ones finish, idle
+//! ones are removed, and none is started there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::inputs::{self, BackendInput};
+use crate::api::status::BackendStatus;
+use crate::backend::docker::{DockerTemplate, HostSpec};
+use crate::backend::{Availability, Backend};
+use crate::runner::Ledger;
+use crate::time::Plus;
+
+/// What status says of a host that the spec left out.
+const LEFT_OUT: &str = "left out of the spec; draining";
+/// A host that has been silent for so long does not come back, as it was left out. GitHub gives its runners up after about
+/// 10 minutes, so that none of them has a job by then.
+const SILENT: Duration = Duration::from_secs(15 * 60);
+/// No more hosts than this are taken over from a status: a spec has fewer.
+const MOST_REMEMBERED: usize = 256;
+
+/// The hosts of one scale set that its spec left out.
+#[derive(Default)]
+pub(super) struct Draining {
+    hosts: Vec<DrainingHost>,
+    /// Those that status named when this process began, until the spec was read for the first time, or where runners were
+    /// found.
+    remembered: Vec<LeftOut>,
+}
+
+/// A host of a backend, to be drained if the spec does not name it.
+#[derive(Clone)]
+struct LeftOut {
+    backend: String,
+    host: HostSpec,
+    since: Timestamp,
+    /// Status named it: what runs there is not known before it was listed.
+    remembered: bool,
+}
+
+/// A host that drains.
+struct DrainingHost {
+    left_out: LeftOut,
+    /// It has this host alone.
+    backend: Arc<dyn Backend>,
+    siblings: Vec<String>,
+}
+
+/// A host that has another name from now on: the spec gave its own to another host.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Renamed {
+    pub backend: String,
+    pub from: String,
+    pub to: String,
+}
+
+/// What status is to show of a host that drains.
+pub(super) struct Shown<'a> {
+    pub backend: &'a str,
+    pub kind: &'static str,
+    pub host: &'a HostSpec,
+    pub message: String,
+}
+
+impl Draining {
+    /// Takes over the hosts that a status names.
+    pub fn remembered(backends: &[BackendStatus], now: Timestamp) -> Draining {
+        let mut draining = Draining::default();
+        let hosts = backends.iter().flat_map(|b| b.hosts.iter().map(move |host| (&b.name, host)));
+        for (backend, host) in hosts.take(MOST_REMEMBERED) {
+            if let Some(endpoint) = &host.endpoint {
+                draining.remember(backend, &host.name, endpoint, now);
+            }
+        }
+        draining
+    }
+
+    /// Has a host that the spec may not name looked at, at the next update. A forged status must not make the controller
+    /// connect where a spec could not: the same endpoints are permitted.
+    pub fn remember(&mut self, backend: &str, name: &str, endpoint: &str, now: Timestamp) {
+        if inputs::is_permitted(endpoint) {
+            let host = HostSpec { name: name.to_owned(), endpoint: endpoint.to_owned(), max_runners: None };
+            self.remembered.push(LeftOut { backend: backend.to_owned(), host, since: now, remembered: true });
+        }
+    }
+
+    /// Drains the hosts of the spec `before` that the spec `named` does not name any more, whatever it calls them, and drains
+    /// no longer those that it names again. `make` makes a backend of that name, with those siblings, of that template.
+    pub fn update(
+        &mut self,
+        before: Vec<BackendInput>,
+        named: &[BackendInput],
+        now: Timestamp,
+        make: impl Fn(&str, &[String], DockerTemplate) -> Arc<dyn Backend>,
+    ) -> Vec<Renamed> {
+        let known = std::mem::take(&mut self.hosts);
+        let candidates = known.iter().map(|host| host.left_out.clone());
+        let candidates = candidates.chain(std::mem::take(&mut self.remembered)).chain(hosts_of(before, now));
+        let (left_out, renamed) = left_out(candidates, named);
+        let drain = |host: &LeftOut| {
+            let siblings = left_out.iter().filter(|other| other.host.is_same(&host.host));
+            let siblings: Vec<String> = siblings.map(|other| other.backend.clone()).collect();
+            let same = |before: &&DrainingHost| {
+                let LeftOut { backend, host: spec, .. } = &before.left_out;
+                *backend == host.backend && *spec == host.host && before.siblings == siblings
+            };
+            let kept = known.iter().find(same).map(|before| before.backend.clone());
+            let template = || inputs::nothing_to_start(host.host.clone());
+            let backend = kept.unwrap_or_else(|| make(&host.backend, &siblings, template()));
+            DrainingHost { left_out: host.clone(), backend, siblings }
+        };
+        self.hosts = left_out.iter().map(drain).collect();
+        renamed
+    }
+
+    /// The hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostSpec> {
+        self.hosts.iter().map(|known| &known.left_out.host)
+    }
+
+    /// Whether a host, by its backend's name and its own, drains.
+    pub fn has(&self, backend: &str, host: &str) -> bool {
+        self.hosts.iter().any(|known| known.is(backend, host))
+    }
+
+    /// The backend of a host that drains.
+    pub fn backend(&self, backend: &str, host: &str) -> Option<Arc<dyn Backend>> {
+        self.hosts.iter().find(|known| known.is(backend, host)).map(|known| known.backend.clone())
+    }
+
+    /// The backends, each of one host.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
+        self.hosts.iter().map(|known| &known.backend)
+    }
+
+    /// What status is to show.
+    pub fn shown(&self) -> impl Iterator<Item = Shown<'_>> {
+        self.hosts.iter().map(|known| {
+            let away = |availability: &Availability| {
+                matches!(availability, Availability::Unreachable | Availability::Refused)
+            };
+            let states = known.backend.hosts();
+            let trouble = states.into_iter().find(|host| away(&host.availability)).map(|host| host.message);
+            Shown {
+                backend: &known.left_out.backend,
+                kind: known.backend.kind(),
+                host: &known.left_out.host,
+                message: trouble.map_or_else(|| LEFT_OUT.to_owned(), |why| format!("{LEFT_OUT}: {why}")),
+            }
+        })
+    }
+
+    /// Lets go of the hosts on which no runner is left. The runners of a host that is silent for good are given up, once no job
+    /// can be on them; answers what was left behind so.
+    pub fn let_go(&mut self, ledger: &mut Ledger, now: Timestamp) -> Vec<String> {
+        let mut left_behind = Vec::new();
+        self.hosts.retain(|known| {
+            let LeftOut { backend, host, since, remembered } = &known.left_out;
+            let listing = known.backend.instances().into_iter().next();
+            let listed_at = listing.as_ref().and_then(|listing| listing.listed_at);
+            let current = listing.as_ref().is_some_and(|listing| listing.current);
+            let heard_at = listed_at.map_or(*since, |at| at.max(*since));
+            let silent = !current && heard_at.plus(SILENT) <= now;
+            if silent {
+                let given_up = ledger.give_up(backend, &host.name, now);
+                left_behind
+                    .extend(given_up.into_iter().map(|name| format!("{name} on {backend}/{}", host.name)));
+            }
+            let here = ledger.runners().any(|r| r.backend == *backend && r.host == host.name);
+            let shows = listing.is_some_and(|listing| !listing.instances.is_empty());
+            let awaited = (*remembered && listed_at.is_none()) || shows;
+            here || ledger.unseen(|b, h| b == backend && h == host.name) > 0 || (awaited && !silent)
+        });
+        left_behind
+    }
+}
+
+impl DrainingHost {
+    fn is(&self, backend: &str, host: &str) -> bool {
+        self.left_out.backend == backend && self.left_out.host.name == host
+    }
+}
+
+/// The hosts of a spec.
+fn hosts_of(backends: Vec<BackendInput>, now: Timestamp) -> impl Iterator<Item = LeftOut> {
+    backends.into_iter().flat_map(move |BackendInput { name, template, .. }| {
+        let host = move |host| LeftOut {
+            backend: name.clone(),
+            host: HostSpec { max_runners: None, ..host },
+            since: now,
+            remembered: false,
+        };
+        template.hosts.into_iter().map(host)
+    })
+}
+
+/// Those that the spec does not name, each once, and told apart by their endpoints where their names do not.
+fn left_out(
+    candidates: impl Iterator<Item = LeftOut>,
+    named: &[BackendInput],
+) -> (Vec<LeftOut>, Vec<Renamed>) {
+    let spec = || named.iter().flat_map(|input| input.template.hosts.iter().map(move |h| (&input.name, h)));
+    let (mut left_out, mut renamed): (Vec<LeftOut>, Vec<Renamed>) = (Vec::new(), Vec::new());
+    for mut known in candidates {
+        let of_backend = || left_out.iter().filter(|other| other.backend == known.backend);
+        if !known.host.is_usable()
+            || spec().any(|(_, host)| host.is_same(&known.host))
+            || of_backend().any(|other| other.host.is_same(&known.host))
+        {
+            continue;
+        }
+        let taken = of_backend().any(|other| other.host.name == known.host.name)
+            || spec().any(|(backend, host)| *backend == known.backend && host.name == known.host.name);
+        if taken {
+            let from = std::mem::replace(&mut known.host.name, known.host.endpoint.clone());
+            let (backend, to) = (known.backend.clone(), known.host.endpoint.clone());
+            renamed.push(Renamed { backend, from, to });
+        }
+        left_out.push(known);
+    }
+    (left_out, renamed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str, path: &str) -> HostSpec {
+        HostSpec { name: name.to_owned(), endpoint: format!("unix:///nowhere/{path}"), max_runners: None }
+    }
+
+    fn spec(backends: &[(&str, &[HostSpec])]) -> Vec<BackendInput> {
+        let input = |(name, hosts): &(&str, &[HostSpec])| BackendInput {
+            name: (*name).to_owned(),
+            max_runners: None,
+            template: DockerTemplate {
+                hosts: hosts.to_vec(),
+                ..inputs::nothing_to_start(host("none", "none"))
+            },
+        };
+        backends.iter().map(input).collect()
+    }
+
+    /// What drains when `before` becomes `now`.
+    fn drains(before: &[(&str, &[HostSpec])], now: &[(&str, &[HostSpec])]) -> Vec<String> {
+        let (left_out, _) = left_out(hosts_of(spec(before), Timestamp::UNIX_EPOCH), &spec(now));
+        left_out.iter().map(|known| format!("{}/{}", known.backend, known.host.name)).collect()
+    }
+
+    #[test]
+    fn a_host_drains_when_no_backend_has_its_endpoint() {
+        let (a, b) = (host("a", "a"), host("b", "b"));
+        let before: &[(&str, &[HostSpec])] = &[("rack", &[a.clone(), b.clone()])];
+        assert_eq!(drains(before, &[("rack", std::slice::from_ref(&b))]), ["rack/a"]);
+        assert_eq!(drains(before, &[("shelf", &[host("c", "c")])]), ["rack/a", "rack/b"]);
+        for moved in [&[("shelf", &[b.clone(), a.clone()] as &[HostSpec])], &[("rack", &[host("x", "a"), b])]]
+        {
+            assert!(drains(before, moved).is_empty(), "it is called otherwise, or another backend has it");
+        }
+        let tcp = HostSpec { endpoint: "tcp://10.0.0.1:2376".to_owned(), ..host("tcp", "") };
+        assert!(drains(&[("rack", &[tcp])], &[("rack", &[a])]).is_empty(), "nothing ever ran there");
+    }
+
+    #[test]
+    fn a_host_whose_name_another_has_now_is_called_by_its_endpoint() {
+        let before = spec(&[("rack", &[host("a", "old")])]);
+        let now = spec(&[("rack", &[host("a", "new")])]);
+        let (left_out, renamed) = left_out(hosts_of(before, Timestamp::UNIX_EPOCH), &now);
+        let to = "unix:///nowhere/old".to_owned();
+        assert_eq!(left_out[0].host.name, to);
+        assert_eq!(renamed, [Renamed { backend: "rack".to_owned(), from: "a".to_owned(), to }]);
+    }
+
+    #[test]
+    fn a_status_makes_the_controller_connect_nowhere_that_a_spec_could_not() {
+        let endpoints = ["unix:///nowhere/a", "tcp://10.0.0.1:2376", "ssh://root@10.0.0.1", "unix://b", "/c"];
+        let hosts = endpoints.map(|endpoint| {
+            serde_json::json!({
+                "name": endpoint, "endpoint": endpoint, "ready": true, "currentRunners": 1,
+            })
+        });
+        let status =
+            serde_json::json!({"name": "rack", "type": "docker", "currentRunners": 5, "hosts": hosts});
+        let status: BackendStatus = serde_json::from_value(status).unwrap();
+        let known = Draining::remembered(&[status], Timestamp::UNIX_EPOCH).remembered.into_iter();
+        let (left_out, _) = left_out(known, &[]);
+        let names: Vec<&str> = left_out.iter().map(|known| known.host.name.as_str()).collect();
+        assert_eq!(names, ["unix:///nowhere/a"]);
+    }
+}

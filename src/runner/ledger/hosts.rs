@@ -1,0 +1,49 @@
+//! What the ledger is told of hosts: how many runners they had, which of them drain, and what they are called.
+
+use jiff::Timestamp;
+
+use super::Ledger;
+use crate::runner::{HostCount, Registration, Runner};
+
+impl Ledger {
+    /// Takes over how many runners the status of the object says are on each host: it does not name them all. They count
+    /// until the host has been listed.
+    pub fn restore_counts(&mut self, counts: impl IntoIterator<Item = HostCount>) {
+        self.unseen.restore(counts);
+    }
+
+    /// Counts the runners that an earlier controller had and that nobody has named since: those on the hosts that are
+    /// `wanted`, by backend and name.
+    pub fn unseen(&self, wanted: impl Fn(&str, &str) -> bool) -> u32 {
+        self.unseen.beyond(self.runners.values(), wanted)
+    }
+
+    /// Marks the runners on hosts that drain, by backend and name, and unmarks all others.
+    pub fn mark_draining(&mut self, drains: impl Fn(&str, &str) -> bool) {
+        for runner in self.runners.values_mut() {
+            runner.draining = drains(&runner.backend, &runner.host);
+        }
+    }
+
+    /// Calls a host of a backend otherwise from now on.
+    pub fn rename_host(&mut self, backend: &str, from: &str, to: &str) {
+        let there = |runner: &&mut Runner| runner.backend == backend && runner.host == from;
+        self.runners.values_mut().filter(there).for_each(|runner| to.clone_into(&mut runner.host));
+        self.unseen.rename_host(backend, from, to);
+    }
+
+    /// Gives up the runners of a host that does not come back, as far as they have ended or have no registration, so that no
+    /// job can be on them. Answers their names.
+    pub fn give_up(&mut self, backend: &str, host: &str, now: Timestamp) -> Vec<String> {
+        self.unseen.forget(backend, host);
+        let over = |runner: &&Runner| {
+            let there = runner.backend == backend && runner.host == host;
+            let over = !runner.occupies() || runner.registration == Registration::Absent;
+            there && over && runner.operation.is_none()
+        };
+        let names: Vec<String> =
+            self.runners.values().filter(over).map(|runner| runner.name.clone()).collect();
+        names.iter().for_each(|name| self.retire(name, now));
+        names
+    }
+}

@@ -1,0 +1,22 @@
+//! What a person types to install Paddock.
+
+use crate::harness::lab;
+
+const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/");
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+
+#[tokio::test]
+async fn the_folder_of_crds_can_be_applied_as_it_is() {
+    lab("crds", async |lab| {
+        let said = lab.kubectl(&["apply", "-f", CRDS]).await;
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(
+            said.starts_with("customresourcedefinition.apiextensions.k8s.io/runnerscalesets.paddock.dev")
+        );
+        let kustomized = lab.kubectl(&["kustomize", DEPLOY]).await;
+        for kind in ["CustomResourceDefinition", "ClusterRole", "Deployment"] {
+            assert!(kustomized.contains(&format!("\nkind: {kind}\n")), "{kind} is not in deploy/");
+        }
+    })
+    .await;
+}

@@ -1,0 +1,92 @@
+//! What must come about in time, when nothing stands in its way: wanted runners, and the end of what has ended.
+
+use std::time::Duration;
+
+use paddock::runner::InstanceState;
+
+use crate::hosts::Container;
+use crate::sim::{State, between};
+use crate::{left_out, rules};
+
+/// Runners that are wanted, and for which there is room, are there after this at the latest: as long as a host is ever set
+/// aside, and as long again.
+const STARTED: Duration = Duration::from_secs(600);
+/// A set is undisturbed when nothing went wrong for this long: what was to be tried again has been.
+const UNDISTURBED: Duration = Duration::from_secs(90);
+/// What ended is removed in this time.
+const REMOVED: Duration = Duration::from_secs(15);
+
+pub fn look(state: &mut State, set: usize) {
+    unmet(state, set);
+    lingering(state, set);
+}
+
+/// Fewer runners than are wanted, and it has been so for long.
+fn unmet(state: &mut State, set: usize) {
+    let now = state.now;
+    let lacking = lacking(state, set);
+    let since = &mut state.watch.unmet[set];
+    *since = lacking.as_ref().map(|_| since.unwrap_or(now));
+    let (Some(what), Some(since)) = (lacking, *since) else { return };
+    let undisturbed = [since, state.watch.fine, state.watch.edited[set]];
+    if undisturbed.iter().all(|at| between(*at, now) > STARTED) {
+        state.violate(0, format!("set {set} {what}, and none is started"));
+    }
+}
+
+/// What a set lacks though there is room for it, as its controller has been told.
+fn lacking(state: &State, set: usize) -> Option<String> {
+    let object = state.cluster.objects[set].clone()?;
+    let memory = state.lives.iter().rev().find(|life| life.alive && life.leads && !life.stopping)?;
+    memory.told[set].filter(|(told, _)| *told == state.github.count(set).assigned)?;
+    let (demand, serving) = rules::balance(state, set);
+    let max = rules::ceiling(&object);
+    let wanted = max.min(object.spec.min_runners.unsigned_abs() + demand);
+    let live: Vec<(usize, &Container)> = state.live(set).collect();
+    let held = memory.places.values().filter(|place| place.set == set && !place.made).count();
+    let room = object.spec.backends.iter().any(|backend| {
+        let here = live.iter().filter(|(_, i)| i.shown.backend == backend.name).count();
+        let free = |host: usize| {
+            let host = &state.hosts[host];
+            !host.refused && host.slots.is_none_or(|slots| host.live().count() < slots as usize)
+        };
+        backend.max_runners.is_none_or(|max| here < max.unsigned_abs() as usize)
+            && left_out::hosts(backend).any(free)
+    });
+    let missing = serving as usize + held < wanted as usize && live.len() + held < max as usize;
+    (missing && room).then(|| format!("has {serving} runners of {wanted} that are wanted"))
+}
+
+/// A runner that ended and that is not cleared away.
+fn lingering(state: &mut State, set: usize) {
+    let now = state.now;
+    let Some(object) = &state.cluster.objects[set] else { return };
+    if between(state.watch.fine, now) <= UNDISTURBED {
+        return;
+    }
+    let Some(memory) = state.lives.iter().rev().find(|life| life.alive && life.leads && !life.stopping)
+    else {
+        return;
+    };
+    if between(memory.began, now) <= UNDISTURBED {
+        return;
+    }
+    let over = |(host, i): &(usize, &Container)| {
+        let InstanceState::Exited(exit) = &i.shown.state else { return false };
+        let seen = memory.views[*host].misled.is_none_or(|at| between(at, now) > UNDISTURBED);
+        let removes = state.hosts[*host].hangs_until.is_none_or(|until| until + UNDISTURBED < now);
+        // Where the spec leaves a host out it may have been given up, and is looked at again after a while.
+        let named = left_out::names(object, *host);
+        // Its start may still be under way.
+        let held = memory.places.values().any(|place| place.runner.as_ref() == Some(&i.shown.runner));
+        let ours = i.ours() && i.set == set && !held;
+        ours && named && seen && removes && exit.at + REMOVED < now
+    };
+    let left = state.instances().find(over).map(|(host, i)| (host, i.shown.runner.clone()));
+    if let Some((host, name)) = left {
+        state.violate(
+            4,
+            format!("{name} has ended, and is still on host {host} {} s later", REMOVED.as_secs()),
+        );
+    }
+}
