@@ -1,6 +1,7 @@
 //! The rules about jobs that wait, and histories that are about them. Rule 13: no job is asked for that cannot be started.
 //! Rule 14: no job waits for long that could be started, and no runner stands idle for long that jobs do not come to.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -53,10 +54,19 @@ impl Watch {
     }
 }
 
-/// Instances of a set, those that are to come among them.
+/// Instances of a set, those that are to come among them, and those that a controller must take for alive.
 fn there(state: &State, set: usize) -> usize {
     let places = state.lives.iter().flat_map(|life| life.places.values());
-    state.live(set).count() + places.filter(|p| p.set == set && !p.made).count()
+    let mut names: BTreeSet<&str> = state.live(set).map(|(_, i)| i.shown.runner.as_str()).collect();
+    for memory in state.lives.iter().filter(|life| life.alive) {
+        let shown = memory.views.iter().flat_map(|view| view.instances.values());
+        let live = shown.filter(|i| i.ours() && i.set == set && i.live());
+        names.extend(live.map(|i| i.shown.runner.as_str()));
+        if memory.views.iter().any(|view| view.listed_at.is_none()) {
+            names.extend(memory.remembered[set].iter().map(String::as_str));
+        }
+    }
+    names.len() + places.filter(|p| p.set == set && !p.made).count()
 }
 
 /// Whether a controller leads, and is shown nothing but hosts that can take no start within two minutes.
