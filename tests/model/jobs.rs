@@ -144,7 +144,9 @@ fn unheard(state: &mut State, set: usize) {
     let now = state.now;
     let waits = |job: &JobState| matches!(job, JobState::Queued | JobState::Offered | JobState::Assigned);
     let waiting = state.github.sets[set].jobs.iter().any(|job| waits(&job.state));
-    let deaf = |(_, i): (usize, &Container)| (waiting && i.deaf).then(|| i.shown.runner.clone());
+    // What hangs cannot be removed.
+    let recyclable = |host: usize, i: &Container| waiting && i.deaf && !state.hosts[host].hangs(now);
+    let deaf = |(host, i): (usize, &Container)| recyclable(host, i).then(|| i.shown.runner.clone());
     let deaf: Vec<String> = state.live(set).filter_map(deaf).collect();
     if state.watch.jobs.deaf[set].0 != deaf {
         state.watch.jobs.deaf[set] = (deaf, now);
