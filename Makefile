@@ -89,4 +89,4 @@ run-parts:
 	@tests/with-parts tests/step 'run the tests' cargo test --workspace
 
 run-model:
-	@tests/step 'play the model' nice -n 19 $(MODEL)
+	@tests/step 'play the model' env PADDOCK_MODEL_HISTORIES=$${PADDOCK_MODEL_HISTORIES:-2000} nice -n 19 $(MODEL)

@@ -33,6 +33,8 @@ const RECYCLED: Duration = Duration::from_secs(13 * 60);
 
 /// What the rules remember between two looks.
 pub struct Watch {
+    /// Whether they are looked after.
+    pub judges: bool,
     /// Since when no host that a set may use can take a start soon, as its controller is shown.
     unable: Vec<Option<Timestamp>>,
     /// How many instances a set has or is to have, and since when.
@@ -44,8 +46,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new(sets: usize, now: Timestamp) -> Watch {
+    pub fn new(setup: &Setup, now: Timestamp) -> Watch {
+        let sets = setup.sets.len();
         Watch {
+            judges: setup.judges_waiting,
             unable: vec![None; sets],
             there: vec![(0, now); sets],
             failed: now,
@@ -86,6 +90,9 @@ fn is_unable(state: &State, set: usize) -> bool {
 
 /// Looks at a set as time passes.
 pub fn look(state: &mut State, set: usize) {
+    if !state.watch.jobs.judges {
+        return;
+    }
     let now = state.now;
     let unable = is_unable(state, set);
     let since = state.watch.jobs.unable[set];
@@ -100,6 +107,9 @@ pub fn look(state: &mut State, set: usize) {
 
 /// GitHub assigns a job.
 pub fn assigned(state: &mut State, set: usize, job: &str) {
+    if !state.watch.jobs.judges {
+        return;
+    }
     let now = state.now;
     let has = there(state, set);
     let (before, since) = state.watch.jobs.there[set];
