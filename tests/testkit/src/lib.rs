@@ -2,5 +2,8 @@
 //!
 //! [`github`] is a simulated GitHub that speaks the scale-set service's wire protocol over HTTP. The same simulation runs
 //! as the binary `sim-github`; the program `fake-runner` is the runner that talks to it.
+//!
+//! [`ecs`] is a simulated Amazon ECS, in the binary `sim-ecs` too; its tasks run `fake-runner` as a process.
 
+pub mod ecs;
 pub mod github;
