@@ -370,7 +370,7 @@ impl SimEcs {
         self.change(|state| state.faults.clear());
     }
 
-    /// From now on every connection closes at once, until [`SimEcs::clear_faults`].
+    /// From now on every connection for ECS closes at once, until [`SimEcs::clear_faults`]. STS stays up.
     pub fn go_down(&self) {
         self.inject(Fault::new(Operation::Any, Effect::Refuse));
     }

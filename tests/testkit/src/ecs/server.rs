@@ -46,8 +46,11 @@ impl Call {
         let (parts, body) = request.into_parts();
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let bytes = to_bytes(body, MAX_BODY).await.unwrap_or_default();
+        let is_control = parts.uri.path().starts_with(CONTROL);
+        let content_type = header(CONTENT_TYPE.as_str());
+        // A control call is JSON, whatever its client makes of it.
         let is_form =
-            header(CONTENT_TYPE.as_str()).is_some_and(|t| t.starts_with("application/x-www-form-urlencoded"));
+            !is_control && content_type.is_some_and(|t| t.starts_with("application/x-www-form-urlencoded"));
         let form = if is_form { parse_form(&bytes) } else { HashMap::new() };
         let operation = match header("x-amz-target") {
             Some(target) => Operation::from_target(target),
@@ -55,12 +58,8 @@ impl Call {
         };
         let parsed =
             if is_form || bytes.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&bytes) };
-        let is_control = parts.uri.path().starts_with(CONTROL);
-        let malformed = if is_control || operation.is_sts() {
-            None
-        } else {
-            malformation(header(CONTENT_TYPE.as_str()), &parsed)
-        };
+        let malformed =
+            if is_control || operation.is_sts() { None } else { malformation(content_type, &parsed) };
         Self {
             operation,
             signature: Signature::read(header(AUTHORIZATION.as_str()), header("x-amz-security-token")),
