@@ -1,6 +1,6 @@
 //! The simulated ECS: by its own client, by the runner stand-in, and by the witnesses boto3 and moto.
 
-#![allow(clippy::expect_used)]
+#![allow(clippy::expect_used, clippy::panic)]
 
 mod client;
 mod lists;

@@ -80,7 +80,7 @@ impl State {
             Status::Pending => task.times.created = Some(at),
             Status::Activating => {
                 task.times.pulled = Some(at);
-                self.start_containers(id, at);
+                self.start_containers(id);
             }
             Status::Running => {
                 task.times.started = Some(at);
@@ -108,7 +108,8 @@ impl State {
         }
     }
 
-    fn start_containers(&mut self, id: &str, at: Instant) {
+    /// Starts the containers. The one with a JIT configuration, or else the first essential one, runs the program.
+    fn start_containers(&mut self, id: &str) {
         let program = self.config.runner.is_some();
         let Some(task) = self.tasks.get_mut(id) else { return };
         let jit = |c: &&mut super::Container| c.environment.contains_key(super::JIT_VARIABLE);
@@ -116,7 +117,6 @@ impl State {
         if chosen.is_none() {
             chosen = task.containers.iter().find(|c| c.essential).map(|c| c.name.clone());
         }
-        let _ = at;
         for container in &mut task.containers {
             container.started = true;
             if program && chosen.as_ref() == Some(&container.name) {
