@@ -209,6 +209,12 @@ def tags(ecs, check, arn):
 
 
 def stop(ecs, check, arns, others):
+    # A task that was started just now may not be known yet.
+    eventually(
+        lambda: ecs.describe_tasks(cluster="witness", tasks=others)["tasks"],
+        lambda tasks: len(tasks) == len(others),
+        "described",
+    )
     stopped = ecs.stop_task(cluster="witness", task=arns[0], reason="scaled down")["task"]
     check("desired state after StopTask", stopped["desiredStatus"], "STOPPED")
     for arn in [*arns[1:], *others]:
