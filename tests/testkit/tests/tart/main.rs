@@ -1,0 +1,6 @@
+//! The stand-in for Tart and the Macs that it is on.
+
+#![allow(clippy::expect_used)]
+
+mod life;
+mod support;
