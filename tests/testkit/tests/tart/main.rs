@@ -2,5 +2,6 @@
 
 #![allow(clippy::expect_used)]
 
+mod contract;
 mod life;
 mod support;
