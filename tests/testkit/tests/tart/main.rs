@@ -4,4 +4,5 @@
 
 mod contract;
 mod life;
+mod mac;
 mod support;
