@@ -3,6 +3,8 @@
 #![allow(clippy::expect_used)]
 
 mod contract;
+mod faults;
+mod images;
 mod life;
 mod mac;
 mod support;

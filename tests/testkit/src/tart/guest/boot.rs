@@ -15,9 +15,10 @@ pub(in super::super) struct Boot {
     process: Child,
 }
 
-/// Starts the guest of a VM.
+/// Starts the guest of a VM. To be called in the main thread, as the guest ends with the thread that started it.
 pub(in super::super) fn boot(vm: &VmDir) -> io::Result<Boot> {
-    let mut command = Command::new("/usr/bin/unshare");
+    let mut command = Command::new("/usr/bin/setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "/usr/bin/unshare"]);
     if !rustix::process::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
