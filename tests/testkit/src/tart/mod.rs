@@ -24,7 +24,7 @@ mod vm;
 pub use calls::{Call, CallEnd};
 pub use command::main;
 pub use config::Os;
-pub use host::{IMAGE, Mac, MacBuilder, StartError, StrangersVm, TooLate, Vm};
+pub use host::{HeldLock, IMAGE, Mac, MacBuilder, StartError, StrangersVm, TooLate, Vm};
 pub use registry::Image;
 pub use scenario::{Effect, Fault, ListFormat, Overwrite, Scenario};
 pub use vm::VmState;

@@ -37,8 +37,8 @@ fn header(name: &str, field: &str) -> Option<String> {
 }
 
 /// A scenario with some of its values changed.
-fn scenario(changes: &str) -> Scenario {
-    let mut all = serde_json::to_value(Scenario::default()).expect("a scenario");
+fn changed(scenario: &Scenario, changes: &str) -> Scenario {
+    let mut all = serde_json::to_value(scenario).expect("a scenario");
     let changes: Value = serde_json::from_str(changes).expect("JSON");
     for (key, value) in changes.as_object().expect("an object") {
         all[key] = value.clone();
@@ -48,8 +48,8 @@ fn scenario(changes: &str) -> Scenario {
 
 /// Asks one sentence; gives what was printed if it is not so.
 async fn ask(name: String) -> Result<(), String> {
-    let changed = header(&name, "Stand-in").map(|changes| scenario(&changes));
-    let mac = local(builder().scenario(|s| *s = changed.unwrap_or_else(|| s.clone()))).await;
+    let changes = header(&name, "Stand-in").unwrap_or_else(|| "{}".to_owned());
+    let mac = local(builder().scenario(|s| *s = changed(s, &changes))).await;
     let mut command = mac.command("env");
     command.arg(format!("TART_CONTRACT_IMAGE={IMAGE}"));
     command.args(["TART_CONTRACT_STAND_IN=yes", "TART_CONTRACT_PATIENCE=30", "sh"]);

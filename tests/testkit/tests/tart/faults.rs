@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use testkit::tart::{Effect, Fault, IMAGE, Overwrite, VmState};
+use testkit::tart::{Effect, Fault, IMAGE, Overwrite, Scenario, VmState};
 
 use super::support::*;
 
@@ -223,4 +223,44 @@ async fn a_home_whose_path_needs_escapes_breaks_the_control_socket() {
     let (code, _, errors) = parts(&output.expect("an answer"));
     assert_eq!(code, Some(1));
     assert!(errors.contains("control socket"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_lock_that_is_held_keeps_clones_and_starts_waiting_and_no_list() {
+    let mac = local(builder()).await;
+    tart(&mac, &["clone", IMAGE, "a"]).await;
+    let lock = mac.hold_lock().expect("held");
+    let process = run(&mac, "a");
+    let mut clone = mac.command("tart").args(["clone", IMAGE, "b"]).spawn().expect("spawned");
+    tart(&mac, &["list"]).await;
+    assert!(tokio::time::timeout(Duration::from_millis(300), clone.wait()).await.is_err());
+    assert_eq!(mac.running().expect("the VMs"), Vec::<String>::new());
+    drop(lock);
+    assert_eq!(end(clone).await, Some(0));
+    mac.wait_until(PATIENCE, |mac| is_running(mac, "a")).await.expect("running");
+    drop(process);
+}
+
+#[tokio::test]
+async fn another_users_home_shares_the_limit_and_sees_no_names() {
+    let mac = local(builder().scenario(|s| s.vm_limit = 1)).await;
+    tart(&mac, &["clone", IMAGE, "mine"]).await;
+    let other = mac.tart_home().with_file_name("other");
+    std::fs::create_dir_all(other.join(".sim")).expect("made");
+    let host = mac.tart_home().join(".sim/host");
+    let scenario = Scenario { vm_limit: 1, host: Some(host), ..Scenario::default() };
+    let text = serde_json::to_string(&scenario).expect("JSON");
+    std::fs::write(other.join(".sim/scenario.json"), text).expect("written");
+    let status = mac.command("cp").arg("-r").arg(mac.tart_home().join("vms")).arg(&other).status().await;
+    assert!(status.expect("an answer").success());
+    let home = format!("TART_HOME={}", other.display());
+    let _theirs =
+        mac.command("env").args([&home, "tart", "run", "--no-graphics", "mine"]).spawn().expect("spawned");
+    let exec = mac
+        .command("env")
+        .args([&home, "sh", "-c", "until tart exec mine true; do sleep 0.1; done"])
+        .status();
+    assert!(exec.await.expect("an answer").success());
+    let (code, errors) = refused(&mac, &["run", "--no-graphics", "mine"]).await;
+    assert_eq!((code, errors.trim()), (1, "The number of VMs exceeds the system limit"));
 }

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use testkit::github::{JobId, JobResult, JobSpec, JobStatus, SimGithub};
-use testkit::tart::{Mac, VmState};
+use testkit::tart::{IMAGE, Mac, VmState};
 use tokio::io::AsyncWriteExt;
 
 use super::support::*;
@@ -53,4 +53,68 @@ async fn a_runner_in_a_vm_takes_a_job_and_the_vm_is_stopped_and_deleted() {
     assert_eq!(mac.vms().expect("the VMs")[0].state, VmState::Stopped);
     tart(&mac, &["delete", "vm"]).await;
     assert_eq!(mac.vms().expect("the VMs"), []);
+}
+
+#[tokio::test]
+async fn what_is_below_users_stays_with_its_vm_and_goes_into_its_clones() {
+    let mac = local(builder()).await;
+    let process = up(&mac, "a").await;
+    tart(&mac, &["exec", "a", "sh", "-c", "echo kept >/Users/admin/file; echo lost >/private/tmp/file"])
+        .await;
+    tart(&mac, &["stop", "a"]).await;
+    assert_eq!(end(process).await, Some(0));
+    tart(&mac, &["clone", "a", "b"]).await;
+    let _again = run(&mac, "a");
+    let _clone = run(&mac, "b");
+    mac.wait_until(PATIENCE, |mac| is_running(mac, "a") && is_running(mac, "b")).await.expect("running");
+    tart(&mac, &["exec", "b", "sh", "-c", "echo more >>/Users/admin/file"]).await;
+    assert_eq!(tart(&mac, &["exec", "a", "cat", "/Users/admin/file"]).await, "kept\n");
+    assert_eq!(tart(&mac, &["exec", "b", "cat", "/Users/admin/file"]).await, "kept\nmore\n");
+    assert_eq!(refused(&mac, &["exec", "a", "cat", "/private/tmp/file"]).await.0, 1);
+    let users = mac.guest_users("b").join("admin/file");
+    assert_eq!(std::fs::read_to_string(users).expect("the file"), "kept\nmore\n");
+    assert!(!std::path::Path::new("/Users").exists(), "the guest's files are not the host's");
+}
+
+#[tokio::test]
+async fn a_suspended_clone_of_a_vm_that_runs_boots_cold_with_another_mac() {
+    let mac = local(builder()).await;
+    tart(&mac, &["clone", IMAGE, "a"]).await;
+    let process =
+        mac.command("tart").args(["run", "--no-graphics", "--suspendable", "a"]).spawn().expect("spawned");
+    mac.wait_until(PATIENCE, |mac| is_running(mac, "a")).await.expect("running");
+    tart(&mac, &["suspend", "a"]).await;
+    assert_eq!(end(process).await, Some(0));
+    tart(&mac, &["clone", "a", "b"]).await;
+    let vms = mac.vms().expect("the VMs");
+    assert!(vms.iter().all(|vm| vm.state == VmState::Suspended));
+    assert_eq!(vms[0].mac_address, vms[1].mac_address);
+    let _first = run(&mac, "a");
+    mac.wait_until(PATIENCE, |mac| is_running(mac, "a")).await.expect("running");
+    let mut second = mac.command("tart");
+    let second = second.args(["run", "--no-graphics", "b"]).stdout(Stdio::piped()).spawn().expect("spawned");
+    mac.wait_until(PATIENCE, |mac| is_running(mac, "b")).await.expect("running");
+    let now = mac.vms().expect("the VMs");
+    assert_eq!(now[0].mac_address, vms[0].mac_address);
+    assert_ne!(now[1].mac_address, vms[1].mac_address);
+    tart(&mac, &["stop", "b"]).await;
+    let output = second.wait_with_output().await.expect("an end");
+    let (_, output, _) = parts(&output);
+    assert!(
+        output.contains("Resetting VM to assign a new MAC address...") && !output.contains("resuming"),
+        "{output}"
+    );
+}
+
+#[tokio::test]
+async fn a_shut_down_from_within_and_an_exec_that_it_cuts_off() {
+    let mac = local(builder()).await;
+    let process = up(&mac, "vm").await;
+    let mut asleep = mac.command("tart");
+    let asleep = asleep.args(["exec", "vm", "sleep", "600"]).stderr(Stdio::piped()).spawn().expect("spawned");
+    tart(&mac, &["exec", "vm", "sh", "-c", "until ps ax | grep -q '[s]leep 600'; do sleep 0.05; done"]).await;
+    let _ = mac.tart(&["exec", "vm", "sudo", "shutdown", "-h", "now"]).await.expect("an answer");
+    assert_eq!(end(process).await, Some(0));
+    let (code, _, errors) = parts(&asleep.wait_with_output().await.expect("an end"));
+    assert_eq!((code, errors.as_str()), (Some(1), "Error: unavailable (14): Transport became inactive\n"));
 }

@@ -122,7 +122,10 @@ impl Machine<'_> {
         match end? {
             End::Itself | End::Cut | End::Died(0) => Ok(()),
             End::Died(code) => Err(Failure::planted(code, "The virtual machine stopped unexpectedly.")),
-            End::Suspended => Ok(println!("snapshot created successfully! shutting down the VM...")),
+            End::Suspended => {
+                println!("snapshot created successfully! shutting down the VM...");
+                Ok(())
+            }
         }
     }
 

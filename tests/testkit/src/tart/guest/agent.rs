@@ -86,7 +86,9 @@ async fn serve_one(stream: UnixStream, reaper: &Reaper) -> io::Result<()> {
         // The client is gone: that one process goes, and nothing that it started.
         () = feed(from, input) => {
             writer.abort();
-            pid.map_or(Ok(()), |pid| kill_process(pid, Signal::KILL)).or_else(|_| Ok(()))
+            // It may have ended by itself.
+            let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+            Ok(())
         }
     }
 }

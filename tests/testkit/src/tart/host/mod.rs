@@ -77,6 +77,13 @@ pub struct StrangersVm {
     _slot: FolderLock,
 }
 
+/// The lock of `TART_HOME`, held until it is dropped.
+#[derive(Debug)]
+#[must_use = "it is free again when this is dropped"]
+pub struct HeldLock {
+    _lock: FolderLock,
+}
+
 /// What was awaited did not come in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("what was awaited on the Mac did not come within {0:?}")]
@@ -216,6 +223,15 @@ impl Mac {
         Ok(slot.map(|slot| StrangersVm { _slot: slot }))
     }
 
+    /// Holds the lock of `TART_HOME` until it is dropped, as a command does that got stuck: clones and starts of VMs wait.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be opened.
+    pub fn hold_lock(&self) -> io::Result<HeldLock> {
+        Ok(HeldLock { _lock: self.home.lock()? })
+    }
+
     /// Waits until something is so on the Mac.
     ///
     /// # Errors
@@ -298,18 +314,13 @@ impl Mac {
         self.power_off()?;
         self.power_on().await
     }
-
-    /// What there is no VM, file or process of any more: the end of a test sees it.
-    fn clear(&mut self) {
-        // Whatever is left is in a temporary folder.
-        let _ = self.power_off();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
 }
 
 impl Drop for Mac {
     fn drop(&mut self) {
-        self.clear();
+        // Whatever is left is in a temporary folder.
+        let _ = self.power_off();
+        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 
