@@ -15,11 +15,14 @@ async fn many_clones_at_once_are_all_whole_and_wait_for_each_other() {
     let begin = Instant::now();
     join_all(names.iter().map(async |name| {
         tart(&mac, &["clone", IMAGE, name]).await;
-        tart(&mac, &["set", name, "--cpu", "6"]).await;
         tart(&mac, &["list", "--format", "json"]).await;
     }))
     .await;
     assert!(begin.elapsed() >= Duration::from_millis(8 * 30), "they wait for one lock");
+    // Not beside other commands: Tart writes a configuration in place, and who reads half of one fails.
+    for name in &names {
+        tart(&mac, &["set", name, "--cpu", "6"]).await;
+    }
     let vms = mac.vms().expect("the VMs");
     assert_eq!(vms.iter().map(|vm| &vm.name).collect::<Vec<_>>(), names.iter().collect::<Vec<_>>());
     assert!(vms.iter().all(|vm| vm.cpu == 6));

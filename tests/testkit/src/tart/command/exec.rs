@@ -9,7 +9,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use super::super::failure::Failure;
 use super::super::guest::{Frame, Request, ask, read_frame, write_frame};
 use super::super::vm::VmDir;
-use super::Context;
+use super::args::Context;
 
 /// When Tart tries to reach a guest agent, in thousandths of its patience of 30 s.
 const TRIES: [u32; 7] = [0, 33, 87, 173, 310, 530, 880];

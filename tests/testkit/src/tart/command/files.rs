@@ -9,7 +9,7 @@ use super::super::image::ImageName;
 use super::super::lock::Holder;
 use super::super::scenario::{Effect, Overwrite};
 use super::super::vm::{VmDir, VmState};
-use super::{CloneArgs, Context, SetArgs};
+use super::args::{CloneArgs, Context, SetArgs};
 
 pub(super) fn clone(context: &Context, args: &CloneArgs) -> Result<(), Failure> {
     let Context { home, scenario, effects } = context;

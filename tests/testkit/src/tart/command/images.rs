@@ -10,7 +10,7 @@ use super::super::failure::Failure;
 use super::super::image::ImageName;
 use super::super::registry::Registry;
 use super::super::vm::VmDir;
-use super::{Context, LoginArgs, PruneArgs, PullArgs};
+use super::args::{Context, LoginArgs, PruneArgs, PullArgs};
 
 pub(super) fn pull(context: &Context, args: &PullArgs) -> Result<(), Failure> {
     if args.concurrency < 1 {

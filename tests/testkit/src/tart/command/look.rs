@@ -12,7 +12,7 @@ use super::super::guest;
 use super::super::leases;
 use super::super::scenario::{ListFormat, Scenario};
 use super::super::vm::{VmDir, VmState};
-use super::{Context, Format, GetArgs, IpArgs, ListArgs, Resolver};
+use super::args::{Context, Format, GetArgs, IpArgs, ListArgs, Resolver};
 
 const GB: u64 = 1_000_000_000;
 

@@ -1,5 +1,6 @@
 //! The command line: Tart's grammar, what every command does before and after its own work, and its exit code.
 
+mod args;
 mod exec;
 mod files;
 mod images;
@@ -10,207 +11,14 @@ mod run;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
-use clap::{ArgAction, Parser, ValueEnum};
 
 use super::calls::Logged;
 use super::failure::Failure;
 use super::home::Home;
-use super::scenario::{Effect, Scenario};
-
-/// The stand-in says that it is this version.
-const VERSION: &str = "2.35.0";
-
-#[derive(Parser)]
-#[command(name = "tart", version = VERSION, disable_version_flag = true, disable_help_subcommand = true)]
-#[command(rename_all = "lowercase")]
-enum Command {
-    Clone(CloneArgs),
-    Run(RunArgs),
-    Set(SetArgs),
-    Get(GetArgs),
-    List(ListArgs),
-    Login(LoginArgs),
-    Ip(IpArgs),
-    Pull(PullArgs),
-    Prune(PruneArgs),
-    Rename {
-        name: String,
-        new_name: String,
-    },
-    Stop(StopArgs),
-    Suspend {
-        name: String,
-    },
-    Delete {
-        #[arg(required = true)]
-        names: Vec<String>,
-    },
-    Fqn {
-        name: String,
-    },
-}
-
-#[derive(clap::Args)]
-struct CloneArgs {
-    source: String,
-    new_name: String,
-    #[arg(long)]
-    insecure: bool,
-    #[arg(long, default_value_t = 4)]
-    concurrency: u32,
-    #[arg(long)]
-    deduplicate: bool,
-    #[arg(long)]
-    stacked: bool,
-    #[arg(long)]
-    overwrite: bool,
-    #[arg(long, default_value_t = 100)]
-    prune_limit: u64,
-}
-
-/// Of the options those that a fleet has a use for. They change nothing here, apart from `--suspendable`.
-#[derive(clap::Args)]
-struct RunArgs {
-    name: String,
-    #[arg(long)]
-    no_graphics: bool,
-    #[arg(long)]
-    no_audio: bool,
-    #[arg(long)]
-    no_clipboard: bool,
-    #[arg(long)]
-    nested: bool,
-    #[arg(long)]
-    suspendable: bool,
-    #[arg(long)]
-    net_softnet: bool,
-    #[arg(long)]
-    net_softnet_allow: Option<String>,
-    #[arg(long)]
-    net_softnet_block: Option<String>,
-    #[arg(long)]
-    net_softnet_expose: Option<String>,
-    #[arg(long, action = ArgAction::Append)]
-    net_bridged: Vec<String>,
-    #[arg(long)]
-    net_host: bool,
-    #[arg(long, action = ArgAction::Append)]
-    dir: Vec<String>,
-    #[arg(long, action = ArgAction::Append)]
-    disk: Vec<String>,
-    #[arg(long, default_value = "")]
-    root_disk_opts: String,
-}
-
-#[derive(clap::Args)]
-struct SetArgs {
-    name: String,
-    #[arg(long)]
-    cpu: Option<u32>,
-    #[arg(long)]
-    memory: Option<u64>,
-    #[arg(long)]
-    disk_size: Option<u16>,
-    #[arg(long)]
-    random_mac: bool,
-    #[arg(long)]
-    random_serial: bool,
-    #[arg(long)]
-    display: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
-#[derive(clap::Args)]
-struct GetArgs {
-    name: String,
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
-}
-
-#[derive(clap::Args)]
-struct ListArgs {
-    #[arg(long)]
-    source: Option<String>,
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
-    #[arg(short, long)]
-    quiet: bool,
-}
-
-#[derive(clap::Args)]
-struct LoginArgs {
-    host: String,
-    #[arg(long)]
-    username: Option<String>,
-    #[arg(long)]
-    password_stdin: bool,
-    #[arg(long)]
-    insecure: bool,
-    #[arg(long)]
-    no_validate: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Resolver {
-    Dhcp,
-    Arp,
-    Agent,
-}
-
-#[derive(clap::Args)]
-struct IpArgs {
-    name: String,
-    #[arg(long, default_value_t = 0)]
-    wait: u16,
-    #[arg(long, value_enum, default_value = "dhcp")]
-    resolver: Resolver,
-}
-
-#[derive(clap::Args)]
-struct PullArgs {
-    remote_name: String,
-    #[arg(long)]
-    insecure: bool,
-    #[arg(long, default_value_t = 4)]
-    concurrency: u32,
-    #[arg(long)]
-    deduplicate: bool,
-}
-
-#[derive(clap::Args)]
-struct PruneArgs {
-    #[arg(long, default_value = "caches")]
-    entries: String,
-    #[arg(long)]
-    older_than: Option<u32>,
-    #[arg(long)]
-    cache_budget: Option<u64>,
-    #[arg(long)]
-    space_budget: Option<u64>,
-    #[arg(long)]
-    gc: bool,
-}
-
-#[derive(clap::Args)]
-struct StopArgs {
-    name: String,
-    #[arg(short, long, default_value_t = 30)]
-    timeout: u64,
-}
-
-/// What a command works with.
-struct Context {
-    home: Home,
-    scenario: Scenario,
-    /// What it has to suffer beyond what all commands suffer alike.
-    effects: Vec<Effect>,
-}
+use super::scenario::Effect;
+use args::{Command, Context, VERSION};
 
 /// Runs the stand-in with the arguments of this process.
 #[must_use]

@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use super::super::failure::Failure;
 use super::super::lock::Holder;
 use super::super::vm::VmState;
-use super::{Context, StopArgs};
+use super::args::{Context, StopArgs};
 
 pub(super) fn stop(context: &Context, args: &StopArgs) -> Result<(), Failure> {
     let vm = context.home.open_vm(&args.name)?;

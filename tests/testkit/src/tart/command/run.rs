@@ -15,8 +15,8 @@ use super::super::lock::{FolderLock, PidLock};
 use super::super::scenario::Effect;
 use super::super::vm::{VmDir, VmState};
 use super::super::{calls, leases};
+use super::args::{Context, RunArgs};
 use super::files::avoid_mac_collision;
-use super::{Context, RunArgs};
 
 /// What no wait of the stand-in outlasts.
 const NEVER: Duration = Duration::from_secs(1 << 32);

@@ -2,7 +2,8 @@
 //! them. Its first process is the guest agent, which runs what `tart exec` asks for.
 //!
 //! What a guest of the stand-in is not: it has the host's kernel, network and Linux programs, of which it sees those that a
-//! Mac has too. Only what is below `/Users` stays when it stops, and nothing but files comes back after a suspension.
+//! Mac has too. Only what is below `/Users` stays when it stops, and nothing but files comes back after a suspension. The host
+//! of a real VM does not see the processes in it; this one does.
 
 mod agent;
 mod boot;
