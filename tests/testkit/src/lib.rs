@@ -5,7 +5,10 @@
 //! bare socket, for what no HTTP server would show or do.
 //!
 //! [`ecs`] is a simulated Amazon ECS, in the binary `sim-ecs` too; its tasks run `fake-runner` as a process.
+//!
+//! [`tart`] has simulated Macs: a stand-in for `tart` whose machines run `fake-runner`, behind a real sshd.
 
 pub mod ecs;
 pub mod github;
 pub mod raw;
+pub mod tart;
