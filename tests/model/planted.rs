@@ -119,11 +119,9 @@ impl World for Planted {
         };
         {
             let mut state = self.life.sim.state();
+            state.watch.jobs.judges |= self.bug == Bug::StartsLate;
             let memory = &mut state.lives[self.life.number];
             memory.takes_any_slot = self.bug == Bug::TakesAnySlot;
-            if self.bug == Bug::StartsLate {
-                self.life.sim.state().watch.jobs.judges = true;
-            }
             memory.jumps_the_queue = self.bug == Bug::JumpsTheQueue;
         }
         if self.bug == Bug::StopsRunners {
