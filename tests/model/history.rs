@@ -152,7 +152,7 @@ pub enum Move {
     EmptyListing {
         host: usize,
     },
-    /// Nothing on it ends or is removed.
+    /// Nothing is removed from it, and what was deregistered does not end.
     HostHangs {
         host: usize,
         seconds: u32,

@@ -33,7 +33,7 @@ pub struct Host {
     pub empty_listing: bool,
     /// It refused something: what is mended there shows when it is connected to again.
     pub refused: bool,
-    /// Until then, nothing on it ends or is removed.
+    /// Until then, nothing is removed from it, and what was deregistered does not end.
     pub hangs_until: Option<Timestamp>,
     pub instances: BTreeMap<String, Container>,
 }
@@ -54,6 +54,8 @@ pub struct Container {
     pub maker: usize,
     /// Its start was answered with an error, or not at all.
     pub disowned: bool,
+    /// The controller that had its registration removed, and was told so.
+    pub deregistered: Option<usize>,
 }
 
 impl Host {
@@ -79,6 +81,7 @@ impl Host {
                 registration: 0,
                 maker: usize::MAX,
                 disowned: false,
+                deregistered: None,
             };
             (id, foreign)
         });
@@ -119,7 +122,7 @@ impl Container {
 }
 
 impl State {
-    /// Whether nothing on a host ends or is removed now.
+    /// Whether a host hangs now.
     pub fn hangs(&self, host: usize) -> bool {
         self.hosts[host].hangs(self.now)
     }
@@ -427,6 +430,7 @@ impl SimBackend {
             registration,
             maker: self.life.number,
             disowned: starts == Starts::Stuck,
+            deregistered: None,
         };
         state.hosts[host].instances.insert(id.to_owned(), container);
         let places = state.lives[self.life.number].places.values_mut();
