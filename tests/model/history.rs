@@ -97,123 +97,39 @@ pub enum Death {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Move {
     Nothing,
-    Queue {
-        set: usize,
-        jobs: u32,
-        seconds: u32,
-        hangs: bool,
-    },
-    Cancel {
-        pick: usize,
-    },
-    GitHub {
-        weather: Weather,
-        seconds: u32,
-    },
-    LoseMessage {
-        set: usize,
-    },
-    RepeatMessage {
-        set: usize,
-    },
-    Shuffle {
-        set: usize,
-    },
-    Truncate {
-        set: usize,
-    },
-    DelayMessages {
-        set: usize,
-        seconds: u32,
-    },
-    ZeroStatistics {
-        set: usize,
-    },
-    ExpireToken {
-        set: usize,
-    },
-    EndSession {
-        set: usize,
-    },
-    VanishScaleSet {
-        set: usize,
-    },
-    DropRegistration {
-        pick: usize,
-    },
-    CompleteEarly {
-        pick: usize,
-    },
-    DropSpares {
-        seconds: u32,
-    },
-    HostAway {
-        host: usize,
-        seconds: u32,
-        fate: Fate,
-    },
-    HostStarts {
-        host: usize,
-        starts: Starts,
-        seconds: u32,
-    },
-    HostPulls {
-        host: usize,
-        seconds: u32,
-    },
-    EmptyListing {
-        host: usize,
-    },
-    /// Nothing on it ends or is removed.
-    HostHangs {
-        host: usize,
-        seconds: u32,
-    },
-    Die {
-        pick: usize,
-        death: Death,
-    },
-    Cluster {
-        weather: Weather,
-        seconds: u32,
-    },
-    HideSecrets {
-        seconds: u32,
-    },
-    Crash {
-        seconds: u32,
-    },
-    Restart {
-        seconds: u32,
-    },
-    Depose {
-        seconds: u32,
-    },
-    Min {
-        set: usize,
-        to: u32,
-    },
-    Max {
-        set: usize,
-        to: u32,
-    },
-    Template {
-        set: usize,
-    },
-    LeaveOut {
-        set: usize,
-        host: usize,
-    },
-    PutBack {
-        set: usize,
-    },
-    Suspend {
-        set: usize,
-        on: bool,
-    },
-    Delete {
-        set: usize,
-    },
+    Queue { set: usize, jobs: u32, seconds: u32, hangs: bool },
+    Cancel { pick: usize },
+    GitHub { weather: Weather, seconds: u32 },
+    LoseMessage { set: usize },
+    RepeatMessage { set: usize },
+    Shuffle { set: usize },
+    Truncate { set: usize },
+    DelayMessages { set: usize, seconds: u32 },
+    ZeroStatistics { set: usize },
+    ExpireToken { set: usize },
+    EndSession { set: usize },
+    VanishScaleSet { set: usize },
+    DropRegistration { pick: usize },
+    CompleteEarly { pick: usize },
+    DropSpares { seconds: u32 },
+    HostAway { host: usize, seconds: u32, fate: Fate },
+    HostStarts { host: usize, starts: Starts, seconds: u32 },
+    HostPulls { host: usize, seconds: u32 },
+    EmptyListing { host: usize },
+    HostHangs { host: usize, seconds: u32 },
+    Die { pick: usize, death: Death },
+    Cluster { weather: Weather, seconds: u32 },
+    HideSecrets { seconds: u32 },
+    Crash { seconds: u32 },
+    Restart { seconds: u32 },
+    Depose { seconds: u32 },
+    Min { set: usize, to: u32 },
+    Max { set: usize, to: u32 },
+    Template { set: usize },
+    LeaveOut { set: usize, host: usize },
+    PutBack { set: usize },
+    Suspend { set: usize, on: bool },
+    Delete { set: usize },
 }
 
 /// A move, and how long it is after the one before.
@@ -377,6 +293,7 @@ const KINDS: &[(u32, Make)] = &[
     (2, |_, set, _| Move::Template { set }),
     (1, |rng, set, _| Move::Suspend { set, on: rng.random_range(0..2) == 0 }),
     (2, |_, set, _| Move::Delete { set }),
+    // Nothing is removed from it, and what was deregistered does not end.
     (2, |rng, _, host| Move::HostHangs { host, seconds: *pick(rng, &[20, 120, 900]) }),
     (2, |_, set, host| Move::LeaveOut { set, host }),
     (2, |_, set, _| Move::PutBack { set }),

@@ -35,7 +35,7 @@ pub struct Host {
     pub empty_listing: bool,
     /// It refused something: what is mended there shows when it is connected to again.
     pub refused: bool,
-    /// Until then, nothing on it ends or is removed.
+    /// Until then, nothing is removed from it, and what was deregistered does not end.
     pub hangs_until: Option<Timestamp>,
     pub instances: BTreeMap<String, Container>,
 }
@@ -58,6 +58,8 @@ pub struct Container {
     pub disowned: bool,
     /// It runs, and never reaches GitHub.
     pub deaf: bool,
+    /// The controller that had its registration removed, and was told so.
+    pub deregistered: Option<usize>,
 }
 
 impl Host {
@@ -84,6 +86,7 @@ impl Host {
                 maker: usize::MAX,
                 disowned: false,
                 deaf: false,
+                deregistered: None,
             };
             (id, foreign)
         });
@@ -125,7 +128,7 @@ impl Container {
 }
 
 impl State {
-    /// Whether nothing on a host ends or is removed now.
+    /// Whether a host hangs now.
     pub fn hangs(&self, host: usize) -> bool {
         self.hosts[host].hangs(self.now)
     }
@@ -497,6 +500,7 @@ impl SimBackend {
             maker: self.life.number,
             disowned: starts == Starts::Stuck,
             deaf: starts == Starts::Deaf,
+            deregistered: None,
         };
         state.hosts[host].instances.insert(id.to_owned(), container);
         let places = state.lives[self.life.number].places.values_mut();

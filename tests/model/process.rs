@@ -61,9 +61,10 @@ fn turn(state: &mut State, host: usize, id: &str) -> Turn {
     if state.github.weather == Weather::Down {
         return Turn::Wait;
     }
-    let registration = instance.registration;
+    let (registration, deregistered) = (instance.registration, instance.deregistered);
     let Some(runner) = state.github.registrations.get(&registration) else {
-        return if state.hangs(host) { Turn::Wait } else { Turn::Unregistered };
+        // What hangs with its host is known to be no runner any more only to who let it go.
+        return if deregistered.is_some() && state.hangs(host) { Turn::Wait } else { Turn::Unregistered };
     };
     let set = runner.set;
     match state.take_job(registration) {

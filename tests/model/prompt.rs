@@ -5,6 +5,7 @@ use std::time::Duration;
 use paddock::runner::InstanceState;
 
 use crate::hosts::Container;
+use crate::life::Memory;
 use crate::sim::{State, between};
 use crate::{left_out, rules};
 
@@ -37,9 +38,15 @@ fn unmet(state: &mut State, set: usize) {
 /// What a set lacks though there is room for it, as its controller has been told.
 fn lacking(state: &State, set: usize) -> Option<String> {
     let object = state.cluster.objects[set].clone()?;
-    let memory = state.lives.iter().rev().find(|life| life.alive && life.leads && !life.stopping)?;
+    let leads = |life: &Memory| life.alive && life.leads && !life.stopping;
+    let leader = state.lives.iter().rposition(leads)?;
+    let memory = &state.lives[leader];
     memory.told[set].filter(|(told, _)| *told == state.github.count(set).assigned)?;
     let (demand, serving) = rules::balance(state, set);
+    // What an earlier controller had deregistered looks like any other until GitHub is asked about it.
+    let by_another = |i: &Container| i.deregistered.is_some_and(|life| life != leader);
+    let looks = state.live(set).filter(|(_, i)| by_another(i)).count();
+    let serving = serving as usize + looks;
     let max = rules::ceiling(&object);
     let wanted = max.min(object.spec.min_runners.unsigned_abs() + demand);
     let live: Vec<(usize, &Container)> = state.live(set).collect();
@@ -53,7 +60,7 @@ fn lacking(state: &State, set: usize) -> Option<String> {
         backend.max_runners.is_none_or(|max| here < max.unsigned_abs() as usize)
             && left_out::hosts(backend).any(free)
     });
-    let missing = serving as usize + held < wanted as usize && live.len() + held < max as usize;
+    let missing = serving + held < wanted as usize && live.len() + held < max as usize;
     (missing && room).then(|| format!("has {serving} runners of {wanted} that are wanted"))
 }
 
@@ -77,9 +84,9 @@ fn lingering(state: &mut State, set: usize) {
         let removes = state.hosts[*host].hangs_until.is_none_or(|until| until + UNDISTURBED < now);
         // Where the spec leaves a host out it may have been given up, and is looked at again after a while.
         let named = left_out::names(object, *host);
-        // Its start may still be under way.
+        // Its start may still be under way, or its answer may have come only now.
         let held = memory.places.values().any(|place| place.runner.as_ref() == Some(&i.shown.runner));
-        let ours = i.ours() && i.set == set && !held;
+        let ours = i.ours() && i.set == set && !held && !i.disowned;
         ours && named && seen && removes && exit.at + REMOVED < now
     };
     let left = state.instances().find(over).map(|(host, i)| (host, i.shown.runner.clone()));

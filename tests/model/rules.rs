@@ -232,6 +232,12 @@ fn instance_of(state: &State, registration: i64) -> Option<Container> {
 /// A registration is removed, of a runner that has no job.
 pub fn registration_goes(state: &mut State, life: usize, registration: &Registration) {
     let Some(instance) = instance_of(state, registration.id).filter(Container::live) else { return };
+    let told = state.github.weather == Weather::Fine;
+    for host in &mut state.hosts {
+        if let Some(known) = host.instances.get_mut(&instance.shown.id) {
+            known.deregistered = told.then_some(life);
+        }
+    }
     if let Some(why) = unjustified(state, life, &instance) {
         state.violate(5, format!("{} is deregistered for no reason: {why}", instance.shown.runner));
     }
