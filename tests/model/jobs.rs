@@ -25,6 +25,9 @@ const TOLD: Duration = Duration::from_secs(60);
 const STARTED: Duration = Duration::from_secs(30);
 /// ... if nothing has failed for so long: a host is set aside for five minutes at the longest.
 const SET_ASIDE: Duration = Duration::from_secs(360);
+/// The job of a runner that died is taken for running at GitHub for 15 minutes after its end was seen, unless it is heard
+/// to be over; and the end is seen once its host is back.
+const MISSED: Duration = Duration::from_secs(30 * 60);
 /// A runner that ends sooner after it was made may be held against its host.
 const SHORT_LIFE: Duration = Duration::from_secs(90);
 /// An idle runner that waiting jobs do not come to is recycled in this time, or another is. GitHub drops the jobs after 15
@@ -39,6 +42,8 @@ pub struct Watch {
     there: Vec<(usize, Timestamp)>,
     /// When a start or a runner last failed, on whatever host.
     pub failed: Timestamp,
+    /// When a message about jobs of a set was last lost, or a part of one.
+    pub lost: Vec<Option<Timestamp>>,
     /// The runners of a set that jobs wait for in vain, and since when.
     deaf: Vec<(Vec<String>, Timestamp)>,
 }
@@ -49,6 +54,7 @@ impl Watch {
             unable: vec![None; sets],
             there: vec![(0, now); sets],
             failed: now,
+            lost: vec![None; sets],
             deaf: vec![(Vec::new(), now); sets],
         }
     }
@@ -125,6 +131,7 @@ fn unstarted(state: &mut State, set: usize) {
     let lately = |at: Timestamp, limit: Duration| between(at, now) <= limit;
     let disturbed = [memory.began, state.watch.fine, state.watch.edited[set], state.watch.jobs.failed];
     if told.is_none_or(|(_, at)| lately(at, STARTED))
+        || state.watch.jobs.lost[set].is_some_and(|at| lately(at, MISSED))
         || lately(since, STARTED)
         || disturbed.iter().any(|at| lately(*at, SET_ASIDE))
         || state.hosts.iter().any(|host| host.pulls_until.is_some_and(|until| until > now))
