@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::time::Plus;
+
 /// A free slot is kept for so long: a scale set must notice it, ask GitHub for a job and be assigned one.
 const TURN: Duration = Duration::from_secs(5);
 /// Whoever let a turn pass does not wait again before this, lest each slot that comes free is kept for nothing.
@@ -94,15 +96,15 @@ impl SlotQueue {
 
     /// Takes the slots from those who let their turn pass.
     pub fn end_turns(&mut self, now: Instant) {
-        let passed = |waiting: &mut Waiting| waiting.turn_since.is_some_and(|since| since + TURN <= now);
+        let passed = |waiting: &mut Waiting| waiting.turn_since.is_some_and(|since| since.plus(TURN) <= now);
         for waiting in self.waiting.extract_if(.., passed) {
-            self.resting.insert(waiting.user, now + REST);
+            self.resting.insert(waiting.user, now.plus(REST));
         }
     }
 
     /// Returns when the first turn ends that is under way.
     pub fn first_end(&self) -> Option<Instant> {
-        self.waiting.iter().filter_map(|waiting| waiting.turn_since).min().map(|since| since + TURN)
+        self.waiting.iter().filter_map(|waiting| waiting.turn_since).min().map(|since| since.plus(TURN))
     }
 }
 

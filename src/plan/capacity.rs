@@ -90,7 +90,7 @@ impl Capacity {
     fn comes_soon(&mut self, at: Timestamp, now: Timestamp) -> bool {
         let soon = at <= now.plus(SOON);
         if !soon {
-            self.wake_at.push(at - SOON);
+            self.wake_at.extend(at.checked_sub(SOON).ok());
         }
         soon
     }

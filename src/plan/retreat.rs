@@ -82,6 +82,8 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
     let policy = input.policy;
     let since_job = runner.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
     let over_since = runner.job_completed_at.unwrap_or(input.now);
+    // An engine that was killed while it started a container shows it so for ever: its end is not seen.
+    let grace = if runner.forsaken { Duration::ZERO } else { GRACE };
     let limits: &[(Option<Duration>, Timestamp, Removal)] = match runner.phase {
         Phase::Pending if runner.forsaken => return Some(Removal::Forsaken),
         Phase::Pending => {
@@ -93,7 +95,7 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
         ],
         Phase::Busy => &[
             (policy.job_timeout, since_job, Removal::JobTimeout),
-            (runner.job_completed_at.map(|_| GRACE), over_since, Removal::Overstayed),
+            (runner.job_completed_at.map(|_| grace), over_since, Removal::Overstayed),
         ],
         Phase::Done | Phase::Failed => &[],
     };

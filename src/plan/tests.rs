@@ -1028,6 +1028,39 @@ fn a_runner_that_is_up_is_no_failed_start_though_the_answer_does_not_come() {
     assert_eq!(failures, ["linux-002"]);
 }
 
+/// An engine that was killed while it started a container shows it as made and not started for ever, although its runner
+/// ran, had a job and is gone.
+#[test]
+fn a_runner_that_is_shown_again_after_its_job_was_over_goes() {
+    for state in [InstanceState::Starting, InstanceState::Running] {
+        let mut world = World::new(serde_json::json!({}));
+        world.assigned(1);
+        assert_eq!(starts(&world.step()), 1);
+        world.ledger.start_failed("linux-001", "HostUnreachable", "no answer", at(1));
+        world.busy("linux-001", "job");
+        world.completed("linux-001", "job");
+        world.assigned(0);
+        world.now = 20;
+        world.show("linux-001", state.clone());
+        let runner = world.ledger.runner("linux-001").unwrap();
+        let over = (runner.phase, runner.job_completed_at);
+        assert_eq!(over, (Phase::Busy, Some(at(20))), "{state:?}");
+        if state == InstanceState::Starting {
+            world.show("linux-001", InstanceState::Forsaken);
+            assert_eq!(
+                removals(&world.step()),
+                [("linux-001", Removal::Overstayed)],
+                "its end is never seen"
+            );
+        } else {
+            world.now = 319;
+            assert!(removals(&world.step()).is_empty());
+            world.now = 320;
+            assert_eq!(removals(&world.step()), [("linux-001", Removal::Overstayed)]);
+        }
+    }
+}
+
 #[test]
 fn a_runner_that_is_still_there_long_after_its_job_is_asked_for() {
     let mut world = World::at_work(serde_json::json!({}));

@@ -189,6 +189,9 @@ impl Ledger {
         }
         if !runner.occupies() && runner.operation.is_none() && !instance.state.ended() {
             runner.revive(instance, now);
+            // GitHub said so while the runner was held to be gone, and does not say it again.
+            let over = |job: &Job| self.heard.contains(&(job.id.clone(), instance.runner.clone(), true));
+            runner.job_completed_at = runner.job.as_ref().is_some_and(over).then_some(now);
         }
         runner.observe(instance, now);
         if runner.exit.is_some() && runner.occupies() && runner.operation != Some(Operation::Starting) {

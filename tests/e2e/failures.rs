@@ -122,8 +122,13 @@ async fn a_start_that_github_s_rate_limit_refuses_is_put_off_and_no_failure() {
         let set = lab.until_is("linux", "DemandMet", "False", Some("RateLimited")).await;
         let told = set.status.unwrap();
         assert!(told.recent_failures.is_empty() && told.runners.is_empty(), "{told:?}");
-        github.queue_job(JobSpec::new("acme/app", ["other"]).lasting(Duration::ZERO));
-        lab.until_is("other", "DemandMet", "False", Some("RateLimited")).await;
+        // The other set cannot start a runner either: it asks for no job, which waits at GitHub until the limit passes.
+        let waiting = github.queue_job(JobSpec::new("acme/app", ["other"]).lasting(Duration::ZERO));
+        let assigned = github.wait_for(PATIENCE, |s| {
+            (s.job(waiting).unwrap().status != JobStatus::Queued).then(jiff::Timestamp::now)
+        });
+        let waited = assigned.await.unwrap().duration_since(refused).unsigned_abs();
+        assert!(waited >= limit, "assigned after {waited:?}");
         github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Completed) == 2).await.unwrap();
         let minted = github.requests(Endpoint::JitConfig);
         assert_eq!(minted.len(), 3, "one was refused: {minted:?}");

@@ -109,7 +109,7 @@ async fn pose(lab: &Lab, resource: &str, name: &str, path: &str) {
     let shown = lab.kubectl(&["get", resource, name, "-o", "json", "--show-managed-fields"]).await;
     let mut object: Value = serde_json::from_str(&shown).unwrap();
     object["metadata"]["managedFields"][0]["time"] = json!(BEYOND);
-    object["metadata"]["annotations"] = json!({"changed": "else the API server keeps the times that it has"});
+    object["metadata"]["annotations"]["changed"] = json!("else the API server keeps the times that it has");
     let file = lab.folder().join(format!("{resource}-{name}.json"));
     fs::write(&file, object.to_string()).unwrap();
     let path = format!("{path}/namespaces/{}/{resource}/{name}", lab.namespace);

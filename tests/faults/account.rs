@@ -15,7 +15,8 @@ use crate::load::{MAX_RUNNERS, short_or_long, soaking};
 /// GitHub's list of runners is looked at every five minutes, and what is found is believed at the second look.
 const SWEPT_WITHIN: Duration = Duration::from_secs(15 * 60);
 
-/// A container that runs on after its job was lost is removed five minutes after.
+/// All is still by then at the latest: a container that stays although its job is over is removed five minutes after, and
+/// its removal has a minute and another.
 const STILL_WITHIN: Duration = Duration::from_secs(7 * 60);
 
 /// What GitHub sees from now on that a look at the end would not show.
@@ -84,7 +85,7 @@ pub async fn settle(
 ) -> Vec<JobId> {
     jobs_end(github).await;
     let set = lab
-        .until_within(short_or_long(PATIENCE, STILL_WITHIN), "linux", "all is still", |set| {
+        .until_within(STILL_WITHIN, "linux", "all is still", |set| {
             let status = set.status.as_ref().unwrap();
             let met = is(set, "Ready", "True", None) && is(set, "DemandMet", "True", None);
             met && status.current_runners == 0 && status.runners.is_empty()

@@ -56,6 +56,8 @@ pub struct Container {
     pub maker: usize,
     /// Its start was answered with an error, or not at all.
     pub disowned: bool,
+    /// When its start was answered.
+    pub answered_at: Option<Timestamp>,
     /// It runs, and never reaches GitHub.
     pub deaf: bool,
 }
@@ -83,6 +85,7 @@ impl Host {
                 registration: 0,
                 maker: usize::MAX,
                 disowned: false,
+                answered_at: None,
                 deaf: false,
             };
             (id, foreign)
@@ -177,6 +180,14 @@ impl State {
         }
     }
 
+    /// A start is answered, or its controller is dead.
+    fn note_answer(&mut self, place: &Place) {
+        let now = self.now;
+        let instances = self.hosts[place.host].instances.values_mut();
+        let made = instances.filter(|i| place.runner.as_ref() == Some(&i.shown.runner));
+        made.for_each(|instance| instance.answered_at = Some(now));
+    }
+
     pub fn die(&mut self, host: usize, id: &str, death: Death) {
         match death {
             Death::Killed => self.end_instance(host, id, 137, false),
@@ -221,7 +232,9 @@ struct Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let place = self.life.sim.state().lives[self.life.number].places.remove(&self.number);
-        place.into_iter().for_each(|place| self.life.change_slots(place.host));
+        let Some(place) = place else { return };
+        self.life.sim.state().note_answer(&place);
+        self.life.change_slots(place.host);
     }
 }
 
@@ -496,6 +509,7 @@ impl SimBackend {
             registration,
             maker: self.life.number,
             disowned: starts == Starts::Stuck,
+            answered_at: None,
             deaf: starts == Starts::Deaf,
         };
         state.hosts[host].instances.insert(id.to_owned(), container);

@@ -151,9 +151,12 @@ fn unheard(state: &mut State, set: usize) {
     let now = state.now;
     let waits = |job: &JobState| matches!(job, JobState::Queued | JobState::Offered | JobState::Assigned);
     let waiting = state.github.sets[set].jobs.iter().any(|job| waits(&job.state));
-    // One that is deregistered has been recycled, as far as its host lets it be.
-    let keeps = |i: &Container| i.deaf && state.github.registrations.contains_key(&i.registration);
-    let deaf = |(_, i): (usize, &Container)| (waiting && keeps(i)).then(|| i.shown.runner.clone());
+    // One that is deregistered has been recycled, as far as its host lets it be; what hangs cannot be removed.
+    let keeps = |host: usize, i: &Container| {
+        let registered = state.github.registrations.contains_key(&i.registration);
+        i.deaf && registered && !state.hosts[host].hangs(now)
+    };
+    let deaf = |(host, i): (usize, &Container)| (waiting && keeps(host, i)).then(|| i.shown.runner.clone());
     let deaf: Vec<String> = state.live(set).filter_map(deaf).collect();
     if state.watch.jobs.deaf[set].0 != deaf {
         state.watch.jobs.deaf[set] = (deaf, now);

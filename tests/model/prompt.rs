@@ -80,7 +80,8 @@ fn lingering(state: &mut State, set: usize) {
         // Its start may still be under way.
         let held = memory.places.values().any(|place| place.runner.as_ref() == Some(&i.shown.runner));
         let ours = i.ours() && i.set == set && !held;
-        ours && named && seen && removes && exit.at + REMOVED < now
+        let since = i.answered_at.map_or(exit.at, |at| at.max(exit.at));
+        ours && named && seen && removes && since + REMOVED < now
     };
     let left = state.instances().find(over).map(|(host, i)| (host, i.shown.runner.clone()));
     if let Some((host, name)) = left {

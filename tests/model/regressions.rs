@@ -153,13 +153,13 @@ fn a_runner_of_an_earlier_controller_keeps_its_slot_until_its_host_was_seen() {
     holds(world(&[Some(6)], vec![pending]), steps);
 }
 
-/// Its registration is gone, and its instance cannot be removed.
+/// Its registration is gone, and its instance cannot be removed. It is wanted again between two tries, which take a minute.
 #[test]
 fn a_runner_that_cannot_be_removed_is_no_capacity_once_it_is_deregistered() {
     let steps = vec![
         after(60, HostHangs { host: 0, seconds: 3600 }),
         after(5, Min { set: 0, to: 0 }),
-        after(120, Min { set: 0, to: 2 }),
+        after(65, Min { set: 0, to: 2 }),
         after(900, Nothing),
     ];
     let mut spares = set(2, 6, vec![backend(&[0], None)]);

@@ -74,7 +74,10 @@ impl Scene {
             ["closed", reason] => self.intake = Intake::Closed(known(reason), format!("it is {reason}")),
             ["open"] => self.intake = Intake::Open,
             ["deleted", drain] => self.drain_until = Some(self.now + duration(drain)),
-            ["after", time] => self.now += duration(time),
+            ["after", time] => {
+                self.now += duration(time);
+                self.ledger.time_passed(duration(time));
+            }
             ["assigned", jobs] => {
                 let assigned = jobs.parse().unwrap();
                 self.ledger.count(Statistics { assigned, ..Statistics::default() }, self.now);
