@@ -44,6 +44,8 @@ pub struct Watch {
     pub failed: Timestamp,
     /// When a message about jobs of a set was last lost, or a part of one.
     pub lost: Vec<Option<Timestamp>>,
+    /// When GitHub last said of a set with a new session that it has nothing at all.
+    pub denied: Vec<Option<Timestamp>>,
     /// The runners of a set that jobs wait for in vain, and since when.
     deaf: Vec<(Vec<String>, Timestamp)>,
 }
@@ -55,6 +57,7 @@ impl Watch {
             there: vec![(0, now); sets],
             failed: now,
             lost: vec![None; sets],
+            denied: vec![None; sets],
             deaf: vec![(Vec::new(), now); sets],
         }
     }
@@ -110,8 +113,15 @@ pub fn assigned(state: &mut State, set: usize, job: &str) {
     let has = there(state, set);
     let (before, since) = state.watch.jobs.there[set];
     let known = state.watch.jobs.unable[set].is_some_and(|at| between(at, now) > TOLD);
+    let denied = state.watch.jobs.denied[set].is_some_and(|at| between(at, now) <= TOLD);
     let in_hand = state.github.count(set).assigned as usize;
-    if known && is_unable(state, set) && has == before && between(since, now) > TOLD && in_hand > has {
+    if known
+        && !denied
+        && is_unable(state, set)
+        && has == before
+        && between(since, now) > TOLD
+        && in_hand > has
+    {
         state.violate(
             13,
             format!("{job} is asked for by set {set}, which has {has} runners and can start none"),
