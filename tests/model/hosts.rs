@@ -219,6 +219,7 @@ pub struct Place {
     pub host: usize,
     pub backend: String,
     pub runner: Option<String>,
+    pub taken_at: Timestamp,
     /// Its instance was made, and counts in its stead.
     pub made: bool,
 }
@@ -632,8 +633,14 @@ impl Backend for Handle {
             return None;
         }
         let number = state.number();
-        let place =
-            Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None, made: false };
+        let place = Place {
+            set: self.0.set,
+            host: at,
+            backend: self.0.name.clone(),
+            runner: None,
+            taken_at: state.now,
+            made: false,
+        };
         let left = free(&state, self.0.life.number, at);
         rules::place_taken_from_others(&mut state, self.0.life.number, self.0.set, at, left);
         let memory = &mut state.lives[self.0.life.number];
