@@ -91,9 +91,11 @@ impl Demand {
         self.untaken.as_ref().map(|untaken| untaken.since).filter(|since| since.plus(PHANTOM_AFTER) <= now)
     }
 
-    /// When the next of the idle runners that leave assigned jobs alone is to be recycled.
-    pub fn recycling_due(&self) -> Option<Timestamp> {
-        self.untaken.as_ref().map(|untaken| untaken.recycled_at.unwrap_or(untaken.since).plus(PHANTOM_AFTER))
+    /// When an idle runner is to be recycled, if it leaves assigned jobs alone for as long, and no other goes before it.
+    /// The next is not before the replacement of the last has had as much time.
+    pub fn recycling_due(&self, idle: &Runner) -> Option<Timestamp> {
+        let untaken = self.untaken.as_ref()?;
+        Some(untaken.recycled_at.unwrap_or(untaken.since).max(idle.since).plus(PHANTOM_AFTER))
     }
 
     /// One of the idle runners that leave assigned jobs alone begins to be recycled.
@@ -106,7 +108,8 @@ impl Demand {
     /// When time alone changes what this says.
     pub fn settles_at(&self) -> Option<Timestamp> {
         let messages = self.unexplained.values().map(Unexplained::settles_at);
-        messages.chain(self.ended.values().copied()).chain(self.recycling_due()).min()
+        let untaken = self.untaken.as_ref().map(|untaken| untaken.since.plus(PHANTOM_AFTER));
+        messages.chain(self.ended.values().copied()).chain(untaken).min()
     }
 
     /// Notes whether idle runners leave assigned jobs alone, as far as GitHub has said lately. Of what runs, an earlier
@@ -161,8 +164,12 @@ impl Demand {
         }
     }
 
-    pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
+    /// A runner that had been idle for a while came to a job: so will others.
+    pub(super) fn idle_taken(&mut self) {
         self.untaken = None;
+    }
+
+    pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
         if self.unexplained.remove(runner).is_some() {
             self.ended.insert(job_id.to_owned(), now.plus(MESSAGES_ARRIVE));
         }
