@@ -117,6 +117,16 @@ fn a_job_that_github_assigns_again_does_not_end_the_suspicion() {
 }
 
 #[test]
+fn nobody_is_recycled_once_no_job_waits() {
+    let mut world = World::deaf(1);
+    world.look_at(350);
+    world.assigned(0);
+    world.look_at(351);
+    let plan = world.look_at(370);
+    assert_eq!((removals(&plan), plan.verdict.met), (vec![], Some(true)));
+}
+
+#[test]
 fn what_github_said_long_ago_makes_no_runner_suspect() {
     let mut world = World::deaf(1);
     world.now = 361;
