@@ -10,7 +10,7 @@ use testkit::github::{JobId, JobResult, JobStatus, RunnerId, SimGithub, State};
 use tokio::task::JoinHandle;
 
 use crate::harness::{Lab, PATIENCE, eventually, is};
-use crate::load::{MAX_RUNNERS, short_or_long, soaking};
+use crate::load::{MAX_RUNNERS, soaking};
 
 /// GitHub's list of runners is looked at every five minutes, and what is found is believed at the second look.
 const SWEPT_WITHIN: Duration = Duration::from_secs(15 * 60);

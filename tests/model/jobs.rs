@@ -36,6 +36,8 @@ const RECYCLED: Duration = Duration::from_secs(13 * 60);
 
 /// What the rules remember between two looks.
 pub struct Watch {
+    /// Whether they are looked after.
+    pub judges: bool,
     /// Since when no host that a set may use can take a start soon, as its controller is shown.
     unable: Vec<Option<Timestamp>>,
     /// How many instances a set has or is to have, and since when.
@@ -51,8 +53,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new(sets: usize, now: Timestamp) -> Watch {
+    pub fn new(setup: &Setup, now: Timestamp) -> Watch {
+        let sets = setup.sets.len();
         Watch {
+            judges: setup.judges_waiting,
             unable: vec![None; sets],
             there: vec![(0, now); sets],
             failed: now,
@@ -95,6 +99,9 @@ fn is_unable(state: &State, set: usize) -> bool {
 
 /// Looks at a set as time passes.
 pub fn look(state: &mut State, set: usize) {
+    if !state.watch.jobs.judges {
+        return;
+    }
     let now = state.now;
     let unable = is_unable(state, set);
     let since = state.watch.jobs.unable[set];
@@ -109,6 +116,9 @@ pub fn look(state: &mut State, set: usize) {
 
 /// GitHub assigns a job.
 pub fn assigned(state: &mut State, set: usize, job: &str) {
+    if !state.watch.jobs.judges {
+        return;
+    }
     let now = state.now;
     let has = there(state, set);
     let (before, since) = state.watch.jobs.there[set];

@@ -75,7 +75,7 @@ impl Watch {
             led: now,
             calm: vec![(0, 0, now); sets],
             unmet: vec![None; sets],
-            jobs: jobs::Watch::new(sets, now),
+            jobs: jobs::Watch::new(setup, now),
             starting: vec![now; sets],
             minted: vec![0; sets],
             edited: vec![now; sets],
@@ -383,7 +383,9 @@ pub fn look(state: &mut State) {
         note_gone(state, set);
         overdue(state, set);
         left_out::look(state, set);
-        prompt::look(state, set);
+        if state.watch.jobs.judges {
+            prompt::look(state, set);
+        }
         jobs::look(state, set);
     }
 }

@@ -3,6 +3,12 @@
 //! [`github`] is a simulated GitHub that speaks the scale-set service's wire protocol over HTTP. The same simulation runs
 //! as the binary `sim-github`; the program `fake-runner` is the runner that talks to it. [`raw`] is one of a few lines on a
 //! bare socket, for what no HTTP server would show or do.
+//!
+//! [`ecs`] is a simulated Amazon ECS, in the binary `sim-ecs` too; its tasks run `fake-runner` as a process.
+//!
+//! [`tart`] has simulated Macs: a stand-in for `tart` whose machines run `fake-runner`, behind a real sshd.
 
+pub mod ecs;
 pub mod github;
 pub mod raw;
+pub mod tart;

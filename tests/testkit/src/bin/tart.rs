@@ -1,0 +1,5 @@
+//! The stand-in for Tart as a program: see `testkit::tart`.
+
+fn main() -> std::process::ExitCode {
+    testkit::tart::main()
+}
