@@ -43,7 +43,7 @@ fn lacking(state: &State, set: usize) -> Option<String> {
     let max = rules::ceiling(&object);
     let wanted = max.min(object.spec.min_runners.unsigned_abs() + demand);
     let live: Vec<(usize, &Container)> = state.live(set).collect();
-    let held = memory.places.values().filter(|place| place.set == set && !place.made).count();
+    let coming = memory.places.values().filter(|place| place.set == set && !place.made).count();
     let room = object.spec.backends.iter().any(|backend| {
         let here = live.iter().filter(|(_, i)| i.shown.backend == backend.name).count();
         let free = |host: usize| {
@@ -53,7 +53,12 @@ fn lacking(state: &State, set: usize) -> Option<String> {
         backend.max_runners.is_none_or(|max| here < max.unsigned_abs() as usize)
             && left_out::hosts(backend).any(free)
     });
-    let missing = serving as usize + held < wanted as usize && live.len() + held < max as usize;
+    // GitHub has let go of them, and their host does not let them end: nobody can know.
+    let hidden = |(host, i): &&(usize, &Container)| {
+        state.hangs(*host) && !state.github.registrations.contains_key(&i.registration)
+    };
+    let known = serving as usize + coming + live.iter().filter(hidden).count();
+    let missing = known < wanted as usize && live.len() + coming < max as usize;
     (missing && room).then(|| format!("has {serving} runners of {wanted} that are wanted"))
 }
 
