@@ -53,16 +53,39 @@ fn idle_runners_that_leave_jobs_alone_are_recycled_one_at_a_time() {
 }
 
 #[test]
-fn no_runner_is_recycled_while_a_younger_one_has_not_had_its_chance() {
+fn a_runner_that_has_been_idle_for_less_is_left_its_time() {
     let mut world = World::deaf(1);
-    world.now = 350;
+    world.now = 100;
     world.assigned(2);
     world.step();
-    assert_eq!(removals(&world.look_at(370)), [], "another starts");
     world.up();
-    assert_eq!(removals(&world.look_at(429)), [], "it is just up");
-    assert_eq!(world.plan().wake_at, Some(at(430)));
-    assert_eq!(removals(&world.look_at(430)), [("linux-001", Removal::NeverConnected)]);
+    assert_eq!(removals(&world.look_at(360)), [("linux-001", Removal::NeverConnected)]);
+    world.ledger.retire("linux-001", at(361));
+    world.look_at(362);
+    world.up();
+    for second in (390..720).step_by(30) {
+        assert_eq!(removals(&world.look_at(second)), [], "after {second} s");
+    }
+    assert_eq!(removals(&world.look_at(720)), [("linux-002", Removal::NeverConnected)]);
+}
+
+/// With a long queue there is always one that has just come up, and takes a job.
+#[test]
+fn runners_that_have_just_come_up_and_take_jobs_do_not_speak_for_those_that_do_not() {
+    let mut world = World::deaf(3);
+    for second in (30..360).step_by(30) {
+        world.look_at(second);
+        let fresh = world.names(|r| r.phase == Phase::Idle).pop().unwrap();
+        world.busy(&fresh, &fresh);
+        world.completed(&fresh, &fresh);
+        world.exits(&fresh, 0);
+        world.look_at(second + 1);
+        world.up();
+        if second > 30 {
+            assert_eq!(removals(&world.look_at(second + 2)), [], "after {second} s");
+        }
+    }
+    assert_eq!(removals(&world.look_at(390)), [("linux-001", Removal::NeverConnected)]);
 }
 
 #[test]
@@ -91,6 +114,16 @@ fn a_job_that_github_assigns_again_does_not_end_the_suspicion() {
     world.look_at(70);
     world.assigned(1);
     assert_eq!(removals(&world.look_at(360)), [], "for a minute no job waited");
+}
+
+#[test]
+fn nobody_is_recycled_once_no_job_waits() {
+    let mut world = World::deaf(1);
+    world.look_at(350);
+    world.assigned(0);
+    world.look_at(351);
+    let plan = world.look_at(370);
+    assert_eq!((removals(&plan), plan.verdict.met), (vec![], Some(true)));
 }
 
 #[test]

@@ -10,8 +10,6 @@ use crate::time::Plus;
 
 /// A runner may go on for so long after its job: it cleans up, and GitHub has been seen to call a job over that ran on.
 const GRACE: Duration = Duration::from_secs(5 * 60);
-/// A runner that is up comes to a job that waits within this, if it can.
-const CONNECTS: Duration = Duration::from_secs(60);
 
 /// Which runners go.
 #[derive(Debug, Default)]
@@ -143,22 +141,15 @@ fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
     }
 }
 
-/// Of idle runners that leave assigned jobs alone the oldest goes, unless one that is younger may yet come to a job.
+/// Of idle runners that leave assigned jobs alone, and have done so for minutes, the oldest goes.
 fn recycle_deaf(input: &Input<'_>, retreat: &mut Retreat) {
-    if input.ledger.demand().recycling_due().is_none_or(|due| due > input.now) {
-        return;
-    }
-    let serving = || input.ledger.runners().filter(|r| r.serves() && r.phase != Phase::Busy);
-    if serving().any(|r| r.phase == Phase::Pending) {
-        return;
-    }
-    if let Some(until) = serving().map(|r| r.since.plus(CONNECTS)).filter(|until| *until > input.now).max() {
-        return retreat.wake(until);
-    }
     let ready = |r: &&Runner| r.operation.is_none() && r.retry_at.is_none_or(|at| at <= input.now);
-    let idle = serving().filter(|r| ready(r) && !retreat.goes(r));
-    if let Some(oldest) = idle.min_by_key(|r| (r.since, &r.name)) {
-        retreat.remove(oldest, Removal::NeverConnected);
+    let idle = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Idle && !retreat.goes(r));
+    let due = |r: &'_ Runner| Some((input.ledger.demand().recycling_due(r)?, r.since, r.name.clone()));
+    let Some((at, _, name)) = idle.filter(ready).filter_map(due).min() else { return };
+    match input.ledger.runner(&name).filter(|_| at <= input.now) {
+        Some(oldest) => retreat.remove(oldest, Removal::NeverConnected),
+        None => retreat.wake(at),
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Demand {
 #[derive(Debug)]
 struct Untaken {
     since: Timestamp,
+    /// Whether it is so now: GitHub takes a job back now and then, and assigns it again.
+    now: bool,
     /// When it was last so.
     last: Timestamp,
     /// When the last of those runners began to be recycled.
@@ -88,12 +90,18 @@ impl Demand {
 
     /// Since when idle runners leave assigned jobs alone, if that is long enough to be no delay any more.
     pub fn phantom_since(&self, now: Timestamp) -> Option<Timestamp> {
-        self.untaken.as_ref().map(|untaken| untaken.since).filter(|since| since.plus(PHANTOM_AFTER) <= now)
+        self.untaken_now().map(|untaken| untaken.since).filter(|since| since.plus(PHANTOM_AFTER) <= now)
     }
 
-    /// When the next of the idle runners that leave assigned jobs alone is to be recycled.
-    pub fn recycling_due(&self) -> Option<Timestamp> {
-        self.untaken.as_ref().map(|untaken| untaken.recycled_at.unwrap_or(untaken.since).plus(PHANTOM_AFTER))
+    fn untaken_now(&self) -> Option<&Untaken> {
+        self.untaken.as_ref().filter(|untaken| untaken.now)
+    }
+
+    /// When an idle runner is to be recycled, if it leaves assigned jobs alone for as long, and no other goes before it.
+    /// The next is not before the replacement of the last has had as much time.
+    pub fn recycling_due(&self, idle: &Runner) -> Option<Timestamp> {
+        let untaken = self.untaken_now()?;
+        Some(untaken.recycled_at.unwrap_or(untaken.since).max(idle.since).plus(PHANTOM_AFTER))
     }
 
     /// One of the idle runners that leave assigned jobs alone begins to be recycled.
@@ -106,7 +114,8 @@ impl Demand {
     /// When time alone changes what this says.
     pub fn settles_at(&self) -> Option<Timestamp> {
         let messages = self.unexplained.values().map(Unexplained::settles_at);
-        messages.chain(self.ended.values().copied()).chain(self.recycling_due()).min()
+        let untaken = self.untaken.as_ref().map(|untaken| untaken.since.plus(PHANTOM_AFTER));
+        messages.chain(self.ended.values().copied()).chain(untaken).min()
     }
 
     /// Notes whether idle runners leave assigned jobs alone, as far as GitHub has said lately. Of what runs, an earlier
@@ -114,14 +123,16 @@ impl Demand {
     pub(super) fn compare(&mut self, idle: u32, busy: u32, now: Timestamp) {
         let busy = self.latest.map_or(busy, |(latest, _)| busy.max(latest.running));
         let heard_lately = self.latest.is_some_and(|(_, at)| at.plus(PHANTOM_AFTER) > now);
+        let wait = self.assigned().is_some_and(|assigned| assigned > busy);
+        let before = self.untaken.take().filter(|untaken| wait || untaken.last.plus(REASSIGNED) > now);
         if idle == 0 || !heard_lately {
-            self.untaken = None;
-        } else if self.assigned().is_some_and(|assigned| assigned > busy) {
-            let new = Untaken { since: now, last: now, recycled_at: None };
-            self.untaken.get_or_insert(new).last = now;
-        } else {
-            self.untaken.take_if(|untaken| untaken.last.plus(REASSIGNED) <= now);
+            return;
         }
+        self.untaken = match before {
+            Some(untaken) if wait => Some(Untaken { now: true, last: now, ..untaken }),
+            Some(untaken) => Some(Untaken { now: false, ..untaken }),
+            None => wait.then_some(Untaken { since: now, now: true, last: now, recycled_at: None }),
+        };
     }
 
     /// Takes over a reading. One that is contradicted by what runs is believed when the next is contradicted too.
@@ -161,8 +172,12 @@ impl Demand {
         }
     }
 
-    pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
+    /// A runner that had been idle for a while came to a job: so will others.
+    pub(super) fn idle_taken(&mut self) {
         self.untaken = None;
+    }
+
+    pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
         if self.unexplained.remove(runner).is_some() {
             self.ended.insert(job_id.to_owned(), now.plus(MESSAGES_ARRIVE));
         }

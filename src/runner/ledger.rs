@@ -309,6 +309,10 @@ impl Ledger {
         if runner_id > 0 && !matches!(runner.registration, Registration::Present(_)) {
             runner.registration = Registration::Present(runner_id);
         }
+        // One that has just come up says nothing of those that were there before.
+        if runner.phase == Phase::Idle && runner.since.plus(CONNECTED_AFTER) <= now {
+            self.demand.idle_taken();
+        }
         runner.job = Some(job.clone());
         if runner.enter(Phase::Busy, now) && over {
             runner.job_completed_at = Some(now);

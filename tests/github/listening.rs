@@ -266,6 +266,22 @@ async fn no_more_offers_are_acquired_than_the_set_can_have_in_hand() {
 }
 
 #[tokio::test]
+async fn a_count_of_nothing_at_all_acquires_no_more_than_can_be_had() {
+    let github = github().model(Model::Ghes).long_poll(PATIENCE * 2).start().await.unwrap();
+    let (_, _, listening) = listening(&github, 1).await;
+    github.queue_job(job());
+    listening.ear.event(1, assigned).await;
+    acknowledged(&github).await;
+    github.zero_statistics(SET, 1).unwrap();
+    github.queue_job(job());
+    listening.ear.event(2, |e| matches!(e, JobEvent::Available { .. }).then_some(())).await;
+    acknowledged(&github).await;
+    github.wait_until(PATIENCE, |s| s.requests().polls_held() > 0).await.unwrap();
+    assert_eq!(github.look(|s| s.jobs_in(JobStatus::Assigned)), 1);
+    listening.stop().await;
+}
+
+#[tokio::test]
 async fn offers_whose_message_is_gone_are_found_at_the_start() {
     let github = github().model(Model::Ghes).start().await.unwrap();
     let client = Arc::new(client(&github));

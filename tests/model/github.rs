@@ -433,13 +433,18 @@ impl State {
         let scale_set = &mut self.github.sets[set];
         let count = scale_set.unsent.len().min(BATCH);
         let mut events: Vec<JobEvent> = scale_set.unsent.drain(..count).collect();
-        if std::mem::take(&mut scale_set.truncate) {
+        let truncated = std::mem::take(&mut scale_set.truncate);
+        if truncated {
             events.truncate(random);
         }
         scale_set.next_message += 1;
         let message =
             Message { id: scale_set.next_message, statistics: Some(statistics), events, unreadable: 0 };
-        if std::mem::take(&mut scale_set.lose) {
+        let lost = std::mem::take(&mut scale_set.lose);
+        if lost || truncated {
+            self.watch.jobs.lost[set] = Some(self.now);
+        }
+        if lost {
             self.note(|| format!("message {} of set {set} is lost", message.id));
             return;
         }

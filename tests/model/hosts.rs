@@ -56,6 +56,8 @@ pub struct Container {
     pub maker: usize,
     /// Its start was answered with an error, or not at all.
     pub disowned: bool,
+    /// When its start was answered.
+    pub answered_at: Option<Timestamp>,
     /// It runs, and never reaches GitHub.
     pub deaf: bool,
     /// The controller that had its registration removed, and was told so.
@@ -85,6 +87,7 @@ impl Host {
                 registration: 0,
                 maker: usize::MAX,
                 disowned: false,
+                answered_at: None,
                 deaf: false,
                 deregistered: None,
             };
@@ -180,6 +183,14 @@ impl State {
         }
     }
 
+    /// A start is answered, or its controller is dead.
+    fn note_answer(&mut self, place: &Place) {
+        let now = self.now;
+        let instances = self.hosts[place.host].instances.values_mut();
+        let made = instances.filter(|i| place.runner.as_ref() == Some(&i.shown.runner));
+        made.for_each(|instance| instance.answered_at = Some(now));
+    }
+
     pub fn die(&mut self, host: usize, id: &str, death: Death) {
         match death {
             Death::Killed => self.end_instance(host, id, 137, false),
@@ -211,6 +222,7 @@ pub struct Place {
     pub host: usize,
     pub backend: String,
     pub runner: Option<String>,
+    pub taken_at: Timestamp,
     /// Its instance was made, and counts in its stead.
     pub made: bool,
 }
@@ -224,7 +236,9 @@ struct Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let place = self.life.sim.state().lives[self.life.number].places.remove(&self.number);
-        place.into_iter().for_each(|place| self.life.change_slots(place.host));
+        let Some(place) = place else { return };
+        self.life.sim.state().note_answer(&place);
+        self.life.change_slots(place.host);
     }
 }
 
@@ -499,6 +513,7 @@ impl SimBackend {
             registration,
             maker: self.life.number,
             disowned: starts == Starts::Stuck,
+            answered_at: None,
             deaf: starts == Starts::Deaf,
             deregistered: None,
         };
@@ -622,8 +637,14 @@ impl Backend for Handle {
             return None;
         }
         let number = state.number();
-        let place =
-            Place { set: self.0.set, host: at, backend: self.0.name.clone(), runner: None, made: false };
+        let place = Place {
+            set: self.0.set,
+            host: at,
+            backend: self.0.name.clone(),
+            runner: None,
+            taken_at: state.now,
+            made: false,
+        };
         let left = free(&state, self.0.life.number, at);
         rules::place_taken_from_others(&mut state, self.0.life.number, self.0.set, at, left);
         let memory = &mut state.lives[self.0.life.number];

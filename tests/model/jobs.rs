@@ -25,6 +25,9 @@ const TOLD: Duration = Duration::from_secs(60);
 const STARTED: Duration = Duration::from_secs(30);
 /// ... if nothing has failed for so long: a host is set aside for five minutes at the longest.
 const SET_ASIDE: Duration = Duration::from_secs(360);
+/// The job of a runner that died is taken for running at GitHub for 15 minutes after its end was seen, unless it is heard
+/// to be over; and the end is seen once its host is back.
+const MISSED: Duration = Duration::from_secs(30 * 60);
 /// A runner that ends sooner after it was made may be held against its host.
 const SHORT_LIFE: Duration = Duration::from_secs(90);
 /// An idle runner that waiting jobs do not come to is recycled in this time, or another is. GitHub drops the jobs after 15
@@ -41,6 +44,10 @@ pub struct Watch {
     there: Vec<(usize, Timestamp)>,
     /// When a start or a runner last failed, on whatever host.
     pub failed: Timestamp,
+    /// When a message about jobs of a set was last lost, or a part of one.
+    pub lost: Vec<Option<Timestamp>>,
+    /// When GitHub last said of a set with a new session that it has nothing at all.
+    pub denied: Vec<Option<Timestamp>>,
     /// The runners of a set that jobs wait for in vain, and since when.
     deaf: Vec<(Vec<String>, Timestamp)>,
 }
@@ -53,6 +60,8 @@ impl Watch {
             unable: vec![None; sets],
             there: vec![(0, now); sets],
             failed: now,
+            lost: vec![None; sets],
+            denied: vec![None; sets],
             deaf: vec![(Vec::new(), now); sets],
         }
     }
@@ -114,8 +123,15 @@ pub fn assigned(state: &mut State, set: usize, job: &str) {
     let has = there(state, set);
     let (before, since) = state.watch.jobs.there[set];
     let known = state.watch.jobs.unable[set].is_some_and(|at| between(at, now) > TOLD);
+    let denied = state.watch.jobs.denied[set].is_some_and(|at| between(at, now) <= TOLD);
     let in_hand = state.github.count(set).assigned as usize;
-    if known && is_unable(state, set) && has == before && between(since, now) > TOLD && in_hand > has {
+    if known
+        && !denied
+        && is_unable(state, set)
+        && has == before
+        && between(since, now) > TOLD
+        && in_hand > has
+    {
         state.violate(
             13,
             format!("{job} is asked for by set {set}, which has {has} runners and can start none"),
@@ -135,6 +151,7 @@ fn unstarted(state: &mut State, set: usize) {
     let lately = |at: Timestamp, limit: Duration| between(at, now) <= limit;
     let disturbed = [memory.began, state.watch.fine, state.watch.edited[set], state.watch.jobs.failed];
     if told.is_none_or(|(_, at)| lately(at, STARTED))
+        || state.watch.jobs.lost[set].is_some_and(|at| lately(at, MISSED))
         || lately(since, STARTED)
         || disturbed.iter().any(|at| lately(*at, SET_ASIDE))
         || state.hosts.iter().any(|host| host.pulls_until.is_some_and(|until| until > now))
@@ -154,9 +171,12 @@ fn unheard(state: &mut State, set: usize) {
     let now = state.now;
     let waits = |job: &JobState| matches!(job, JobState::Queued | JobState::Offered | JobState::Assigned);
     let waiting = state.github.sets[set].jobs.iter().any(|job| waits(&job.state));
-    // What hangs cannot be removed.
-    let recyclable = |host: usize, i: &Container| waiting && i.deaf && !state.hosts[host].hangs(now);
-    let deaf = |(host, i): (usize, &Container)| recyclable(host, i).then(|| i.shown.runner.clone());
+    // One that is deregistered has been recycled, as far as its host lets it be; what hangs cannot be removed.
+    let keeps = |host: usize, i: &Container| {
+        let registered = state.github.registrations.contains_key(&i.registration);
+        i.deaf && registered && !state.hosts[host].hangs(now)
+    };
+    let deaf = |(host, i): (usize, &Container)| (waiting && keeps(host, i)).then(|| i.shown.runner.clone());
     let deaf: Vec<String> = state.live(set).filter_map(deaf).collect();
     if state.watch.jobs.deaf[set].0 != deaf {
         state.watch.jobs.deaf[set] = (deaf, now);

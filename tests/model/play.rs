@@ -350,7 +350,10 @@ impl Play {
                     (job.hangs, job.seconds) = (false, job.seconds.min(5));
                 }
                 // A long queue would only take long.
-                let waiting = set.jobs.iter_mut().filter(|job| job.state == JobState::Queued);
+                let waiting = set
+                    .jobs
+                    .iter_mut()
+                    .filter(|job| matches!(job.state, JobState::Queued | JobState::Offered));
                 waiting.skip(10).for_each(|job| job.state = JobState::Over(End::Cancelled));
                 (set.zero, set.lose, set.shuffle, set.truncate) = (false, false, false, false);
             }

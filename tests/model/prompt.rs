@@ -50,7 +50,7 @@ fn lacking(state: &State, set: usize) -> Option<String> {
     let max = rules::ceiling(&object);
     let wanted = max.min(object.spec.min_runners.unsigned_abs() + demand);
     let live: Vec<(usize, &Container)> = state.live(set).collect();
-    let held = memory.places.values().filter(|place| place.set == set && !place.made).count();
+    let coming = memory.places.values().filter(|place| place.set == set && !place.made).count();
     let room = object.spec.backends.iter().any(|backend| {
         let here = live.iter().filter(|(_, i)| i.shown.backend == backend.name).count();
         let free = |host: usize| {
@@ -60,7 +60,12 @@ fn lacking(state: &State, set: usize) -> Option<String> {
         backend.max_runners.is_none_or(|max| here < max.unsigned_abs() as usize)
             && left_out::hosts(backend).any(free)
     });
-    let missing = serving + held < wanted as usize && live.len() + held < max as usize;
+    // GitHub has let go of them, and their host does not let them end: nobody can know.
+    let hidden = |(host, i): &&(usize, &Container)| {
+        !by_another(i) && state.hangs(*host) && !state.github.registrations.contains_key(&i.registration)
+    };
+    let known = serving + coming + live.iter().filter(hidden).count();
+    let missing = known < wanted as usize && live.len() + coming < max as usize;
     (missing && room).then(|| format!("has {serving} runners of {wanted} that are wanted"))
 }
 
@@ -87,7 +92,8 @@ fn lingering(state: &mut State, set: usize) {
         // Its start may still be under way, or its answer may have come only now.
         let held = memory.places.values().any(|place| place.runner.as_ref() == Some(&i.shown.runner));
         let ours = i.ours() && i.set == set && !held && !i.disowned;
-        ours && named && seen && removes && exit.at + REMOVED < now
+        let since = i.answered_at.map_or(exit.at, |at| at.max(exit.at));
+        ours && named && seen && removes && since + REMOVED < now
     };
     let left = state.instances().find(over).map(|(host, i)| (host, i.shown.runner.clone()));
     if let Some((host, name)) = left {

@@ -11,7 +11,7 @@ use paddock::runner::{InstanceState, Phase};
 
 use crate::github::{JobRecord, JobState, Presence, Registration};
 use crate::history::{Setup, Starts, Weather};
-use crate::hosts::Container;
+use crate::hosts::{Container, Place};
 use crate::jobs;
 use crate::sim::{State, between};
 use crate::{left_out, prompt};
@@ -200,7 +200,13 @@ pub fn instance_comes(state: &mut State, life: usize, host: usize, set: usize) {
     // What a host did not show cannot be counted, nor what another controller asked for and came since.
     let late = |i: &Container| i.maker != life && between(i.shown.created_at, state.now) < SETTLED;
     let shown = |i: &&Container| memory.views[host].instances.contains_key(&i.shown.id) && !late(i);
-    if memory.views[host].misled.is_some_and(|at| between(at, state.now) < 5 * SETTLED) {
+    // Nor can what was hidden when the place was taken, however long ago.
+    let misled = |misled_at: Timestamp| {
+        let taken =
+            |p: &Place| p.host == host && p.taken_at >= misled_at && between(misled_at, p.taken_at) < SETTLED;
+        between(misled_at, state.now) < 5 * SETTLED || memory.places.values().any(taken)
+    };
+    if memory.views[host].misled.is_some_and(misled) {
         return;
     }
     let held = |i: &&Container| memory.places.values().any(|p| p.runner.as_ref() == Some(&i.shown.runner));

@@ -179,6 +179,9 @@ fn told(state: &mut State, life: usize, set: usize, statistics: Statistics, hone
 fn session(state: &mut State, life: usize, set: usize) -> Session {
     let (statistics, honest) = state.reading(set);
     told(state, life, set, statistics, honest);
+    if !honest {
+        state.watch.jobs.denied[set] = Some(state.now);
+    }
     let scale_set = &state.github.sets[set];
     let open = scale_set.session.as_ref().expect("it was opened");
     Session {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::github::{Error, Message, ScaleSetService, Session};
-use crate::runner::JobEvent;
+use crate::runner::{JobEvent, Statistics};
 
 /// Acknowledgements that are owed at most. Older ones are given up: a later session brings their messages back.
 const MOST_OWED: usize = 100;
@@ -25,6 +25,8 @@ pub(super) struct Reading {
     pub offered: BTreeSet<i64>,
     /// Jobs assigned to the set, by GitHub's last count.
     assigned: u32,
+    /// The last count had nothing at all, and was left aside: it is believed the second time.
+    doubted: bool,
     /// Jobs that were granted and that the last count does not have yet.
     granted: u32,
     /// When a job was last granted.
@@ -48,6 +50,7 @@ impl Reading {
             last_message_id: 0,
             offered: BTreeSet::new(),
             assigned: 0,
+            doubted: false,
             granted: 0,
             granted_at: Instant::now(),
             recorded: BTreeSet::new(),
@@ -56,21 +59,32 @@ impl Reading {
             alive: Instant::now(),
             hasty: 0,
         };
-        reading.count();
+        reading.count_anew();
         reading
     }
 
     /// Takes over the counts that came with the session.
-    fn count(&mut self) {
-        if let Some(statistics) = self.session.statistics {
-            self.assigned = statistics.assigned;
+    fn count_anew(&mut self) {
+        if let Some(statistics) = self.session.statistics
+            && self.count(statistics)
+        {
             self.granted = statistics.acquired;
         }
     }
 
+    /// Takes over GitHub's counts; answers whether they are believed. GitHub has been seen to answer nothing but zeros
+    /// while jobs were assigned.
+    fn count(&mut self, statistics: Statistics) -> bool {
+        self.doubted = statistics == Statistics::default() && self.assigned > 0 && !self.doubted;
+        if !self.doubted {
+            self.assigned = statistics.assigned;
+        }
+        !self.doubted
+    }
+
     pub fn renewed(&mut self, session: Session) {
         self.session = session;
-        self.count();
+        self.count_anew();
         self.counted = Instant::now();
         self.alive = Instant::now();
     }
@@ -88,7 +102,7 @@ impl Reading {
             self.recorded.pop_first();
         }
         if let Some(statistics) = message.statistics {
-            self.assigned = statistics.assigned;
+            self.count(statistics);
             self.counted = Instant::now();
         }
         self.offered.extend(message.events.iter().filter_map(|event| match event {
