@@ -160,8 +160,11 @@ fn unstarted(state: &mut State, set: usize) {
         return;
     }
     let max = rules::ceiling(object) as usize;
-    let live = state.live(set).count();
-    if demand > serving && live < max && live < room(state, set) {
+    // One whose host is being made ready for it is on its way, however long that takes.
+    let coming = memory.places.values().filter(|place| place.set == set && !place.made).count();
+    let live = state.live(set).count() + coming;
+    let lacks = demand as usize > serving as usize + coming;
+    if lacks && live < max && live < room(state, set) {
         state.violate(14, format!("{demand} jobs of set {set} have {serving} runners, and there is room"));
     }
 }
