@@ -2,7 +2,7 @@
 
 use super::tests::{World, at, removals, starts};
 use super::*;
-use crate::runner::Phase;
+use crate::runner::{Phase, Statistics};
 
 impl World {
     /// So many jobs are assigned, their runners are up, and none of them takes one.
@@ -162,4 +162,24 @@ fn the_replacement_is_started_on_another_host_where_there_is_one() {
         plan.actions.contains(&Action::Start { backend: "rack".into(), host: "well".into() }),
         "{plan:?}"
     );
+}
+
+/// GitHub counts the job of a runner that has died as running for ten minutes.
+#[test]
+fn a_job_whose_runner_has_died_hides_no_runner_that_leaves_jobs_alone() {
+    let mut world = World::deaf(2);
+    world.busy("linux-001", "job");
+    world.exits("linux-001", 137);
+    for second in (30..=420).step_by(30) {
+        world.now = second;
+        let counted = Statistics { assigned: 2, running: 1, ..Statistics::default() };
+        world.ledger.count(counted, at(second));
+        let plan = world.step();
+        if !removals(&plan).is_empty() {
+            assert_eq!((second, removals(&plan)), (360, vec![("linux-002", Removal::NeverConnected)]));
+            return;
+        }
+        world.ledger.observe(&[], at(second));
+    }
+    panic!("nobody is recycled");
 }

@@ -121,7 +121,9 @@ impl Demand {
     /// Notes whether idle runners leave assigned jobs alone, as far as GitHub has said lately. Of what runs, an earlier
     /// controller may have heard.
     pub(super) fn compare(&mut self, idle: u32, busy: u32, now: Timestamp) {
-        let busy = self.latest.map_or(busy, |(latest, _)| busy.max(latest.running));
+        // GitHub counts the jobs of runners that have died as running for a while: they are off the demand already.
+        let dead = u32::try_from(self.ended.len()).unwrap_or(u32::MAX);
+        let busy = self.latest.map_or(busy, |(latest, _)| busy.max(latest.running.saturating_sub(dead)));
         let heard_lately = self.latest.is_some_and(|(_, at)| at.plus(PHANTOM_AFTER) > now);
         let wait = self.assigned().is_some_and(|assigned| assigned > busy);
         let before = self.untaken.take().filter(|untaken| wait || untaken.last.plus(REASSIGNED) > now);

@@ -13,9 +13,6 @@ pub struct Setup {
     pub sets: Vec<SetSetup>,
     /// Whether GitHub assigns jobs by itself, as the broker of github.com does, or offers them.
     pub broker: bool,
-    /// Whether the youngest rules are looked after. In random histories only on request: see
-    /// [`judges_waiting`].
-    pub judges_waiting: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -201,7 +198,7 @@ fn setup(rng: &mut StdRng) -> Setup {
         .collect();
     let sets = (0..*pick(rng, &[1, 1, 1, 2])).map(|_| set(rng, hosts.len())).collect();
     let broker = rng.random_range(0..4) > 0;
-    Setup { hosts, sets, broker, judges_waiting: judges_waiting() }
+    Setup { hosts, sets, broker }
 }
 
 fn set(rng: &mut StdRng, hosts: usize) -> SetSetup {
@@ -311,11 +308,4 @@ fn one(rng: &mut StdRng, setup: &Setup, weights: &[u32]) -> Move {
         at -= weight;
     }
     Move::Nothing
-}
-
-/// Whether random histories are held to the youngest rules too: about jobs that wait (13 and 14), and how soon what has ended
-/// is cleared away. One history in some hundreds still breaks them: a message that is lost for good leaves the controller
-/// with a job too many in its account for 15 minutes, and hosts that are left out and put back around a crash delay a removal.
-fn judges_waiting() -> bool {
-    std::env::var_os("PADDOCK_MODEL_WAITING").is_some()
 }

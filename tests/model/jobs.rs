@@ -9,7 +9,7 @@ use paddock::backend::Availability;
 
 use crate::github::{JobState, Presence};
 use crate::history::Move::*;
-use crate::history::{History, Move, Setup, Starts, Step};
+use crate::history::{History, Move, Setup, Starts, Step, Weather};
 use crate::hosts::Container;
 use crate::planted::{Bug, planted};
 use crate::play::{play, room};
@@ -36,8 +36,6 @@ const RECYCLED: Duration = Duration::from_secs(13 * 60);
 
 /// What the rules remember between two looks.
 pub struct Watch {
-    /// Whether they are looked after.
-    pub judges: bool,
     /// Since when no host that a set may use can take a start soon, as its controller is shown.
     unable: Vec<Option<Timestamp>>,
     /// How many instances a set has or is to have, and since when.
@@ -56,7 +54,6 @@ impl Watch {
     pub fn new(setup: &Setup, now: Timestamp) -> Watch {
         let sets = setup.sets.len();
         Watch {
-            judges: setup.judges_waiting,
             unable: vec![None; sets],
             there: vec![(0, now); sets],
             failed: now,
@@ -99,10 +96,11 @@ fn is_unable(state: &State, set: usize) -> bool {
 
 /// Looks at a set as time passes.
 pub fn look(state: &mut State, set: usize) {
-    if !state.watch.jobs.judges {
-        return;
-    }
     let now = state.now;
+    if state.github.weather != Weather::Fine {
+        // GitHub goes by the last poll that it has heard.
+        state.watch.jobs.denied[set] = Some(now);
+    }
     let unable = is_unable(state, set);
     let since = state.watch.jobs.unable[set];
     state.watch.jobs.unable[set] = unable.then(|| since.unwrap_or(now));
@@ -116,9 +114,6 @@ pub fn look(state: &mut State, set: usize) {
 
 /// GitHub assigns a job.
 pub fn assigned(state: &mut State, set: usize, job: &str) {
-    if !state.watch.jobs.judges {
-        return;
-    }
     let now = state.now;
     let has = there(state, set);
     let (before, since) = state.watch.jobs.there[set];

@@ -119,7 +119,6 @@ impl World for Planted {
         };
         {
             let mut state = self.life.sim.state();
-            state.watch.jobs.judges |= self.bug == Bug::StartsLate;
             let memory = &mut state.lives[self.life.number];
             memory.takes_any_slot = self.bug == Bug::TakesAnySlot;
             memory.jumps_the_queue = self.bug == Bug::JumpsTheQueue;

@@ -21,7 +21,7 @@ pub fn set(min: u32, max: u32, backends: Vec<BackendSetup>) -> SetSetup {
 }
 
 pub fn world(slots: &[Option<u32>], sets: Vec<SetSetup>) -> Setup {
-    Setup { hosts: hosts(slots), sets, broker: true, judges_waiting: true }
+    Setup { hosts: hosts(slots), sets, broker: true }
 }
 
 /// A move so many seconds after the one before.

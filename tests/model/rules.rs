@@ -389,9 +389,7 @@ pub fn look(state: &mut State) {
         note_gone(state, set);
         overdue(state, set);
         left_out::look(state, set);
-        if state.watch.jobs.judges {
-            prompt::look(state, set);
-        }
+        prompt::look(state, set);
         jobs::look(state, set);
     }
 }
