@@ -91,7 +91,8 @@ impl Reading {
 
     /// Notes what a recorded message leaves to do.
     pub fn take(&mut self, message: &Message) {
-        if message.id > self.last_message_id {
+        let news = message.id > self.last_message_id;
+        if news {
             let assigned = |e: &&JobEvent| matches!(e, JobEvent::Assigned { .. });
             let assigned = message.events.iter().filter(assigned).count();
             self.granted = self.granted.saturating_sub(u32::try_from(assigned).unwrap_or(u32::MAX));
@@ -101,7 +102,8 @@ impl Reading {
         if self.recorded.len() > MOST_OWED {
             self.recorded.pop_first();
         }
-        if let Some(statistics) = message.statistics {
+        // What comes again confirms nothing.
+        if let Some(statistics) = message.statistics.filter(|_| news) {
             self.count(statistics);
             self.counted = Instant::now();
         }
@@ -150,5 +152,33 @@ impl Reading {
             self.recorded.remove(&id);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(id: i64, statistics: Statistics) -> Message {
+        Message { id, statistics: Some(statistics), events: Vec::new(), unreadable: 0 }
+    }
+
+    #[test]
+    fn a_message_that_comes_again_does_not_confirm_a_count_of_nothing_at_all() {
+        let session = Session {
+            id: String::new(),
+            scale_set_id: 1,
+            owner: String::new(),
+            queue_url: String::new(),
+            queue_token: String::new(),
+            statistics: None,
+        };
+        let mut reading = Reading::new(session);
+        reading.take(&message(1, Statistics { assigned: 2, ..Statistics::default() }));
+        reading.take(&message(2, Statistics::default()));
+        reading.take(&message(2, Statistics::default()));
+        assert_eq!(reading.assigned, 2);
+        reading.take(&message(3, Statistics::default()));
+        assert_eq!(reading.assigned, 0, "the next does");
     }
 }
