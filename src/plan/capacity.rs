@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::placement::{ceiling, version_rejected};
 use super::{BackendView, Bounds, Counts, Input, Intake};
-use crate::runner::{Availability, HostState, Runner};
+use crate::runner::{Availability, HostState, Phase, Runner};
 use crate::time::Plus;
 
 /// GitHub takes an assigned job back when no runner takes it within 5 minutes, and cancels it after the third time; one
@@ -46,8 +46,16 @@ pub(super) fn capacity(input: &Input<'_>, bounds: &Bounds, counts: &Counts) -> C
         }
     }
     let headroom = bounds.max.saturating_sub(counts.occupying.saturating_sub(freed));
-    capacity.jobs = bounds.max.min(counts.serving.saturating_add(places.min(headroom)));
+    let serving = counts.serving.saturating_sub(missing(input));
+    capacity.jobs = bounds.max.min(serving.saturating_add(places.min(headroom)));
     capacity
+}
+
+/// Counts runners without a job that their host, listed as a whole, has not shown: they keep their slot until it does so
+/// again, which is long where the host goes silent, and no job is asked for on their account.
+fn missing(input: &Input<'_>) -> u32 {
+    let missing = |r: &&Runner| r.serves() && r.phase != Phase::Busy && r.missing_since.is_some();
+    u32::try_from(input.ledger.runners().filter(missing).count()).unwrap_or(u32::MAX)
 }
 
 /// Whether runners can be started at all within two minutes, wherever there is a place.

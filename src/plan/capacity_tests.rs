@@ -2,7 +2,7 @@
 
 use super::tests::{World, at, backend};
 use super::*;
-use crate::runner::Availability;
+use crate::runner::{Availability, Observation};
 
 /// A set of up to 10 runners of which one is busy, and nothing else is there.
 fn with_one_busy() -> World {
@@ -147,4 +147,18 @@ impl World {
             self.ledger.registration_failed(&name, "Unreachable", "503", at(self.now));
         }
     }
+}
+
+#[test]
+fn a_runner_that_its_host_did_not_show_before_it_went_silent_is_not_asked_for() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1, "maxRunners": 10}));
+    world.assigned(0);
+    world.step();
+    world.up();
+    let (backend, host) = ("rack".to_owned(), "rack-1".to_owned());
+    let listing = Observation { backend, host, listed_at: Some(at(10)), instances: Vec::new() };
+    world.ledger.observe(&[listing], at(10));
+    world.backends[0].hosts[0].availability = Availability::Unreachable;
+    let plan = world.plan();
+    assert_eq!((plan.capacity, plan.actions.len()), (0, 0), "it keeps its slot");
 }
