@@ -60,9 +60,9 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// Does it, and wakes the set.
+    /// Does it, and wakes the set; and all whom GitHub's rate limit concerns, if that was met.
     pub async fn perform(self, set: &Set, ctx: &Context) {
-        match self {
+        let limited = match self {
             Work::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline } => {
                 let span = info_span!("start", scale_set = set.identity.scale_set, runner = name);
                 let began = Instant::now();
@@ -73,6 +73,7 @@ impl Work {
                 if outcome == "started" {
                     ctx.metrics.start_latency(StartPhase::PlacedToStarted, began.elapsed());
                 }
+                outcome == reason::RATE_LIMITED
             }
             Work::Remove { runner, why, unexplained, backend, service } => {
                 let span = info_span!("remove", scale_set = set.identity.scale_set, runner = runner.name);
@@ -86,9 +87,13 @@ impl Work {
                     service: service.as_deref(),
                 };
                 removal.run().instrument(span).await;
+                service.is_some_and(|service| service.limited_for().is_some())
             }
-        }
+        };
         ctx.sets.wake(&set.uid);
+        if limited {
+            ctx.sets.wake_limited();
+        }
     }
 }
 

@@ -195,6 +195,12 @@ impl Sets {
         }
     }
 
+    /// Has all reconciled that GitHub's rate limit holds for: they can start nothing now, and are to ask for no job.
+    pub fn wake_limited(&self) {
+        let limited = |set: &Arc<Set>| set.state().service.as_ref().is_some_and(|s| s.limited_for().is_some());
+        self.all().iter().filter(|set| limited(set)).for_each(|set| self.wake(&set.uid));
+    }
+
     /// All of them.
     pub fn all(&self) -> Vec<Arc<Set>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()

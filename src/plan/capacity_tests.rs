@@ -156,9 +156,13 @@ fn a_runner_that_its_host_did_not_show_before_it_went_silent_is_not_asked_for() 
     world.step();
     world.up();
     let (backend, host) = ("rack".to_owned(), "rack-1".to_owned());
-    let listing = Observation { backend, host, listed_at: Some(at(10)), instances: Vec::new() };
-    world.ledger.observe(&[listing], at(10));
+    let mut look = Observation { backend, host, listed_at: Some(at(10)), instances: Vec::new() };
+    world.ledger.observe(std::slice::from_ref(&look), at(10));
     world.backends[0].hosts[0].availability = Availability::Unreachable;
-    let plan = world.plan();
-    assert_eq!((plan.capacity, plan.actions.len()), (0, 0), "it keeps its slot");
+    for now in [10, 15] {
+        let plan = world.plan();
+        assert_eq!((plan.capacity, plan.actions.len()), (0, 0), "it keeps its slot");
+        look.listed_at = None;
+        world.ledger.observe(std::slice::from_ref(&look), at(now));
+    }
 }

@@ -206,10 +206,8 @@ impl Ledger {
             if !runner.occupies() || runner.operation.is_some() {
                 continue;
             }
-            let Some(listed_at) = listed_without(observations, runner) else {
-                runner.missing_since = None;
-                continue;
-            };
+            // Where nothing was listed since, nothing new is known of it.
+            let Some(listed_at) = listed_without(observations, runner) else { continue };
             match runner.missing_since {
                 None => runner.missing_since = Some(listed_at),
                 Some(first) if listed_at > first => gone.push(runner.name.clone()),

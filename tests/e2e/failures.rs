@@ -123,6 +123,12 @@ async fn a_start_that_github_s_rate_limit_refuses_is_put_off_and_no_failure() {
         let told = set.status.unwrap();
         assert!(told.recent_failures.is_empty() && told.runners.is_empty(), "{told:?}");
         // The other set cannot start a runner either: it asks for no job, which waits at GitHub until the limit passes.
+        let deaf = github.wait_for(PATIENCE, |s| {
+            let capacity = s.scale_set("other")?.session.as_ref()?.capacity;
+            (capacity == Some(0)).then(jiff::Timestamp::now)
+        });
+        let after = deaf.await.unwrap().duration_since(refused).unsigned_abs();
+        assert!(after < limit, "asked for jobs until {after:?} after the limit was told");
         let waiting = github.queue_job(JobSpec::new("acme/app", ["other"]).lasting(Duration::ZERO));
         let assigned = github.wait_for(PATIENCE, |s| {
             (s.job(waiting).unwrap().status != JobStatus::Queued).then(jiff::Timestamp::now)
