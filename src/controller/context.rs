@@ -197,7 +197,8 @@ impl Sets {
 
     /// Has all reconciled that GitHub's rate limit holds for: they can start nothing now, and are to ask for no job.
     pub fn wake_limited(&self) {
-        let limited = |set: &Arc<Set>| set.state().service.as_ref().is_some_and(|s| s.limited_for().is_some());
+        let limited =
+            |set: &Arc<Set>| set.state().service.as_ref().is_some_and(|s| s.limited_for().is_some());
         self.all().iter().filter(|set| limited(set)).for_each(|set| self.wake(&set.uid));
     }
 
