@@ -153,10 +153,10 @@ fn recycle_deaf(input: &Input<'_>, retreat: &mut Retreat) {
     }
 }
 
-/// Idle runners without demand go after the delay, oldest first.
+/// Idle runners without demand go after the delay, oldest first. None goes on account of one that no host shows.
 fn shed_surplus(input: &Input<'_>, idle_wanted: u32, retreat: &mut Retreat) {
-    let waiting: Vec<&Runner> =
-        input.ledger.runners().filter(|r| r.serves() && r.phase != Phase::Busy && !retreat.goes(r)).collect();
+    let waits = |r: &&Runner| r.serves() && r.phase != Phase::Busy && !r.is_hidden() && !retreat.goes(r);
+    let waiting: Vec<&Runner> = input.ledger.runners().filter(waits).collect();
     let surplus = waiting.len().saturating_sub(idle_wanted as usize);
     let mut idle: Vec<&Runner> =
         waiting.into_iter().filter(|r| r.phase == Phase::Idle && r.operation.is_none()).collect();

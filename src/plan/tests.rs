@@ -568,6 +568,20 @@ fn surplus_idle_runners_are_kept_for_the_delay_and_go_oldest_first() {
     assert_eq!(removals(&world.step()), [("linux-001", Removal::Surplus), ("linux-002", Removal::Surplus)]);
 }
 
+/// An earlier controller's status names it, and its host is away: it may be long gone.
+#[test]
+fn no_idle_runner_is_surplus_on_account_of_one_that_no_host_shows() {
+    let mut world = World::new(serde_json::json!({"minRunners": 1, "scaleDown": {"delay": "10s"}}));
+    world.step();
+    world.up();
+    world.ledger.restore([Remembered { phase: Phase::Idle, ..remembered("linux-gone", "1") }], at(0));
+    world.wait(60);
+    world.assigned(0);
+    assert!(world.step().surplus.is_empty());
+    world.wait(60);
+    assert!(removals(&world.step()).is_empty());
+}
+
 #[test]
 fn one_false_reading_scales_nothing_down() {
     let mut world = World::new(serde_json::json!({}));

@@ -168,6 +168,11 @@ impl Runner {
             && self.job_completed_at.is_none()
     }
 
+    /// Whether its host does not show it: it was listed without it, or nothing but a status knows of the runner.
+    pub fn is_hidden(&self) -> bool {
+        self.missing_since.is_some() || self.template_hash.is_empty()
+    }
+
     /// Whether it ended within a minute after it came up, or never came up at all.
     pub(super) fn was_short_lived(&self) -> bool {
         self.up_since.is_none_or(|up_since| self.since <= up_since.plus(SHORT_LIFE))

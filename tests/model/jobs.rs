@@ -44,7 +44,7 @@ pub struct Watch {
     pub failed: Timestamp,
     /// When a message about jobs of a set was last lost, or a part of one.
     pub lost: Vec<Option<Timestamp>>,
-    /// When GitHub last said of a set with a new session that it has nothing at all.
+    /// When GitHub last said of a set that it has nothing at all.
     pub denied: Vec<Option<Timestamp>>,
     /// The runners of a set that jobs wait for in vain, and since when.
     deaf: Vec<(Vec<String>, Timestamp)>,
@@ -72,7 +72,8 @@ fn there(state: &State, set: usize) -> usize {
         let shown = memory.views.iter().flat_map(|view| view.instances.values());
         let live = shown.filter(|i| i.ours() && i.set == set && i.live());
         names.extend(live.map(|i| i.shown.runner.as_str()));
-        if memory.views.iter().any(|view| view.listed_at.is_none()) {
+        // A single listing without them proves nothing.
+        if memory.views.iter().any(|view| view.listed_at.is_none() || view.listed_at == view.misled) {
             names.extend(memory.remembered[set].iter().map(String::as_str));
         }
     }

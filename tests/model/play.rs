@@ -462,6 +462,9 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
         return Some((9, format!("set {set} is still being deleted")));
     }
     let scale_set = &state.github.sets[set];
+    if !scale_set.queue.is_empty() {
+        return Some((0, format!("messages for set {set} wait")));
+    }
     if let Some(job) = scale_set.jobs.iter().find(|job| !matches!(job.state, JobState::Over(_)))
         && !object.spec.suspend
         && object.spec.max_runners > 0

@@ -20,8 +20,9 @@ use crate::{left_out, prompt};
 const SETTLED: Duration = Duration::from_secs(60);
 /// What is overdue by this much is a fault.
 const OVERDUE: Duration = Duration::from_secs(180);
-/// A deletion may take this much longer than the drain.
-const DELETION: Duration = Duration::from_secs(120);
+/// A deletion may take this much longer than the drain: two minutes that a new controller watches it for itself, and a try
+/// that begins after them.
+const DELETION: Duration = Duration::from_secs(150);
 /// After so much more, what cannot be removed is left behind.
 const GIVEN_UP: Duration = Duration::from_secs(300);
 /// No scale set of a few runners registers so many in a minute.

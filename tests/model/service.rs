@@ -174,14 +174,14 @@ fn told(state: &mut State, life: usize, set: usize, statistics: Statistics, hone
     if honest && told.is_none_or(|(assigned, _)| assigned != statistics.assigned) {
         *told = Some((statistics.assigned, now));
     }
+    if !honest {
+        state.watch.jobs.denied[set] = Some(now);
+    }
 }
 
 fn session(state: &mut State, life: usize, set: usize) -> Session {
     let (statistics, honest) = state.reading(set);
     told(state, life, set, statistics, honest);
-    if !honest {
-        state.watch.jobs.denied[set] = Some(state.now);
-    }
     let scale_set = &state.github.sets[set];
     let open = scale_set.session.as_ref().expect("it was opened");
     Session {
