@@ -114,13 +114,15 @@ impl Rounds {
         }
     }
 
-    /// Registrations without an instance, where GitHub counts more of them than there are runners.
+    /// Registrations without an instance: of scale sets that are new to this process, and where GitHub counts more of them
+    /// than there are runners.
     async fn remove_abandoned(&mut self, ctx: &Context) {
         let sets = ctx.sets.all();
         self.abandoned.retain(|uid, _| sets.iter().any(|set| set.uid == *uid));
         let mut lists: HashMap<ClientConfig, Vec<ListedRunner>> = HashMap::new();
         for set in sets {
-            let Some(suspect) = Suspect::of(&set) else { continue };
+            let settled = self.abandoned.get(&set.uid).is_some_and(Abandoned::is_settled);
+            let Some(suspect) = Suspect::of(&set).filter(|s| s.counts_more || !settled) else { continue };
             if !lists.contains_key(&suspect.client) {
                 let Some(list) = self.list(&suspect, ctx.world.now()).await else { continue };
                 lists.insert(suspect.client.clone(), list);
@@ -165,8 +167,10 @@ async fn is_gone(scale_set: &str, uid: &str, ctx: &Context) -> bool {
     }
 }
 
-/// A scale set that GitHub counts more runners of than it has.
+/// A scale set of which GitHub may have registrations that nobody knows of.
 struct Suspect {
+    /// GitHub counts more runners of it than it has.
+    counts_more: bool,
     client: ClientConfig,
     service: Arc<dyn ScaleSetService>,
     scale_set_id: i64,
@@ -181,15 +185,13 @@ impl Suspect {
         let (counted, _) = state.ledger.demand().latest()?;
         let (held, _) =
             state.registration.held.as_ref().filter(|(held, _)| state.registration.owns(held.id))?;
-        if counted.registered_runners as usize <= state.ledger.runners().count() {
-            return None;
-        }
         Some(Suspect {
+            counts_more: counted.registered_runners as usize > state.ledger.runners().count(),
             client,
             service: state.service.clone()?,
             scale_set_id: held.id,
             name: held.name.clone(),
-            known: state.ledger.known_names().map(str::to_owned).collect(),
+            known: state.ledger.runners().map(|r| r.name.clone()).collect(),
         })
     }
 

@@ -11,20 +11,32 @@ use crate::github::ListedRunner;
 /// GitHub's list is asked for no more often than this with one credential: it counts against the rate limit.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
+/// So many lists are looked at whatever GitHub counts. It counts with its messages alone, and those may be long in coming to
+/// a scale set whose earlier controller left registrations; and it takes a lost runner for online for minutes.
+const FIRST_LOOKS: u32 = 4;
+
 /// The looks at registrations of one scale set.
 #[derive(Debug)]
-pub struct Abandoned(Looks<i64>);
+pub struct Abandoned {
+    looks: Looks<i64>,
+    looked: u32,
+}
 
 impl Default for Abandoned {
     fn default() -> Abandoned {
         // Two lists are an interval apart: that is age enough.
-        Abandoned(Looks::new(2, Duration::ZERO))
+        Abandoned { looks: Looks::new(2, Duration::ZERO), looked: 0 }
     }
 }
 
 impl Abandoned {
+    /// Whether it was looked at often enough to go by GitHub's counts from now on.
+    pub fn is_settled(&self) -> bool {
+        self.looked >= FIRST_LOOKS
+    }
+
     /// One look at all registrations that the credential sees; answers those that are to be removed once GitHub has
-    /// confirmed that they are of this scale set. `known` are the names that the ledger speaks for, or did lately.
+    /// confirmed that they are of this scale set. `known` are the names that the ledger speaks for.
     pub fn look(
         &mut self,
         all: &[ListedRunner],
@@ -38,8 +50,9 @@ impl Abandoned {
                 && is_runner_of(&runner.name, scale_set_name)
                 && !known.contains(&runner.name)
         };
+        self.looked = self.looked.saturating_add(1);
         let ripe: HashSet<i64> =
-            self.0.look(all.iter().filter(ours).map(|runner| runner.id), now).into_iter().collect();
+            self.looks.look(all.iter().filter(ours).map(|runner| runner.id), now).into_iter().collect();
         all.iter().filter(|runner| ripe.contains(&runner.id)).cloned().collect()
     }
 }

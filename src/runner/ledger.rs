@@ -102,11 +102,6 @@ impl Ledger {
         self.runners.get(name)
     }
 
-    /// The names of all runners that are there, or were lately.
-    pub fn known_names(&self) -> impl Iterator<Item = &str> {
-        self.runners.keys().chain(self.retired.keys()).map(String::as_str)
-    }
-
     /// What GitHub asks for.
     pub fn demand(&self) -> &Demand {
         &self.demand

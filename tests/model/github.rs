@@ -61,6 +61,13 @@ pub struct ScaleSet {
     pub hold_until: Option<Timestamp>,
 }
 
+impl ScaleSet {
+    /// Whether a message waits to be heard, or something that one is yet to be made of.
+    pub fn has_news(&self) -> bool {
+        !(self.queue.is_empty() && self.unsent.is_empty() && self.again.is_empty())
+    }
+}
+
 pub struct Session {
     pub id: String,
     pub owner: String,

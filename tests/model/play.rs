@@ -462,7 +462,7 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
         return Some((9, format!("set {set} is still being deleted")));
     }
     let scale_set = &state.github.sets[set];
-    if !scale_set.queue.is_empty() {
+    if scale_set.has_news() {
         return Some((0, format!("messages for set {set} wait")));
     }
     if let Some(job) = scale_set.jobs.iter().find(|job| !matches!(job.state, JobState::Over(_)))
