@@ -46,6 +46,8 @@ struct DrainingHost {
     /// It has this host alone.
     backend: Arc<dyn Backend>,
     siblings: Vec<String>,
+    /// The first of the listings, up to the latest, that showed no instance there.
+    empty_since: Option<Timestamp>,
 }
 
 /// A host that has another name from now on: the spec gave its own to another host.
@@ -106,10 +108,12 @@ impl Draining {
                 let LeftOut { backend, host: spec, .. } = &before.left_out;
                 *backend == host.backend && *spec == host.host && before.siblings == siblings
             };
-            let kept = known.iter().find(same).map(|before| before.backend.clone());
+            let kept = known.iter().find(same);
             let template = || inputs::nothing_to_start(host.host.clone());
-            let backend = kept.unwrap_or_else(|| make(&host.backend, &siblings, template()));
-            DrainingHost { left_out: host.clone(), backend, siblings }
+            let made = || make(&host.backend, &siblings, template());
+            let backend = kept.map_or_else(made, |before| before.backend.clone());
+            let empty_since = kept.and_then(|before| before.empty_since);
+            DrainingHost { left_out: host.clone(), backend, siblings, empty_since }
         };
         self.hosts = left_out.iter().map(drain).collect();
         renamed
@@ -156,7 +160,7 @@ impl Draining {
     /// can be on them; answers what was left behind so.
     pub fn let_go(&mut self, ledger: &mut Ledger, now: Timestamp) -> Vec<String> {
         let mut left_behind = Vec::new();
-        self.hosts.retain(|known| {
+        self.hosts.retain_mut(|known| {
             let LeftOut { backend, host, since, remembered } = &known.left_out;
             let listing = known.backend.instances().into_iter().next();
             let listed_at = listing.as_ref().and_then(|listing| listing.listed_at);
@@ -170,7 +174,10 @@ impl Draining {
             }
             let here = ledger.runners().any(|r| r.backend == *backend && r.host == host.name);
             let shows = listing.is_some_and(|listing| !listing.instances.is_empty());
-            let awaited = (*remembered && listed_at.is_none()) || shows;
+            known.empty_since = known.empty_since.or(listed_at).filter(|_| !shows);
+            // A status knows hosts better than runners: one listing that shows none is not enough.
+            let confirmed = known.empty_since < listed_at;
+            let awaited = (*remembered && !confirmed) || shows;
             here || ledger.unseen(|b, h| b == backend && h == host.name) > 0 || (awaited && !silent)
         });
         left_behind

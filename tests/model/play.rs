@@ -560,12 +560,16 @@ fn remains(state: &State, set: usize) -> Option<(u8, String)> {
         // It could not wait any longer, and said what it left.
         return None;
     }
+    // One that was made, and whose id nobody was told or wrote down, cannot be told from someone else's of that name, nor
+    // its runners.
+    let id = state.github.sets[set].id;
+    if id.is_some() && id != state.watch.shown_id[set] {
+        return None;
+    }
     if let Some(left) = state.github.registrations.values().find(|r| r.set == set) {
         return Some((4, format!("set {set} is gone, and {} is still registered", left.name)));
     }
-    // One that was made, and whose id nobody was told or wrote down, cannot be told from someone else's of that name.
-    let id = state.github.sets[set].id;
-    if id.is_some() && id == state.watch.shown_id[set] {
+    if id.is_some() {
         return Some((4, format!("set {set} is gone, and is still at GitHub")));
     }
     None
