@@ -46,8 +46,8 @@ struct DrainingHost {
     /// It has this host alone.
     backend: Arc<dyn Backend>,
     siblings: Vec<String>,
-    /// The first of the listings, up to the latest, that showed no instance there.
-    empty_since: Option<Timestamp>,
+    /// When it was first listed.
+    first_listed: Option<Timestamp>,
 }
 
 /// A host that has another name from now on: the spec gave its own to another host.
@@ -112,8 +112,8 @@ impl Draining {
             let template = || inputs::nothing_to_start(host.host.clone());
             let made = || make(&host.backend, &siblings, template());
             let backend = kept.map_or_else(made, |before| before.backend.clone());
-            let empty_since = kept.and_then(|before| before.empty_since);
-            DrainingHost { left_out: host.clone(), backend, siblings, empty_since }
+            let first_listed = kept.and_then(|before| before.first_listed);
+            DrainingHost { left_out: host.clone(), backend, siblings, first_listed }
         };
         self.hosts = left_out.iter().map(drain).collect();
         renamed
@@ -161,7 +161,7 @@ impl Draining {
     pub fn let_go(&mut self, ledger: &mut Ledger, now: Timestamp) -> Vec<String> {
         let mut left_behind = Vec::new();
         self.hosts.retain_mut(|known| {
-            let LeftOut { backend, host, since, remembered } = &known.left_out;
+            let LeftOut { backend, host, since, remembered } = &mut known.left_out;
             let listing = known.backend.instances().into_iter().next();
             let listed_at = listing.as_ref().and_then(|listing| listing.listed_at);
             let current = listing.as_ref().is_some_and(|listing| listing.current);
@@ -174,10 +174,10 @@ impl Draining {
             }
             let here = ledger.runners().any(|r| r.backend == *backend && r.host == host.name);
             let shows = listing.is_some_and(|listing| !listing.instances.is_empty());
-            known.empty_since = known.empty_since.or(listed_at).filter(|_| !shows);
-            // A status knows hosts better than runners: one listing that shows none is not enough.
-            let confirmed = known.empty_since < listed_at;
-            let awaited = (*remembered && !confirmed) || shows;
+            known.first_listed = known.first_listed.or(listed_at);
+            *remembered &= !shows;
+            // A status knows hosts better than runners: a first listing without any is not enough.
+            let awaited = (*remembered && listed_at == known.first_listed) || shows;
             here || ledger.unseen(|b, h| b == backend && h == host.name) > 0 || (awaited && !silent)
         });
         left_behind
