@@ -69,13 +69,20 @@ pub enum BackendType {
     Ecs,
 }
 
-impl fmt::Display for BackendType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl BackendType {
+    /// As a spec and metrics write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Docker => "docker",
             Self::Tart => "tart",
             Self::Ecs => "ecs",
-        })
+        }
+    }
+}
+
+impl fmt::Display for BackendType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

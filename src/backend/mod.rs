@@ -3,6 +3,7 @@
 pub mod docker;
 
 mod backoff;
+mod provider;
 mod queue;
 
 use std::fmt;
@@ -11,8 +12,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+pub use provider::{
+    Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, Providers, References, ResolveError,
+    Resolved,
+};
 pub use queue::SlotQueue;
 
+use crate::api::BackendType;
 pub use crate::runner::{Availability, HostState};
 use crate::runner::{Instance, JitConfiguration};
 
@@ -23,8 +29,8 @@ pub trait Backend: Send + Sync {
     /// Its name in the scale set.
     fn name(&self) -> &str;
 
-    /// `docker`, `tart` or `ecs`.
-    fn kind(&self) -> &'static str;
+    /// Its kind.
+    fn kind(&self) -> BackendType;
 
     /// Hash of all that affects the runners it starts.
     fn template_hash(&self) -> &str;
@@ -51,6 +57,12 @@ pub trait Backend: Send + Sync {
 
     /// The last lines that an instance printed, for the report of a failure.
     async fn log_tail(&self, host: &str, instance_id: &str) -> Result<String, Error>;
+}
+
+/// The kinds of capacity that this program has, a line each. `cluster` is the cluster's id; `waker` is told which scale sets
+/// should look again.
+pub fn providers(cluster: &str, waker: &Waker) -> Providers {
+    Providers::new(vec![Arc::new(docker::DockerProvider::new(cluster, waker.clone()))])
 }
 
 /// A runner to be started.

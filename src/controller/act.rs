@@ -69,7 +69,7 @@ impl Work {
                 let starter =
                     Starter { set, ctx, name: &name, backend: &*backend, service: &*service, scale_set_id };
                 let outcome = starter.run(reservation, &abandoned, deadline).instrument(span).await;
-                ctx.metrics.runner_start(backend.kind(), outcome);
+                ctx.metrics.runner_start(backend.kind().as_str(), outcome);
                 if outcome == "started" {
                     ctx.metrics.start_latency(StartPhase::PlacedToStarted, began.elapsed());
                 }

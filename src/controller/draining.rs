@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::inputs::{self, BackendInput};
+use super::inputs::BackendInput;
+use crate::api::BackendType;
 use crate::api::status::BackendStatus;
-use crate::backend::docker::{DockerTemplate, HostSpec};
-use crate::backend::{Availability, Backend};
-use crate::runner::Ledger;
+use crate::backend::{Availability, Backend, HostKey, NamedHost, Providers};
+use crate::runner::{Identity, Ledger};
 use crate::time::Plus;
 
 /// What status says of a host that the spec left out.
@@ -34,7 +34,8 @@ pub(super) struct Draining {
 #[derive(Clone)]
 struct LeftOut {
     backend: String,
-    host: HostSpec,
+    host: NamedHost,
+    key: HostKey,
     since: Timestamp,
     /// Status named it: what runs there is not known before it was listed.
     remembered: bool,
@@ -61,67 +62,79 @@ pub(super) struct Renamed {
 /// What status is to show of a host that drains.
 pub(super) struct Shown<'a> {
     pub backend: &'a str,
-    pub kind: &'static str,
-    pub host: &'a HostSpec,
+    pub kind: BackendType,
+    pub host: &'a NamedHost,
     pub message: String,
 }
 
 impl Draining {
     /// Takes over the hosts that a status names.
-    pub fn remembered(backends: &[BackendStatus], now: Timestamp) -> Draining {
+    pub fn remembered(backends: &[BackendStatus], providers: &Providers, now: Timestamp) -> Draining {
         let mut draining = Draining::default();
-        let hosts = backends.iter().flat_map(|b| b.hosts.iter().map(move |host| (&b.name, host)));
+        let hosts = backends.iter().flat_map(|b| b.hosts.iter().map(move |host| (b, host)));
         for (backend, host) in hosts.take(MOST_REMEMBERED) {
             if let Some(endpoint) = &host.endpoint {
-                draining.remember(backend, &host.name, endpoint, now);
+                draining.remember(&backend.name, (backend.kind, &host.name, endpoint), providers, now);
             }
         }
         draining
     }
 
-    /// Has a host that the spec may not name looked at, at the next update. A forged status must not make the controller
-    /// connect where a spec could not: the same endpoints are permitted.
-    pub fn remember(&mut self, backend: &str, name: &str, endpoint: &str, now: Timestamp) {
-        if inputs::is_permitted(endpoint) {
-            let host = HostSpec { name: name.to_owned(), endpoint: endpoint.to_owned(), max_runners: None };
-            self.remembered.push(LeftOut { backend: backend.to_owned(), host, since: now, remembered: true });
-        }
+    /// Has a host, of that kind, name and endpoint, that the spec may not name looked at, at the next update. A forged status
+    /// must not make the controller connect where a spec could not: the same endpoints are permitted.
+    pub fn remember(
+        &mut self,
+        backend: &str,
+        (kind, name, endpoint): (BackendType, &str, &str),
+        providers: &Providers,
+        now: Timestamp,
+    ) {
+        let hosts = providers.resolve_host(kind, name, endpoint).map(|resolved| resolved.hosts());
+        let left_out = |host| LeftOut::of(backend, host, now);
+        let hosts = hosts.into_iter().flatten().filter_map(left_out);
+        self.remembered.extend(hosts.map(|host| LeftOut { remembered: true, ..host }));
     }
 
     /// Drains the hosts of the spec `before` that the spec `named` does not name any more, whatever it calls them, and drains
-    /// no longer those that it names again. `make` makes a backend of that name, with those siblings, of that template.
+    /// no longer those that it names again.
     pub fn update(
         &mut self,
         before: Vec<BackendInput>,
         named: &[BackendInput],
+        providers: &Providers,
+        owner: &Identity,
         now: Timestamp,
-        make: impl Fn(&str, &[String], DockerTemplate) -> Arc<dyn Backend>,
     ) -> Vec<Renamed> {
         let known = std::mem::take(&mut self.hosts);
         let candidates = known.iter().map(|host| host.left_out.clone());
         let candidates = candidates.chain(std::mem::take(&mut self.remembered)).chain(hosts_of(before, now));
         let (left_out, renamed) = left_out(candidates, named);
         let drain = |host: &LeftOut| {
-            let siblings = left_out.iter().filter(|other| other.host.is_same(&host.host));
+            let siblings = left_out.iter().filter(|other| other.key == host.key);
             let siblings: Vec<String> = siblings.map(|other| other.backend.clone()).collect();
             let same = |before: &&DrainingHost| {
-                let LeftOut { backend, host: spec, .. } = &before.left_out;
-                *backend == host.backend && *spec == host.host && before.siblings == siblings
+                let LeftOut { backend, host: named, .. } = &before.left_out;
+                *backend == host.backend && *named == host.host && before.siblings == siblings
             };
             let kept = known.iter().find(same);
-            let template = || inputs::nothing_to_start(host.host.clone());
-            let made = || make(&host.backend, &siblings, template());
-            let backend = kept.map_or_else(made, |before| before.backend.clone());
+            let backend = match kept {
+                Some(before) => before.backend.clone(),
+                None => {
+                    let alone =
+                        providers.resolve_host(host.key.kind, &host.host.name, &host.host.endpoint)?;
+                    alone.open(&host.backend, &siblings, owner)
+                }
+            };
             let first_listed = kept.and_then(|before| before.first_listed);
-            DrainingHost { left_out: host.clone(), backend, siblings, first_listed }
+            Some(DrainingHost { left_out: host.clone(), backend, siblings, first_listed })
         };
-        self.hosts = left_out.iter().map(drain).collect();
+        self.hosts = left_out.iter().filter_map(drain).collect();
         renamed
     }
 
     /// The hosts.
-    pub fn hosts(&self) -> impl Iterator<Item = &HostSpec> {
-        self.hosts.iter().map(|known| &known.left_out.host)
+    pub fn hosts(&self) -> impl Iterator<Item = &HostKey> {
+        self.hosts.iter().map(|known| &known.left_out.key)
     }
 
     /// Whether a host, by its backend's name and its own, drains.
@@ -161,7 +174,7 @@ impl Draining {
     pub fn let_go(&mut self, ledger: &mut Ledger, now: Timestamp) -> Vec<String> {
         let mut left_behind = Vec::new();
         self.hosts.retain_mut(|known| {
-            let LeftOut { backend, host, since, remembered } = &mut known.left_out;
+            let LeftOut { backend, host, since, remembered, .. } = &mut known.left_out;
             let listing = known.backend.instances().into_iter().next();
             let listed_at = listing.as_ref().and_then(|listing| listing.listed_at);
             let current = listing.as_ref().is_some_and(|listing| listing.current);
@@ -190,16 +203,18 @@ impl DrainingHost {
     }
 }
 
+impl LeftOut {
+    /// A host that is usable.
+    fn of(backend: &str, host: NamedHost, since: Timestamp) -> Option<LeftOut> {
+        let key = host.key.clone()?;
+        Some(LeftOut { backend: backend.to_owned(), host, key, since, remembered: false })
+    }
+}
+
 /// The hosts of a spec.
 fn hosts_of(backends: Vec<BackendInput>, now: Timestamp) -> impl Iterator<Item = LeftOut> {
-    backends.into_iter().flat_map(move |BackendInput { name, template, .. }| {
-        let host = move |host| LeftOut {
-            backend: name.clone(),
-            host: HostSpec { max_runners: None, ..host },
-            since: now,
-            remembered: false,
-        };
-        template.hosts.into_iter().map(host)
+    backends.into_iter().flat_map(move |BackendInput { name, resolved, .. }| {
+        resolved.hosts().into_iter().filter_map(move |host| LeftOut::of(&name, host, now))
     })
 }
 
@@ -208,18 +223,20 @@ fn left_out(
     candidates: impl Iterator<Item = LeftOut>,
     named: &[BackendInput],
 ) -> (Vec<LeftOut>, Vec<Renamed>) {
-    let spec = || named.iter().flat_map(|input| input.template.hosts.iter().map(move |h| (&input.name, h)));
+    let hosts = |input: &BackendInput| -> Vec<(String, NamedHost)> {
+        input.resolved.hosts().into_iter().map(|host| (input.name.clone(), host)).collect()
+    };
+    let spec: Vec<(String, NamedHost)> = named.iter().flat_map(hosts).collect();
     let (mut left_out, mut renamed): (Vec<LeftOut>, Vec<Renamed>) = (Vec::new(), Vec::new());
     for mut known in candidates {
         let of_backend = || left_out.iter().filter(|other| other.backend == known.backend);
-        if !known.host.is_usable()
-            || spec().any(|(_, host)| host.is_same(&known.host))
-            || of_backend().any(|other| other.host.is_same(&known.host))
+        if spec.iter().any(|(_, host)| host.key.as_ref() == Some(&known.key))
+            || of_backend().any(|other| other.key == known.key)
         {
             continue;
         }
         let taken = of_backend().any(|other| other.host.name == known.host.name)
-            || spec().any(|(backend, host)| *backend == known.backend && host.name == known.host.name);
+            || spec.iter().any(|(backend, host)| *backend == known.backend && host.name == known.host.name);
         if taken {
             let from = std::mem::replace(&mut known.host.name, known.host.endpoint.clone());
             let (backend, to) = (known.backend.clone(), known.host.endpoint.clone());
@@ -232,48 +249,54 @@ fn left_out(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::api;
+    use crate::backend::{self, Waker};
 
-    fn host(name: &str, path: &str) -> HostSpec {
-        HostSpec { name: name.to_owned(), endpoint: format!("unix:///nowhere/{path}"), max_runners: None }
-    }
+    type Named<'a> = (&'a str, &'a str);
 
-    fn spec(backends: &[(&str, &[HostSpec])]) -> Vec<BackendInput> {
-        let input = |(name, hosts): &(&str, &[HostSpec])| BackendInput {
-            name: (*name).to_owned(),
-            max_runners: None,
-            template: DockerTemplate {
-                hosts: hosts.to_vec(),
-                ..inputs::nothing_to_start(host("none", "none"))
-            },
+    /// The backends of a spec: each a name, and the names and endpoints of its hosts.
+    fn spec(backends: &[(&str, &[Named<'_>])]) -> Vec<BackendInput> {
+        let input = |(name, hosts): &(&str, &[Named<'_>])| {
+            let host = |(name, endpoint): &Named<'_>| json!({"name": name, "endpoint": endpoint});
+            let hosts: Vec<_> = hosts.iter().map(host).collect();
+            let backend = json!({"name": name, "docker": {"hosts": hosts}});
+            let backend: api::Backend = serde_json::from_value(backend).unwrap();
+            let resolved = providers().resolve_offline(&backend).unwrap();
+            BackendInput { name: backend.name, max_runners: None, resolved }
         };
         backends.iter().map(input).collect()
     }
 
+    fn providers() -> Providers {
+        backend::providers("cluster", &Waker::new(|_| {}))
+    }
+
     /// What drains when `before` becomes `now`.
-    fn drains(before: &[(&str, &[HostSpec])], now: &[(&str, &[HostSpec])]) -> Vec<String> {
+    fn drains(before: &[(&str, &[Named<'_>])], now: &[(&str, &[Named<'_>])]) -> Vec<String> {
         let (left_out, _) = left_out(hosts_of(spec(before), Timestamp::UNIX_EPOCH), &spec(now));
         left_out.iter().map(|known| format!("{}/{}", known.backend, known.host.name)).collect()
     }
 
     #[test]
     fn a_host_drains_when_no_backend_has_its_endpoint() {
-        let (a, b) = (host("a", "a"), host("b", "b"));
-        let before: &[(&str, &[HostSpec])] = &[("rack", &[a.clone(), b.clone()])];
-        assert_eq!(drains(before, &[("rack", std::slice::from_ref(&b))]), ["rack/a"]);
-        assert_eq!(drains(before, &[("shelf", &[host("c", "c")])]), ["rack/a", "rack/b"]);
-        for moved in [&[("shelf", &[b.clone(), a.clone()] as &[HostSpec])], &[("rack", &[host("x", "a"), b])]]
-        {
+        let (a, b) = (("a", "unix:///nowhere/a"), ("b", "unix:///nowhere/b"));
+        let before: &[(&str, &[Named<'_>])] = &[("rack", &[a, b])];
+        assert_eq!(drains(before, &[("rack", &[b])]), ["rack/a"]);
+        assert_eq!(drains(before, &[("shelf", &[("c", "unix:///nowhere/c")])]), ["rack/a", "rack/b"]);
+        for moved in [&[("shelf", &[b, a] as &[Named<'_>])], &[("rack", &[("x", a.1), b])]] {
             assert!(drains(before, moved).is_empty(), "it is called otherwise, or another backend has it");
         }
-        let tcp = HostSpec { endpoint: "tcp://10.0.0.1:2376".to_owned(), ..host("tcp", "") };
+        let tcp = ("tcp", "tcp://10.0.0.1:2376");
         assert!(drains(&[("rack", &[tcp])], &[("rack", &[a])]).is_empty(), "nothing ever ran there");
     }
 
     #[test]
     fn a_host_whose_name_another_has_now_is_called_by_its_endpoint() {
-        let before = spec(&[("rack", &[host("a", "old")])]);
-        let now = spec(&[("rack", &[host("a", "new")])]);
+        let before = spec(&[("rack", &[("a", "unix:///nowhere/old")])]);
+        let now = spec(&[("rack", &[("a", "unix:///nowhere/new")])]);
         let (left_out, renamed) = left_out(hosts_of(before, Timestamp::UNIX_EPOCH), &now);
         let to = "unix:///nowhere/old".to_owned();
         assert_eq!(left_out[0].host.name, to);
@@ -291,7 +314,8 @@ mod tests {
         let status =
             serde_json::json!({"name": "rack", "type": "docker", "currentRunners": 5, "hosts": hosts});
         let status: BackendStatus = serde_json::from_value(status).unwrap();
-        let known = Draining::remembered(&[status], Timestamp::UNIX_EPOCH).remembered.into_iter();
+        let known =
+            Draining::remembered(&[status], &providers(), Timestamp::UNIX_EPOCH).remembered.into_iter();
         let (left_out, _) = left_out(known, &[]);
         let names: Vec<&str> = left_out.iter().map(|known| known.host.name.as_str()).collect();
         assert_eq!(names, ["unix:///nowhere/a"]);

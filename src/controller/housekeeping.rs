@@ -11,9 +11,10 @@ use tracing::{info, warn};
 
 use super::context::{Context, answered};
 use super::set::Set;
+use crate::backend::OwnedInstance;
 use crate::chance;
 use crate::github::{ClientConfig, ListedRunner, ScaleSetService};
-use crate::reaper::{Abandoned, SWEEP_INTERVAL, Stray, Strays};
+use crate::reaper::{Abandoned, Orphans, SWEEP_INTERVAL};
 use crate::time::Plus;
 
 /// Between two rounds, give or take a quarter.
@@ -24,7 +25,7 @@ const UNSEEN: Duration = Duration::from_secs(120);
 /// What the rounds remember.
 #[derive(Default)]
 pub(super) struct Rounds {
-    strays: Strays,
+    orphans: Orphans,
     gone: HashSet<String>,
     abandoned: HashMap<String, Abandoned>,
     listed_at: HashMap<ClientConfig, Timestamp>,
@@ -47,7 +48,7 @@ impl Rounds {
     /// One round.
     pub async fn make(&mut self, ctx: &Context) {
         self.forget_gone(ctx).await;
-        self.remove_strays(ctx).await;
+        self.remove_orphans(ctx).await;
         self.remove_abandoned(ctx).await;
     }
 
@@ -77,35 +78,35 @@ impl Rounds {
 
     /// Instances that nobody looks after: of a scale set that is gone they are removed, and a host on which a scale set has
     /// them that does not name it is drained.
-    async fn remove_strays(&mut self, ctx: &Context) {
+    async fn remove_orphans(&mut self, ctx: &Context) {
         let sets: HashMap<String, Arc<Set>> =
             ctx.sets.all().into_iter().map(|set| (set.uid.clone(), set)).collect();
         let mut known = HashMap::new();
-        let looked_after = |stray: &Stray| {
-            let Some(set) = sets.get(&stray.instance.scale_set_uid) else { return false };
-            let place = (set.uid.clone(), stray.endpoint.clone());
-            *known.entry(place).or_insert_with(|| set.state().has_host(&stray.endpoint))
+        let looked_after = |found: &OwnedInstance| {
+            let Some(set) = sets.get(&found.instance.scale_set_uid) else { return false };
+            let place = (set.uid.clone(), found.host.clone());
+            *known.entry(place).or_insert_with(|| set.state().has_host(&found.host))
         };
-        for stray in self.strays.look(ctx.world.instances(), looked_after, ctx.world.now()) {
-            let runner = &stray.instance.runner;
-            if let Some(set) = sets.get(&stray.instance.scale_set_uid) {
+        for orphan in self.orphans.look(ctx.world.providers().instances(), looked_after, ctx.world.now()) {
+            let runner = &orphan.instance.runner;
+            if let Some(set) = sets.get(&orphan.instance.scale_set_uid) {
                 info!(
                     runner,
-                    scale_set = stray.scale_set,
-                    host = stray.endpoint,
+                    scale_set = orphan.scale_set,
+                    host = orphan.host.endpoint,
                     "the spec does not name a host that has a runner"
                 );
-                set.state().drain(&stray.instance.backend, &stray.endpoint, set, ctx);
+                set.state().drain(&orphan.instance.backend, &orphan.host, set, ctx);
                 ctx.sets.wake(&set.uid);
                 continue;
             }
-            if !is_gone(&stray.scale_set, &stray.instance.scale_set_uid, ctx).await || !ctx.fence.holds() {
+            if !is_gone(&orphan.scale_set, &orphan.instance.scale_set_uid, ctx).await || !ctx.fence.holds() {
                 continue;
             }
-            match ctx.world.remove_stray(&stray).await {
+            match ctx.world.providers().remove_orphan(&orphan).await {
                 Ok(()) => {
                     ctx.metrics.orphan("instance");
-                    info!(runner, scale_set = stray.scale_set, "removed an instance whose scale set is gone")
+                    info!(runner, scale_set = orphan.scale_set, "removed an instance whose scale set is gone")
                 }
                 Err(error) => {
                     warn!(runner, %error, "an instance whose scale set is gone cannot be removed yet")

@@ -1,19 +1,18 @@
 //! What a spec refers to: Secrets and ConfigMaps, read and made strict.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
 
 use super::context::brief;
 use crate::api::condition::reason;
-use crate::api::{self, CaBundleKind, CaBundleRef, EnvVar, RunnerScaleSet, SecretRef};
-use crate::backend::docker::{DockerAccess, DockerTemplate, HostSpec, PullPolicy, RegistryCredentials};
+use crate::api::{self, CaBundleKind, CaBundleRef, RunnerScaleSet, SecretRef};
+use crate::backend::{HostKey, Providers, References, ResolveError, Resolved};
 use crate::github::{ClientConfig, Credentials, Network, Proxy, WantedScaleSet};
 use crate::plan::{Invalid, Policy};
-
-/// Where this version finds Docker engines.
-const LOCAL: &str = "unix://";
 
 /// What a scale set is made from, nothing left to look up.
 pub(super) struct Inputs {
@@ -28,14 +27,26 @@ pub(super) struct Inputs {
 }
 
 /// A backend of a scale set.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub(super) struct BackendInput {
     /// Its name.
     pub name: String,
     /// Its ceiling.
     pub max_runners: Option<u32>,
     /// What it starts, and where.
-    pub template: DockerTemplate,
+    pub resolved: Arc<dyn Resolved>,
+}
+
+impl BackendInput {
+    /// Whether a backend that was made from this is one that the other would make.
+    pub fn makes_the_same(&self, other: &BackendInput) -> bool {
+        self.name == other.name && self.resolved.fingerprint() == other.resolved.fingerprint()
+    }
+
+    /// The hosts that it names and that can be one.
+    pub fn host_keys(&self) -> impl Iterator<Item = HostKey> {
+        self.resolved.hosts().into_iter().filter_map(|host| host.key)
+    }
 }
 
 /// Why there are no inputs.
@@ -47,6 +58,9 @@ pub(super) enum Error {
     /// The API server did not answer in time: try again.
     #[error("the API server does not answer")]
     Silent,
+    /// What a backend refers to cannot be read now: try again.
+    #[error("{0}")]
+    Unread(String),
     /// The API server did not answer as it should: try again.
     #[error("cannot read {what}: {}", brief(source))]
     Kube {
@@ -57,6 +71,15 @@ pub(super) enum Error {
     },
 }
 
+impl From<ResolveError> for Error {
+    fn from(error: ResolveError) -> Error {
+        match error {
+            ResolveError::Unusable { reason, message } => Error::Unusable(Invalid { reason, message }),
+            ResolveError::Unread(message) => Error::Unread(message),
+        }
+    }
+}
+
 fn unusable(reason: &'static str, message: impl Into<String>) -> Error {
     Error::Unusable(Invalid { reason, message: message.into() })
 }
@@ -65,6 +88,7 @@ fn unusable(reason: &'static str, message: impl Into<String>) -> Error {
 /// it is noticed from then on.
 pub(super) async fn read(
     client: &Client,
+    providers: &Providers,
     object: &RunnerScaleSet,
     refer: &(dyn Fn(&str) + Sync),
 ) -> Result<Inputs, Error> {
@@ -73,7 +97,12 @@ pub(super) async fn read(
     let policy = Policy::from_spec(&object.spec)?;
     let mut backends = Vec::new();
     for backend in &object.spec.backends {
-        backends.push(reader.backend(backend).await?);
+        let resolved = providers.resolve(backend, &reader).await?;
+        backends.push(BackendInput {
+            name: backend.name.clone(),
+            max_runners: max_runners(backend),
+            resolved,
+        });
     }
     let github = &object.spec.github;
     let credentials =
@@ -98,55 +127,18 @@ pub(super) async fn read(
 }
 
 /// What can be told of a spec without reading anything: enough to see what runs, not to start more.
-pub(super) fn bare(object: &RunnerScaleSet) -> (Option<Policy>, Vec<BackendInput>) {
+pub(super) fn bare(object: &RunnerScaleSet, providers: &Providers) -> (Option<Policy>, Vec<BackendInput>) {
     let mut spec = object.spec.clone();
     spec.schedules.clear();
     let backend = |backend: &api::Backend| {
-        let docker = backend.docker.as_ref()?;
-        let hosts = docker.hosts.iter().filter(|h| is_permitted(&h.endpoint)).map(host).collect();
-        let template = template(docker, hosts);
-        Some(BackendInput { name: backend.name.clone(), max_runners: max_runners(backend), template })
+        let resolved = providers.resolve_offline(backend)?;
+        Some(BackendInput { name: backend.name.clone(), max_runners: max_runners(backend), resolved })
     };
     (Policy::from_spec(&spec).ok(), spec.backends.iter().filter_map(backend).collect())
 }
 
-/// Whether a spec may name that endpoint, and so a status too.
-pub(super) fn is_permitted(endpoint: &str) -> bool {
-    endpoint.starts_with(LOCAL)
-}
-
-/// A template of a host on which nothing is started any more.
-pub(super) fn nothing_to_start(host: HostSpec) -> DockerTemplate {
-    template(&api::Docker::default(), vec![host])
-}
-
 fn max_runners(backend: &api::Backend) -> Option<u32> {
     backend.max_runners.map(|max| max.max(0).unsigned_abs())
-}
-
-/// The parts of a template that the spec holds itself.
-fn template(docker: &api::Docker, hosts: Vec<HostSpec>) -> DockerTemplate {
-    DockerTemplate {
-        image: docker.image.clone(),
-        pull_policy: match docker.pull_policy {
-            api::PullPolicy::Always => PullPolicy::Always,
-            api::PullPolicy::IfNotPresent => PullPolicy::IfNotPresent,
-            api::PullPolicy::Never => PullPolicy::Never,
-        },
-        pull_credentials: None,
-        platform: docker.platform.clone(),
-        command: docker.command.clone(),
-        user: docker.user.clone(),
-        env: Vec::new(),
-        cpu_millis: None,
-        memory_bytes: None,
-        network: Some(docker.network.clone()),
-        docker_access: match docker.docker_access {
-            api::DockerAccess::HostSocket => DockerAccess::HostSocket,
-            _ => DockerAccess::None,
-        },
-        hosts,
-    }
 }
 
 type Data = BTreeMap<String, Vec<u8>>;
@@ -169,7 +161,7 @@ impl Reader<'_> {
         Ok(data.into_iter().map(|(key, value)| (key, value.0)).collect())
     }
 
-    async fn secret_text(&self, field: &str, reference: &SecretRef, key: &str) -> Result<String, Error> {
+    async fn text_of(&self, field: &str, reference: &SecretRef, key: &str) -> Result<String, Error> {
         let mut data = self.secret(field, reference).await?;
         let missing = || {
             unusable(
@@ -195,8 +187,8 @@ impl Reader<'_> {
             let mut login = None;
             if let Some(secret) = &proxy.credentials_secret_ref {
                 let field = "spec.github.proxy.credentialsSecretRef";
-                let user = self.secret_text(field, secret, "username").await?;
-                login = Some((user, self.secret_text(field, secret, "password").await?));
+                let user = self.text_of(field, secret, "username").await?;
+                login = Some((user, self.text_of(field, secret, "password").await?));
             }
             network.proxy = Some(Proxy { url: proxy.url.clone(), no_proxy: proxy.no_proxy.clone(), login });
         }
@@ -223,81 +215,16 @@ impl Reader<'_> {
         };
         bundle.ok_or_else(|| missing(&format!("{kind} `{name}` has no key `{key}`")))
     }
+}
 
-    async fn backend(&self, backend: &api::Backend) -> Result<BackendInput, Error> {
-        let field = format!("spec.backends[{}]", backend.name);
-        let Some(docker) = &backend.docker else {
-            let kind = backend.kind().map_or_else(|| "its kind".to_owned(), |kind| kind.to_string());
-            let message = format!("{field}: backends of type {kind} are not available in this version");
-            return Err(unusable(reason::BACKEND_NOT_AVAILABLE, message));
-        };
-        available(&field, docker)?;
-        Ok(BackendInput {
-            name: backend.name.clone(),
-            max_runners: max_runners(backend),
-            template: self.docker(&format!("{field}.docker"), docker).await?,
+#[async_trait]
+impl References for Reader<'_> {
+    async fn secret_text(&self, field: &str, secret: &str, key: &str) -> Result<String, ResolveError> {
+        let reference = SecretRef { name: secret.to_owned() };
+        self.text_of(field, &reference, key).await.map_err(|error| match error {
+            Error::Unusable(Invalid { reason, message }) => ResolveError::Unusable { reason, message },
+            error => ResolveError::Unread(error.to_string()),
         })
-    }
-
-    async fn docker(&self, field: &str, docker: &api::Docker) -> Result<DockerTemplate, Error> {
-        let quantity = |name: &str, value: Result<i64, api::InvalidQuantity>| {
-            let value = value
-                .map_err(|e| unusable(reason::INVALID_SPEC, format!("{field}.resources.{name}: {e}")))?;
-            Ok::<_, Error>(u64::try_from(value).unwrap_or_default())
-        };
-        let cpu_millis =
-            docker.resources.cpu.as_ref().map(|cpu| quantity("cpu", cpu.millis())).transpose()?;
-        let memory_bytes =
-            docker.resources.memory.as_ref().map(|memory| quantity("memory", memory.bytes())).transpose()?;
-        let mut pull_credentials = None;
-        if let Some(reference) = &docker.image_pull_secret_ref {
-            let field = format!("{field}.imagePullSecretRef");
-            let text = self.secret_text(&field, reference, ".dockerconfigjson").await?;
-            let parsed = RegistryCredentials::from_docker_config(text.as_bytes());
-            pull_credentials =
-                Some(parsed.map_err(|e| unusable(reason::SECRET_INVALID, format!("{field}: {e}")))?);
-        }
-        let mut env = Vec::new();
-        for variable in &docker.env {
-            env.push((variable.name.clone(), self.env(field, variable).await?));
-        }
-        let hosts = docker.hosts.iter().map(host).collect();
-        Ok(DockerTemplate { pull_credentials, env, cpu_millis, memory_bytes, ..template(docker, hosts) })
-    }
-
-    async fn env(&self, field: &str, variable: &EnvVar) -> Result<String, Error> {
-        let Some(source) = &variable.value_from else {
-            return Ok(variable.value.clone().unwrap_or_default());
-        };
-        let key = &source.secret_key_ref;
-        let field = format!("{field}.env[{}].valueFrom.secretKeyRef", variable.name);
-        self.secret_text(&field, &SecretRef { name: key.name.clone() }, &key.key).await
-    }
-}
-
-fn host(host: &api::DockerHost) -> HostSpec {
-    HostSpec {
-        name: host.name.clone(),
-        endpoint: host.endpoint.clone(),
-        max_runners: host.max_runners.map(|max| max.max(0).unsigned_abs()),
-    }
-}
-
-/// What the schema has and this version does not.
-fn available(field: &str, docker: &api::Docker) -> Result<(), Error> {
-    let refuse = |what: String| {
-        let message = format!("{field}.docker.{what} is not available in this version");
-        Err(unusable(reason::BACKEND_NOT_AVAILABLE, message))
-    };
-    if docker.docker_access == api::DockerAccess::Sidecar {
-        return refuse("dockerAccess: Sidecar".to_owned());
-    }
-    if docker.shared_volume.is_some() {
-        return refuse("sharedVolume".to_owned());
-    }
-    match docker.hosts.iter().find(|host| !is_permitted(&host.endpoint)) {
-        Some(host) => refuse(format!("hosts[{}].endpoint `{}` (only unix:// is)", host.name, host.endpoint)),
-        None => Ok(()),
     }
 }
 

@@ -205,7 +205,7 @@ async fn read_inputs(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
     let refer = |name: &str| {
         set.state().referred.insert(name.to_owned());
     };
-    let inputs = timeout(READING, inputs::read(&ctx.client, object, &refer)).await;
+    let inputs = timeout(READING, inputs::read(&ctx.client, ctx.world.providers(), object, &refer)).await;
     let elder = ctx.sets.elder(set);
     let own = set.state().registration.own();
     let anothers = own.is_some_and(|own| ctx.sets.is_an_elders_own(set, own));
@@ -232,7 +232,7 @@ async fn read_inputs(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
     }
     // What runs is looked at all the same, on the hosts that the spec names itself.
     if state.backends.is_empty() {
-        let (policy, backends) = inputs::bare(object);
+        let (policy, backends) = inputs::bare(object, ctx.world.providers());
         state.policy = policy;
         state.place(backends, set, ctx);
     }

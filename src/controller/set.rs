@@ -1,7 +1,7 @@
 //! What the controller keeps in memory of one scale set. All of it can be read again: from the object, the backends and
 //! GitHub.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::registrar::{Registration, Target};
 use super::writer::Writer;
 use crate::api::condition::{self, reason};
 use crate::api::{self, RunnerScaleSet, RunnerScaleSetStatus};
-use crate::backend::Backend;
+use crate::backend::{Backend, HostKey, Providers};
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{self, BackendView, Invalid, Policy};
 use crate::runner::{Failure, HostCount, Identity, Job, Ledger, Observation, Remembered, Runner, Watched};
@@ -187,7 +187,13 @@ impl Set {
             deregistering: Semaphore::new(DEREGISTERED_AT_ONCE),
             tasks: TaskTracker::new(),
             ended: ctx.stopping.child_token(),
-            state: Mutex::new(State::restored(status, ownership::recorded(object), now, ctx.world.uptime())),
+            state: Mutex::new(State::restored(
+                status,
+                ctx.world.providers(),
+                ownership::recorded(object),
+                now,
+                ctx.world.uptime(),
+            )),
             namespace,
             name,
         }
@@ -242,7 +248,13 @@ impl Set {
 }
 
 impl State {
-    fn restored(status: RunnerScaleSetStatus, own: Option<i64>, now: Timestamp, uptime: Duration) -> State {
+    fn restored(
+        status: RunnerScaleSetStatus,
+        providers: &Providers,
+        own: Option<i64>,
+        now: Timestamp,
+        uptime: Duration,
+    ) -> State {
         let mut ledger = Ledger::new();
         ledger.restore_counts(status.backends.iter().flat_map(counts));
         ledger.restore(status.runners.into_iter().map(remembered), now);
@@ -264,7 +276,7 @@ impl State {
             policy: None,
             wanted: None,
             backends: Vec::new(),
-            draining: Draining::remembered(&status.backends, now),
+            draining: Draining::remembered(&status.backends, providers, now),
             service: None,
             claim: None,
             registration: Registration::recorded(own),
@@ -376,19 +388,18 @@ impl State {
             backends.iter().map(|b| b.backend.template_hash().to_owned()).collect()
         };
         let before = hashes(&self.backends);
-        let same = |a: &BackendInput, b: &BackendInput| a.name == b.name && a.template == b.template;
         let siblings = |of: &BackendInput| -> Vec<String> {
-            let shares = |b: &&BackendInput| b.name == of.name || b.template.shares_a_host(&of.template);
+            let hosts: HashSet<HostKey> = of.host_keys().collect();
+            let shares =
+                |b: &&BackendInput| b.name == of.name || b.host_keys().any(|key| hosts.contains(&key));
             inputs.iter().filter(shares).map(|b| b.name.clone()).collect()
         };
         let place = |input: &BackendInput| {
             let siblings = siblings(input);
-            let kept =
-                self.backends.iter().find(|placed| placed.siblings == siblings && same(&placed.input, input));
-            let backend = kept.map(|placed| placed.backend.clone()).unwrap_or_else(|| {
-                let (identity, template) = (set.identity.clone(), input.template.clone());
-                ctx.world.backend(&input.name, &siblings, identity, template)
-            });
+            let same = |placed: &&Placed| placed.siblings == siblings && placed.input.makes_the_same(input);
+            let kept = self.backends.iter().find(same);
+            let open = || input.resolved.open(&input.name, &siblings, &set.identity);
+            let backend = kept.map_or_else(open, |placed| placed.backend.clone());
             Placed { backend, input: input.clone(), siblings }
         };
         let placed = inputs.iter().map(place).collect();
@@ -400,24 +411,23 @@ impl State {
 
     fn update_draining(&mut self, before: Vec<BackendInput>, set: &Set, ctx: &Context) {
         let named: Vec<BackendInput> = self.backends.iter().map(|placed| placed.input.clone()).collect();
-        let make = |name: &str, siblings: &[String], template| {
-            ctx.world.backend(name, siblings, set.identity.clone(), template)
-        };
-        for renamed in self.draining.update(before, &named, ctx.world.now(), make) {
+        let (providers, now) = (ctx.world.providers(), ctx.world.now());
+        for renamed in self.draining.update(before, &named, providers, &set.identity, now) {
             self.ledger.rename_host(&renamed.backend, &renamed.from, &renamed.to);
         }
     }
 
     /// Drains a host that has runners of a backend, unless the spec names it.
-    pub fn drain(&mut self, backend: &str, endpoint: &str, set: &Set, ctx: &Context) {
-        self.draining.remember(backend, endpoint, endpoint, ctx.world.now());
+    pub fn drain(&mut self, backend: &str, HostKey { kind, endpoint }: &HostKey, set: &Set, ctx: &Context) {
+        let (providers, now) = (ctx.world.providers(), ctx.world.now());
+        self.draining.remember(backend, (*kind, endpoint, endpoint), providers, now);
         self.update_draining(Vec::new(), set, ctx);
     }
 
     /// Whether the spec names a host, or it drains.
-    pub fn has_host(&self, endpoint: &str) -> bool {
-        let hosts = self.backends.iter().flat_map(|placed| &placed.input.template.hosts);
-        hosts.chain(self.draining.hosts()).any(|host| host.is_at(endpoint))
+    pub fn has_host(&self, host: &HostKey) -> bool {
+        let mut named = self.backends.iter().flat_map(|placed| placed.input.host_keys());
+        named.any(|key| key == *host) || self.draining.hosts().any(|key| key == host)
     }
 
     /// The backend of that name; else the first. A runner whose backend the spec names no more, and which no backend has
@@ -573,7 +583,13 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_forward_ends_no_drain() {
-        let mut state = State::restored(RunnerScaleSetStatus::default(), None, at(-60), Duration::ZERO);
+        let mut state = State::restored(
+            RunnerScaleSetStatus::default(),
+            &Providers::new(Vec::new()),
+            None,
+            at(-60),
+            Duration::ZERO,
+        );
         state.object_generation = Some(1);
         assert_eq!(look(&mut state, 0, HOUR), 3600);
         assert_eq!(look(&mut state, 100_000, HOUR + HOUR / 4), 100_000 + 2700, "what is left of the hour");
@@ -582,7 +598,13 @@ mod tests {
 
     #[test]
     fn a_drain_that_was_over_before_a_restart_is_watched_for_two_minutes() {
-        let mut state = State::restored(RunnerScaleSetStatus::default(), None, at(7200), Duration::ZERO);
+        let mut state = State::restored(
+            RunnerScaleSetStatus::default(),
+            &Providers::new(Vec::new()),
+            None,
+            at(7200),
+            Duration::ZERO,
+        );
         assert_eq!(look(&mut state, 7200, Duration::ZERO), 7320);
         assert_eq!(look(&mut state, 7200, Duration::ZERO), 7320);
         assert_eq!(look(&mut state, 7320, Duration::from_secs(120)), 3600, "it is over");

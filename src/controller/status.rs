@@ -4,7 +4,6 @@ use jiff::Timestamp;
 
 use super::conditions::{Facts, conditions, whole_seconds};
 use super::set::{Placed, State};
-use crate::api::BackendType;
 use crate::api::RunnerScaleSetStatus;
 use crate::api::status::{
     BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, MAX_RECENT_FAILURES, RunnerStatus,
@@ -116,7 +115,7 @@ fn backends(state: &State, views: &[BackendView]) -> Vec<BackendStatus> {
             Some(backend) => backend.hosts.push(host),
             None => shown.push(BackendStatus {
                 name: draining.backend.to_owned(),
-                kind: kind(draining.kind),
+                kind: draining.kind,
                 current_runners: runners_on(state, draining.backend, None),
                 warm: None,
                 message: draining.message,
@@ -137,10 +136,8 @@ fn runners_on(state: &State, backend: &str, host: Option<&str>) -> i32 {
 
 fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus {
     let on = |host: Option<&str>| runners_on(state, &view.name, host);
-    let endpoint = |name: &str| {
-        let hosts = &placed.input.template.hosts;
-        hosts.iter().find(|host| host.name == name).map(|host| host.endpoint.clone())
-    };
+    let named = placed.input.resolved.hosts();
+    let endpoint = |name: &str| named.iter().find(|host| host.name == name).map(|host| host.endpoint.clone());
     let host = |h: &HostState| HostStatus {
         name: h.name.clone(),
         endpoint: endpoint(&h.name),
@@ -160,20 +157,12 @@ fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus 
     let messages: Vec<String> = ceiling.into_iter().chain(hosts).collect();
     BackendStatus {
         name: view.name.clone(),
-        kind: kind(placed.backend.kind()),
+        kind: placed.backend.kind(),
         current_runners: current,
         warm: None,
         message: messages.join("; "),
         backoff_until: view.hosts.iter().filter_map(until).max_by_key(|t| t.0),
         hosts: view.hosts.iter().map(host).collect(),
-    }
-}
-
-fn kind(name: &str) -> BackendType {
-    match name {
-        "tart" => BackendType::Tart,
-        "ecs" => BackendType::Ecs,
-        _ => BackendType::Docker,
     }
 }
 

@@ -264,7 +264,8 @@ fn measure(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, starts: usi
     }
     let retry_at = state.ledger.failures().at_github(now).and_then(|row| row.retry_at).unwrap_or(now);
     metrics.backoff(&set.namespace, &set.name, elapsed(now, retry_at));
-    metrics.host_slots(ctx.world.slots());
+    let slots = ctx.world.providers().hosts().into_iter();
+    metrics.host_slots(slots.map(|h| (h.host.endpoint, h.taken, h.free)).collect());
 }
 
 fn describe(failure: &Failure) -> String {

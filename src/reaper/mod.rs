@@ -5,5 +5,5 @@ mod instances;
 mod looks;
 mod registrations;
 
-pub use instances::{Stray, Strays};
+pub use instances::Orphans;
 pub use registrations::{Abandoned, SWEEP_INTERVAL};

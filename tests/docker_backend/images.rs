@@ -6,7 +6,8 @@ use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
 use futures::StreamExt;
 use jiff::Timestamp;
-use paddock::backend::docker::{DockerTemplate, PullPolicy, RegistryCredentials};
+use paddock::api::PullPolicy;
+use paddock::backend::docker::{DockerTemplate, RegistryCredentials};
 use paddock::backend::{Availability, Backend, Error};
 
 use crate::parts::{PASSWORD, Registry, USER, build, image_id, remove_image, tag};

@@ -9,7 +9,8 @@ use bollard::query_parameters::{
 };
 use futures::StreamExt;
 use jiff::Timestamp;
-use paddock::backend::docker::{DockerAccess, DockerBackend, Engines, HostSpec};
+use paddock::api::DockerAccess;
+use paddock::backend::docker::{DockerBackend, Engines, HostSpec};
 use paddock::backend::{Availability, Backend, Error, NewRunner};
 use paddock::runner::{Identity, Instance, InstanceState, runner_name};
 

@@ -10,7 +10,8 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
-use paddock::backend::docker::{DockerAccess, DockerBackend, DockerTemplate, Engines, HostSpec, PullPolicy};
+use paddock::api::{DockerAccess, PullPolicy};
+use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec};
 use paddock::backend::{Availability, Backend, Error, HostState, NewRunner, Reservation, Waker};
 use paddock::runner::{Identity, Instance, InstanceState, JitConfiguration, runner_name};
 

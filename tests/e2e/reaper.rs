@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
@@ -15,11 +14,9 @@ use http::Request;
 use jiff::Timestamp;
 use kube::client::Body;
 use kube::{Client, Config, ResourceExt};
-use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{self, Backend};
+use paddock::backend::Providers;
 use paddock::controller::{Core, Real, World};
 use paddock::github::{self, ClientConfig, ScaleSetService};
-use paddock::reaper::Stray;
 use paddock::runner::Identity;
 use serde_json::json;
 use testkit::github::{Endpoint, Fault, SimGithub};
@@ -48,7 +45,6 @@ struct Clocked {
     now: Mutex<Timestamp>,
 }
 
-#[async_trait]
 impl World for Clocked {
     fn now(&self) -> Timestamp {
         *self.now.lock().unwrap()
@@ -62,26 +58,8 @@ impl World for Clocked {
         self.real.github(client)
     }
 
-    fn backend(
-        &self,
-        name: &str,
-        siblings: &[String],
-        identity: Identity,
-        template: DockerTemplate,
-    ) -> Arc<dyn Backend> {
-        self.real.backend(name, siblings, identity, template)
-    }
-
-    fn instances(&self) -> Vec<Stray> {
-        self.real.instances()
-    }
-
-    async fn remove_stray(&self, stray: &Stray) -> Result<(), backend::Error> {
-        self.real.remove_stray(stray).await
-    }
-
-    fn slots(&self) -> Vec<(String, u32, Option<u32>)> {
-        self.real.slots()
+    fn providers(&self) -> &Providers {
+        self.real.providers()
     }
 }
 
@@ -126,7 +104,7 @@ impl Reaper {
     /// Waits until the engine has shown all of these runners.
     async fn until_seen<const N: usize>(&self, runners: [&str; N]) {
         eventually("the engine shows them", PATIENCE, async || {
-            let seen = self.world.instances();
+            let seen = self.world.providers().instances();
             runners.iter().all(|name| seen.iter().any(|s| s.instance.runner == *name)).then_some(())
         })
         .await;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use paddock::api::BackendType;
 use paddock::api::condition::reason;
-use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{Availability, Backend, Error, HostState, Listing, NewRunner, Reservation};
+use paddock::backend::{Availability, Backend, Error, HostState, Listing, NamedHost, NewRunner, Reservation};
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -325,17 +325,17 @@ pub async fn keep_queue(life: Arc<Life>, host: usize) {
 }
 
 impl SimBackend {
-    pub fn new(
+    /// The backend of that name of a set, with these hosts.
+    pub fn open(
         life: &Arc<Life>,
         name: &str,
         identity: &Identity,
-        template: &DockerTemplate,
-    ) -> Arc<SimBackend> {
-        let host = |endpoint: &str| endpoint.trim_start_matches("unix:///").parse().expect("a host's number");
+        template_hash: String,
+        hosts: Vec<NamedHost>,
+    ) -> Arc<dyn Backend> {
         let set = life.sim.state().cluster.set_of(&identity.scale_set_uid).expect("a set of ours");
-        let template_hash = template.hash();
-        let hosts: Vec<(String, usize)> =
-            template.hosts.iter().map(|spec| (spec.name.clone(), host(&spec.endpoint))).collect();
+        let number = |host: NamedHost| (host.name, left_out::number(&host.endpoint));
+        let hosts: Vec<(String, usize)> = hosts.into_iter().map(number).collect();
         let memory = &mut life.sim.state().lives[life.number];
         // Where the spec names none of its hosts, it starts nothing.
         let named = |(_, host): &(String, usize)| {
@@ -344,7 +344,7 @@ impl SimBackend {
         if hosts.iter().any(named) {
             memory.templates.insert((set, name.to_owned()), template_hash.clone());
         }
-        Arc::new(SimBackend {
+        Arc::new(Handle(Arc::new(SimBackend {
             life: life.clone(),
             set,
             name: name.to_owned(),
@@ -352,7 +352,7 @@ impl SimBackend {
             hosts,
             ready: Mutex::default(),
             trouble: Mutex::default(),
-        })
+        })))
     }
 
     fn host(&self, name: &str) -> Option<usize> {
@@ -542,7 +542,7 @@ impl SimBackend {
 }
 
 /// The backend that a controller holds: several hold the same.
-pub struct Handle(pub Arc<SimBackend>);
+struct Handle(Arc<SimBackend>);
 
 #[async_trait]
 impl Backend for Handle {
@@ -550,8 +550,8 @@ impl Backend for Handle {
         &self.0.name
     }
 
-    fn kind(&self) -> &'static str {
-        "docker"
+    fn kind(&self) -> BackendType {
+        BackendType::Docker
     }
 
     fn template_hash(&self) -> &str {
@@ -804,12 +804,12 @@ fn take_away(state: &mut State, life: usize, set: usize, host: usize, id: &str) 
 }
 
 /// Removes an instance whose scale set is gone, as a controller believes.
-pub fn take_stray_away(state: &mut State, life: usize, host: usize, id: &str) -> Result<(), Error> {
+pub fn take_orphan_away(state: &mut State, life: usize, host: usize, id: &str) -> Result<(), Error> {
     if !state.hosts[host].reachable {
         return Err(Error::Unreachable("no route".into()));
     }
     let Some(instance) = state.hosts[host].instances.get(id).cloned() else { return Err(Error::Gone) };
-    rules::stray_goes(state, &instance);
+    rules::orphan_goes(state, &instance);
     remove(state, life, host, &instance);
     Ok(())
 }

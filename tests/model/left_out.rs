@@ -13,6 +13,11 @@ pub fn name(host: usize) -> String {
     format!("host-{host}")
 }
 
+/// A host's endpoint.
+pub fn endpoint(host: usize) -> String {
+    format!("unix:///{host}")
+}
+
 /// The number of a host, by its name; one that drains may be called by its endpoint.
 pub fn number(name: &str) -> usize {
     let number = name.strip_prefix("host-").or(name.strip_prefix("unix:///")).unwrap_or(name);
@@ -55,7 +60,7 @@ pub fn put_back(spec: &mut RunnerScaleSetSpec, setup: &SetSetup) {
         let named = |number: &usize| {
             let mut host = host.clone();
             host.name = self::name(*number);
-            host.endpoint = format!("unix:///{number}");
+            host.endpoint = endpoint(*number);
             host
         };
         docker.hosts = setup.hosts.iter().map(named).collect();

@@ -10,12 +10,10 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
 use paddock::api::status::HostStatus;
-use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{self, Availability, Backend, SlotQueue, Waker};
+use paddock::backend::{Availability, Providers, SlotQueue, Waker};
 use paddock::controller::{Core, World};
 use paddock::github::{ClientConfig, Error, RateLimit, ScaleSetService};
-use paddock::reaper::Stray;
-use paddock::runner::{Exit, Identity};
+use paddock::runner::Exit;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -23,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 use crate::history::Weather;
-use crate::hosts::{self, Container, Handle, Place, SimBackend, View};
+use crate::hosts::{self, Container, Place, View};
+use crate::provider::Hosts;
 use crate::service::Service;
 use crate::sim::{Sim, State};
-use crate::{left_out, rules};
+use crate::rules;
 
 /// A reconcile that failed is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -167,7 +166,8 @@ impl Life {
         let client = cluster::client(self);
         let world = |waker: Waker| {
             let _ = self.waker.set(waker);
-            veil(self.clone(), Arc::new(Reached(self.clone())))
+            let providers = Providers::new(vec![Arc::new(Hosts(self.clone()))]);
+            veil(self.clone(), Arc::new(Reached { life: self.clone(), providers }))
         };
         let core = Core::new(client, crate::sim::CLUSTER, "paddock", self.stopping.clone(), world);
         let core = Arc::new(core);
@@ -278,59 +278,26 @@ impl Life {
 }
 
 /// The world, as one controller reaches it.
-struct Reached(Arc<Life>);
+struct Reached {
+    life: Arc<Life>,
+    providers: Providers,
+}
 
-#[async_trait]
 impl World for Reached {
     fn now(&self) -> Timestamp {
-        self.0.sim.now()
+        self.life.sim.now()
     }
 
     fn uptime(&self) -> Duration {
-        self.0.sim.elapsed()
+        self.life.sim.elapsed()
     }
 
     fn github(&self, _: &ClientConfig) -> Result<Arc<dyn ScaleSetService>, Error> {
-        Ok(Arc::new(Service { life: self.0.clone() }))
+        Ok(Arc::new(Service { life: self.life.clone() }))
     }
 
-    fn backend(
-        &self,
-        name: &str,
-        _: &[String],
-        identity: Identity,
-        template: DockerTemplate,
-    ) -> Arc<dyn Backend> {
-        Arc::new(Handle(SimBackend::new(&self.0, name, &identity, &template)))
-    }
-
-    fn instances(&self) -> Vec<Stray> {
-        let state = self.0.sim.state();
-        let shown = state.lives[self.0.number].views.iter().enumerate().filter(|(_, view)| view.up);
-        let strays = shown.flat_map(|(host, view)| {
-            view.instances.values().filter(|i| i.ours()).map(move |i| Stray {
-                endpoint: format!("unix:///{host}"),
-                scale_set: format!("ns/{}", cluster::name(i.set)),
-                instance: i.shown.clone(),
-            })
-        });
-        strays.collect()
-    }
-
-    async fn remove_stray(&self, stray: &Stray) -> Result<(), backend::Error> {
-        self.0.living().await;
-        let host = left_out::number(&stray.endpoint);
-        rules::stray_asked(&mut self.0.sim.state(), self.0.number, &stray.instance.runner);
-        self.0.sim.pause(1, 3_000).await;
-        let removed =
-            hosts::take_stray_away(&mut self.0.sim.state(), self.0.number, host, &stray.instance.id);
-        self.0.sim.hosts[host].tell();
-        self.0.living().await;
-        removed
-    }
-
-    fn slots(&self) -> Vec<(String, u32, Option<u32>)> {
-        Vec::new()
+    fn providers(&self) -> &Providers {
+        &self.providers
     }
 }
 

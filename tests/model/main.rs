@@ -17,6 +17,7 @@ mod planted;
 mod play;
 mod process;
 mod prompt;
+mod provider;
 mod regressions;
 mod rules;
 mod search;

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use paddock::backend::docker::DockerTemplate;
-use paddock::backend::{Availability, Backend, Error, HostState, Listing, Reservation};
+use paddock::api::{self, BackendType};
+use paddock::backend::{
+    Availability, Backend, Error, Fingerprint, HostState, HostUsage, Listing, NamedHost, OwnedInstance,
+    Provider, Providers, References, Reservation, ResolveError, Resolved,
+};
 use paddock::controller::World;
 use paddock::github::{
     self, AcquirableJob, ClientConfig, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet,
     ScaleSetService, Session, WantedScaleSet,
 };
-use paddock::reaper::Stray;
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
 
 use crate::hosts::Container;
@@ -44,7 +46,7 @@ pub enum Bug {
     /// The scale set of a deleted object is left at GitHub.
     LeavesScaleSet,
     /// What is left on a host of a deleted object stays there.
-    LeavesStrays,
+    LeavesOrphans,
     /// GitHub's list of runners is not looked at.
     ListsNoRunners,
     /// A host that does not answer has nothing on it.
@@ -73,7 +75,12 @@ pub enum Bug {
 
 pub fn planted(bug: Bug) -> Veil {
     Arc::new(move |life: Arc<Life>, world: Arc<dyn World>| {
-        Arc::new(Planted { bug, life, world }) as Arc<dyn World>
+        let plant = |provider: &Arc<dyn Provider>| {
+            let provider = provider.clone();
+            Arc::new(PlantedProvider { bug, life: life.clone(), provider }) as Arc<dyn Provider>
+        };
+        let providers = Providers::new(world.providers().iter().map(plant).collect());
+        Arc::new(Planted { bug, life, world, providers }) as Arc<dyn World>
     })
 }
 
@@ -81,9 +88,9 @@ struct Planted {
     bug: Bug,
     life: Arc<Life>,
     world: Arc<dyn World>,
+    providers: Providers,
 }
 
-#[async_trait]
 impl World for Planted {
     fn now(&self) -> Timestamp {
         self.world.now()
@@ -98,25 +105,77 @@ impl World for Planted {
         Ok(Arc::new(Service { bug: self.bug, life, service: self.world.github(client)? }))
     }
 
-    fn backend(
+    fn providers(&self) -> &Providers {
+        &self.providers
+    }
+}
+
+#[derive(Clone)]
+struct PlantedProvider {
+    bug: Bug,
+    life: Arc<Life>,
+    provider: Arc<dyn Provider>,
+}
+
+impl PlantedProvider {
+    fn plant(&self, resolved: Arc<dyn Resolved>) -> Arc<dyn Resolved> {
+        Arc::new(PlantedBlock { bug: self.bug, life: self.life.clone(), resolved })
+    }
+}
+
+#[async_trait]
+impl Provider for PlantedProvider {
+    fn kind(&self) -> BackendType {
+        self.provider.kind()
+    }
+
+    async fn resolve(
         &self,
-        name: &str,
-        siblings: &[String],
-        identity: Identity,
-        template: DockerTemplate,
-    ) -> Arc<dyn Backend> {
-        let identity_uid = identity.scale_set_uid.clone();
-        let backend = self.world.backend(name, siblings, identity, template);
-        let set = self.life.sim.state().cluster.set_of(&identity_uid).expect("a set of ours");
-        let hosted = Hosted {
-            bug: self.bug,
-            set,
-            began: self.life.sim.now(),
-            life: self.life.clone(),
-            backend: backend.clone(),
-            overlooked: Mutex::default(),
-            blamed: Mutex::default(),
-        };
+        spec: &api::Backend,
+        references: &dyn References,
+    ) -> Result<Arc<dyn Resolved>, ResolveError> {
+        Ok(self.plant(self.provider.resolve(spec, references).await?))
+    }
+
+    fn resolve_offline(&self, spec: &api::Backend) -> Option<Arc<dyn Resolved>> {
+        self.provider.resolve_offline(spec).map(|resolved| self.plant(resolved))
+    }
+
+    fn resolve_host(&self, name: &str, endpoint: &str) -> Option<Arc<dyn Resolved>> {
+        self.provider.resolve_host(name, endpoint).map(|resolved| self.plant(resolved))
+    }
+
+    fn hosts(&self) -> Vec<HostUsage> {
+        self.provider.hosts()
+    }
+
+    fn instances(&self) -> Vec<OwnedInstance> {
+        self.provider.instances()
+    }
+
+    async fn remove_orphan(&self, orphan: &OwnedInstance) -> Result<(), Error> {
+        if self.bug == Bug::LeavesOrphans { Ok(()) } else { self.provider.remove_orphan(orphan).await }
+    }
+}
+
+struct PlantedBlock {
+    bug: Bug,
+    life: Arc<Life>,
+    resolved: Arc<dyn Resolved>,
+}
+
+impl Resolved for PlantedBlock {
+    fn fingerprint(&self) -> Fingerprint {
+        self.resolved.fingerprint()
+    }
+
+    fn hosts(&self) -> Vec<NamedHost> {
+        self.resolved.hosts()
+    }
+
+    fn open(&self, name: &str, siblings: &[String], owner: &Identity) -> Arc<dyn Backend> {
+        let backend = self.resolved.open(name, siblings, owner);
+        let set = self.life.sim.state().cluster.set_of(&owner.scale_set_uid).expect("a set of ours");
         {
             let mut state = self.life.sim.state();
             let memory = &mut state.lives[self.life.number];
@@ -124,21 +183,17 @@ impl World for Planted {
             memory.jumps_the_queue = self.bug == Bug::JumpsTheQueue;
         }
         if self.bug == Bug::StopsRunners {
-            tokio::spawn(stop_runners(self.life.clone(), backend));
+            tokio::spawn(stop_runners(self.life.clone(), backend.clone()));
         }
-        Arc::new(hosted)
-    }
-
-    fn instances(&self) -> Vec<Stray> {
-        self.world.instances()
-    }
-
-    async fn remove_stray(&self, stray: &Stray) -> Result<(), Error> {
-        if self.bug == Bug::LeavesStrays { Ok(()) } else { self.world.remove_stray(stray).await }
-    }
-
-    fn slots(&self) -> Vec<(String, u32, Option<u32>)> {
-        self.world.slots()
+        Arc::new(Hosted {
+            bug: self.bug,
+            set,
+            began: self.life.sim.now(),
+            life: self.life.clone(),
+            backend,
+            overlooked: Mutex::default(),
+            blamed: Mutex::default(),
+        })
     }
 }
 
@@ -216,7 +271,7 @@ impl Backend for Hosted {
         self.backend.name()
     }
 
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> BackendType {
         self.backend.kind()
     }
 
@@ -420,7 +475,7 @@ fn rule_4_a_scale_set_that_is_left_at_github() {
 
 #[test]
 fn rule_4_an_instance_that_is_left_on_a_host() {
-    is_found(Bug::LeavesStrays, 4);
+    is_found(Bug::LeavesOrphans, 4);
 }
 
 #[test]

@@ -334,7 +334,7 @@ pub fn instance_goes(state: &mut State, life: usize, set: usize, instance: &Cont
 }
 
 /// An instance is removed as nobody's.
-pub fn stray_goes(state: &mut State, instance: &Container) {
+pub fn orphan_goes(state: &mut State, instance: &Container) {
     let name = &instance.shown.runner;
     if !instance.ours() {
         return state.violate(7, format!("{name} is none of ours, and is removed"));
@@ -345,7 +345,7 @@ pub fn stray_goes(state: &mut State, instance: &Container) {
 }
 
 /// A controller asks for the removal of what it takes for nobody's.
-pub fn stray_asked(state: &mut State, life: usize, runner: &str) {
+pub fn orphan_asked(state: &mut State, life: usize, runner: &str) {
     if !state.lives[life].leads {
         state.violate(6, format!("{runner} is removed by controller {life}, which does not lead"));
     }

@@ -22,7 +22,8 @@ use tracing::{debug, warn};
 use super::engine::{Client, Engine};
 use super::failure::{call, meaning, no_capacity, within};
 use super::index::Container;
-use super::template::{DockerAccess, DockerTemplate, JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED};
+use super::template::{DockerTemplate, JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED};
+use crate::api::DockerAccess;
 use crate::api::condition::reason::ENGINE_ERROR;
 use crate::backend::Error;
 use crate::runner::{Identity, Instance, InstanceState, JitConfiguration};
@@ -162,7 +163,8 @@ async fn host_config(engine: &Engine, client: &Client, template: &DockerTemplate
     let bytes = template.memory_bytes.map(clamped);
     let log_options = [("max-size", LOG_SIZE), ("max-file", "1")];
     let (mounts, group_add) = match template.docker_access {
-        DockerAccess::None => (None, None),
+        // A sidecar is refused where the spec is read.
+        DockerAccess::None | DockerAccess::Sidecar => (None, None),
         DockerAccess::HostSocket => socket_of(engine).await,
     };
     HostConfig {

@@ -14,7 +14,7 @@ const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 
 /// Logins by registry, as a Secret of type `kubernetes.io/dockerconfigjson` holds them. Never printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RegistryCredentials(BTreeMap<String, Login>);
 
 /// A login for one registry. Never printed.

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::credentials::Login;
 use super::engine::Engine;
 use super::failure::{call, meaning};
-use super::template::PullPolicy;
+use crate::api::PullPolicy;
 use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
 use crate::backend::Error;
 use crate::backend::backoff::Backoff;

@@ -13,6 +13,7 @@ mod failure;
 mod follow;
 mod image;
 mod index;
+mod provider;
 mod reservation;
 mod slots;
 mod template;
@@ -25,9 +26,11 @@ use async_trait::async_trait;
 
 pub use credentials::{InvalidCredentials, RegistryCredentials};
 pub use engines::{EngineListing, Engines, Found};
-pub use template::{DockerAccess, DockerTemplate, HostSpec, PullPolicy};
+pub use provider::DockerProvider;
+pub use template::{DockerTemplate, HostSpec};
 
 use super::{Availability, Backend, Error, HostState, Listing, Reservation};
+use crate::api::BackendType;
 use crate::runner::{Identity, Instance, InstanceState};
 use binding::HostBinding;
 use engine::{Engine, Link};
@@ -148,8 +151,8 @@ impl Backend for DockerBackend {
         &self.name
     }
 
-    fn kind(&self) -> &'static str {
-        "docker"
+    fn kind(&self) -> BackendType {
+        BackendType::Docker
     }
 
     fn template_hash(&self) -> &str {

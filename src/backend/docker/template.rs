@@ -1,13 +1,13 @@
 //! What a Docker backend runs, and where.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::credentials::RegistryCredentials;
-use super::endpoint::Endpoint;
+use crate::api::{DockerAccess, PullPolicy};
 
 /// Characters of a template's hash that are kept: 64 bits tell the templates of a scale set apart.
 const HASH_LENGTH: usize = 16;
@@ -18,7 +18,7 @@ pub(super) const JIT_CONFIGURATION: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
 pub(super) const RETURN_VERSION_DEPRECATED: &str = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE";
 
 /// What a Docker backend runs, and where: the spec's `docker` section with everything that it refers to resolved.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct DockerTemplate {
     /// The image, as `docker run` takes it.
     pub image: String,
@@ -46,28 +46,8 @@ pub struct DockerTemplate {
     pub hosts: Vec<HostSpec>,
 }
 
-/// When an image is pulled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PullPolicy {
-    /// Before every start, so that a moved tag is seen by the next runner.
-    Always,
-    /// When the host does not have it.
-    IfNotPresent,
-    /// Never: it must be there.
-    Never,
-}
-
-/// What a runner sees of Docker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum DockerAccess {
-    /// Nothing.
-    None,
-    /// The host's own engine, by its socket: full control of the host.
-    HostSocket,
-}
-
 /// A Docker host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostSpec {
     /// Its name, unique in the backend.
     pub name: String,
@@ -77,32 +57,7 @@ pub struct HostSpec {
     pub max_runners: Option<u32>,
 }
 
-impl HostSpec {
-    /// Whether the endpoint is one that an engine can be reached at.
-    pub fn is_usable(&self) -> bool {
-        Endpoint::parse(&self.endpoint).is_ok()
-    }
-
-    /// Whether the two name one engine, whatever they call it.
-    pub fn is_same(&self, other: &HostSpec) -> bool {
-        self.is_at(&other.endpoint)
-    }
-
-    /// Whether it is the engine of that endpoint.
-    pub fn is_at(&self, endpoint: &str) -> bool {
-        Endpoint::parse(&self.endpoint).is_ok_and(|this| Endpoint::parse(endpoint) == Ok(this))
-    }
-}
-
 impl DockerTemplate {
-    /// Whether the two name one engine, whatever they call it.
-    pub fn shares_a_host(&self, other: &DockerTemplate) -> bool {
-        let engines = |template: &DockerTemplate| -> BTreeSet<Endpoint> {
-            template.hosts.iter().filter_map(|host| Endpoint::parse(&host.endpoint).ok()).collect()
-        };
-        !engines(self).is_disjoint(&engines(other))
-    }
-
     /// The environment that the user asked for, without the names that are the controller's own.
     pub(super) fn user_env(&self) -> BTreeMap<&str, &str> {
         let pairs = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));

@@ -1,0 +1,214 @@
+//! Docker as a kind of capacity: reads the `docker` block of a spec and knows all engines.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::endpoint::Endpoint;
+use super::{DockerBackend, DockerTemplate, Engines, HostSpec, RegistryCredentials};
+use crate::api::condition::reason;
+use crate::api::{self, BackendType, EnvVar};
+use crate::backend::{
+    Backend, Error, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, References,
+    ResolveError, Resolved, Waker,
+};
+use crate::runner::Identity;
+
+/// All Docker hosts of one process.
+#[derive(Debug)]
+pub struct DockerProvider {
+    engines: Arc<Engines>,
+}
+
+/// A `docker` block, and the engines that its backend is to use.
+struct ResolvedDocker {
+    template: DockerTemplate,
+    engines: Arc<Engines>,
+}
+
+impl DockerProvider {
+    /// Knows no engine yet. `cluster` is the cluster's id; `waker` is told which scale sets should look again.
+    pub fn new(cluster: &str, waker: Waker) -> DockerProvider {
+        DockerProvider { engines: Arc::new(Engines::new(cluster, waker)) }
+    }
+
+    fn resolved(&self, template: DockerTemplate) -> Arc<dyn Resolved> {
+        Arc::new(ResolvedDocker { template, engines: self.engines.clone() })
+    }
+}
+
+#[async_trait]
+impl Provider for DockerProvider {
+    fn kind(&self) -> BackendType {
+        BackendType::Docker
+    }
+
+    async fn resolve(
+        &self,
+        spec: &api::Backend,
+        references: &dyn References,
+    ) -> Result<Arc<dyn Resolved>, ResolveError> {
+        let field = format!("spec.backends[{}].docker", spec.name);
+        let Some(docker) = &spec.docker else {
+            return Err(ResolveError::unusable(reason::INVALID_SPEC, format!("{field} is missing")));
+        };
+        available(&field, docker)?;
+        Ok(self.resolved(read(&field, docker, references).await?))
+    }
+
+    fn resolve_offline(&self, spec: &api::Backend) -> Option<Arc<dyn Resolved>> {
+        let docker = spec.docker.as_ref()?;
+        let hosts = docker.hosts.iter().filter(|h| is_available(&h.endpoint)).map(host).collect();
+        Some(self.resolved(template(docker, hosts)))
+    }
+
+    fn resolve_host(&self, name: &str, endpoint: &str) -> Option<Arc<dyn Resolved>> {
+        Endpoint::parse(endpoint).ok()?;
+        let host = HostSpec { name: name.to_owned(), endpoint: endpoint.to_owned(), max_runners: None };
+        Some(self.resolved(template(&api::Docker::default(), vec![host])))
+    }
+
+    fn hosts(&self) -> Vec<HostUsage> {
+        let usage = |(endpoint, taken, free)| HostUsage { host: key(endpoint), taken, free };
+        self.engines.slots().into_iter().map(usage).collect()
+    }
+
+    fn instances(&self) -> Vec<OwnedInstance> {
+        let listings = self.engines.all_instances().into_iter().filter(|listing| listing.current);
+        let owned = listings.flat_map(|listing| {
+            let host = key(listing.endpoint);
+            listing.found.into_iter().map(move |found| OwnedInstance {
+                host: host.clone(),
+                scale_set: found.scale_set,
+                instance: found.instance,
+            })
+        });
+        owned.collect()
+    }
+
+    async fn remove_orphan(&self, orphan: &OwnedInstance) -> Result<(), Error> {
+        let OwnedInstance { host, instance, .. } = orphan;
+        match self.engines.remove(&host.endpoint, &instance.scale_set_uid, &instance.id).await {
+            Ok(()) | Err(Error::Gone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Resolved for ResolvedDocker {
+    fn fingerprint(&self) -> Fingerprint {
+        let mut hasher = DefaultHasher::new();
+        Hash::hash(&self.template, &mut hasher);
+        Fingerprint(hasher.finish())
+    }
+
+    fn hosts(&self) -> Vec<NamedHost> {
+        let named = |host: &HostSpec| NamedHost {
+            name: host.name.clone(),
+            endpoint: host.endpoint.clone(),
+            key: Endpoint::parse(&host.endpoint).ok().map(|endpoint| key(endpoint.to_string())),
+        };
+        self.template.hosts.iter().map(named).collect()
+    }
+
+    fn open(&self, name: &str, siblings: &[String], owner: &Identity) -> Arc<dyn Backend> {
+        let backend = DockerBackend::new(name, owner.clone(), self.template.clone(), &self.engines);
+        Arc::new(backend.among(siblings.to_vec()))
+    }
+}
+
+fn key(endpoint: String) -> HostKey {
+    HostKey { kind: BackendType::Docker, endpoint }
+}
+
+/// Whether this version reaches engines at endpoints of that kind.
+fn is_available(endpoint: &str) -> bool {
+    endpoint.starts_with("unix://")
+}
+
+/// Refuses what the schema has and this version does not.
+fn available(field: &str, docker: &api::Docker) -> Result<(), ResolveError> {
+    let refuse = |what: String| {
+        let message = format!("{field}.{what} is not available in this version");
+        Err(ResolveError::unusable(reason::BACKEND_NOT_AVAILABLE, message))
+    };
+    if docker.docker_access == api::DockerAccess::Sidecar {
+        return refuse("dockerAccess: Sidecar".to_owned());
+    }
+    if docker.shared_volume.is_some() {
+        return refuse("sharedVolume".to_owned());
+    }
+    match docker.hosts.iter().find(|host| !is_available(&host.endpoint)) {
+        Some(host) => refuse(format!("hosts[{}].endpoint `{}` (only unix:// is)", host.name, host.endpoint)),
+        None => Ok(()),
+    }
+}
+
+/// Reads a block and all that it refers to.
+async fn read(
+    field: &str,
+    docker: &api::Docker,
+    references: &dyn References,
+) -> Result<DockerTemplate, ResolveError> {
+    let quantity = |name: &str, value: Result<i64, api::InvalidQuantity>| {
+        let invalid =
+            |e| ResolveError::unusable(reason::INVALID_SPEC, format!("{field}.resources.{name}: {e}"));
+        Ok::<_, ResolveError>(u64::try_from(value.map_err(invalid)?).unwrap_or_default())
+    };
+    let cpu_millis = docker.resources.cpu.as_ref().map(|cpu| quantity("cpu", cpu.millis())).transpose()?;
+    let memory_bytes =
+        docker.resources.memory.as_ref().map(|memory| quantity("memory", memory.bytes())).transpose()?;
+    let mut pull_credentials = None;
+    if let Some(reference) = &docker.image_pull_secret_ref {
+        let field = format!("{field}.imagePullSecretRef");
+        let text = references.secret_text(&field, &reference.name, ".dockerconfigjson").await?;
+        let invalid = |e| ResolveError::unusable(reason::SECRET_INVALID, format!("{field}: {e}"));
+        pull_credentials = Some(RegistryCredentials::from_docker_config(text.as_bytes()).map_err(invalid)?);
+    }
+    let mut env = Vec::new();
+    for variable in &docker.env {
+        env.push((variable.name.clone(), value_of(field, variable, references).await?));
+    }
+    let hosts = docker.hosts.iter().map(host).collect();
+    Ok(DockerTemplate { pull_credentials, env, cpu_millis, memory_bytes, ..template(docker, hosts) })
+}
+
+async fn value_of(
+    field: &str,
+    variable: &EnvVar,
+    references: &dyn References,
+) -> Result<String, ResolveError> {
+    let Some(source) = &variable.value_from else {
+        return Ok(variable.value.clone().unwrap_or_default());
+    };
+    let key = &source.secret_key_ref;
+    let field = format!("{field}.env[{}].valueFrom.secretKeyRef", variable.name);
+    references.secret_text(&field, &key.name, &key.key).await
+}
+
+/// The parts of a template that the spec holds itself.
+fn template(docker: &api::Docker, hosts: Vec<HostSpec>) -> DockerTemplate {
+    DockerTemplate {
+        image: docker.image.clone(),
+        pull_policy: docker.pull_policy,
+        pull_credentials: None,
+        platform: docker.platform.clone(),
+        command: docker.command.clone(),
+        user: docker.user.clone(),
+        env: Vec::new(),
+        cpu_millis: None,
+        memory_bytes: None,
+        network: Some(docker.network.clone()),
+        docker_access: docker.docker_access,
+        hosts,
+    }
+}
+
+fn host(host: &api::DockerHost) -> HostSpec {
+    HostSpec {
+        name: host.name.clone(),
+        endpoint: host.endpoint.clone(),
+        max_runners: host.max_runners.map(|max| max.max(0).unsigned_abs()),
+    }
+}

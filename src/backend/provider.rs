@@ -1,0 +1,199 @@
+//! Kinds of capacity: who reads their blocks of a spec, and who knows all of their hosts.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Backend, Error};
+use crate::api::condition::reason;
+use crate::api::{self, BackendType};
+use crate::runner::{Identity, Instance};
+
+/// One kind of capacity, once in the process: it knows every host, however many scale sets use it.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Which kind.
+    fn kind(&self) -> BackendType;
+
+    /// Reads its own block of the spec, with what that refers to.
+    async fn resolve(
+        &self,
+        spec: &api::Backend,
+        references: &dyn References,
+    ) -> Result<Arc<dyn Resolved>, ResolveError>;
+
+    /// What can be known of the block without reading a Secret: enough to see and drain what runs, not to start more. None
+    /// where the spec has no block of this kind.
+    fn resolve_offline(&self, spec: &api::Backend) -> Option<Arc<dyn Resolved>>;
+
+    /// One host alone, on which nothing is started any more. None where no spec may name that endpoint.
+    fn resolve_host(&self, name: &str, endpoint: &str) -> Option<Arc<dyn Resolved>>;
+
+    /// Every host that is in use. No IO.
+    fn hosts(&self) -> Vec<HostUsage>;
+
+    /// The instances of this cluster on all hosts that answer, whatever their scale set, as last known. No IO.
+    fn instances(&self) -> Vec<OwnedInstance>;
+
+    /// Removes an instance that no scale set speaks for. It is no error if there is none.
+    async fn remove_orphan(&self, orphan: &OwnedInstance) -> Result<(), Error>;
+}
+
+/// A spec's block made strict: nothing of it is left to look up.
+pub trait Resolved: Send + Sync {
+    /// Two of one kind with the same fingerprint make the same backend: an unchanged one is kept.
+    fn fingerprint(&self) -> Fingerprint;
+
+    /// The hosts that the block names.
+    fn hosts(&self) -> Vec<NamedHost>;
+
+    /// The backend of one scale set, which goes by that name there. `siblings` are the scale set's backends that share a host
+    /// with it, itself among them. Must be called within a Tokio runtime.
+    fn open(&self, name: &str, siblings: &[String], owner: &Identity) -> Arc<dyn Backend>;
+}
+
+/// Tells resolved blocks apart, Secrets included. It means nothing to another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(pub u64);
+
+/// Reads what a spec refers to, and notes each name, so that a change is noticed.
+#[async_trait]
+pub trait References: Send + Sync {
+    /// The text of a key of a Secret in the object's namespace. `field` is where the spec names it, for the error.
+    async fn secret_text(&self, field: &str, secret: &str, key: &str) -> Result<String, ResolveError>;
+}
+
+/// Why a block cannot be resolved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// A change by a person is needed.
+    #[error("{message}")]
+    Unusable {
+        /// A condition reason.
+        reason: &'static str,
+        /// Which field, and what to do.
+        message: String,
+    },
+    /// What it refers to cannot be read now: try again.
+    #[error("{0}")]
+    Unread(String),
+}
+
+impl ResolveError {
+    /// A change by a person is needed.
+    pub fn unusable(reason: &'static str, message: impl Into<String>) -> ResolveError {
+        ResolveError::Unusable { reason, message: message.into() }
+    }
+}
+
+/// A host, however a spec calls it and spells its endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostKey {
+    /// The kind of capacity.
+    pub kind: BackendType,
+    /// Its endpoint in the one spelling that its kind has for it.
+    pub endpoint: String,
+}
+
+/// A host as a spec names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedHost {
+    /// Its name in the backend.
+    pub name: String,
+    /// Its endpoint, as the spec spells it.
+    pub endpoint: String,
+    /// Which host it is; none if it can be none.
+    pub key: Option<HostKey>,
+}
+
+/// The slots of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostUsage {
+    /// Which host.
+    pub host: HostKey,
+    /// Those taken.
+    pub taken: u32,
+    /// Those free, where there is a limit.
+    pub free: Option<u32>,
+}
+
+/// An instance of this cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedInstance {
+    /// Where it is.
+    pub host: HostKey,
+    /// `namespace/name` of the scale set that it was made for.
+    pub scale_set: String,
+    /// The instance.
+    pub instance: Instance,
+}
+
+/// All kinds of capacity that a process has.
+pub struct Providers(Vec<Arc<dyn Provider>>);
+
+impl Providers {
+    /// These, one of each kind.
+    pub fn new(providers: Vec<Arc<dyn Provider>>) -> Providers {
+        Providers(providers)
+    }
+
+    /// The providers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
+        self.0.iter()
+    }
+
+    fn of(&self, kind: BackendType) -> Option<&Arc<dyn Provider>> {
+        self.0.iter().find(|provider| provider.kind() == kind)
+    }
+
+    /// As [`Provider::resolve`], by the provider of the block's kind.
+    ///
+    /// # Errors
+    /// Those of the provider; [`ResolveError::Unusable`] where there is none.
+    pub async fn resolve(
+        &self,
+        spec: &api::Backend,
+        references: &dyn References,
+    ) -> Result<Arc<dyn Resolved>, ResolveError> {
+        if let Some(provider) = spec.kind().and_then(|kind| self.of(kind)) {
+            return provider.resolve(spec, references).await;
+        }
+        let kind = spec.kind().map_or_else(|| "its kind".to_owned(), |kind| kind.to_string());
+        let message = format!(
+            "spec.backends[{}]: backends of type {kind} are not available in this version",
+            spec.name
+        );
+        Err(ResolveError::unusable(reason::BACKEND_NOT_AVAILABLE, message))
+    }
+
+    /// As [`Provider::resolve_offline`].
+    pub fn resolve_offline(&self, spec: &api::Backend) -> Option<Arc<dyn Resolved>> {
+        self.of(spec.kind()?)?.resolve_offline(spec)
+    }
+
+    /// As [`Provider::resolve_host`], for a host of that kind.
+    pub fn resolve_host(&self, kind: BackendType, name: &str, endpoint: &str) -> Option<Arc<dyn Resolved>> {
+        self.of(kind)?.resolve_host(name, endpoint)
+    }
+
+    /// As [`Provider::hosts`], of all kinds.
+    pub fn hosts(&self) -> Vec<HostUsage> {
+        self.0.iter().flat_map(|provider| provider.hosts()).collect()
+    }
+
+    /// As [`Provider::instances`], of all kinds.
+    pub fn instances(&self) -> Vec<OwnedInstance> {
+        self.0.iter().flat_map(|provider| provider.instances()).collect()
+    }
+
+    /// As [`Provider::remove_orphan`].
+    ///
+    /// # Errors
+    /// Those of the provider.
+    pub async fn remove_orphan(&self, orphan: &OwnedInstance) -> Result<(), Error> {
+        match self.of(orphan.host.kind) {
+            Some(provider) => provider.remove_orphan(orphan).await,
+            None => Err(Error::Unreachable(format!("nothing reaches hosts of kind {}", orphan.host.kind))),
+        }
+    }
+}
