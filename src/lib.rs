@@ -5,11 +5,11 @@
 
 pub mod api;
 pub mod backend;
-pub mod chance;
 pub mod controller;
 pub mod github;
 pub mod plan;
 pub mod reaper;
+pub mod rng;
 pub mod runner;
 pub mod telemetry;
 pub mod time;

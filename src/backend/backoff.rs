@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::chance;
+use crate::rng;
 
 /// From `first`, doubled by each failure up to `last`; up to a fifth of it is taken off at random, so that what
 /// failed together is not tried again together.
@@ -19,7 +19,7 @@ impl Backoff {
     pub(crate) fn after(self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let full = self.first.saturating_mul(1 << doublings).min(self.last);
-        full.mul_f64(1.0 - 0.2 * chance::share())
+        full.mul_f64(1.0 - 0.2 * rng::unit())
     }
 }
 

@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::context::Context;
-use super::set::Set;
+use super::set::ScaleSetHandle;
 use crate::api::condition::reason;
 use crate::backend::{self, Backend, NewRunner, Reservation};
-use crate::chance;
 use crate::github::{self, RunnerReference, ScaleSetService};
 use crate::plan::Removal;
+use crate::rng;
 use crate::runner::{Registration, Runner};
 use crate::telemetry::StartPhase;
 use crate::time::Plus;
@@ -61,7 +61,7 @@ pub(super) enum Work {
 
 impl Work {
     /// Does it, and wakes the set; and all whom GitHub's rate limit concerns, if that was met.
-    pub async fn perform(self, set: &Set, ctx: &Context) {
+    pub async fn perform(self, set: &ScaleSetHandle, ctx: &Context) {
         let limited = match self {
             Work::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline } => {
                 let span = info_span!("start", scale_set = set.identity.scale_set, runner = name);
@@ -99,7 +99,7 @@ impl Work {
 
 /// One start.
 struct Starter<'a> {
-    set: &'a Set,
+    set: &'a ScaleSetHandle,
     ctx: &'a Context,
     name: &'a str,
     backend: &'a dyn Backend,
@@ -127,7 +127,7 @@ impl Starter<'_> {
     fn not_ready(&self, ready: Option<Result<(), backend::Error>>) -> Option<&'static str> {
         let mut state = self.set.state();
         state.preparing.remove(self.name);
-        let now = self.ctx.world.now();
+        let now = self.ctx.environment.now();
         match ready {
             Some(Ok(())) => (!state.ledger.host_ready(self.name, now)).then_some("abandoned"),
             Some(Err(error)) => {
@@ -161,7 +161,7 @@ impl Starter<'_> {
         };
         drop(minting);
         self.set.state().ledger.registered(self.name, minted.id);
-        if !self.ctx.fence.holds() {
+        if !self.ctx.leadership.is_held() {
             return "not_leading";
         }
         let host = reservation.host().to_owned();
@@ -178,7 +178,7 @@ impl Starter<'_> {
         match started {
             Ok(instance) => {
                 info!(host, instance = instance.id, "runner started");
-                self.set.state().ledger.start_succeeded(&instance, self.ctx.world.now());
+                self.set.state().ledger.start_succeeded(&instance, self.ctx.environment.now());
                 "started"
             }
             Err(error) => self.fail(reason_of(&error), &error.to_string()),
@@ -194,7 +194,7 @@ impl Starter<'_> {
 
     fn unregistered(&self, why: &'static str, message: &str) -> &'static str {
         warn!(reason = why, message, "the runner could not be registered");
-        self.set.state().ledger.registration_failed(self.name, why, message, self.ctx.world.now());
+        self.set.state().ledger.registration_failed(self.name, why, message, self.ctx.environment.now());
         why
     }
 
@@ -202,13 +202,13 @@ impl Starter<'_> {
     fn give_up(&self) {
         const MESSAGE: &str = "it was not up within timeouts.start";
         warn!(reason = reason::START_TIMEOUT, MESSAGE, "the start is not answered");
-        self.set.state().ledger.start_given_up(self.name, MESSAGE, self.ctx.world.now());
+        self.set.state().ledger.start_given_up(self.name, MESSAGE, self.ctx.environment.now());
         self.ctx.sets.wake(&self.set.uid);
     }
 
     fn fail(&self, why: &'static str, message: &str) -> &'static str {
         warn!(reason = why, message, "the runner could not be started");
-        self.set.state().ledger.start_failed(self.name, why, message, self.ctx.world.now());
+        self.set.state().ledger.start_failed(self.name, why, message, self.ctx.environment.now());
         why
     }
 }
@@ -224,7 +224,7 @@ fn reason_of(error: &backend::Error) -> &'static str {
 
 /// One removal.
 struct Remover<'a> {
-    set: &'a Set,
+    set: &'a ScaleSetHandle,
     ctx: &'a Context,
     runner: &'a Runner,
     why: Option<Removal>,
@@ -249,7 +249,7 @@ impl Remover<'_> {
         match asked.unwrap_or_else(|_| Err(github::Error::Transient("no answer".into()))) {
             Ok(()) => {
                 if why == Removal::NeverConnected && self.runner.registration != Registration::Absent {
-                    self.set.state().ledger.never_connected(&self.runner.name, self.ctx.world.now());
+                    self.set.state().ledger.never_connected(&self.runner.name, self.ctx.environment.now());
                 }
             }
             Err(error) if why.forced() => {
@@ -257,7 +257,7 @@ impl Remover<'_> {
             }
             Err(github::Error::RunnerBusy) => {
                 info!(why = why.as_str(), "the runner has a job and stays");
-                self.set.state().ledger.found_busy(&self.runner.name, self.ctx.world.now());
+                self.set.state().ledger.found_busy(&self.runner.name, self.ctx.environment.now());
                 return;
             }
             Err(error) => {
@@ -300,7 +300,7 @@ impl Remover<'_> {
         if clean && self.runner.job.is_some() {
             return self.retire();
         }
-        let now = self.ctx.world.now();
+        let now = self.ctx.environment.now();
         if self.unexplained && now < self.runner.since.plus(MESSAGES_ARRIVE) {
             return self.retry_after(MESSAGES_ARRIVE);
         }
@@ -313,7 +313,7 @@ impl Remover<'_> {
     /// that lives after all is taken up anew when its host shows it.
     async fn release(&self, may_live: bool) -> bool {
         let Err(error) = self.deregister(may_live).await else { return true };
-        if self.ctx.world.now() > self.runner.since.plus(GIVEN_UP) {
+        if self.ctx.environment.now() > self.runner.since.plus(GIVEN_UP) {
             warn!(%error, "the registration of a runner that ended is left to GitHub");
             self.retire();
         } else {
@@ -368,11 +368,11 @@ impl Remover<'_> {
                 Some(found) => {
                     let ledger = &mut self.set.state().ledger;
                     ledger.registered(name, found.id);
-                    ledger.was_registered(name, self.ctx.world.now());
+                    ledger.was_registered(name, self.ctx.environment.now());
                     found.id
                 }
                 None => {
-                    let believed = self.set.state().ledger.unlisted(name, self.ctx.world.now());
+                    let believed = self.set.state().ledger.unlisted(name, self.ctx.environment.now());
                     return if believed || !may_live {
                         Ok(())
                     } else {
@@ -413,7 +413,7 @@ impl Remover<'_> {
         let Some(id) = &self.runner.instance_id else {
             return true;
         };
-        if !self.ctx.fence.holds() {
+        if !self.ctx.leadership.is_held() {
             return false;
         }
         match self.backend.remove(&self.runner.host, id).await {
@@ -430,15 +430,15 @@ impl Remover<'_> {
         // One that was to be stopped and ended meanwhile is cleared away at once.
         let ended = self.runner.occupies() && ledger.runner(&self.runner.name).is_some_and(|r| !r.occupies());
         let pause = if ended { Duration::ZERO } else { pause };
-        ledger.removal_failed(&self.runner.name, self.ctx.world.now().plus(pause));
+        ledger.removal_failed(&self.runner.name, self.ctx.environment.now().plus(pause));
     }
 
     fn retire(&self) {
-        self.set.state().ledger.retire(&self.runner.name, self.ctx.world.now());
+        self.set.state().ledger.retire(&self.runner.name, self.ctx.environment.now());
     }
 }
 
 /// When to try again what GitHub did not agree to; not with all the others at once.
 fn pause(error: &github::Error, least: Duration) -> Duration {
-    error.retry_after().clamp(least, LONGEST_RETRY).mul_f64(1.0 + 0.25 * chance::share())
+    error.retry_after().clamp(least, LONGEST_RETRY).mul_f64(1.0 + 0.25 * rng::unit())
 }

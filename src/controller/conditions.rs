@@ -6,14 +6,14 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::registrar::Registration;
-use super::set::State;
+use super::set::ScaleSetState;
 use crate::api::condition::{self, reason};
 use crate::github::{ListenState, WantedScaleSet};
-use crate::plan::{Plan, Verdict};
+use crate::plan::{DemandStatus, Plan};
 
 /// What is wanted, and what is so.
 pub(super) struct Facts<'a> {
-    pub state: &'a State,
+    pub state: &'a ScaleSetState,
     /// What should be registered.
     pub wanted: Option<&'a WantedScaleSet>,
     /// The object's generation.
@@ -50,7 +50,7 @@ pub(super) fn conditions(facts: &Facts<'_>) -> Vec<Condition> {
     let stalled = stalled(facts);
     let reconciling = reconciling(facts, &registered);
     let ready = ready(facts, &registered, &listening, &stalled);
-    let demand = demand(facts.plan.map(|p| &p.verdict));
+    let demand = demand(facts.plan.map(|p| &p.demand_status));
     [
         (condition::READY, ready),
         (condition::RECONCILING, reconciling),
@@ -220,12 +220,14 @@ fn ready(facts: &Facts<'_>, registered: &Finding, listening: &Finding, stalled: 
     Finding::well()
 }
 
-fn demand(verdict: Option<&Verdict>) -> Finding {
-    match verdict {
-        Some(Verdict { met: Some(true), .. }) => Finding::well(),
-        Some(verdict) => {
-            Finding { holds: verdict.met, reason: verdict.reason, message: verdict.message.clone() }
-        }
+fn demand(demand_status: Option<&DemandStatus>) -> Finding {
+    match demand_status {
+        Some(DemandStatus { met: Some(true), .. }) => Finding::well(),
+        Some(demand_status) => Finding {
+            holds: demand_status.met,
+            reason: demand_status.reason,
+            message: demand_status.message.clone(),
+        },
         None => {
             let message = "the demand is not known yet".to_owned();
             Finding { holds: None, reason: reason::NOT_LISTENING, message }

@@ -12,18 +12,18 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::environment::Environment;
 use super::events::Events;
-use super::lease::Fence;
+use super::lease::Leadership;
 use super::ownership::Claim;
-use super::set::Set;
-use super::world::World;
+use super::set::ScaleSetHandle;
 use crate::api::RunnerScaleSet;
 use crate::api::condition::reason;
 use crate::backend::Waker;
-use crate::telemetry::{Health, Metrics, Permit};
+use crate::telemetry::{Health, LeadershipCheck, Metrics};
 
 /// What the API server said, in short: kube's own text has the whole answer in it.
-pub(super) fn brief(error: &kube::Error) -> String {
+pub(super) fn api_message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
@@ -34,7 +34,7 @@ pub(super) fn brief(error: &kube::Error) -> String {
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Waits for an answer of the API server, not for ever: kube itself sets no limit.
-pub(super) async fn answered<T>(
+pub(super) async fn with_timeout<T>(
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, kube::Error> {
     within(ANSWER, call).await
@@ -61,9 +61,9 @@ pub(super) struct Context {
     /// Who owns the message sessions.
     pub owner: String,
     /// GitHub, the hosts and the time.
-    pub world: Arc<dyn World>,
+    pub environment: Arc<dyn Environment>,
     /// Whether this process may act.
-    pub fence: Fence,
+    pub leadership: Leadership,
     /// Kubernetes events.
     pub events: Events,
     /// Metrics.
@@ -71,7 +71,7 @@ pub(super) struct Context {
     /// Health.
     pub health: Health,
     /// The scale sets.
-    pub sets: Arc<Sets>,
+    pub sets: Arc<Registry>,
     /// The process is stopping.
     pub stopping: CancellationToken,
 }
@@ -82,34 +82,34 @@ impl Context {
         client: Client,
         cluster: String,
         owner: String,
-        fence: Fence,
+        leadership: Leadership,
         stopping: CancellationToken,
-        world: impl FnOnce(Waker) -> Arc<dyn World>,
+        environment: impl FnOnce(Waker) -> Arc<dyn Environment>,
     ) -> Context {
-        let sets = Arc::new(Sets::default());
+        let sets = Arc::new(Registry::default());
         let wake = sets.clone();
         Context {
-            world: world(Waker::new(move |uid| wake.wake(uid))),
+            environment: environment(Waker::new(move |uid| wake.wake(uid))),
             events: Events::new(client.clone(), owner.clone()),
             metrics: Metrics::new(),
             health: Health::new(),
             client,
             cluster,
             owner,
-            fence,
+            leadership,
             sets,
             stopping,
         }
     }
 
     /// What tells those that act whether they still may.
-    pub fn permit(&self) -> Permit {
-        let fence = self.fence.clone();
-        Arc::new(move || fence.holds())
+    pub fn leadership_check(&self) -> LeadershipCheck {
+        let leadership = self.leadership.clone();
+        Arc::new(move || leadership.is_held())
     }
 
     /// Forgets a set whose object is gone, or is kept by us no more, and ends its tasks.
-    pub fn forget(&self, set: &Set) {
+    pub fn forget(&self, set: &ScaleSetHandle) {
         self.sets.remove(&set.uid);
         let claim = set.state().claim.clone();
         self.sets.reconsider(claim.as_ref(), &set.uid);
@@ -127,15 +127,15 @@ impl Context {
 
 /// The scale sets that are known, by UID, and how to wake each.
 #[derive(Default)]
-pub(super) struct Sets {
-    known: Mutex<BTreeMap<String, Arc<Set>>>,
+pub(super) struct Registry {
+    known: Mutex<BTreeMap<String, Arc<ScaleSetHandle>>>,
     wakes: Mutex<Vec<Wake>>,
 }
 
 /// Where objects of a namespace, or of all, are woken.
 type Wake = (Option<String>, UnboundedSender<ObjectRef<Guarded>>);
 
-impl Sets {
+impl Registry {
     /// Registers where scale sets of a namespace (or of all) are woken.
     pub fn wake_through(&self, namespace: Option<String>, sender: UnboundedSender<ObjectRef<Guarded>>) {
         self.wakes.lock().unwrap_or_else(PoisonError::into_inner).push((namespace, sender));
@@ -148,7 +148,11 @@ impl Sets {
     }
 
     /// The state kept for an object, made by `make` when there is none.
-    pub fn of(&self, object: &RunnerScaleSet, make: impl FnOnce(&str) -> Arc<Set>) -> Arc<Set> {
+    pub fn of(
+        &self,
+        object: &RunnerScaleSet,
+        make: impl FnOnce(&str) -> Arc<ScaleSetHandle>,
+    ) -> Arc<ScaleSetHandle> {
         let uid = object.uid().unwrap_or_default();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.entry(uid.clone()).or_insert_with(|| make(&uid)).clone()
@@ -156,9 +160,9 @@ impl Sets {
 
     /// The eldest other set of those that name the same scale set at GitHub and come before this one. One to which GitHub
     /// itself refuses that name, or that has another and is yet to change it, stands in nobody's way.
-    pub fn elder(&self, set: &Set) -> Option<Arc<Set>> {
+    pub fn elder(&self, set: &ScaleSetHandle) -> Option<Arc<ScaleSetHandle>> {
         let claim = set.state().claim.clone()?;
-        let comes_before = |other: &Arc<Set>| {
+        let comes_before = |other: &Arc<ScaleSetHandle>| {
             if other.uid == set.uid || other.seniority >= set.seniority {
                 return false;
             }
@@ -174,7 +178,7 @@ impl Sets {
     }
 
     /// Whether a scale set at GitHub is the own one of another set, which comes before this one.
-    pub fn is_an_elders_own(&self, set: &Set, scale_set_id: i64) -> bool {
+    pub fn is_an_elders_own(&self, set: &ScaleSetHandle, scale_set_id: i64) -> bool {
         let Some(url) = set.state().claim.as_ref().map(|claim| claim.url.clone()) else { return false };
         self.all().iter().filter(|other| other.uid != set.uid && other.seniority < set.seniority).any(
             |other| {
@@ -197,18 +201,19 @@ impl Sets {
 
     /// Has all reconciled that GitHub's rate limit holds for: they can start nothing now, and are to ask for no job.
     pub fn wake_limited(&self) {
-        let limited =
-            |set: &Arc<Set>| set.state().service.as_ref().is_some_and(|s| s.limited_for().is_some());
+        let limited = |set: &Arc<ScaleSetHandle>| {
+            set.state().service.as_ref().is_some_and(|s| s.limited_for().is_some())
+        };
         self.all().iter().filter(|set| limited(set)).for_each(|set| self.wake(&set.uid));
     }
 
     /// All of them.
-    pub fn all(&self) -> Vec<Arc<Set>> {
+    pub fn all(&self) -> Vec<Arc<ScaleSetHandle>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// What is known under an object's name, of this object or of one before it.
-    pub fn named(&self, object: &RunnerScaleSet) -> Vec<Arc<Set>> {
+    pub fn named(&self, object: &RunnerScaleSet) -> Vec<Arc<ScaleSetHandle>> {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         self.all().into_iter().filter(|set| set.namespace == namespace && set.name == name).collect()
     }
@@ -234,7 +239,7 @@ impl Sets {
     /// The scale sets that refer to a Secret or ConfigMap, marked to read it again.
     pub fn referring_to<K: Resource>(&self, object: &K) -> Vec<ObjectRef<Guarded>> {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-        let refers = |set: &Arc<Set>| set.namespace == namespace && set.inputs_refer_to(&name);
+        let refers = |set: &Arc<ScaleSetHandle>| set.namespace == namespace && set.inputs_refer_to(&name);
         let sets = self.all().into_iter().filter(refers);
         sets.map(|set| {
             set.read_inputs_again();

@@ -5,7 +5,7 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tracing::debug;
 
-use super::context::brief;
+use super::context::api_message;
 
 /// The longest note that the API server takes.
 const LONGEST_NOTE: usize = 1024;
@@ -55,7 +55,7 @@ impl Events {
         let (recorder, about) = (self.recorder.clone(), about.clone());
         tokio::spawn(async move {
             if let Err(error) = recorder.publish(&event, &about).await {
-                debug!(error = brief(&error), reason = event.reason, "an event could not be published");
+                debug!(error = api_message(&error), reason = event.reason, "an event could not be published");
             }
         });
     }

@@ -10,9 +10,9 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::context::{Context, answered};
+use super::context::{Context, with_timeout};
 use super::reconcile::Next;
-use super::set::Set;
+use super::set::ScaleSetHandle;
 use crate::api::RunnerScaleSet;
 use crate::github::{self, ScaleSetService};
 use crate::runner::Watched;
@@ -63,21 +63,21 @@ pub(super) fn drain_until(
 }
 
 /// Keeps the object from now on.
-pub(super) async fn hold(object: &RunnerScaleSet, ctx: &Context) -> Result<(), kube::Error> {
+pub(super) async fn add_finalizer(object: &RunnerScaleSet, ctx: &Context) -> Result<(), kube::Error> {
     let mut finalizers = object.finalizers().to_vec();
     finalizers.push(FINALIZER.to_owned());
     set_finalizers(object, ctx, finalizers).await
 }
 
 /// Its status may have been written while GitHub was asked: then it is read again, not asked again.
-async fn release(object: &RunnerScaleSet, ctx: &Context) -> Result<(), kube::Error> {
+async fn remove_finalizer(object: &RunnerScaleSet, ctx: &Context) -> Result<(), kube::Error> {
     let others = |object: &RunnerScaleSet| -> Vec<String> {
         object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect()
     };
     let mut answer = set_finalizers(object, ctx, others(object)).await;
     if matches!(&answer, Err(kube::Error::Api(status)) if status.is_conflict()) {
         let api = ctx.scale_sets(&object.namespace().unwrap_or_default());
-        let Some(latest) = answered(api.get_opt(&object.name_any())).await? else { return Ok(()) };
+        let Some(latest) = with_timeout(api.get_opt(&object.name_any())).await? else { return Ok(()) };
         if latest.uid() != object.uid() {
             return Ok(());
         }
@@ -100,7 +100,7 @@ async fn set_finalizers(
     }});
     let api = ctx.scale_sets(&object.namespace().unwrap_or_default());
     let (name, params) = (object.name_any(), PatchParams::default());
-    answered(api.patch_metadata(&name, &params, &Patch::Merge(patch))).await?;
+    with_timeout(api.patch_metadata(&name, &params, &Patch::Merge(patch))).await?;
     Ok(())
 }
 
@@ -108,7 +108,7 @@ async fn set_finalizers(
 /// it is too early.
 pub(super) async fn advance(
     object: &RunnerScaleSet,
-    set: &Arc<Set>,
+    set: &Arc<ScaleSetHandle>,
     ctx: &Context,
     left: Left,
     now: Timestamp,
@@ -147,14 +147,14 @@ pub(super) async fn advance(
 }
 
 /// The scale set at GitHub that is this object's own, and no elder's.
-fn own_scale_set(set: &Set, ctx: &Context) -> Option<i64> {
+fn own_scale_set(set: &ScaleSetHandle, ctx: &Context) -> Option<i64> {
     let own = set.state().registration.own()?;
     let anothers = ctx.sets.elder(set).is_some() || ctx.sets.is_an_elders_own(set, own);
     (!anothers).then_some(own)
 }
 
 /// Deletes the scale set, once its message session has shown that nobody else has taken it over meanwhile.
-async fn delete_at_github(set: &Set, id: i64, ctx: &Context) -> Result<(), github::Error> {
+async fn delete_at_github(set: &ScaleSetHandle, id: i64, ctx: &Context) -> Result<(), github::Error> {
     let (service, open, left_behind) = {
         let state = set.state();
         let left_behind = state.session.as_ref().map(|session| session.id.clone());
@@ -194,7 +194,7 @@ async fn delete_in_a_session(
 
 async fn finish(
     object: &RunnerScaleSet,
-    set: &Arc<Set>,
+    set: &Arc<ScaleSetHandle>,
     ctx: &Context,
     remains: &[String],
 ) -> Result<(), kube::Error> {
@@ -212,7 +212,7 @@ async fn finish(
         warn!(note, "deleted, not wholly");
         ctx.events.warning(&set.reference, "LeftBehind", "Delete", note);
     }
-    release(object, ctx).await?;
+    remove_finalizer(object, ctx).await?;
     info!("scale set gone");
     ctx.forget(set);
     Ok(())

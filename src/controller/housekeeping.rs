@@ -9,12 +9,12 @@ use kube::core::response::reason;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::context::{Context, answered};
-use super::set::Set;
+use super::context::{Context, with_timeout};
+use super::set::ScaleSetHandle;
 use crate::backend::OwnedInstance;
-use crate::chance;
 use crate::github::{ClientConfig, ListedRunner, ScaleSetService};
-use crate::reaper::{Abandoned, Orphans, SWEEP_INTERVAL};
+use crate::reaper::{OrphanInstances, OrphanRegistrations, SWEEP_INTERVAL};
+use crate::rng;
 use crate::time::Plus;
 
 /// Between two rounds, give or take a quarter.
@@ -25,9 +25,9 @@ const UNSEEN: Duration = Duration::from_secs(120);
 /// What the rounds remember.
 #[derive(Default)]
 pub(super) struct Rounds {
-    orphans: Orphans,
+    orphans: OrphanInstances,
     gone: HashSet<String>,
-    abandoned: HashMap<String, Abandoned>,
+    abandoned: HashMap<String, OrphanRegistrations>,
     listed_at: HashMap<ClientConfig, Timestamp>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Rounds {
 pub(super) async fn run(ctx: Arc<Context>) {
     let mut rounds = Rounds::default();
     loop {
-        let pause = ROUND.mul_f64(0.75 + 0.5 * chance::share());
+        let pause = ROUND.mul_f64(0.75 + 0.5 * rng::unit());
         tokio::select! {
             () = sleep(pause) => {}
             () = ctx.stopping.cancelled() => return,
@@ -57,7 +57,7 @@ impl Rounds {
         let mut gone = HashSet::new();
         for set in ctx.sets.all() {
             let seen_at = set.state().reconciled_at;
-            if seen_at.plus(UNSEEN) > ctx.world.now()
+            if seen_at.plus(UNSEEN) > ctx.environment.now()
                 || !is_gone(&set.identity.scale_set, &set.uid, ctx).await
             {
                 continue;
@@ -79,7 +79,7 @@ impl Rounds {
     /// Instances that nobody looks after: of a scale set that is gone they are removed, and a host on which a scale set has
     /// them that does not name it is drained.
     async fn remove_orphans(&mut self, ctx: &Context) {
-        let sets: HashMap<String, Arc<Set>> =
+        let sets: HashMap<String, Arc<ScaleSetHandle>> =
             ctx.sets.all().into_iter().map(|set| (set.uid.clone(), set)).collect();
         let mut known = HashMap::new();
         let looked_after = |found: &OwnedInstance| {
@@ -87,7 +87,9 @@ impl Rounds {
             let place = (set.uid.clone(), found.host.clone());
             *known.entry(place).or_insert_with(|| set.state().has_host(&found.host))
         };
-        for orphan in self.orphans.look(ctx.world.providers().instances(), looked_after, ctx.world.now()) {
+        for orphan in
+            self.orphans.look(ctx.environment.providers().instances(), looked_after, ctx.environment.now())
+        {
             let runner = &orphan.instance.runner;
             if let Some(set) = sets.get(&orphan.instance.scale_set_uid) {
                 info!(
@@ -100,10 +102,12 @@ impl Rounds {
                 ctx.sets.wake(&set.uid);
                 continue;
             }
-            if !is_gone(&orphan.scale_set, &orphan.instance.scale_set_uid, ctx).await || !ctx.fence.holds() {
+            if !is_gone(&orphan.scale_set, &orphan.instance.scale_set_uid, ctx).await
+                || !ctx.leadership.is_held()
+            {
                 continue;
             }
-            match ctx.world.providers().remove_orphan(&orphan).await {
+            match ctx.environment.providers().remove_orphan(&orphan).await {
                 Ok(()) => {
                     ctx.metrics.orphan("instance");
                     info!(runner, scale_set = orphan.scale_set, "removed an instance whose scale set is gone")
@@ -122,15 +126,15 @@ impl Rounds {
         self.abandoned.retain(|uid, _| sets.iter().any(|set| set.uid == *uid));
         let mut lists: HashMap<ClientConfig, Vec<ListedRunner>> = HashMap::new();
         for set in sets {
-            let settled = self.abandoned.get(&set.uid).is_some_and(Abandoned::is_settled);
+            let settled = self.abandoned.get(&set.uid).is_some_and(OrphanRegistrations::is_settled);
             let Some(suspect) = Suspect::of(&set).filter(|s| s.counts_more || !settled) else { continue };
             if !lists.contains_key(&suspect.client) {
-                let Some(list) = self.list(&suspect, ctx.world.now()).await else { continue };
+                let Some(list) = self.list(&suspect, ctx.environment.now()).await else { continue };
                 lists.insert(suspect.client.clone(), list);
             }
             let Some(list) = lists.get(&suspect.client) else { continue };
             let abandoned = self.abandoned.entry(set.uid.clone()).or_default();
-            for runner in abandoned.look(list, &suspect.name, &suspect.known, ctx.world.now()) {
+            for runner in abandoned.look(list, &suspect.name, &suspect.known, ctx.environment.now()) {
                 suspect.remove(&runner, ctx).await;
             }
         }
@@ -159,7 +163,7 @@ async fn is_gone(scale_set: &str, uid: &str, ctx: &Context) -> bool {
     if !ctx.sets.serve(namespace) {
         return false;
     }
-    match answered(ctx.scale_sets(namespace).get(name)).await {
+    match with_timeout(ctx.scale_sets(namespace).get(name)).await {
         Ok(object) => object.metadata.uid.as_deref() != Some(uid),
         // Of the object only. A 404 that says no reason is of a version that is not served, or of something in between.
         Err(kube::Error::Api(status)) => status.reason == reason::NOT_FOUND,
@@ -180,7 +184,7 @@ struct Suspect {
 }
 
 impl Suspect {
-    fn of(set: &Set) -> Option<Suspect> {
+    fn of(set: &ScaleSetHandle) -> Option<Suspect> {
         let client = set.target.borrow().as_ref().map(|target| target.client.clone())?;
         let state = set.state();
         let (counted, _) = state.ledger.demand().latest()?;
@@ -201,7 +205,7 @@ impl Suspect {
             Ok(found) => found.is_some_and(|f| f.id == runner.id && f.scale_set_id == self.scale_set_id),
             Err(_) => false,
         };
-        if !confirmed || !ctx.fence.holds() {
+        if !confirmed || !ctx.leadership.is_held() {
             return;
         }
         match self.service.remove_runner(runner.id).await {

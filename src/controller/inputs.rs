@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
 
-use super::context::brief;
+use super::context::api_message;
 use crate::api::condition::reason;
 use crate::api::{self, CaBundleKind, CaBundleRef, RunnerScaleSet, SecretRef};
 use crate::backend::{HostKey, Providers, References, ResolveError, Resolved};
@@ -62,7 +62,7 @@ pub(super) enum Error {
     #[error("{0}")]
     Unread(String),
     /// The API server did not answer as it should: try again.
-    #[error("cannot read {what}: {}", brief(source))]
+    #[error("cannot read {what}: {}", api_message(source))]
     Kube {
         /// What was to be read.
         what: String,
@@ -127,7 +127,7 @@ pub(super) async fn read(
 }
 
 /// What can be told of a spec without reading anything: enough to see what runs, not to start more.
-pub(super) fn bare(object: &RunnerScaleSet, providers: &Providers) -> (Option<Policy>, Vec<BackendInput>) {
+pub(super) fn partial(object: &RunnerScaleSet, providers: &Providers) -> (Option<Policy>, Vec<BackendInput>) {
     let mut spec = object.spec.clone();
     spec.schedules.clear();
     let backend = |backend: &api::Backend| {

@@ -1,5 +1,5 @@
 //! Leadership by a Lease: one controller acts, the others stand by. Whoever cannot renew in time stops by itself, before
-//! another may begin: a [`Fence`] says so to everything that acts.
+//! another may begin: a [`Leadership`] says so to everything that acts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::context::{brief, within};
+use super::context::{api_message, within};
 use crate::time::Plus;
 
 /// The Lease's name.
@@ -34,18 +34,18 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Until when this process may act. Asked by all that acts, each time: a process that was frozen finds it expired.
 #[derive(Clone, Default)]
-pub(super) struct Fence(Arc<Mutex<Option<Instant>>>);
+pub(super) struct Leadership(Arc<Mutex<Option<Instant>>>);
 
-impl Fence {
+impl Leadership {
     /// A process that acts without asking: there is no leader election.
-    pub fn open() -> Fence {
-        let fence = Fence::default();
-        fence.extend(Instant::now().plus(Duration::MAX));
-        fence
+    pub fn open() -> Leadership {
+        let leadership = Leadership::default();
+        leadership.extend(Instant::now().plus(Duration::MAX));
+        leadership
     }
 
     /// Whether this process may act now.
-    pub fn holds(&self) -> bool {
+    pub fn is_held(&self) -> bool {
         self.until().is_some_and(|until| Instant::now() < until)
     }
 
@@ -67,7 +67,7 @@ impl Fence {
 pub(super) struct Candidate {
     api: Api<Lease>,
     identity: String,
-    fence: Fence,
+    leadership: Leadership,
     seen: Option<Seen>,
 }
 
@@ -103,14 +103,14 @@ impl Candidate {
         Candidate {
             api: Api::namespaced(client, namespace),
             identity: identity.to_owned(),
-            fence: Fence::default(),
+            leadership: Leadership::default(),
             seen: None,
         }
     }
 
     /// What asks whether this candidate leads.
-    pub fn fence(&self) -> Fence {
-        self.fence.clone()
+    pub fn leadership(&self) -> Leadership {
+        self.leadership.clone()
     }
 
     /// Waits until this candidate leads; false when it is to stop instead.
@@ -127,7 +127,7 @@ impl Candidate {
                     told = true;
                 }
                 Ok(Standing::StandsBy | Standing::Contested) => {}
-                Err(error) => warn!(error = brief(&error), "the Lease cannot be acquired"),
+                Err(error) => warn!(error = api_message(&error), "the Lease cannot be acquired"),
             }
             tokio::select! {
                 () = sleep(RETRY) => {}
@@ -140,7 +140,7 @@ impl Candidate {
     /// process must not act any more.
     pub async fn keep(&mut self, stopping: &CancellationToken) -> bool {
         let mut pause = RENEW_EVERY;
-        while let Some(until) = self.fence.until().filter(|_| self.fence.holds()) {
+        while let Some(until) = self.leadership.until().filter(|_| self.leadership.is_held()) {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = stopping.cancelled() => return true,
@@ -153,20 +153,20 @@ impl Candidate {
                 Ok(Ok(Standing::Leads)) => RENEW_EVERY,
                 Ok(Ok(Standing::Contested)) => RENEW_AGAIN,
                 Ok(Err(error)) => {
-                    debug!(error = brief(&error), "the Lease cannot be renewed");
+                    debug!(error = api_message(&error), "the Lease cannot be renewed");
                     RENEW_AGAIN
                 }
                 Ok(Ok(Standing::StandsBy)) | Err(_) => break,
             };
         }
-        self.fence.drop_now();
+        self.leadership.drop_now();
         warn!(identity = self.identity, "leadership is lost");
         false
     }
 
     /// Gives leadership back, so that the next controller need not wait.
     pub async fn resign(&mut self) {
-        self.fence.drop_now();
+        self.leadership.drop_now();
         let released = async {
             let Some(mut lease) = self.api.get_opt(NAME).await? else { return Ok(()) };
             if holder(&lease) == Some(self.identity.as_str()) {
@@ -201,7 +201,7 @@ impl Candidate {
         };
         match answer {
             Ok(_) => {
-                self.fence.extend(asked.plus(RENEW_WITHIN));
+                self.leadership.extend(asked.plus(RENEW_WITHIN));
                 Ok(Standing::Leads)
             }
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
@@ -285,12 +285,12 @@ mod tests {
 
     #[test]
     fn a_fence_that_was_not_extended_in_time_does_not_hold() {
-        let fence = Fence::default();
-        assert!(!fence.holds());
-        fence.extend(Instant::now() + Duration::from_secs(60));
-        assert!(fence.holds());
-        fence.extend(Instant::now());
-        assert!(!fence.holds());
-        assert!(Fence::open().holds());
+        let leadership = Leadership::default();
+        assert!(!leadership.is_held());
+        leadership.extend(Instant::now() + Duration::from_secs(60));
+        assert!(leadership.is_held());
+        leadership.extend(Instant::now());
+        assert!(!leadership.is_held());
+        assert!(Leadership::open().is_held());
     }
 }

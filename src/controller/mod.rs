@@ -2,17 +2,17 @@
 //! what it saw.
 
 mod act;
-mod audience;
 mod client;
 mod conditions;
 mod context;
-mod core;
 mod draining;
+mod environment;
 mod events;
 mod finalize;
 mod housekeeping;
 mod inputs;
 mod lease;
+mod message_handler;
 mod ownership;
 mod reconcile;
 mod registrar;
@@ -20,10 +20,10 @@ mod run;
 mod set;
 mod status;
 mod step;
-mod world;
+mod test_driver;
 mod writer;
 
 pub use client::client;
-pub use core::Core;
+pub use environment::{Environment, Production};
 pub use run::{Options, StartError, run};
-pub use world::{Real, World};
+pub use test_driver::TestDriver;

@@ -8,9 +8,9 @@ use kube::{Resource, ResourceExt};
 use tokio::time::timeout;
 use tracing::{Instrument, info, warn};
 
-use super::context::{Context, Guarded, brief};
+use super::context::{Context, Guarded, api_message};
 use super::ownership::Claim;
-use super::set::{Set, State};
+use super::set::{ScaleSetHandle, ScaleSetState};
 use super::{finalize, inputs, registrar, step};
 use crate::api::RunnerScaleSet;
 use crate::api::condition::reason;
@@ -37,7 +37,7 @@ pub(super) enum Next {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The API server did not answer as it should.
-    #[error("the API server: {}", brief(.0))]
+    #[error("the API server: {}", api_message(.0))]
     Kube(#[from] kube::Error),
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn reconcile_timed(object: &RunnerScaleSet, ctx: &Arc<Context>)
 }
 
 async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Next, Error> {
-    if !ctx.fence.holds() {
+    if !ctx.leadership.is_held() {
         return Ok(Next::OnChange);
     }
     let deleting = object.metadata.deletion_timestamp.is_some();
@@ -90,13 +90,13 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ne
         return Ok(Next::OnChange);
     }
     if !deleting && !finalize::is_held(object) {
-        finalize::hold(object, ctx).await?;
+        finalize::add_finalizer(object, ctx).await?;
     }
-    let set = ctx.sets.of(object, |uid| take_up(object, uid, ctx));
+    let set = ctx.sets.of(object, |uid| begin(object, uid, ctx));
     replace_others(object, &set, ctx);
-    take_over(object, &set, ctx).await;
+    sync_spec(object, &set, ctx).await;
 
-    let now = ctx.world.now();
+    let now = ctx.environment.now();
     let Some(step) = step::step(&set, ctx, now) else {
         set.writer.write(step::status(&set, now));
         return Ok(Next::After(QUIET));
@@ -116,8 +116,8 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ne
 }
 
 /// Begins to know a set: its tasks start.
-fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<Set> {
-    let set = Arc::new(Set::take_up(object, uid, ctx));
+fn begin(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<ScaleSetHandle> {
+    let set = Arc::new(ScaleSetHandle::load(object, uid, ctx));
     info!("scale set taken up");
     let span = tracing::info_span!(parent: None, "listen", scale_set = set.identity.scale_set);
     set.tasks.spawn(registrar::run(set.clone(), ctx.clone()).instrument(span));
@@ -127,7 +127,7 @@ fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Arc<Context>) -> Arc<Set> {
 }
 
 /// Records what is the object's own at GitHub, where that is due. Nobody waits for it.
-fn record_ownership(set: &Arc<Set>, ctx: &Arc<Context>) {
+fn record_ownership(set: &Arc<ScaleSetHandle>, ctx: &Arc<Context>) {
     if !set.record_is_due() {
         return;
     }
@@ -136,7 +136,10 @@ fn record_ownership(set: &Arc<Set>, ctx: &Arc<Context>) {
         match recorder.record_ownership(&ctx).await {
             Ok(()) => ctx.sets.wake(&recorder.uid),
             Err(error) => {
-                warn!(error = brief(&error), "which scale set is this object's own could not be recorded")
+                warn!(
+                    error = api_message(&error),
+                    "which scale set is this object's own could not be recorded"
+                )
             }
         }
     });
@@ -144,7 +147,7 @@ fn record_ownership(set: &Arc<Set>, ctx: &Arc<Context>) {
 
 /// An object of the same name that was there before is gone, although its end was not ours. The session that it leaves
 /// is in the way of the new one's.
-fn replace_others(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
+fn replace_others(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
     for other in ctx.sets.named(object).into_iter().filter(|other| other.uid != set.uid) {
         warn!(uid = other.uid, "another object of this name is gone");
         ctx.forget(&other);
@@ -163,7 +166,7 @@ fn replace_others(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
 }
 
 /// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
-async fn take_over(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
+async fn sync_spec(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
     let claim = Claim::of(object);
     let claimed = set.state().claim.replace(claim.clone());
     if claimed.as_ref() != Some(&claim) {
@@ -172,9 +175,9 @@ async fn take_over(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
     }
     let (due, drain_until) = {
         let mut state = set.state();
-        let now = ctx.world.now();
+        let now = ctx.environment.now();
         state.watch_drain(object, now);
-        state.time_passed(ctx.world.uptime());
+        state.time_passed(ctx.environment.uptime());
         let drain_until = finalize::drain_until(object, state.drain_watched.as_ref(), now);
         state.reconciled_at = now;
         if state.object_generation != object.metadata.generation {
@@ -200,12 +203,13 @@ async fn take_over(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
 
 /// Reads what the spec refers to. Where that is not possible now, what was read before holds, if the spec is the same: jobs
 /// do not wait for the API server. Of a new spec nothing is begun until it is known wholly.
-async fn read_inputs(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
+async fn read_inputs(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
     set.state().referred.clear();
     let refer = |name: &str| {
         set.state().referred.insert(name.to_owned());
     };
-    let inputs = timeout(READING, inputs::read(&ctx.client, ctx.world.providers(), object, &refer)).await;
+    let inputs =
+        timeout(READING, inputs::read(&ctx.client, ctx.environment.providers(), object, &refer)).await;
     let elder = ctx.sets.elder(set);
     let own = set.state().registration.own();
     let anothers = own.is_some_and(|own| ctx.sets.is_an_elders_own(set, own));
@@ -226,20 +230,20 @@ async fn read_inputs(object: &RunnerScaleSet, set: &Set, ctx: &Context) {
         Err(error) => {
             warn!(%error, "what the spec refers to cannot be read now");
             state.inputs_changed = true;
-            state.read_again_at = Some(ctx.world.now().plus(READ_AGAIN));
+            state.read_again_at = Some(ctx.environment.now().plus(READ_AGAIN));
             state.unread = Some(error.to_string());
         }
     }
     // What runs is looked at all the same, on the hosts that the spec names itself.
     if state.backends.is_empty() {
-        let (policy, backends) = inputs::bare(object, ctx.world.providers());
+        let (policy, backends) = inputs::partial(object, ctx.environment.providers());
         state.policy = policy;
         state.place(backends, set, ctx);
     }
 }
 
 /// It cannot go on without a change.
-fn stall(state: &mut State, set: &Set, ctx: &Context, invalid: Invalid) {
+fn stall(state: &mut ScaleSetState, set: &ScaleSetHandle, ctx: &Context, invalid: Invalid) {
     warn!(reason = invalid.reason, message = invalid.message, "stalled");
     if state.stalled.as_ref() != Some(&invalid) {
         ctx.events.warning(&set.reference, invalid.reason, "Reconcile", invalid.message.clone());

@@ -10,14 +10,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::audience::SetAudience;
 use super::context::Context;
-use super::set::Set;
+use super::message_handler::SetMessageHandler;
+use super::set::ScaleSetHandle;
 use crate::api::condition::reason;
-use crate::chance;
 use crate::github::{
     self, ClientConfig, ListenEnd, ListenTarget, ScaleSet, ScaleSetService, WantedScaleSet, listen,
 };
+use crate::rng;
 
 /// The first pause after a registration that failed. Doubled each time, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(3);
@@ -101,13 +101,13 @@ impl Registration {
 }
 
 /// Runs until the set ends.
-pub(super) async fn run(set: Arc<Set>, ctx: Arc<Context>) {
+pub(super) async fn run(set: Arc<ScaleSetHandle>, ctx: Arc<Context>) {
     let (targets, ended) = (set.target.subscribe(), set.ended.clone());
     Registrar { set, ctx }.run(targets, ended).await;
 }
 
 struct Registrar {
-    set: Arc<Set>,
+    set: Arc<ScaleSetHandle>,
     ctx: Arc<Context>,
 }
 
@@ -185,7 +185,7 @@ impl Registrar {
             .with_min_delay(FIRST_PAUSE)
             .with_max_delay(LONGEST_PAUSE)
             .with_jitter()
-            .with_jitter_seed(chance::seed())
+            .with_jitter_seed(rng::fresh_seed())
             .without_max_times()
             .build();
         loop {
@@ -310,8 +310,9 @@ impl Registrar {
         };
         let owner = self.ctx.owner.clone();
         let listen_target = ListenTarget { scale_set_id, owner, left_behind };
-        let audience = Arc::new(SetAudience { set: self.set.clone(), ctx: self.ctx.clone(), scale_set_id });
-        let listening = listen(target.service.clone(), listen_target, audience, stop.clone());
+        let handler =
+            Arc::new(SetMessageHandler { set: self.set.clone(), ctx: self.ctx.clone(), scale_set_id });
+        let listening = listen(target.service.clone(), listen_target, handler, stop.clone());
         let span = tracing::Span::current();
         let task = tokio::spawn(tracing::Instrument::instrument(listening, span));
         Listener { scale_set_id, stop, task }

@@ -14,11 +14,11 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::context::{Context, Guarded, answered, brief};
+use super::context::{Context, Guarded, api_message, with_timeout};
+use super::environment::{Environment, Production};
 use super::housekeeping;
-use super::lease::{Candidate, Fence};
+use super::lease::{Candidate, Leadership};
 use super::reconcile::{after_error, reconcile};
-use super::world::{Real, World};
 use crate::telemetry::serve;
 
 /// On a stop, what is under way ends and sessions are closed, in no longer than this.
@@ -42,7 +42,7 @@ pub struct Options {
 pub enum StartError {
     /// The CRD is not there, or the API server does not let us see its objects.
     #[error(
-        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/), and the RBAC of deploy/? {}", brief(.0)
+        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/), and the RBAC of deploy/? {}", api_message(.0)
     )]
     NoScaleSets(kube::Error),
     /// The cluster's id cannot be read.
@@ -67,8 +67,8 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let mut candidate =
         options.lease_namespace.as_ref().map(|n| Candidate::new(client.clone(), n, &options.owner));
-    let fence = candidate.as_ref().map_or_else(Fence::open, Candidate::fence);
-    let ctx = Arc::new(context(client, &options, fence, stopping.clone()).await?);
+    let leadership = candidate.as_ref().map_or_else(Leadership::open, Candidate::leadership);
+    let ctx = Arc::new(context(client, &options, leadership, stopping.clone()).await?);
     let server = serve(listener, ctx.metrics.clone(), ctx.health.clone(), stopping.clone());
     let (served, led) = future::join(server, lead(&ctx, &options, candidate.as_mut())).await;
     led?;
@@ -141,24 +141,24 @@ async fn farewell(ctx: &Context) {
 async fn context(
     client: Client,
     options: &Options,
-    fence: Fence,
+    leadership: Leadership,
     stopping: CancellationToken,
 ) -> Result<Context, StartError> {
     let scope = options.namespaces.first().map(String::as_str);
     // One that cannot be read is no reason not to serve the others.
     let scale_sets: Api<Guarded> = api(&client, scope);
-    answered(scale_sets.list(&ListParams::default().limit(1))).await.map_err(StartError::NoScaleSets)?;
+    with_timeout(scale_sets.list(&ListParams::default().limit(1))).await.map_err(StartError::NoScaleSets)?;
     let cluster = match &options.cluster_id {
         Some(id) => id.clone(),
         None => cluster_id(&client).await.map_err(StartError::NoClusterId)?,
     };
-    let real = |waker| Arc::new(Real::new(&cluster, waker)) as Arc<dyn World>;
-    Ok(Context::new(client, cluster.clone(), options.owner.clone(), fence, stopping, real))
+    let real = |waker| Arc::new(Production::new(&cluster, waker)) as Arc<dyn Environment>;
+    Ok(Context::new(client, cluster.clone(), options.owner.clone(), leadership, stopping, real))
 }
 
 async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    Ok(answered(namespaces.get("kube-system")).await?.metadata.uid.unwrap_or_default())
+    Ok(with_timeout(namespaces.get("kube-system")).await?.metadata.uid.unwrap_or_default())
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::context::{Context, answered};
+use super::context::{Context, with_timeout};
 use super::draining::Draining;
 use super::inputs::{BackendInput, Inputs};
 use super::ownership::{self, Claim, Seniority};
@@ -26,7 +26,7 @@ use crate::backend::{Backend, HostKey, Providers};
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{self, BackendView, Invalid, Policy};
 use crate::runner::{Failure, HostCount, Identity, Job, Ledger, Observation, Remembered, Runner, Watched};
-use crate::telemetry::{Measured, SetLabels};
+use crate::telemetry::{Instrumented, SetLabels};
 use crate::time::Plus;
 
 /// How many runners of a set are being registered at a time.
@@ -47,7 +47,7 @@ fn is_session_id(id: &str) -> bool {
 const TOLD_FOR: Duration = Duration::from_secs(60);
 
 /// One scale set.
-pub(super) struct Set {
+pub(super) struct ScaleSetHandle {
     /// The object's UID.
     pub uid: String,
     /// Its namespace.
@@ -84,11 +84,11 @@ pub(super) struct Set {
     pub tasks: TaskTracker,
     /// It is forgotten, or the process stops.
     pub ended: CancellationToken,
-    state: Mutex<State>,
+    state: Mutex<ScaleSetState>,
 }
 
 /// What changes.
-pub(super) struct State {
+pub(super) struct ScaleSetState {
     /// When its object was last reconciled.
     pub reconciled_at: Timestamp,
     /// The object's generation.
@@ -116,7 +116,7 @@ pub(super) struct State {
     /// What should be registered.
     pub wanted: Option<WantedScaleSet>,
     /// Its backends, in order.
-    pub backends: Vec<Placed>,
+    pub backends: Vec<ConfiguredBackend>,
     /// The hosts that it left out and that still have runners.
     pub draining: Draining,
     /// How GitHub is reached.
@@ -150,7 +150,7 @@ pub(super) struct State {
 }
 
 /// A backend and its ceiling.
-pub(super) struct Placed {
+pub(super) struct ConfiguredBackend {
     /// The backend.
     pub backend: Arc<dyn Backend>,
     /// What it was made from.
@@ -159,14 +159,14 @@ pub(super) struct Placed {
     pub siblings: Vec<String>,
 }
 
-impl Set {
+impl ScaleSetHandle {
     /// Takes up an object, with what its status tells of the time before this process.
-    pub fn take_up(object: &RunnerScaleSet, uid: &str, ctx: &Context) -> Set {
+    pub fn load(object: &RunnerScaleSet, uid: &str, ctx: &Context) -> ScaleSetHandle {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-        let now = ctx.world.now();
+        let now = ctx.environment.now();
         let status = object.status.clone().unwrap_or_default().not_after(now);
         let writer = Writer::new(ctx.scale_sets(&namespace), &name, &status, ctx);
-        Set {
+        ScaleSetHandle {
             identity: Identity {
                 cluster: ctx.cluster.clone(),
                 scale_set_uid: uid.to_owned(),
@@ -187,12 +187,12 @@ impl Set {
             deregistering: Semaphore::new(DEREGISTERED_AT_ONCE),
             tasks: TaskTracker::new(),
             ended: ctx.stopping.child_token(),
-            state: Mutex::new(State::restored(
+            state: Mutex::new(ScaleSetState::restored(
                 status,
-                ctx.world.providers(),
+                ctx.environment.providers(),
                 ownership::recorded(object),
                 now,
-                ctx.world.uptime(),
+                ctx.environment.uptime(),
             )),
             namespace,
             name,
@@ -200,7 +200,7 @@ impl Set {
     }
 
     /// Its state. Never held over an await.
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub fn state(&self) -> MutexGuard<'_, ScaleSetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -217,14 +217,14 @@ impl Set {
         let _turn = self.recording.lock().await;
         let own = {
             let state = self.state();
-            if !state.registration.is_unrecorded() || !ctx.fence.holds() {
+            if !state.registration.is_unrecorded() || !ctx.leadership.is_held() {
                 return Ok(());
             }
             state.registration.own()
         };
         let patch = Patch::Merge(ownership::record(&self.uid, own));
         let api = ctx.scale_sets(&self.namespace);
-        answered(api.patch_metadata(&self.name, &PatchParams::default(), &patch)).await?;
+        with_timeout(api.patch_metadata(&self.name, &PatchParams::default(), &patch)).await?;
         self.state().registration.note_record(own);
         Ok(())
     }
@@ -247,21 +247,21 @@ impl Set {
     }
 }
 
-impl State {
+impl ScaleSetState {
     fn restored(
         status: RunnerScaleSetStatus,
         providers: &Providers,
         own: Option<i64>,
         now: Timestamp,
         uptime: Duration,
-    ) -> State {
+    ) -> ScaleSetState {
         let mut ledger = Ledger::new();
         ledger.restore_counts(status.backends.iter().flat_map(counts));
         ledger.restore(status.runners.into_iter().map(remembered), now);
         let rejected = |c: &&Condition| {
             c.type_ == condition::STALLED && c.status == "True" && c.reason == reason::RUNNER_VERSION_REJECTED
         };
-        State {
+        ScaleSetState {
             reconciled_at: now,
             object_generation: None,
             generation: None,
@@ -326,17 +326,19 @@ impl State {
     pub fn adopt(
         &mut self,
         inputs: Inputs,
-        elder: Option<&Set>,
-        set: &Set,
+        elder: Option<&ScaleSetHandle>,
+        set: &ScaleSetHandle,
         ctx: &Context,
     ) -> Result<(), crate::github::Error> {
         let changed = self.place(inputs.backends, set, ctx);
         let unchanged = set.target.borrow().as_ref().is_some_and(|t| t.client == inputs.client);
         let service = match (&self.service, unchanged) {
             (Some(service), true) => service.clone(),
-            _ => {
-                Arc::new(Measured::new(ctx.world.github(&inputs.client)?, ctx.metrics.clone(), ctx.permit()))
-            }
+            _ => Arc::new(Instrumented::new(
+                ctx.environment.github(&inputs.client)?,
+                ctx.metrics.clone(),
+                ctx.leadership_check(),
+            )),
         };
         self.service = Some(service.clone());
         self.policy = Some(inputs.policy);
@@ -344,7 +346,7 @@ impl State {
         self.stalled = None;
         self.generation = self.object_generation;
         if changed {
-            self.ledger.failures_mut().forgive();
+            self.ledger.failures_mut().reset();
         }
         if self.rejected_before.take().is_some_and(|rejected| self.object_generation == Some(rejected))
             && let Some(first) = self.backends.first()
@@ -368,7 +370,7 @@ impl State {
     }
 
     /// Leaves the scale set at GitHub to an elder that names it too.
-    fn yield_to(&mut self, elder: &Set, set: &Set, ctx: &Context) {
+    fn yield_to(&mut self, elder: &ScaleSetHandle, set: &ScaleSetHandle, ctx: &Context) {
         let elder = format!("{}/{}", elder.namespace, elder.name);
         let message =
             format!("the RunnerScaleSet {elder}, which is older, has this name, URL and runner group");
@@ -383,8 +385,8 @@ impl State {
 
     /// Makes the backends, keeping those that are as they were, and drains the hosts that are left out; answers whether a
     /// template changed. The first time there is nothing that could have changed.
-    pub fn place(&mut self, inputs: Vec<BackendInput>, set: &Set, ctx: &Context) -> bool {
-        let hashes = |backends: &[Placed]| -> Vec<String> {
+    pub fn place(&mut self, inputs: Vec<BackendInput>, set: &ScaleSetHandle, ctx: &Context) -> bool {
+        let hashes = |backends: &[ConfiguredBackend]| -> Vec<String> {
             backends.iter().map(|b| b.backend.template_hash().to_owned()).collect()
         };
         let before = hashes(&self.backends);
@@ -396,37 +398,46 @@ impl State {
         };
         let place = |input: &BackendInput| {
             let siblings = siblings(input);
-            let same = |placed: &&Placed| placed.siblings == siblings && placed.input.makes_the_same(input);
+            let same = |configured: &&ConfiguredBackend| {
+                configured.siblings == siblings && configured.input.makes_the_same(input)
+            };
             let kept = self.backends.iter().find(same);
             let open = || input.resolved.open(&input.name, &siblings, &set.identity);
-            let backend = kept.map_or_else(open, |placed| placed.backend.clone());
-            Placed { backend, input: input.clone(), siblings }
+            let backend = kept.map_or_else(open, |configured| configured.backend.clone());
+            ConfiguredBackend { backend, input: input.clone(), siblings }
         };
-        let placed = inputs.iter().map(place).collect();
-        let left = std::mem::replace(&mut self.backends, placed);
+        let configured = inputs.iter().map(place).collect();
+        let left = std::mem::replace(&mut self.backends, configured);
         // Whoever uses an engine keeps it known: `left` is dropped after its hosts were taken over.
-        self.update_draining(left.iter().map(|placed| placed.input.clone()).collect(), set, ctx);
+        self.update_draining(left.iter().map(|configured| configured.input.clone()).collect(), set, ctx);
         !before.is_empty() && before != hashes(&self.backends)
     }
 
-    fn update_draining(&mut self, before: Vec<BackendInput>, set: &Set, ctx: &Context) {
-        let named: Vec<BackendInput> = self.backends.iter().map(|placed| placed.input.clone()).collect();
-        let (providers, now) = (ctx.world.providers(), ctx.world.now());
+    fn update_draining(&mut self, before: Vec<BackendInput>, set: &ScaleSetHandle, ctx: &Context) {
+        let named: Vec<BackendInput> =
+            self.backends.iter().map(|configured| configured.input.clone()).collect();
+        let (providers, now) = (ctx.environment.providers(), ctx.environment.now());
         for renamed in self.draining.update(before, &named, providers, &set.identity, now) {
             self.ledger.rename_host(&renamed.backend, &renamed.from, &renamed.to);
         }
     }
 
     /// Drains a host that has runners of a backend, unless the spec names it.
-    pub fn drain(&mut self, backend: &str, HostKey { kind, endpoint }: &HostKey, set: &Set, ctx: &Context) {
-        let (providers, now) = (ctx.world.providers(), ctx.world.now());
+    pub fn drain(
+        &mut self,
+        backend: &str,
+        HostKey { kind, endpoint }: &HostKey,
+        set: &ScaleSetHandle,
+        ctx: &Context,
+    ) {
+        let (providers, now) = (ctx.environment.providers(), ctx.environment.now());
         self.draining.remember(backend, (*kind, endpoint, endpoint), providers, now);
         self.update_draining(Vec::new(), set, ctx);
     }
 
     /// Whether the spec names a host, or it drains.
     pub fn has_host(&self, host: &HostKey) -> bool {
-        let mut named = self.backends.iter().flat_map(|placed| placed.input.host_keys());
+        let mut named = self.backends.iter().flat_map(|configured| configured.input.host_keys());
         named.any(|key| key == *host) || self.draining.hosts().any(|key| key == host)
     }
 
@@ -437,7 +448,7 @@ impl State {
         found.or(self.backends.first()).map(|b| b.backend.clone())
     }
 
-    /// The backend that has a runner's host, which may be one that drains; else as [`State::backend`].
+    /// The backend that has a runner's host, which may be one that drains; else as [`ScaleSetState::backend`].
     pub fn backend_of(&self, runner: &Runner) -> Option<Arc<dyn Backend>> {
         let draining = self.draining.backend(&runner.backend, &runner.host);
         draining.or_else(|| self.backend(&runner.backend))
@@ -445,16 +456,16 @@ impl State {
 
     /// All backends: those of the spec, and the hosts that it left out.
     pub fn all_backends(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
-        self.backends.iter().map(|placed| &placed.backend).chain(self.draining.backends())
+        self.backends.iter().map(|configured| &configured.backend).chain(self.draining.backends())
     }
 
     /// The backends, as a decision sees them.
     pub fn views(&self, now: Timestamp) -> Vec<BackendView> {
-        let view = |placed: &Placed| BackendView {
-            name: placed.backend.name().to_owned(),
-            max_runners: placed.input.max_runners,
-            template_hash: placed.backend.template_hash().to_owned(),
-            hosts: placed.backend.hosts(),
+        let view = |configured: &ConfiguredBackend| BackendView {
+            name: configured.backend.name().to_owned(),
+            max_runners: configured.input.max_runners,
+            template_hash: configured.backend.template_hash().to_owned(),
+            hosts: configured.backend.hosts(),
         };
         let mut views: Vec<BackendView> = self.backends.iter().map(view).collect();
         plan::set_aside(&mut views, self.ledger.failures(), now);
@@ -573,7 +584,7 @@ mod tests {
     }
 
     /// Looks at it; answers until when it drains.
-    fn look(state: &mut State, now: i64, uptime: Duration) -> i64 {
+    fn look(state: &mut ScaleSetState, now: i64, uptime: Duration) -> i64 {
         let object = deleted();
         state.watch_drain(&object, at(now));
         state.time_passed(uptime);
@@ -583,7 +594,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_forward_ends_no_drain() {
-        let mut state = State::restored(
+        let mut state = ScaleSetState::restored(
             RunnerScaleSetStatus::default(),
             &Providers::new(Vec::new()),
             None,
@@ -598,7 +609,7 @@ mod tests {
 
     #[test]
     fn a_drain_that_was_over_before_a_restart_is_watched_for_two_minutes() {
-        let mut state = State::restored(
+        let mut state = ScaleSetState::restored(
             RunnerScaleSetStatus::default(),
             &Providers::new(Vec::new()),
             None,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::conditions::{Facts, conditions, whole_seconds};
-use super::set::{Placed, State};
+use super::set::{ConfiguredBackend, ScaleSetState};
 use crate::api::RunnerScaleSetStatus;
 use crate::api::status::{
     BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, MAX_RECENT_FAILURES, RunnerStatus,
@@ -15,7 +15,7 @@ use crate::telemetry::SetGauges;
 
 /// Builds the status, and keeps its conditions for the next.
 pub(super) fn status(
-    state: &mut State,
+    state: &mut ScaleSetState,
     decision: Option<(&Plan, &[BackendView])>,
     now: Timestamp,
 ) -> RunnerScaleSetStatus {
@@ -73,7 +73,7 @@ pub(super) fn status(
     status
 }
 
-fn newest_first(state: &State) -> impl Iterator<Item = &Runner> {
+fn newest_first(state: &ScaleSetState) -> impl Iterator<Item = &Runner> {
     let mut runners: Vec<&Runner> = state.ledger.runners().collect();
     runners.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.name.cmp(&b.name)));
     runners.into_iter()
@@ -99,9 +99,10 @@ fn runner_status(runner: &Runner, outdated: bool) -> RunnerStatus {
 }
 
 /// The backends of the spec, and after them what is left of those that it left out.
-fn backends(state: &State, views: &[BackendView]) -> Vec<BackendStatus> {
-    let placed = views.iter().zip(&state.backends);
-    let mut shown: Vec<BackendStatus> = placed.map(|(view, placed)| backend(state, view, placed)).collect();
+fn backends(state: &ScaleSetState, views: &[BackendView]) -> Vec<BackendStatus> {
+    let configured = views.iter().zip(&state.backends);
+    let mut shown: Vec<BackendStatus> =
+        configured.map(|(view, configured)| backend(state, view, configured)).collect();
     for draining in state.draining.shown() {
         let host = HostStatus {
             name: draining.host.name.clone(),
@@ -128,15 +129,15 @@ fn backends(state: &State, views: &[BackendView]) -> Vec<BackendStatus> {
 }
 
 /// How many runners take a slot of a backend, or of one of its hosts.
-fn runners_on(state: &State, backend: &str, host: Option<&str>) -> i32 {
+fn runners_on(state: &ScaleSetState, backend: &str, host: Option<&str>) -> i32 {
     let wanted = |name: &str, on: &str| name == backend && host.is_none_or(|host| on == host);
     let here = |r: &&Runner| r.occupies() && wanted(&r.backend, &r.host);
     count(state.ledger.runners().filter(here).count() + state.ledger.unseen(wanted) as usize)
 }
 
-fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus {
+fn backend(state: &ScaleSetState, view: &BackendView, configured: &ConfiguredBackend) -> BackendStatus {
     let on = |host: Option<&str>| runners_on(state, &view.name, host);
-    let named = placed.input.resolved.hosts();
+    let named = configured.input.resolved.hosts();
     let endpoint = |name: &str| named.iter().find(|host| host.name == name).map(|host| host.endpoint.clone());
     let host = |h: &HostState| HostStatus {
         name: h.name.clone(),
@@ -157,7 +158,7 @@ fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus 
     let messages: Vec<String> = ceiling.into_iter().chain(hosts).collect();
     BackendStatus {
         name: view.name.clone(),
-        kind: placed.backend.kind(),
+        kind: configured.backend.kind(),
         current_runners: current,
         warm: None,
         message: messages.join("; "),
@@ -166,7 +167,7 @@ fn backend(state: &State, view: &BackendView, placed: &Placed) -> BackendStatus 
     }
 }
 
-fn recent_failures(state: &State) -> Vec<Failure> {
+fn recent_failures(state: &ScaleSetState) -> Vec<Failure> {
     let failures = state.ledger.failures().recent().map(failure);
     failures.chain(state.failures_before.iter().cloned()).take(MAX_RECENT_FAILURES).collect()
 }
@@ -184,7 +185,7 @@ fn failure(failure: &runner::Failure) -> Failure {
 }
 
 /// What metrics show of a set beside GitHub's own counts.
-pub(super) fn gauges(state: &State, plan: &Plan) -> SetGauges {
+pub(super) fn gauges(state: &ScaleSetState, plan: &Plan) -> SetGauges {
     let runners = |counts: fn(&Runner) -> bool| {
         u32::try_from(state.ledger.runners().filter(|r| counts(r)).count()).unwrap_or(u32::MAX)
     };

@@ -9,11 +9,11 @@ use tracing::{debug, info, warn};
 use super::act::Work;
 use super::context::Context;
 use super::finalize::Left;
-use super::set::{Set, State};
+use super::set::{ScaleSetHandle, ScaleSetState};
 use super::status;
 use crate::api::RunnerScaleSetStatus;
 use crate::api::condition::reason;
-use crate::plan::{self, Action, BackendView, Input, Intake, Plan, Removal, Waiting};
+use crate::plan::{self, Action, BackendView, Input, Plan, Removal, StartGate, Waiting};
 use crate::runner::{Failure, Operation, Phase, Runner, runner_name};
 use crate::telemetry::StartPhase;
 use crate::time::{Plus, elapsed};
@@ -37,7 +37,7 @@ pub(super) struct Step {
 }
 
 /// Looks, decides and begins.
-pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
+pub(super) fn step(set: &ScaleSetHandle, ctx: &Context, now: Timestamp) -> Option<Step> {
     let mut state = set.state();
     let observations = state.observations();
     state.ledger.observe(&observations, now);
@@ -58,8 +58,8 @@ pub(super) fn step(set: &Set, ctx: &Context, now: Timestamp) -> Option<Step> {
 }
 
 /// Marks the runners on hosts that the spec left out, and lets go of those hosts on which none is left.
-fn drain(state: &mut State, set: &Set, ctx: &Context, now: Timestamp) {
-    let State { ledger, draining, .. } = state;
+fn drain(state: &mut ScaleSetState, set: &ScaleSetHandle, ctx: &Context, now: Timestamp) {
+    let ScaleSetState { ledger, draining, .. } = state;
     let left_behind = draining.let_go(ledger, now);
     ledger.mark_draining(|backend, host| draining.has(backend, host));
     if !left_behind.is_empty() {
@@ -73,64 +73,67 @@ fn drain(state: &mut State, set: &Set, ctx: &Context, now: Timestamp) {
 }
 
 /// The status as it is, nothing begun.
-pub(super) fn status(set: &Set, now: Timestamp) -> RunnerScaleSetStatus {
+pub(super) fn status(set: &ScaleSetHandle, now: Timestamp) -> RunnerScaleSetStatus {
     let mut state = set.state();
     let decision = decide(&state, set, now);
     status::status(&mut state, decision.as_ref().map(|(plan, views)| (plan, views.as_slice())), now)
 }
 
-fn decide(state: &State, set: &Set, now: Timestamp) -> Option<(Plan, Vec<BackendView>)> {
+fn decide(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> Option<(Plan, Vec<BackendView>)> {
     let policy = state.policy.as_ref()?;
     let views = state.views(now);
-    let intake = intake(state, set, now);
-    let input = Input { policy, ledger: &state.ledger, backends: &views, intake, now };
+    let start_gate = start_gate(state, set, now);
+    let input = Input { policy, ledger: &state.ledger, backends: &views, start_gate, now };
     let plan = plan::plan(&input);
     Some((plan, views))
 }
 
 /// Whether runners may be started.
-fn intake(state: &State, set: &Set, now: Timestamp) -> Intake {
+fn start_gate(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> StartGate {
     if let Some(invalid) = &state.stalled {
-        return Intake::Closed(invalid.reason, invalid.message.clone());
+        return StartGate::Closed(invalid.reason, invalid.message.clone());
     }
     if let Some(why) = state.behind() {
-        return Intake::Closed(reason::PROGRESSING, format!("the latest spec is not applied yet: {why}"));
+        return StartGate::Closed(reason::PROGRESSING, format!("the latest spec is not applied yet: {why}"));
     }
     if state.registration.held.is_none() {
         let error = state.registration.error.clone();
         let (reason, message) =
             error.unwrap_or((reason::NOT_REGISTERED, "the set is not registered at GitHub yet".to_owned()));
-        return Intake::Closed(reason, message);
+        return StartGate::Closed(reason, message);
     }
     // Nothing is registered in what may be another's: that its session is open is the proof.
     if state.registration.held.as_ref().is_some_and(|(held, _)| !state.registration.owns(held.id)) {
         let message = "the scale set was there before, and its message session is not open yet".to_owned();
-        return Intake::Closed(reason::NOT_LISTENING, message);
+        return StartGate::Closed(reason::NOT_LISTENING, message);
     }
     if !observed(state, set, now) {
-        return Intake::Closed(reason::STARTING, "the hosts have not shown yet what runs on them".to_owned());
+        return StartGate::Closed(
+            reason::STARTING,
+            "the hosts have not shown yet what runs on them".to_owned(),
+        );
     }
     if let Some(until) = limited_until(state, now) {
-        return Intake::Closed(reason::RATE_LIMITED, format!("GitHub limits the rate until {until:.0}"));
+        return StartGate::Closed(reason::RATE_LIMITED, format!("GitHub limits the rate until {until:.0}"));
     }
-    Intake::Open
+    StartGate::Open
 }
 
 /// Returns when GitHub's rate limit passes, if there is one.
-fn limited_until(state: &State, now: Timestamp) -> Option<Timestamp> {
+fn limited_until(state: &ScaleSetState, now: Timestamp) -> Option<Timestamp> {
     let left = state.service.as_ref()?.limited_for()?;
     // At most 15 minutes.
     Some(now.plus(left))
 }
 
 /// Whether every host was listed, or had the time to be.
-fn observed(state: &State, set: &Set, now: Timestamp) -> bool {
+fn observed(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> bool {
     let listed = state.all_backends().all(|b| b.instances().iter().all(|l| l.listed_at.is_some()));
     listed || set.since.plus(HOSTS_ANSWER) <= now
 }
 
 /// Notes in the ledger what is about to be done, so that the next look counts with it.
-fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work> {
+fn begin(state: &mut ScaleSetState, set: &ScaleSetHandle, plan: &Plan, now: Timestamp) -> Vec<Work> {
     let mut work = Vec::new();
     if !observed(state, set, now) {
         return work;
@@ -176,7 +179,13 @@ fn begin(state: &mut State, set: &Set, plan: &Plan, now: Timestamp) -> Vec<Work>
     work
 }
 
-fn begin_start(state: &mut State, set: &Set, backend: &str, host: &str, now: Timestamp) -> Option<Work> {
+fn begin_start(
+    state: &mut ScaleSetState,
+    set: &ScaleSetHandle,
+    backend: &str,
+    host: &str,
+    now: Timestamp,
+) -> Option<Work> {
     let backend = state.backend(backend)?;
     let service = state.service.clone()?;
     let (scale_set, _) = state.registration.held.as_ref()?;
@@ -192,7 +201,12 @@ fn begin_start(state: &mut State, set: &Set, backend: &str, host: &str, now: Tim
     Some(Work::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline })
 }
 
-fn begin_removal(state: &mut State, name: &str, why: Option<Removal>, now: Timestamp) -> Option<Work> {
+fn begin_removal(
+    state: &mut ScaleSetState,
+    name: &str,
+    why: Option<Removal>,
+    now: Timestamp,
+) -> Option<Work> {
     let runner = state.ledger.runner(name)?.clone();
     let backend = state.backend_of(&runner)?;
     let unexplained = runner.phase == Phase::Done && runner.job.is_none();
@@ -208,7 +222,7 @@ fn begin_removal(state: &mut State, name: &str, why: Option<Removal>, now: Times
 }
 
 /// Gives up a start that waits for its host to be ready. There is nothing of the runner to be removed.
-fn abandon_start(state: &mut State, name: &str, now: Timestamp) {
+fn abandon_start(state: &mut ScaleSetState, name: &str, now: Timestamp) {
     if let Some(abandoned) = state.preparing.remove(name) {
         abandoned.cancel();
     }
@@ -216,15 +230,22 @@ fn abandon_start(state: &mut State, name: &str, now: Timestamp) {
 }
 
 /// Events and metrics for what was decided.
-fn report(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, work: &[Work], now: Timestamp) {
+fn report(
+    state: &mut ScaleSetState,
+    set: &ScaleSetHandle,
+    ctx: &Context,
+    plan: &Plan,
+    work: &[Work],
+    now: Timestamp,
+) {
     let starts = work.iter().filter(|w| matches!(w, Work::Start { .. })).count();
     if starts > 0 && state.tell("ScaledUp", now) {
         let note = format!("starting {starts} more of {} wanted runners", plan.desired);
         ctx.events.normal(&set.reference, "ScaledUp", "Scale", note);
     }
-    let verdict = &plan.verdict;
-    if verdict.met == Some(false) && state.tell(verdict.reason, now) {
-        ctx.events.warning(&set.reference, verdict.reason, "Scale", verdict.message.clone());
+    let demand_status = &plan.demand_status;
+    if demand_status.met == Some(false) && state.tell(demand_status.reason, now) {
+        ctx.events.warning(&set.reference, demand_status.reason, "Scale", demand_status.message.clone());
     }
     let refused = plan.refused.clone().map(|message| (reason::BACKEND_REFUSED, message));
     // A pull is under way, as is to be expected.
@@ -253,10 +274,17 @@ fn report(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, work: &[Work
     measure(state, set, ctx, plan, starts, now);
 }
 
-fn measure(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, starts: usize, now: Timestamp) {
+fn measure(
+    state: &mut ScaleSetState,
+    set: &ScaleSetHandle,
+    ctx: &Context,
+    plan: &Plan,
+    starts: usize,
+    now: Timestamp,
+) {
     let metrics = &ctx.metrics;
     metrics.set(&set.labels, &status::gauges(state, plan));
-    if starts > 0 || plan.verdict.met == Some(false) {
+    if starts > 0 || plan.demand_status.met == Some(false) {
         let since = *state.wanting_since.get_or_insert(now);
         (0..starts).for_each(|_| metrics.start_latency(StartPhase::DemandToPlaced, elapsed(since, now)));
     } else {
@@ -264,7 +292,7 @@ fn measure(state: &mut State, set: &Set, ctx: &Context, plan: &Plan, starts: usi
     }
     let retry_at = state.ledger.failures().at_github(now).and_then(|row| row.retry_at).unwrap_or(now);
     metrics.backoff(&set.namespace, &set.name, elapsed(now, retry_at));
-    let slots = ctx.world.providers().hosts().into_iter();
+    let slots = ctx.environment.providers().hosts().into_iter();
     metrics.host_slots(slots.map(|h| (h.host.endpoint, h.taken, h.free)).collect());
 }
 
@@ -274,7 +302,7 @@ fn describe(failure: &Failure) -> String {
 }
 
 /// Hands work to tasks of the set.
-pub(super) fn perform(set: &Arc<Set>, ctx: &Arc<Context>, work: Vec<Work>) {
+pub(super) fn perform(set: &Arc<ScaleSetHandle>, ctx: &Arc<Context>, work: Vec<Work>) {
     for item in work {
         let (set, ctx) = (set.clone(), ctx.clone());
         set.tasks.clone().spawn(async move { item.perform(&set, &ctx).await });

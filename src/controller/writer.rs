@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::context::{Context, answered, brief};
-use super::lease::Fence;
+use super::context::{Context, api_message, with_timeout};
+use super::lease::Leadership;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
 use crate::telemetry::Metrics;
 use crate::time::Plus;
@@ -40,7 +40,7 @@ pub(super) struct Writer {
     wanted: watch::Sender<Option<RunnerScaleSetStatus>>,
     written: Mutex<Written>,
     metrics: Metrics,
-    fence: Fence,
+    leadership: Leadership,
     over: AtomicBool,
 }
 
@@ -59,9 +59,9 @@ impl Writer {
     ) -> Writer {
         let written = Written { status: current.clone(), at: long_ago(), in_a_row: 0 };
         let wanted = watch::Sender::new(None);
-        let (metrics, fence) = (ctx.metrics.clone(), ctx.fence.clone());
+        let (metrics, leadership) = (ctx.metrics.clone(), ctx.leadership.clone());
         let (name, written, over) = (name.to_owned(), Mutex::new(written), AtomicBool::new(false));
-        Writer { api, name, wanted, written, metrics, fence, over }
+        Writer { api, name, wanted, written, metrics, leadership, over }
     }
 
     /// Has a status written soon.
@@ -97,7 +97,7 @@ impl Writer {
                 continue;
             };
             if let Err(error) = self.apply(&mut written, status).await {
-                warn!(error = brief(&error), "the status could not be written");
+                warn!(error = api_message(&error), "the status could not be written");
                 drop(written);
                 wanted.mark_changed();
                 sleep(PAUSE).await;
@@ -107,7 +107,7 @@ impl Writer {
 
     async fn apply(&self, written: &mut Written, status: RunnerScaleSetStatus) -> Result<(), kube::Error> {
         let over = self.over.load(Ordering::Relaxed);
-        if over || same(&written.status, &status) || !self.fence.holds() {
+        if over || same(&written.status, &status) || !self.leadership.is_held() {
             return Ok(());
         }
         let patch = serde_json::json!({
@@ -115,7 +115,7 @@ impl Writer {
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(&patch);
-        match answered(self.api.patch_status(&self.name, &params, &patch)).await {
+        match with_timeout(self.api.patch_status(&self.name, &params, &patch)).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.is_not_found() => {
                 debug!("the object is gone, its status with it");

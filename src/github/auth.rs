@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::classify::Hop;
+use super::classify::CallKind;
 use super::fields::{Read, object};
 use super::limit::RateLimit;
 use super::transport::{self, Reply};
@@ -209,7 +209,8 @@ impl Auth {
             transport::with_json(&mut request, &body);
         }
         self.limit.check()?;
-        self.limit.noted(transport::send(&self.pool, request, asked, self.attempt).await?.success(Hop::Auth))
+        self.limit
+            .noted(transport::send(&self.pool, request, asked, self.attempt).await?.success(CallKind::Auth))
     }
 }
 

@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 
 use super::auth::AdminToken;
-use super::classify::Hop;
+use super::classify::CallKind;
 use super::transport::{self, Reply};
 use super::url::below;
 use super::{Client, Error};
@@ -42,7 +42,7 @@ impl Default for Deadlines {
 /// A call to the service.
 pub(super) struct Call<'a> {
     method: Method,
-    pub hop: Hop,
+    pub kind: CallKind,
     path: Vec<String>,
     query: &'a [(&'a str, &'a str)],
     body: Option<Value>,
@@ -52,16 +52,16 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// A call of `path` below `_apis`.
-    pub fn new(method: Method, hop: Hop, path: &[&str]) -> Self {
+    pub fn new(method: Method, kind: CallKind, path: &[&str]) -> Self {
         let path = std::iter::once("_apis").chain(path.iter().copied()).map(str::to_owned).collect();
-        Call { method, hop, path, query: &[], body: None, scale_set_id: 0 }
+        Call { method, kind, path, query: &[], body: None, scale_set_id: 0 }
     }
 
     /// A call to a scale set, or to what `rest` names below it.
-    pub fn of_set(method: Method, hop: Hop, id: i64, rest: &[&str]) -> Self {
+    pub fn of_set(method: Method, kind: CallKind, id: i64, rest: &[&str]) -> Self {
         let id_text = id.to_string();
         let path = [&["runtime", "runnerscalesets", &id_text], rest].concat();
-        Call { scale_set_id: id, ..Call::new(method, hop, &path) }
+        Call { scale_set_id: id, ..Call::new(method, kind, &path) }
     }
 
     /// With these in its query.
@@ -102,10 +102,10 @@ impl Client {
         limit.check()?;
         let reply = self.send(&token.service, &token.token, call, timeout).await?;
         if reply.status != StatusCode::UNAUTHORIZED {
-            return limit.noted(reply.success(call.hop));
+            return limit.noted(reply.success(call.kind));
         }
         let token = self.auth.renew(&token).await?;
-        limit.noted(self.send(&token.service, &token.token, call, timeout).await?.success(call.hop))
+        limit.noted(self.send(&token.service, &token.token, call, timeout).await?.success(call.kind))
     }
 
     pub(super) async fn send(

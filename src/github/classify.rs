@@ -20,7 +20,7 @@ const EXCERPT: usize = 200;
 
 /// What was asked for: the same status means another thing at each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hop {
+pub(super) enum CallKind {
     /// The REST calls that lead to an admin token. A 404 here says nothing about a set or a runner.
     Auth,
     /// A scale set, or what is below one.
@@ -43,12 +43,12 @@ pub(super) enum Hop {
 
 impl Reply {
     /// Itself when the status is 2xx, else what it means.
-    pub fn success(self, hop: Hop) -> Result<Self, Error> {
-        if self.status.is_success() { Ok(self) } else { Err(self.error(hop)) }
+    pub fn success(self, kind: CallKind) -> Result<Self, Error> {
+        if self.status.is_success() { Ok(self) } else { Err(self.error(kind)) }
     }
 
     /// What an unsuccessful reply means.
-    pub fn error(&self, hop: Hop) -> Error {
+    pub fn error(&self, kind: CallKind) -> Error {
         let fault = wire::fault(&self.body);
         if let Some(retry_after) = self.rate_limit(&fault) {
             return Error::RateLimited { retry_after };
@@ -57,7 +57,7 @@ impl Reply {
             return self.moved();
         }
         let text = self.text(&fault);
-        by_name(self.status, &fault, hop, &text).unwrap_or_else(|| by_status(self.status, hop, text))
+        by_name(self.status, &fault, kind, &text).unwrap_or_else(|| by_status(self.status, kind, text))
     }
 
     fn rate_limit(&self, fault: &Fault) -> Option<Duration> {
@@ -133,45 +133,47 @@ fn until(moment: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(moment.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO))
 }
 
-fn by_name(status: StatusCode, fault: &Fault, hop: Hop, text: &str) -> Option<Error> {
+fn by_name(status: StatusCode, fault: &Fault, kind: CallKind, text: &str) -> Option<Error> {
     // A 401 is about the token, whatever the exception says ("TokenExpired", for one, does not mean the session).
-    if hop == Hop::Auth || status == StatusCode::UNAUTHORIZED {
+    if kind == CallKind::Auth || status == StatusCode::UNAUTHORIZED {
         return None;
     }
     let lost = || fault.name.contains("Expired") || fault.name.contains("NotFound");
     // GitHub names some of them with `TaskAgent` before, and some without.
     let is = |end: &str| fault.name.ends_with(end);
-    match hop {
+    match kind {
         _ if is("AgentExistsException") => Some(Error::RunnerExists),
         _ if is("AgentNotFoundException") => Some(Error::RunnerGone),
         _ if is("JobStillRunningException") => Some(Error::RunnerBusy),
         _ if is("RunnerScaleSetExistsException") => Some(Error::NameTaken(text.to_owned())),
         _ if is("RunnerScaleSetNotFoundException") => Some(Error::ScaleSetGone),
         _ if is("SessionConflictException") => Some(conflict(fault)),
-        Hop::Session | Hop::Queue if lost() => Some(Error::SessionLost(text.to_owned())),
+        CallKind::Session | CallKind::Queue if lost() => Some(Error::SessionLost(text.to_owned())),
         _ => None,
     }
 }
 
-fn by_status(status: StatusCode, hop: Hop, text: String) -> Error {
-    match (hop, status.as_u16()) {
+fn by_status(status: StatusCode, kind: CallKind, text: String) -> Error {
+    match (kind, status.as_u16()) {
         (_, 408 | 500..) => Error::Transient(text),
         // Something on the way took the length of the body away: no credential is to blame.
         (_, 411) => Error::BadReply(text),
         (_, 407) => Error::Config(format!("the proxy asks for another login: {text}")),
-        (Hop::Queue, 401) => Error::TokenExpired,
+        (CallKind::Queue, 401) => Error::TokenExpired,
         (_, 401) => Error::AuthRejected(text),
         (_, 403) => Error::Forbidden(text),
-        (Hop::Auth, _) => Error::AuthRejected(text),
-        (Hop::ScaleSet | Hop::DeleteScaleSet | Hop::OpenSession | Hop::Mint, 404) => Error::ScaleSetGone,
-        (Hop::ScaleSet, 409) => Error::NameTaken(text),
-        (Hop::DeleteScaleSet, 400 | 409) => Error::RunnerBusy,
-        (Hop::OpenSession, 409) => Error::SessionConflict { owner: None },
-        (Hop::Session | Hop::Queue, _) => Error::SessionLost(text),
-        (Hop::Mint, 409) => Error::RunnerExists,
+        (CallKind::Auth, _) => Error::AuthRejected(text),
+        (CallKind::ScaleSet | CallKind::DeleteScaleSet | CallKind::OpenSession | CallKind::Mint, 404) => {
+            Error::ScaleSetGone
+        }
+        (CallKind::ScaleSet, 409) => Error::NameTaken(text),
+        (CallKind::DeleteScaleSet, 400 | 409) => Error::RunnerBusy,
+        (CallKind::OpenSession, 409) => Error::SessionConflict { owner: None },
+        (CallKind::Session | CallKind::Queue, _) => Error::SessionLost(text),
+        (CallKind::Mint, 409) => Error::RunnerExists,
         // GitHub names the exception; a 404 without it is a gateway's, or of an outage.
-        (Hop::Runner, 404) => Error::Transient(text),
-        (Hop::ScaleSet, _) => Error::Config(format!("GitHub refuses the scale set: {text}")),
+        (CallKind::Runner, 404) => Error::Transient(text),
+        (CallKind::ScaleSet, _) => Error::Config(format!("GitHub refuses the scale set: {text}")),
         _ => Error::BadReply(text),
     }
 }
@@ -200,15 +202,15 @@ mod tests {
         }
     }
 
-    fn exception(status: u16, name: &str, hop: Hop) -> Error {
+    fn exception(status: u16, name: &str, kind: CallKind) -> Error {
         let body = format!(r#"{{"typeName": "GitHub.X.{name}, GitHub.X", "message": "no"}}"#);
-        reply(status, &[], &body).error(hop)
+        reply(status, &[], &body).error(kind)
     }
 
     #[test]
     fn a_rate_limit_comes_before_everything() {
         let seconds = |status, headers: &[(&str, &str)], body: &str| match reply(status, headers, body)
-            .error(Hop::Auth)
+            .error(CallKind::Auth)
         {
             Error::RateLimited { retry_after } => Some(retry_after.as_secs()),
             _ => None,
@@ -218,7 +220,7 @@ mod tests {
         assert_eq!(seconds(403, &[("retry-after", "7")], ""), Some(7));
         assert_eq!((seconds(503, &[("retry-after", "7")], ""), seconds(503, &[], "")), (Some(7), None));
         assert_eq!(seconds(403, &[], r#"{"message": "You have exceeded a Secondary Rate limit"}"#), Some(60));
-        let an_hour = reply(429, &[("retry-after", "3600")], "").error(Hop::Runner);
+        let an_hour = reply(429, &[("retry-after", "3600")], "").error(CallKind::Runner);
         assert_eq!(an_hour.retry_after().as_secs(), 15 * 60, "not without another look");
         let soon = (Timestamp::now() + Duration::from_secs(90)).as_second().to_string();
         let left = seconds(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &soon)], "").unwrap();
@@ -226,33 +228,33 @@ mod tests {
         assert_eq!(seconds(429, &[("retry-after", "Tue, 15 Nov 1994 08:12:31 GMT")], ""), Some(0));
         assert_eq!(seconds(403, &[], r#"{"message": "Resource not accessible"}"#), None);
         let named = r#"{"typeName": "AgentNotFoundException", "message": "x"}"#;
-        assert!(matches!(reply(429, &[], named).error(Hop::Runner), Error::RateLimited { .. }));
+        assert!(matches!(reply(429, &[], named).error(CallKind::Runner), Error::RateLimited { .. }));
     }
 
     #[test]
     fn an_exceptions_name_comes_before_the_status() {
-        assert!(matches!(exception(400, "AgentExistsException", Hop::Mint), Error::RunnerExists));
-        assert!(matches!(exception(400, "AgentNotFoundException", Hop::Runner), Error::RunnerGone));
-        assert!(matches!(exception(400, "JobStillRunningException", Hop::Runner), Error::RunnerBusy));
-        assert!(matches!(exception(409, "TaskAgentExistsException", Hop::Mint), Error::RunnerExists));
-        assert!(matches!(exception(404, "TaskAgentNotFoundException", Hop::Runner), Error::RunnerGone));
+        assert!(matches!(exception(400, "AgentExistsException", CallKind::Mint), Error::RunnerExists));
+        assert!(matches!(exception(400, "AgentNotFoundException", CallKind::Runner), Error::RunnerGone));
+        assert!(matches!(exception(400, "JobStillRunningException", CallKind::Runner), Error::RunnerBusy));
+        assert!(matches!(exception(409, "TaskAgentExistsException", CallKind::Mint), Error::RunnerExists));
+        assert!(matches!(exception(404, "TaskAgentNotFoundException", CallKind::Runner), Error::RunnerGone));
         assert!(matches!(
-            exception(400, "TaskAgentJobStillRunningException", Hop::Runner),
+            exception(400, "TaskAgentJobStillRunningException", CallKind::Runner),
             Error::RunnerBusy
         ));
         assert!(matches!(
-            exception(400, "RunnerScaleSetExistsException", Hop::ScaleSet),
+            exception(400, "RunnerScaleSetExistsException", CallKind::ScaleSet),
             Error::NameTaken(_)
         ));
         assert!(matches!(
-            exception(400, "RunnerScaleSetNotFoundException", Hop::Session),
+            exception(400, "RunnerScaleSetNotFoundException", CallKind::Session),
             Error::ScaleSetGone
         ));
         assert!(matches!(
-            exception(400, "RunnerScaleSetSessionExpiredException", Hop::Queue),
+            exception(400, "RunnerScaleSetSessionExpiredException", CallKind::Queue),
             Error::SessionLost(_)
         ));
-        let conflict = exception(409, "TaskAgentSessionConflictException", Hop::OpenSession);
+        let conflict = exception(409, "TaskAgentSessionConflictException", CallKind::OpenSession);
         assert!(matches!(conflict, Error::SessionConflict { owner: None }));
     }
 
@@ -260,35 +262,35 @@ mod tests {
     fn a_conflict_names_the_owner() {
         let body = r#"{"typeName": "X.RunnerScaleSetSessionConflictException",
             "message": "The runner scale set linux already has an active session for owner arc-listener-0."}"#;
-        let error = reply(409, &[], body).error(Hop::OpenSession);
+        let error = reply(409, &[], body).error(CallKind::OpenSession);
         assert!(matches!(error, Error::SessionConflict { owner: Some(o) } if o == "arc-listener-0"));
     }
 
     #[test]
     fn h3_not_found_means_what_was_asked_for() {
-        let not_found = |hop| reply(404, &[], r#"{"message": "Not Found"}"#).error(hop);
-        assert!(matches!(not_found(Hop::Auth), Error::AuthRejected(_)));
-        assert!(matches!(not_found(Hop::ScaleSet), Error::ScaleSetGone));
-        assert!(matches!(not_found(Hop::OpenSession), Error::ScaleSetGone));
-        assert!(matches!(not_found(Hop::Session), Error::SessionLost(_)));
-        assert!(matches!(not_found(Hop::Queue), Error::SessionLost(_)));
-        assert!(matches!(not_found(Hop::Runner), Error::Transient(_)));
-        assert!(matches!(exception(404, "AgentNotFoundException", Hop::Runner), Error::RunnerGone));
-        assert!(matches!(not_found(Hop::Group), Error::BadReply(_)));
+        let not_found = |kind| reply(404, &[], r#"{"message": "Not Found"}"#).error(kind);
+        assert!(matches!(not_found(CallKind::Auth), Error::AuthRejected(_)));
+        assert!(matches!(not_found(CallKind::ScaleSet), Error::ScaleSetGone));
+        assert!(matches!(not_found(CallKind::OpenSession), Error::ScaleSetGone));
+        assert!(matches!(not_found(CallKind::Session), Error::SessionLost(_)));
+        assert!(matches!(not_found(CallKind::Queue), Error::SessionLost(_)));
+        assert!(matches!(not_found(CallKind::Runner), Error::Transient(_)));
+        assert!(matches!(exception(404, "AgentNotFoundException", CallKind::Runner), Error::RunnerGone));
+        assert!(matches!(not_found(CallKind::Group), Error::BadReply(_)));
     }
 
     #[test]
     fn a_401_is_about_the_token_at_the_queue_and_the_credential_elsewhere() {
-        assert!(matches!(exception(401, "TokenExpiredException", Hop::Queue), Error::TokenExpired));
-        assert!(matches!(exception(401, "TokenExpiredException", Hop::Session), Error::AuthRejected(_)));
-        assert!(matches!(reply(403, &[], "").error(Hop::Auth), Error::Forbidden(_)));
-        assert!(matches!(reply(502, &[], "").error(Hop::Auth), Error::Transient(_)));
+        assert!(matches!(exception(401, "TokenExpiredException", CallKind::Queue), Error::TokenExpired));
+        assert!(matches!(exception(401, "TokenExpiredException", CallKind::Session), Error::AuthRejected(_)));
+        assert!(matches!(reply(403, &[], "").error(CallKind::Auth), Error::Forbidden(_)));
+        assert!(matches!(reply(502, &[], "").error(CallKind::Auth), Error::Transient(_)));
     }
 
     #[test]
     fn a_redirect_names_the_new_place() {
-        let error =
-            reply(301, &[("location", "https://api.github.com/orgs/new?t=planted")], "").error(Hop::Auth);
+        let error = reply(301, &[("location", "https://api.github.com/orgs/new?t=planted")], "")
+            .error(CallKind::Auth);
         assert!(
             matches!(&error, Error::Config(t) if t.contains("orgs/new") && !t.contains("planted")),
             "{error}"
@@ -298,12 +300,12 @@ mod tests {
     #[test]
     fn a_text_helps_and_carries_no_credential() {
         let headers = [("ActivityId", "act-1"), ("X-GitHub-Request-Id", "req-1")];
-        let text =
-            reply(500, &headers, &format!("<p>who is\n planted {}</p>", "x".repeat(900))).error(Hop::Runner);
+        let text = reply(500, &headers, &format!("<p>who is\n planted {}</p>", "x".repeat(900)))
+            .error(CallKind::Runner);
         let text = text.to_string();
         assert!(text.contains("act-1") && text.contains("req-1") && text.contains("<p>who is … x"), "{text}");
         assert!(!text.contains("planted") && text.len() < 400, "{text}");
         // What looks like data is not quoted at all: it may hold a token that is not ours yet.
-        assert!(!reply(500, &[], r#"{"token": "fresh""#).error(Hop::Auth).to_string().contains("fresh"));
+        assert!(!reply(500, &[], r#"{"token": "fresh""#).error(CallKind::Auth).to_string().contains("fresh"));
     }
 }

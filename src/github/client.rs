@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::auth::Auth;
 use super::call::{Call, persist, within};
-use super::classify::Hop;
+use super::classify::CallKind;
 use super::message::message;
 use super::network::Pools;
 use super::transport::{self, Reply};
@@ -82,7 +82,7 @@ impl Client {
         }
         let query = [("groupName", name)];
         let reply = self
-            .call(Call::new(Method::GET, Hop::Group, &["runtime", "runnergroups", ""]).query(&query))
+            .call(Call::new(Method::GET, CallKind::Group, &["runtime", "runnergroups", ""]).query(&query))
             .await?;
         let groups: Vec<Group> = wire::list(&reply.body, "the list of runner groups")?;
         let group = groups.into_iter().find(|g| g.name.eq_ignore_ascii_case(name) && g.id > 0);
@@ -91,7 +91,7 @@ impl Client {
 
     /// The scale set of that id, if it still exists.
     async fn scale_set(&self, id: i64) -> Result<Option<WireScaleSet>, Error> {
-        match self.call(Call::of_set(Method::GET, Hop::ScaleSet, id, &[])).await {
+        match self.call(Call::of_set(Method::GET, CallKind::ScaleSet, id, &[])).await {
             Ok(reply) => wire::decode(&reply.body, "the scale set").map(Some),
             Err(Error::ScaleSetGone) => Ok(None),
             Err(e) => Err(e),
@@ -102,7 +102,7 @@ impl Client {
         let group = group.to_string();
         let query = [("runnerGroupId", group.as_str()), ("name", name)];
         let reply = self
-            .call(Call::new(Method::GET, Hop::ScaleSet, &["runtime", "runnerscalesets"]).query(&query))
+            .call(Call::new(Method::GET, CallKind::ScaleSet, &["runtime", "runnerscalesets"]).query(&query))
             .await?;
         let sets: Vec<WireScaleSet> = wire::list(&reply.body, "the list of scale sets")?;
         Ok(sets.into_iter().find(|s| s.name.eq_ignore_ascii_case(name)))
@@ -116,7 +116,7 @@ impl Client {
             "labels": wire::labels(&wanted.labels),
             "RunnerSetting": wire::runner_setting(),
         });
-        let call = Call::new(Method::POST, Hop::ScaleSet, &["runtime", "runnerscalesets"]);
+        let call = Call::new(Method::POST, CallKind::ScaleSet, &["runtime", "runnerscalesets"]);
         match self.call(call.body(body)).await {
             Ok(reply) => {
                 let created: WireScaleSet = wire::decode(&reply.body, "the new scale set")?;
@@ -143,14 +143,14 @@ impl Client {
         let Some(patch) = changes(&found, wanted, group) else {
             return found.try_into();
         };
-        let call = Call::of_set(Method::PATCH, Hop::ScaleSet, found.id, &[]);
+        let call = Call::of_set(Method::PATCH, CallKind::ScaleSet, found.id, &[]);
         self.call(call.body(patch)).await?;
         self.scale_set(found.id).await?.ok_or(Error::ScaleSetGone)?.try_into()
     }
 
     /// Deletes a session by its id, which needs no more than that: whoever knows it can.
     async fn delete_session(&self, scale_set_id: i64, session: &str) -> Result<(), Error> {
-        let call = Call::of_set(Method::DELETE, Hop::Session, scale_set_id, &["sessions", session]);
+        let call = Call::of_set(Method::DELETE, CallKind::Session, scale_set_id, &["sessions", session]);
         match self.call_once(call).await {
             Ok(_) | Err(Error::SessionLost(_) | Error::ScaleSetGone) => Ok(()),
             Err(e) => Err(e),
@@ -172,7 +172,7 @@ impl Client {
     }
 
     async fn mint(&self, scale_set_id: i64, runner_name: &str) -> Result<JitRunner, Error> {
-        let call = Call::of_set(Method::POST, Hop::Mint, scale_set_id, &["generatejitconfig"]);
+        let call = Call::of_set(Method::POST, CallKind::Mint, scale_set_id, &["generatejitconfig"]);
         let body = json!({"name": runner_name, "workFolder": WORK_FOLDER});
         let reply = self.call_once(call.body(body)).await?;
         let jit: Jit = wire::decode(&reply.body, "the JIT configuration")?;
@@ -203,8 +203,8 @@ impl Client {
 
     async fn find(&self, name: &str) -> Result<Option<RunnerReference>, Error> {
         let query = [("agentName", name)];
-        let call =
-            Call::new(Method::GET, Hop::Runner, &["distributedtask", "pools", "0", "agents"]).query(&query);
+        let call = Call::new(Method::GET, CallKind::Runner, &["distributedtask", "pools", "0", "agents"])
+            .query(&query);
         let runners: Vec<WireRunner> = match self.call(call).await {
             Ok(reply) => wire::list(&reply.body, "the list of runners")?,
             Err(Error::RunnerGone) => return Ok(None),
@@ -215,7 +215,7 @@ impl Client {
 
     async fn remove(&self, id: i64) -> Result<(), Error> {
         let path = ["distributedtask", "pools", "0", "agents", &id.to_string()];
-        let call = Call::new(Method::DELETE, Hop::Runner, &path);
+        let call = Call::new(Method::DELETE, CallKind::Runner, &path);
         match self.call(call).await {
             // GitHub's own client takes no other success for one.
             Ok(reply) if reply.status != StatusCode::NO_CONTENT => Err(Error::BadReply(format!(
@@ -284,7 +284,7 @@ impl ScaleSetService for Client {
     }
 
     async fn delete_scale_set(&self, id: i64) -> Result<(), Error> {
-        let call = Call::of_set(Method::DELETE, Hop::DeleteScaleSet, id, &[]);
+        let call = Call::of_set(Method::DELETE, CallKind::DeleteScaleSet, id, &[]);
         match within(self.deadlines.control, self.call(call)).await {
             Ok(_) | Err(Error::ScaleSetGone) => Ok(()),
             Err(e) => Err(e),
@@ -305,7 +305,7 @@ impl ScaleSetService for Client {
                     tracing::warn!(scale_set_id, session = id, %error, "the session left behind could not be deleted");
                 }
             }
-            let call = Call::of_set(Method::POST, Hop::OpenSession, scale_set_id, &["sessions"]);
+            let call = Call::of_set(Method::POST, CallKind::OpenSession, scale_set_id, &["sessions"]);
             let body = json!({"sessionId": NO_SESSION, "ownerName": owner});
             let reply = self.call_once(call.body(body)).await?;
             let session = self.session(&reply, scale_set_id, owner);
@@ -323,7 +323,7 @@ impl ScaleSetService for Client {
 
     async fn refresh(&self, session: &Session) -> Result<Session, Error> {
         let path = ["sessions", &session.id];
-        let call = Call::of_set(Method::PATCH, Hop::Session, session.scale_set_id, &path);
+        let call = Call::of_set(Method::PATCH, CallKind::Session, session.scale_set_id, &path);
         let reply = within(self.deadlines.control, self.call(call)).await?;
         self.session(&reply, session.scale_set_id, &session.owner)
     }
@@ -344,7 +344,7 @@ impl ScaleSetService for Client {
         request.headers_mut().insert("X-ScaleSetMaxCapacity", HeaderValue::from(capacity));
         let asked = "GET of the message queue".to_owned();
         let reply = transport::send(&self.pools.polls, request, asked, self.deadlines.poll).await?;
-        let reply = reply.success(Hop::Queue)?;
+        let reply = reply.success(CallKind::Queue)?;
         match reply.status {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT => Ok(None),
             _ => message(&reply.body).map(Some),
@@ -360,14 +360,14 @@ impl ScaleSetService for Client {
                 transport::send(&self.pools.control, request, asked, self.deadlines.control / 3).await?;
             match reply.status {
                 StatusCode::NOT_FOUND => Ok(()),
-                _ => reply.success(Hop::Queue).map(drop),
+                _ => reply.success(CallKind::Queue).map(drop),
             }
         };
         within(self.deadlines.control, persist(attempt)).await
     }
 
     async fn acquire(&self, session: &Session, request_ids: &[i64]) -> Result<Vec<i64>, Error> {
-        let call = Call::of_set(Method::POST, Hop::Queue, session.scale_set_id, &["acquirejobs"]);
+        let call = Call::of_set(Method::POST, CallKind::Queue, session.scale_set_id, &["acquirejobs"]);
         let call = call.body(json!(request_ids));
         let attempt = || async {
             let service = &self.auth.admin().await?.service;
@@ -376,7 +376,7 @@ impl ScaleSetService for Client {
                 // The broker of github.com assigns jobs by itself and has no such route.
                 StatusCode::NOT_FOUND => Ok(Vec::new()),
                 _ => {
-                    let reply = reply.success(call.hop)?;
+                    let reply = reply.success(call.kind)?;
                     wire::list(&reply.body, "the list of acquired jobs")
                 }
             }
@@ -385,7 +385,7 @@ impl ScaleSetService for Client {
     }
 
     async fn acquirable(&self, scale_set_id: i64) -> Result<Vec<AcquirableJob>, Error> {
-        let call = Call::of_set(Method::GET, Hop::ScaleSet, scale_set_id, &["acquirablejobs"]);
+        let call = Call::of_set(Method::GET, CallKind::ScaleSet, scale_set_id, &["acquirablejobs"]);
         match within(self.deadlines.control, self.call(call)).await {
             Ok(reply) if reply.status == StatusCode::NO_CONTENT => Ok(Vec::new()),
             Ok(reply) => {

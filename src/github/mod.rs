@@ -24,7 +24,7 @@ pub use client::{Client, ClientConfig};
 pub use clients::Clients;
 pub use credentials::Credentials;
 pub use limit::RateLimit;
-pub use listen::{Audience, ListenEnd, ListenState, ListenTarget, SessionRecord, listen};
+pub use listen::{ListenEnd, ListenState, ListenTarget, MessageHandler, SessionRecord, listen};
 pub use network::{Network, Proxy};
 pub use service::{
     AcquirableJob, Error, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet, ScaleSetService,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::placement::{ceiling, version_rejected};
-use super::{BackendView, Bounds, Counts, Input, Intake};
+use super::{BackendView, Bounds, Counts, Input, StartGate};
 use crate::runner::{Availability, HostState, Phase, Runner};
 use crate::time::Plus;
 
@@ -67,7 +67,7 @@ pub(super) fn can_start(input: &Input<'_>) -> bool {
 
 fn starts_soon(input: &Input<'_>, capacity: &mut Capacity) -> bool {
     let held_back_until = input.ledger.failures().at_github(input.now).and_then(|row| row.retry_at);
-    input.intake == Intake::Open
+    input.start_gate == StartGate::Open
         && !version_rejected(input)
         && held_back_until.is_none_or(|until| capacity.comes_soon(until, input.now))
 }

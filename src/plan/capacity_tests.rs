@@ -1,12 +1,12 @@
 //! How many jobs GitHub is told the set can have in hand: what there is, and what can be started within two minutes.
 
-use super::tests::{World, at, backend};
+use super::tests::{Scenario, at, backend};
 use super::*;
 use crate::runner::{Availability, Observation};
 
 /// A set of up to 10 runners of which one is busy, and nothing else is there.
-fn with_one_busy() -> World {
-    World::at_work(serde_json::json!({"maxRunners": 10}))
+fn with_one_busy() -> Scenario {
+    Scenario::at_work(serde_json::json!({"maxRunners": 10}))
 }
 
 /// When the next look is due, in seconds.
@@ -16,10 +16,10 @@ fn wakes_at(plan: &Plan) -> Option<i64> {
 
 #[test]
 fn a_set_that_can_start_none_asks_for_no_job_beyond_those_it_has() {
-    type Change = fn(&mut World);
-    let host = |w: &mut World, availability| w.backends[0].hosts[0].availability = availability;
+    type Change = fn(&mut Scenario);
+    let host = |w: &mut Scenario, availability| w.backends[0].hosts[0].availability = availability;
     let cases: [(&str, Change); 7] = [
-        ("the intake is closed", |w| w.intake = Intake::Closed("SecretMissing", "no".into())),
+        ("the start gate is closed", |w| w.start_gate = StartGate::Closed("SecretMissing", "no".into())),
         ("the runner's version is rejected", |w| w.ledger.failures_mut().reject("t1")),
         ("the host refuses", |w| w.backends[0].hosts[0].availability = Availability::Refused),
         ("the host is away", |w| w.backends[0].hosts[0].availability = Availability::Unreachable),
@@ -34,106 +34,107 @@ fn a_set_that_can_start_none_asks_for_no_job_beyond_those_it_has() {
         ("GitHub registers none for long", |w| w.minting_fails_until_held_back_for(121)),
     ];
     for (why, change) in cases {
-        let mut world = with_one_busy();
-        assert_eq!(world.plan().capacity, 10, "all is well");
-        change(&mut world);
-        assert_eq!(world.plan().capacity, 1, "{why}");
+        let mut scenario = with_one_busy();
+        assert_eq!(scenario.plan().capacity, 10, "all is well");
+        change(&mut scenario);
+        assert_eq!(scenario.plan().capacity, 1, "{why}");
     }
-    let mut world = with_one_busy();
-    host(&mut world, Availability::Refused);
-    world.backends.push(backend("cloud", &[("c", 3)]));
-    assert_eq!(world.plan().capacity, 4, "another backend has places");
+    let mut scenario = with_one_busy();
+    host(&mut scenario, Availability::Refused);
+    scenario.backends.push(backend("cloud", &[("c", 3)]));
+    assert_eq!(scenario.plan().capacity, 4, "another backend has places");
 }
 
 #[test]
 fn what_can_be_started_within_two_minutes_is_asked_for_and_no_longer() {
-    let mut world = with_one_busy();
+    let mut scenario = with_one_busy();
     let preparing = Availability::Preparing { since: at(0) };
-    world.backends[0].hosts[0].availability = preparing;
-    assert_eq!((world.plan().capacity, wakes_at(&world.plan())), (10, Some(120)));
-    world.now = 119;
-    assert_eq!(world.plan().capacity, 10);
+    scenario.backends[0].hosts[0].availability = preparing;
+    assert_eq!((scenario.plan().capacity, wakes_at(&scenario.plan())), (10, Some(120)));
+    scenario.now = 119;
+    assert_eq!(scenario.plan().capacity, 10);
 
-    let mut world = with_one_busy();
-    world.backends[0].hosts[0].availability = Availability::BackOff { until: at(300), reason: "EngineError" };
-    assert_eq!((world.plan().capacity, wakes_at(&world.plan())), (1, Some(180)));
-    world.now = 180;
-    assert_eq!((world.plan().capacity, wakes_at(&world.plan())), (10, Some(300)));
+    let mut scenario = with_one_busy();
+    scenario.backends[0].hosts[0].availability =
+        Availability::BackOff { until: at(300), reason: "EngineError" };
+    assert_eq!((scenario.plan().capacity, wakes_at(&scenario.plan())), (1, Some(180)));
+    scenario.now = 180;
+    assert_eq!((scenario.plan().capacity, wakes_at(&scenario.plan())), (10, Some(300)));
 
-    let mut world = with_one_busy();
-    world.minting_fails_until_held_back_for(200);
-    let held_back_until = world.ledger.failures().at_github(at(world.now)).unwrap().retry_at.unwrap();
-    assert_eq!(world.plan().capacity, 1);
-    world.now = held_back_until.as_second() - at(0).as_second() - 120;
-    assert_eq!(world.plan().capacity, 10);
+    let mut scenario = with_one_busy();
+    scenario.minting_fails_until_held_back_for(200);
+    let held_back_until = scenario.ledger.failures().at_github(at(scenario.now)).unwrap().retry_at.unwrap();
+    assert_eq!(scenario.plan().capacity, 1);
+    scenario.now = held_back_until.as_second() - at(0).as_second() - 120;
+    assert_eq!(scenario.plan().capacity, 10);
 
-    let mut world = with_one_busy();
-    world.backends[0].hosts[0].availability = Availability::Unprepared;
-    assert_eq!(world.plan().capacity, 10);
+    let mut scenario = with_one_busy();
+    scenario.backends[0].hosts[0].availability = Availability::Unprepared;
+    assert_eq!(scenario.plan().capacity, 10);
 }
 
 /// GitHub does not count a job that is over, and the runner that had it takes no other.
 #[test]
 fn a_slot_that_is_being_freed_is_asked_for_for_two_minutes() {
-    let mut world = World::at_work(serde_json::json!({"maxRunners": 1}));
-    assert_eq!(world.plan().capacity, 1);
-    world.completed("linux-001", "job");
-    world.assigned(0);
+    let mut scenario = Scenario::at_work(serde_json::json!({"maxRunners": 1}));
+    assert_eq!(scenario.plan().capacity, 1);
+    scenario.completed("linux-001", "job");
+    scenario.assigned(0);
     for (second, capacity) in [(0, 1), (119, 1), (120, 0)] {
-        world.now = second;
-        world.ledger.observe(&[], at(second));
-        assert_eq!(world.plan().capacity, capacity, "after {second} s");
+        scenario.now = second;
+        scenario.ledger.observe(&[], at(second));
+        assert_eq!(scenario.plan().capacity, capacity, "after {second} s");
     }
-    world.exits("linux-001", 0);
-    assert_eq!(world.plan().capacity, 1, "it is free");
+    scenario.exits("linux-001", 0);
+    assert_eq!(scenario.plan().capacity, 1, "it is free");
 
-    let mut world = World::at_work(serde_json::json!({"maxRunners": 1}));
-    world.completed("linux-001", "job");
-    world.assigned(0);
-    world.backends[0].hosts[0].availability = Availability::Refused;
-    assert_eq!(world.plan().capacity, 0, "nothing can be started in its place");
+    let mut scenario = Scenario::at_work(serde_json::json!({"maxRunners": 1}));
+    scenario.completed("linux-001", "job");
+    scenario.assigned(0);
+    scenario.backends[0].hosts[0].availability = Availability::Refused;
+    assert_eq!(scenario.plan().capacity, 0, "nothing can be started in its place");
 }
 
 #[test]
 fn a_runner_that_is_being_removed_for_long_is_no_capacity() {
-    let mut world = World::new(serde_json::json!({"minRunners": 2, "maxRunners": 2}));
-    world.assigned(0);
-    world.step();
-    world.up();
-    world.ledger.begin_removal("linux-001");
+    let mut scenario = Scenario::new(serde_json::json!({"minRunners": 2, "maxRunners": 2}));
+    scenario.assigned(0);
+    scenario.step();
+    scenario.up();
+    scenario.ledger.begin_removal("linux-001");
     for (second, capacity) in [(0, 2), (119, 2), (120, 1)] {
-        world.now = second;
-        world.ledger.observe(&[], at(second));
-        assert_eq!(world.plan().capacity, capacity, "after {second} s");
+        scenario.now = second;
+        scenario.ledger.observe(&[], at(second));
+        assert_eq!(scenario.plan().capacity, capacity, "after {second} s");
     }
-    world.ledger.retire("linux-001", at(world.now));
-    assert_eq!(world.plan().capacity, 2);
+    scenario.ledger.retire("linux-001", at(scenario.now));
+    assert_eq!(scenario.plan().capacity, 2);
 }
 
 #[test]
 fn busy_runners_whose_jobs_github_does_not_count_are_no_capacity() {
-    let mut world = World::at_work(serde_json::json!({"maxRunners": 1}));
-    world.assigned(0);
-    assert_eq!(world.plan().capacity, 0);
+    let mut scenario = Scenario::at_work(serde_json::json!({"maxRunners": 1}));
+    scenario.assigned(0);
+    assert_eq!(scenario.plan().capacity, 0);
 }
 
 /// Nobody's job is assigned, and still it is to be said why those that are offered are left.
 #[test]
 fn offered_jobs_that_are_left_at_github_have_a_reason() {
-    let mut world = World::new(serde_json::json!({}));
-    world.offered(3);
-    assert_eq!(world.plan().verdict.met, Some(true), "they can be had");
-    world.backends[0].hosts[0].availability = Availability::Unreachable;
-    world.backends[0].hosts[0].message = "no route".to_owned();
-    let verdict = world.plan().verdict;
+    let mut scenario = Scenario::new(serde_json::json!({}));
+    scenario.offered(3);
+    assert_eq!(scenario.plan().demand_status.met, Some(true), "they can be had");
+    scenario.backends[0].hosts[0].availability = Availability::Unreachable;
+    scenario.backends[0].hosts[0].message = "no route".to_owned();
+    let demand_status = scenario.plan().demand_status;
     let said = "3 offered jobs are left at GitHub: rack/rack-1: no route";
     assert_eq!(
-        (verdict.met, verdict.reason, verdict.message.as_str()),
+        (demand_status.met, demand_status.reason, demand_status.message.as_str()),
         (Some(false), "HostUnreachable", said)
     );
 }
 
-impl World {
+impl Scenario {
     /// Registrations fail until GitHub is left alone for so many seconds at least.
     fn minting_fails_until_held_back_for(&mut self, seconds: i64) {
         for number in 0.. {
@@ -151,18 +152,18 @@ impl World {
 
 #[test]
 fn a_runner_that_its_host_did_not_show_before_it_went_silent_is_not_asked_for() {
-    let mut world = World::new(serde_json::json!({"minRunners": 1, "maxRunners": 10}));
-    world.assigned(0);
-    world.step();
-    world.up();
+    let mut scenario = Scenario::new(serde_json::json!({"minRunners": 1, "maxRunners": 10}));
+    scenario.assigned(0);
+    scenario.step();
+    scenario.up();
     let (backend, host) = ("rack".to_owned(), "rack-1".to_owned());
     let mut look = Observation { backend, host, listed_at: Some(at(10)), instances: Vec::new() };
-    world.ledger.observe(std::slice::from_ref(&look), at(10));
-    world.backends[0].hosts[0].availability = Availability::Unreachable;
+    scenario.ledger.observe(std::slice::from_ref(&look), at(10));
+    scenario.backends[0].hosts[0].availability = Availability::Unreachable;
     for now in [10, 15] {
-        let plan = world.plan();
+        let plan = scenario.plan();
         assert_eq!((plan.capacity, plan.actions.len()), (0, 0), "it keeps its slot");
         look.listed_at = None;
-        world.ledger.observe(std::slice::from_ref(&look), at(now));
+        scenario.ledger.observe(std::slice::from_ref(&look), at(now));
     }
 }

@@ -2,21 +2,21 @@
 //! its own.
 
 mod capacity;
+mod demand_status;
 mod placement;
 mod policy;
-mod retreat;
+mod scale_down;
 mod schedule;
-mod verdict;
 mod waiting;
 
 use jiff::Timestamp;
 
 use crate::runner::{HostState, Ledger, Runner};
 
+pub use demand_status::DemandStatus;
 pub use placement::set_aside;
 pub use policy::{Bounds, Invalid, Policy};
 pub use schedule::Schedule;
-pub use verdict::Verdict;
 pub use waiting::Waiting;
 
 /// All that a decision is made from.
@@ -30,14 +30,14 @@ pub struct Input<'a> {
     pub backends: &'a [BackendView],
     /// Whether runners may be started: there is a registration to start them for, and all hosts have had the time to
     /// show what runs on them already.
-    pub intake: Intake,
+    pub start_gate: StartGate,
     /// The time.
     pub now: Timestamp,
 }
 
 /// Whether runners may be started at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Intake {
+pub enum StartGate {
     /// Yes.
     Open,
     /// No, for this reason (CamelCase) and in these words.
@@ -73,7 +73,7 @@ pub struct Plan {
     /// How many jobs the set can have in hand: what each poll tells GitHub.
     pub capacity: u32,
     /// Whether each assigned job has a runner, or why not.
-    pub verdict: Verdict,
+    pub demand_status: DemandStatus,
     /// Why there are fewer runners than `minRunners`, where the hosts, or what runs there, are the cause: a condition
     /// reason, and words.
     pub short: Option<(&'static str, String)>,
@@ -128,11 +128,11 @@ pub enum Removal {
     /// `timeouts.start`
     StartTimeout,
     /// A controller that is no more made it and did not come to start it.
-    Forsaken,
+    NeverStarted,
     /// `timeouts.job`: even though a job runs.
     JobTimeout,
     /// GitHub said long ago that its job was over, and it is still there.
-    Overstayed,
+    LingeringAfterJob,
     /// GitHub does not know it any more, so that no job can come to it: its instance could not be removed yet.
     Unregistered,
     /// The spec does not name its host any more.
@@ -161,9 +161,9 @@ impl Removal {
             Removal::IdleTimeout => "IdleTimeout",
             Removal::Lifetime => "Lifetime",
             Removal::StartTimeout => "StartTimeout",
-            Removal::Forsaken => "Forsaken",
+            Removal::NeverStarted => "NeverStarted",
             Removal::JobTimeout => "JobTimeout",
-            Removal::Overstayed => "Overstayed",
+            Removal::LingeringAfterJob => "LingeringAfterJob",
             Removal::Unregistered => "Unregistered",
             Removal::HostRemoved => "HostRemoved",
             Removal::NeverConnected => "NeverConnected",
@@ -178,39 +178,39 @@ impl Removal {
 pub fn plan(input: &Input<'_>) -> Plan {
     let bounds = input.policy.bounds(input.now);
     let assigned = input.ledger.demand().assigned();
-    let counts = Counts::of(input.ledger).without_overstayers(assigned);
+    let counts = Counts::of(input.ledger).without_linger_after_their_job(assigned);
     let desired = bounds.max.min(bounds.min.saturating_add(assigned.unwrap_or(0)));
     let idle_wanted = desired.saturating_sub(counts.busy);
 
-    let retreat = retreat::retreat(input, &bounds, idle_wanted, assigned.is_some());
-    let wanted = desired.saturating_add(retreat.replacements);
+    let scale_down = scale_down::scale_down(input, &bounds, idle_wanted, assigned.is_some());
+    let wanted = desired.saturating_add(scale_down.replacements);
     let deficit = wanted.saturating_sub(counts.serving).min(bounds.max.saturating_sub(counts.occupying));
     let placement = placement::place(input, if input.policy.stands_down() { 0 } else { deficit });
     let headroom = bounds.max.saturating_sub(counts.occupying.saturating_add(placement.placed));
     let waiting = waiting::waiting(input, &placement, headroom);
-    let verdict = verdict::judge(input, &bounds, assigned, &counts, &placement);
-    let short = verdict::short(input, &bounds, &counts, &placement);
+    let demand_status = demand_status::judge(input, &bounds, assigned, &counts, &placement);
+    let short = demand_status::short(input, &bounds, &counts, &placement);
 
     let capacity = capacity::capacity(input, &bounds, &counts);
-    let mut wake_at = retreat.wake_at;
+    let mut wake_at = scale_down.wake_at;
     wake_at.extend(placement.wake_at);
     wake_at.extend(bounds.until);
     wake_at.extend(capacity.wake_at);
     wake_at.extend(input.ledger.demand().settles_at());
     let mut actions: Vec<Action> =
         input.ledger.runners().filter(|r| to_collect(r, input.now)).map(collect).collect();
-    actions.extend(retreat.actions);
+    actions.extend(scale_down.actions);
     actions.extend(placement.actions);
     Plan {
         desired: if input.policy.stands_down() { 0 } else { desired },
         bounds,
         actions,
-        surplus: retreat.surplus,
+        surplus: scale_down.surplus,
         waiting,
         capacity: capacity.jobs,
-        verdict,
+        demand_status,
         short,
-        refused: verdict::refused(input),
+        refused: demand_status::refused(input),
         wake_at: wake_at.into_iter().filter(|at| *at > input.now).min(),
     }
 }
@@ -248,7 +248,7 @@ impl Counts {
 
     /// Where more runners are busy than GitHub counts jobs, some of the jobs are over for GitHub, as an earlier controller
     /// may have heard: those runners serve nobody any more.
-    fn without_overstayers(self, assigned: Option<u32>) -> Counts {
+    fn without_linger_after_their_job(self, assigned: Option<u32>) -> Counts {
         let over = assigned.map_or(0, |assigned| self.busy.saturating_sub(assigned));
         Counts { serving: self.serving - over, busy: self.busy - over, up: self.up - over, ..self }
     }

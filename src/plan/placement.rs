@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::{Action, BackendView, Input, Intake};
+use super::{Action, BackendView, Input, StartGate};
 use crate::api::condition::reason;
 use crate::runner::{Availability, Failures, HostState, Ledger};
 
@@ -25,7 +25,7 @@ pub(super) struct Placement {
 /// Places `wanted` runners.
 pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
     let mut placement = Placement::default();
-    let closed = input.intake != Intake::Open || held_back(input);
+    let closed = input.start_gate != StartGate::Open || held_back(input);
     for backend in input.backends {
         let mut room = Room::of(backend, input.ledger);
         prepare(input, backend, &mut placement);

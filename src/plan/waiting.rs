@@ -1,7 +1,7 @@
 //! For how many runners a slot is wanted on each host that could start them, were one free.
 
 use super::placement::{Placement, ceiling, held_back};
-use super::{Action, BackendView, Input, Intake};
+use super::{Action, BackendView, Input, StartGate};
 use crate::runner::{Availability, HostState};
 
 /// Runners for which a slot is wanted on a host.
@@ -19,7 +19,7 @@ pub struct Waiting {
 /// `headroom` in all, beyond those that are placed now.
 pub(super) fn waiting(input: &Input<'_>, placement: &Placement, headroom: u32) -> Vec<Waiting> {
     let held_back_jobs = input.ledger.demand().latest().map_or(0, |(statistics, _)| statistics.available);
-    let closed = input.intake != Intake::Open || held_back(input) || input.policy.stands_down();
+    let closed = input.start_gate != StartGate::Open || held_back(input) || input.policy.stands_down();
     let wanted = match closed {
         true => 0,
         false => placement.unplaced.saturating_add(held_back_jobs).min(headroom),

@@ -14,15 +14,15 @@ const AGE: Duration = Duration::from_secs(600);
 
 /// The looks at instances of unknown scale sets.
 #[derive(Debug)]
-pub struct Orphans(Looks<(HostKey, String)>);
+pub struct OrphanInstances(Looks<(HostKey, String)>);
 
-impl Default for Orphans {
-    fn default() -> Orphans {
-        Orphans(Looks::new(2, AGE))
+impl Default for OrphanInstances {
+    fn default() -> OrphanInstances {
+        OrphanInstances(Looks::new(2, AGE))
     }
 }
 
-impl Orphans {
+impl OrphanInstances {
     /// One look at all instances of this cluster; answers those about which something should be done now. `looked_after` says
     /// of each whether a scale set that is there has a backend on its host.
     pub fn look(

@@ -5,5 +5,5 @@ mod instances;
 mod looks;
 mod registrations;
 
-pub use instances::Orphans;
-pub use registrations::{Abandoned, SWEEP_INTERVAL};
+pub use instances::OrphanInstances;
+pub use registrations::{OrphanRegistrations, SWEEP_INTERVAL};

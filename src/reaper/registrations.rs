@@ -17,19 +17,19 @@ const FIRST_LOOKS: u32 = 4;
 
 /// The looks at registrations of one scale set.
 #[derive(Debug)]
-pub struct Abandoned {
+pub struct OrphanRegistrations {
     looks: Looks<i64>,
     looked: u32,
 }
 
-impl Default for Abandoned {
-    fn default() -> Abandoned {
+impl Default for OrphanRegistrations {
+    fn default() -> OrphanRegistrations {
         // Two lists are an interval apart: that is age enough.
-        Abandoned { looks: Looks::new(2, Duration::ZERO), looked: 0 }
+        OrphanRegistrations { looks: Looks::new(2, Duration::ZERO), looked: 0 }
     }
 }
 
-impl Abandoned {
+impl OrphanRegistrations {
     /// Whether it was looked at often enough to go by GitHub's counts from now on.
     pub fn is_settled(&self) -> bool {
         self.looked >= FIRST_LOOKS
@@ -81,7 +81,7 @@ mod tests {
             listed(5, "someone-else", false),
         ];
         let known = HashSet::from(["linux-known123".to_owned()]);
-        let mut abandoned = Abandoned::default();
+        let mut abandoned = OrphanRegistrations::default();
         assert!(abandoned.look(&all, "linux", &known, Timestamp::UNIX_EPOCH).is_empty());
         let named = abandoned.look(&all, "linux", &known, Timestamp::UNIX_EPOCH);
         assert_eq!(named.iter().map(|r| r.id).collect::<Vec<_>>(), [1]);

@@ -149,7 +149,7 @@ enum Blame {
 
 /// Failed starts in a row, or in a short time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Row {
+pub struct FailureStreak {
     /// How many in a row.
     pub length: u32,
     /// When the first of them was.
@@ -164,14 +164,18 @@ pub struct Row {
     lately: Vec<Timestamp>,
 }
 
-impl Row {
+impl FailureStreak {
     /// Starts that were made together and fail together count once.
     fn add(&mut self, failure: &Failure) {
         if self.retry_at.is_some_and(|retry_at| failure.at < retry_at) {
             return;
         }
         if self.length == 0 || self.is_forgotten(failure.at) {
-            *self = Row { since: failure.at, lately: std::mem::take(&mut self.lately), ..Row::default() };
+            *self = FailureStreak {
+                since: failure.at,
+                lately: std::mem::take(&mut self.lately),
+                ..FailureStreak::default()
+            };
         }
         self.length += 1;
         self.last_at = failure.at;
@@ -225,7 +229,7 @@ impl Row {
 #[derive(Debug, Default)]
 pub struct Failures {
     recent: VecDeque<Failure>,
-    rows: HashMap<Blame, Row>,
+    streaks: HashMap<Blame, FailureStreak>,
     rejected_template: Option<String>,
     noted: u64,
     /// What runners printed last of which no failure is noted, by name.
@@ -250,17 +254,17 @@ impl Failures {
     }
 
     /// The starts that failed in a row, or again and again, on a host, if any.
-    pub fn on_host(&self, backend: &str, host: &str, now: Timestamp) -> Option<&Row> {
-        self.row(&Blame::Host(backend.to_owned(), host.to_owned()), now)
+    pub fn on_host(&self, backend: &str, host: &str, now: Timestamp) -> Option<&FailureStreak> {
+        self.streak(&Blame::Host(backend.to_owned(), host.to_owned()), now)
     }
 
     /// The starts that failed in a row, or again and again, because of GitHub, if any.
-    pub fn at_github(&self, now: Timestamp) -> Option<&Row> {
-        self.row(&Blame::GitHub, now)
+    pub fn at_github(&self, now: Timestamp) -> Option<&FailureStreak> {
+        self.streak(&Blame::GitHub, now)
     }
 
-    fn row(&self, blame: &Blame, now: Timestamp) -> Option<&Row> {
-        self.rows.get(blame).filter(|row| row.holds(now))
+    fn streak(&self, blame: &Blame, now: Timestamp) -> Option<&FailureStreak> {
+        self.streaks.get(blame).filter(|streak| streak.holds(now))
     }
 
     /// The template whose runner GitHub refused as too old.
@@ -269,8 +273,8 @@ impl Failures {
     }
 
     /// Starts over: the spec or what it refers to was changed.
-    pub fn forgive(&mut self) {
-        self.rows.clear();
+    pub fn reset(&mut self) {
+        self.streaks.clear();
         self.rejected_template = None;
     }
 
@@ -282,8 +286,8 @@ impl Failures {
     /// A runner on that host came to a job.
     pub(super) fn succeeded(&mut self, backend: &str, host: &str) {
         for blame in [Blame::Host(backend.to_owned(), host.to_owned()), Blame::GitHub] {
-            if let Some(row) = self.rows.get_mut(&blame) {
-                row.succeeded();
+            if let Some(streak) = self.streaks.get_mut(&blame) {
+                streak.succeeded();
             }
         }
     }
@@ -294,7 +298,7 @@ impl Failures {
                 true => Blame::GitHub,
                 false => Blame::Host(failure.backend.clone(), failure.host.clone()),
             };
-            self.rows.entry(blame).or_default().add(&failure);
+            self.streaks.entry(blame).or_default().add(&failure);
         }
         // Whether or not it had a job when it was refused.
         if failure.exit_code == Some(VERSION_REJECTED) {
@@ -398,10 +402,10 @@ mod tests {
             failures.note(start_failure(second));
             let now = at(second);
             failures.succeeded("b", "h");
-            let row = failures.on_host("b", "h", now);
-            assert_eq!(row.and_then(|row| row.retry_at), retry_at.map(at), "second {second}");
-            if let Some(row) = row {
-                assert!(row.describe(now).contains("starts failed since 1970-01-01T00:00:00Z"));
+            let streak = failures.on_host("b", "h", now);
+            assert_eq!(streak.and_then(|streak| streak.retry_at), retry_at.map(at), "second {second}");
+            if let Some(streak) = streak {
+                assert!(streak.describe(now).contains("starts failed since 1970-01-01T00:00:00Z"));
             }
             assert_eq!(failures.on_host("b", "h", at(second + 60)), None);
         }

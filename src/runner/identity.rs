@@ -1,6 +1,6 @@
 //! Names, and the identity that every instance carries on its backend.
 
-use crate::chance;
+use crate::rng;
 
 /// Whose an instance is. Written on every instance; what does not carry `cluster` is never touched.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ const SUFFIX_LENGTH: usize = 8;
 pub fn runner_name(scale_set_name: &str) -> String {
     const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let suffix: String =
-        (0..SUFFIX_LENGTH).map(|_| char::from(ALPHABET[chance::below(ALPHABET.len())])).collect();
+        (0..SUFFIX_LENGTH).map(|_| char::from(ALPHABET[rng::below(ALPHABET.len())])).collect();
     format!("{scale_set_name}-{suffix}")
 }
 

@@ -29,7 +29,7 @@ pub enum InstanceState {
     /// Made, and not running yet.
     Starting,
     /// Made by a controller that is no more, and as far as can be seen nobody comes to start it.
-    Forsaken,
+    NeverStarted,
     /// Its process runs.
     Running,
     /// It ended; what is left of it waits to be removed.

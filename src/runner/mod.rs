@@ -17,7 +17,7 @@ mod unseen;
 mod watched;
 
 pub use demand::Demand;
-pub use failure::{Failure, Failures, Row};
+pub use failure::{Failure, FailureStreak, Failures};
 pub use host::{Availability, HostState};
 pub use identity::{Identity, runner_name};
 pub use instance::{Exit, Instance, InstanceState};

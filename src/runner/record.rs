@@ -79,7 +79,7 @@ pub struct Runner {
     /// How its instance ended, once it did.
     pub exit: Option<Exit>,
     /// An earlier controller made it and did not come to start it.
-    pub forsaken: bool,
+    pub never_started: bool,
     /// It had ended before this controller first saw it.
     pub found_ended: bool,
     /// Its job, once it has one.
@@ -118,7 +118,7 @@ impl Runner {
             unlisted_since: None,
             instance_id: None,
             exit: None,
-            forsaken: false,
+            never_started: false,
             found_ended: false,
             job: None,
             busy: Watched::default(),
@@ -209,10 +209,10 @@ impl Runner {
         self.host.clone_from(&instance.host);
         self.missing_since = None;
         match &instance.state {
-            InstanceState::Starting => self.forsaken = false,
-            InstanceState::Forsaken => self.forsaken = true,
+            InstanceState::Starting => self.never_started = false,
+            InstanceState::NeverStarted => self.never_started = true,
             InstanceState::Running => {
-                self.forsaken = false;
+                self.never_started = false;
                 self.up_since.get_or_insert(now);
                 self.enter(Phase::Idle, now);
             }

@@ -1,16 +1,16 @@
 //! What can be seen of the controller from outside: metrics, health and logs, and the server that shows the first two.
 
 mod health;
+mod instrumented;
 mod logs;
-mod measured;
 mod metrics;
 mod server;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use health::{Health, Stalled};
+pub use instrumented::{Instrumented, LeadershipCheck};
 pub use logs::{LogError, LogFormat, init};
-pub use measured::{Measured, Permit};
 pub use metrics::{Metrics, SetGauges, SetLabels, StartPhase};
 pub use server::serve;
 

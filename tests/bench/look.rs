@@ -17,7 +17,7 @@ use paddock::api::{DockerAccess, PullPolicy};
 use paddock::api::{RunnerScaleSet, RunnerScaleSetSpec};
 use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec};
 use paddock::backend::{Backend, Waker};
-use paddock::plan::{self, BackendView, Input, Intake, Plan, Policy};
+use paddock::plan::{self, BackendView, Input, Plan, Policy, StartGate};
 use paddock::runner::{Identity, Ledger, Observation, Statistics};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
@@ -171,7 +171,7 @@ impl Bench {
             policy: &self.policy,
             ledger: &self.ledger,
             backends: &backends,
-            intake: Intake::Open,
+            start_gate: StartGate::Open,
             now: self.now,
         };
         let plan = plan::plan(&input);

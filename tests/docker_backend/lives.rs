@@ -330,23 +330,24 @@ async fn a_forged_instance_id_reaches_no_container_of_another_set() {
 }
 
 #[tokio::test]
-async fn what_was_made_and_never_started_is_shown_forsaken_at_a_second_look() {
-    let stage = Stage::new("forsaken").await;
+async fn what_was_made_and_never_started_is_shown_never_started_at_a_second_look() {
+    let stage = Stage::new("never_started").await;
     let labels = [
         (Identity::CLUSTER, stage.cluster.as_str()),
         (Identity::SCALE_SET_UID, "set"),
-        (Identity::RUNNER, "set-forsaken"),
+        (Identity::RUNNER, "set-never_started"),
         (Identity::BACKEND, "rack"),
     ];
-    let made = stage.foreign(&runner_name("forsaken"), &labels).await;
+    let made = stage.foreign(&runner_name("never_started"), &labels).await;
     let backend = stage.backend("set", stage.template(WAITS));
     connected(&backend).await;
     let first = backend.instances()[0].listed_at;
-    until("it is shown forsaken", || {
+    until("it is shown never_started", || {
         let listing = backend.instances().remove(0);
-        let forsaken = listing.instances.iter().find(|i| i.id == made)?.state == InstanceState::Forsaken;
-        assert!(!forsaken || listing.listed_at > first, "at the first look");
-        forsaken.then_some(())
+        let never_started =
+            listing.instances.iter().find(|i| i.id == made)?.state == InstanceState::NeverStarted;
+        assert!(!never_started || listing.listed_at > first, "at the first look");
+        never_started.then_some(())
     })
     .await;
 }

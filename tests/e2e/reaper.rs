@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use kube::client::Body;
 use kube::{Client, Config, ResourceExt};
 use paddock::backend::Providers;
-use paddock::controller::{Core, Real, World};
+use paddock::controller::{Environment, Production, TestDriver};
 use paddock::github::{self, ClientConfig, ScaleSetService};
 use paddock::runner::Identity;
 use serde_json::json;
@@ -40,12 +40,12 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 /// The real world at a time that stands still until it is put forward.
 struct Clocked {
-    real: Real,
+    real: Production,
     began: Timestamp,
     now: Mutex<Timestamp>,
 }
 
-impl World for Clocked {
+impl Environment for Clocked {
     fn now(&self) -> Timestamp {
         *self.now.lock().unwrap()
     }
@@ -65,7 +65,7 @@ impl World for Clocked {
 
 /// A controller that serves the scale set `linux` and makes a round when it is told to. It ends with this.
 struct Reaper {
-    core: Arc<Core>,
+    core: Arc<TestDriver>,
     world: Arc<Clocked>,
     reconciling: AbortOnDropHandle<()>,
 }
@@ -75,10 +75,11 @@ impl Reaper {
     fn begin(lab: &Lab, client: Client, namespace: Option<&str>) -> Reaper {
         let began = Timestamp::now();
         let mut made = None;
-        let core = Core::new(client, &lab.cluster, "paddock-reaper", CancellationToken::new(), |waker| {
-            let real = Real::new(&lab.cluster, waker);
-            made.insert(Arc::new(Clocked { real, began, now: Mutex::new(began) })).clone()
-        });
+        let core =
+            TestDriver::new(client, &lab.cluster, "paddock-reaper", CancellationToken::new(), |waker| {
+                let real = Production::new(&lab.cluster, waker);
+                made.insert(Arc::new(Clocked { real, began, now: Mutex::new(began) })).clone()
+            });
         let core = Arc::new(core);
         let mut wakes = Box::pin(core.wakes(namespace));
         let (sets, reconciled) = (lab.sets(), core.clone());

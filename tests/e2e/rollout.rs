@@ -86,7 +86,7 @@ fn left_by_removals(log: &str) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn a_template_edited_under_load_leaves_three_of_four_idle_and_the_intake_open() {
+async fn a_template_edited_under_load_leaves_three_of_four_idle_and_the_start_gate_open() {
     lab("rollout", async |lab| {
         let github = github(lab).await;
         let controller = lab.start();
@@ -118,7 +118,7 @@ async fn a_template_edited_under_load_leaves_three_of_four_idle_and_the_intake_o
             let waiting = status.idle_runners + status.pending_runners;
             assert!(usize::try_from(waiting).unwrap() >= LEAST_IDLE, "{status:?}");
         }
-        assert_intake_stayed_open(&github, &spans);
+        assert_start_gate_stayed_open(&github, &spans);
         // What has run its job is not counted any more, and may not be cleared away yet.
         let containers = eventually("the five have a container, and nobody else", PATIENCE, async || {
             Some(lab.containers().await).filter(|c| c.len() == MIN_RUNNERS + 1)
@@ -143,7 +143,7 @@ fn assert_never_too_few(log: &str) {
 
 /// It was the same session all the time, every poll asked for as many jobs as there may be runners, and in each
 /// roll-out jobs started.
-fn assert_intake_stayed_open(github: &SimGithub, spans: &[Span]) {
+fn assert_start_gate_stayed_open(github: &SimGithub, spans: &[Span]) {
     assert_eq!(github.requests(Endpoint::OpenSession).len(), 0);
     let polls = github.requests(Endpoint::Poll);
     assert!(!polls.is_empty() && polls.iter().all(|p| p.capacity == Some(MAX_RUNNERS)), "{polls:#?}");

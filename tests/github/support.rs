@@ -1,12 +1,12 @@
-//! What the tests share: a client of the simulated GitHub, and an audience that writes down what it hears.
+//! What the tests share: a client of the simulated GitHub, and a handler that writes down what it hears.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use paddock::github::{
-    Audience, Client, ClientConfig, Credentials, Deadlines, JitRunner, ListenEnd, ListenState, ListenTarget,
-    Message, Network, ScaleSet, ScaleSetService, Session, SessionRecord, WantedScaleSet, listen,
+    Client, ClientConfig, Credentials, Deadlines, JitRunner, ListenEnd, ListenState, ListenTarget, Message,
+    MessageHandler, Network, ScaleSet, ScaleSetService, Session, SessionRecord, WantedScaleSet, listen,
 };
 use paddock::runner::{JobEvent, Statistics};
 use testkit::github::{DEFAULT_TOKEN, SimGithub, SimGithubBuilder, SimRunner};
@@ -59,7 +59,7 @@ pub fn connect(github: &SimGithub, runner: &JitRunner) -> SimRunner {
     github.connect_runner(runner.configuration.expose()).unwrap()
 }
 
-/// What an audience hears, in order.
+/// What a handler hears, in order.
 #[derive(Debug, Clone)]
 pub enum Heard {
     Opened(SessionRecord),
@@ -69,7 +69,7 @@ pub enum Heard {
     State(ListenState),
 }
 
-/// An audience that writes everything down.
+/// A handler that writes everything down.
 pub struct Ear {
     heard: Mutex<Vec<Heard>>,
     changed: watch::Sender<()>,
@@ -136,7 +136,7 @@ pub fn events(heard: &[Heard]) -> Vec<JobEvent> {
 }
 
 #[async_trait]
-impl Audience for Ear {
+impl MessageHandler for Ear {
     async fn session_opened(&self, session: &SessionRecord) {
         self.hear(Heard::Opened(session.clone()));
     }
@@ -179,7 +179,8 @@ impl Listening {
         let (ear, cancel) = (Ear::new(capacity), CancellationToken::new());
         let left_behind = left_behind.map(str::to_owned);
         let set = ListenTarget { scale_set_id, owner: "tester".to_owned(), left_behind };
-        let task = tokio::spawn(listen(service, set, Arc::clone(&ear) as Arc<dyn Audience>, cancel.clone()));
+        let task =
+            tokio::spawn(listen(service, set, Arc::clone(&ear) as Arc<dyn MessageHandler>, cancel.clone()));
         Listening { ear, cancel, task }
     }
 

@@ -364,8 +364,8 @@ impl SimBackend {
         let shown = Instance { host: host.to_owned(), ..instance.shown.clone() };
         let places = &state.lives[self.life.number].places;
         let held = places.values().any(|place| place.runner.as_ref() == Some(&shown.runner));
-        let forsaken = shown.state == InstanceState::Starting && instance.unstarted >= 2 && !held;
-        Instance { state: if forsaken { InstanceState::Forsaken } else { shown.state }, ..shown }
+        let never_started = shown.state == InstanceState::Starting && instance.unstarted >= 2 && !held;
+        Instance { state: if never_started { InstanceState::NeverStarted } else { shown.state }, ..shown }
     }
 
     /// Slots that are free for this set, as far as its controller sees.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
 use paddock::api::status::HostStatus;
 use paddock::backend::{Availability, Providers, SlotQueue, Waker};
-use paddock::controller::{Core, World};
+use paddock::controller::{Environment, TestDriver};
 use paddock::github::{ClientConfig, Error, RateLimit, ScaleSetService};
 use paddock::runner::Exit;
 use tokio::sync::Notify;
@@ -23,9 +23,9 @@ use crate::cluster;
 use crate::history::Weather;
 use crate::hosts::{self, Container, Place, View};
 use crate::provider::Hosts;
+use crate::rules;
 use crate::service::Service;
 use crate::sim::{Sim, State};
-use crate::rules;
 
 /// A reconcile that failed is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -104,14 +104,14 @@ pub struct Life {
     suspicions: Vec<Notify>,
     slots: Vec<Notify>,
     stopping: CancellationToken,
-    core: OnceLock<Arc<Core>>,
+    core: OnceLock<Arc<TestDriver>>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
     /// All sets use one credential.
     pub limit: RateLimit,
 }
 
 /// Puts something between the controller and its world.
-pub type Veil = Arc<dyn Fn(Arc<Life>, Arc<dyn World>) -> Arc<dyn World> + Send + Sync>;
+pub type Veil = Arc<dyn Fn(Arc<Life>, Arc<dyn Environment>) -> Arc<dyn Environment> + Send + Sync>;
 
 impl Life {
     /// A controller begins.
@@ -169,7 +169,7 @@ impl Life {
             let providers = Providers::new(vec![Arc::new(Hosts(self.clone()))]);
             veil(self.clone(), Arc::new(Reached { life: self.clone(), providers }))
         };
-        let core = Core::new(client, crate::sim::CLUSTER, "paddock", self.stopping.clone(), world);
+        let core = TestDriver::new(client, crate::sim::CLUSTER, "paddock", self.stopping.clone(), world);
         let core = Arc::new(core);
         let _ = self.core.set(core.clone());
         let woken: Arc<Vec<Notify>> = Arc::new((0..sets).map(|_| Notify::new()).collect());
@@ -283,7 +283,7 @@ struct Reached {
     providers: Providers,
 }
 
-impl World for Reached {
+impl Environment for Reached {
     fn now(&self) -> Timestamp {
         self.life.sim.now()
     }
@@ -302,14 +302,14 @@ impl World for Reached {
 }
 
 /// The reaper's rounds.
-async fn rounds(life: Arc<Life>, core: Arc<Core>) {
+async fn rounds(life: Arc<Life>, core: Arc<TestDriver>) {
     loop {
         life.sim.pause(ROUND.0, ROUND.1).await;
         core.make_round().await;
     }
 }
 
-async fn wakes(core: Arc<Core>, woken: Arc<Vec<Notify>>) {
+async fn wakes(core: Arc<TestDriver>, woken: Arc<Vec<Notify>>) {
     let mut wakes = std::pin::pin!(core.wakes(None));
     while let Some((_, name)) = wakes.next().await {
         let set = (0..woken.len()).find(|set| cluster::name(*set) == name);
@@ -350,7 +350,7 @@ async fn watch(life: Arc<Life>, set: usize, woken: Arc<Vec<Notify>>) {
 }
 
 /// Plays kube-rs: one at a time per object; when it changed, when it is woken, when it is time.
-async fn reconcile(life: Arc<Life>, core: Arc<Core>, set: usize, woken: Arc<Vec<Notify>>) {
+async fn reconcile(life: Arc<Life>, core: Arc<TestDriver>, set: usize, woken: Arc<Vec<Notify>>) {
     let mut next: Option<Instant> = None;
     loop {
         tokio::select! {

@@ -11,7 +11,7 @@ use paddock::backend::{
     Availability, Backend, Error, Fingerprint, HostState, HostUsage, Listing, NamedHost, OwnedInstance,
     Provider, Providers, References, Reservation, ResolveError, Resolved,
 };
-use paddock::controller::World;
+use paddock::controller::Environment;
 use paddock::github::{
     self, AcquirableJob, ClientConfig, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet,
     ScaleSetService, Session, WantedScaleSet,
@@ -38,7 +38,7 @@ pub enum Bug {
     /// That a runner is busy is no reason not to stop it.
     StopsBusy,
     /// What was made and not started has ended.
-    BuriesForsaken,
+    BuriesNeverStarted,
     /// A slot is taken where none is free.
     TakesAnySlot,
     /// Whoever comes first takes the slot that another waits for.
@@ -74,24 +74,24 @@ pub enum Bug {
 }
 
 pub fn planted(bug: Bug) -> Veil {
-    Arc::new(move |life: Arc<Life>, world: Arc<dyn World>| {
+    Arc::new(move |life: Arc<Life>, world: Arc<dyn Environment>| {
         let plant = |provider: &Arc<dyn Provider>| {
             let provider = provider.clone();
             Arc::new(PlantedProvider { bug, life: life.clone(), provider }) as Arc<dyn Provider>
         };
         let providers = Providers::new(world.providers().iter().map(plant).collect());
-        Arc::new(Planted { bug, life, world, providers }) as Arc<dyn World>
+        Arc::new(Planted { bug, life, world, providers }) as Arc<dyn Environment>
     })
 }
 
 struct Planted {
     bug: Bug,
     life: Arc<Life>,
-    world: Arc<dyn World>,
+    world: Arc<dyn Environment>,
     providers: Providers,
 }
 
-impl World for Planted {
+impl Environment for Planted {
     fn now(&self) -> Timestamp {
         self.world.now()
     }
@@ -198,7 +198,7 @@ impl Resolved for PlantedBlock {
 }
 
 fn bury(instance: &mut Instance) {
-    if instance.state == InstanceState::Forsaken {
+    if instance.state == InstanceState::NeverStarted {
         let exit = Exit { code: None, out_of_memory: false, at: instance.created_at };
         instance.state = InstanceState::Exited(exit);
     }
@@ -301,7 +301,7 @@ impl Backend for Hosted {
         let mut listings = self.backend.instances();
         for listing in &mut listings {
             match self.bug {
-                Bug::BuriesForsaken => listing.instances.iter_mut().for_each(bury),
+                Bug::BuriesNeverStarted => listing.instances.iter_mut().for_each(bury),
                 Bug::Overlooks => listing.instances.retain(|i| !self.overlooks(i)),
                 Bug::ForgetsLeftOut if self.is_left_out(&listing.host) => listing.instances.clear(),
                 Bug::OwnsAll => listing.instances.extend(self.others(listing)),
@@ -460,7 +460,7 @@ fn rule_2_a_busy_runner_that_is_stopped() {
 
 #[test]
 fn rule_2_a_runner_that_comes_up_late_and_is_stopped() {
-    is_found(Bug::BuriesForsaken, 2);
+    is_found(Bug::BuriesNeverStarted, 2);
 }
 
 #[test]

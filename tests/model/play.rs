@@ -65,7 +65,7 @@ fn catch_panics() {
 /// Plays a history to its end, or to the first rule that is broken.
 pub fn play(history: &History, veil: &Veil, traced: bool) -> Outcome {
     catch_panics();
-    paddock::chance::plant(history.seed);
+    paddock::rng::seed(history.seed);
     PANICKED.set(None);
     PLAYING.set(true);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");

@@ -263,8 +263,8 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
     let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
     let never_up = instance.shown.state == InstanceState::Starting && age >= start;
     let starting = instance.shown.state == InstanceState::Starting || instance.late;
-    let forsaken = instance.maker != life && starting;
-    let aged = forsaken
+    let never_started = instance.maker != life && starting;
+    let aged = never_started
         || over(timeouts.idle.get())
         || over(timeouts.lifetime.get())
         || never_up

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use paddock::controller::World;
+use paddock::controller::Environment;
 
 use crate::history::{History, Step, history};
 use crate::life::{Life, Veil};
@@ -16,7 +16,7 @@ const FIRST: u64 = 1;
 
 /// No veil: the controller sees the world as it is.
 pub fn clear() -> Veil {
-    Arc::new(|_: Arc<Life>, world: Arc<dyn World>| world)
+    Arc::new(|_: Arc<Life>, world: Arc<dyn Environment>| world)
 }
 
 fn number(name: &str) -> Option<u64> {

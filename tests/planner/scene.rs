@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use paddock::api::{RunnerScaleSet, RunnerScaleSetSpec};
-use paddock::plan::{self, Action, BackendView, Input, Intake, Plan, Policy};
+use paddock::plan::{self, Action, BackendView, Input, Plan, Policy, StartGate};
 use paddock::runner::{
     Availability, Exit, HostState, Instance, InstanceState, Job, JobEvent, JobOutcome, Ledger, Observation,
     Operation, Phase, Runner, Statistics,
@@ -17,7 +17,7 @@ pub struct Scene {
     drain_until: Option<Timestamp>,
     ledger: Ledger,
     backends: Vec<BackendView>,
-    intake: Intake,
+    start_gate: StartGate,
     now: Timestamp,
     named: usize,
 }
@@ -32,7 +32,7 @@ impl Default for Scene {
             drain_until: None,
             ledger: Ledger::new(),
             backends: Vec::new(),
-            intake: Intake::Open,
+            start_gate: StartGate::Open,
             now: "2026-01-05T08:00:00Z".parse().unwrap(),
             named: 0,
         }
@@ -71,8 +71,10 @@ impl Scene {
             ["ceiling", name, max] => self.backend(name).max_runners = Some(max.parse().unwrap()),
             ["template", name, hash] => self.backend(name).template_hash = hash.to_owned(),
             ["host", at, ref state @ ..] => self.set_host(at, state),
-            ["closed", reason] => self.intake = Intake::Closed(known(reason), format!("it is {reason}")),
-            ["open"] => self.intake = Intake::Open,
+            ["closed", reason] => {
+                self.start_gate = StartGate::Closed(known(reason), format!("it is {reason}"))
+            }
+            ["open"] => self.start_gate = StartGate::Open,
             ["deleted", drain] => self.drain_until = Some(self.now + duration(drain)),
             ["after", time] => {
                 self.now += duration(time);
@@ -205,12 +207,12 @@ impl Scene {
         policy.drain_until = self.drain_until;
         self.ledger.observe(&[], self.now);
         let backends = self.views();
-        let intake = self.intake.clone();
+        let start_gate = self.start_gate.clone();
         let plan = plan::plan(&Input {
             policy: &policy,
             ledger: &self.ledger,
             backends: &backends,
-            intake,
+            start_gate,
             now: self.now,
         });
         self.ledger.mark_surplus(&plan.surplus, self.now);
@@ -244,14 +246,14 @@ impl Scene {
 
     /// What is said of a decision, and when the next is due.
     fn told(&self, plan: &Plan) -> Vec<String> {
-        let verdict = &plan.verdict;
-        let mut told = match verdict.met {
+        let demand_status = &plan.demand_status;
+        let mut told = match demand_status.met {
             Some(true) => Vec::new(),
             met => vec![format!(
                 "DemandMet={} {}: {}",
                 met.map_or("Unknown", |_| "False"),
-                verdict.reason,
-                verdict.message
+                demand_status.reason,
+                demand_status.message
             )],
         };
         told.extend(plan.short.as_ref().map(|(reason, message)| format!("{reason}: {message}")));

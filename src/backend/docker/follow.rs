@@ -21,7 +21,7 @@ use super::failure::{call, meaning};
 use super::index::{Change, Container};
 use crate::backend::Error;
 use crate::backend::backoff::Backoff;
-use crate::chance;
+use crate::rng;
 use crate::runner::{Exit, Identity, InstanceState};
 use crate::time::{Plus, past};
 
@@ -141,7 +141,7 @@ fn listings<'a>(engine: &'a Engine, docker: &'a Docker) -> impl Stream<Item = Re
     stream::unfold(0u32, move |before| async move {
         if before > 0 {
             let pause = if before < LOOKS_AT_FIRST { SECOND_LOOK } else { RELIST };
-            let pause = pause.mul_f64(0.8 + 0.4 * chance::share());
+            let pause = pause.mul_f64(0.8 + 0.4 * rng::unit());
             // Either is a reason to look.
             let _ = tokio::time::timeout(pause, engine.suspicion.notified()).await;
         }

@@ -123,7 +123,7 @@ impl DockerBackend {
             known.cluster == self.identity.cluster && self.speaks_for(&known.instance.backend)
         });
         // Made and never started, by a controller that is no more: nobody will start it.
-        let forsaken = |known: &index::Container| {
+        let never_started = |known: &index::Container| {
             known.unstarted >= LOOKS
                 && known.instance.state == InstanceState::Starting
                 && !state.slots.is_held_for(&known.instance.runner)
@@ -131,8 +131,8 @@ impl DockerBackend {
         let instances = instances.map(|known| {
             let mut instance =
                 Instance { backend: self.name.clone(), host: host.to_owned(), ..known.instance.clone() };
-            if forsaken(known) {
-                instance.state = InstanceState::Forsaken;
+            if never_started(known) {
+                instance.state = InstanceState::NeverStarted;
             }
             instance
         });

@@ -1,14 +1,14 @@
 //! The listen loop: one task per scale set that owns its message session. Nothing in it is fatal but what only a
 //! change elsewhere can mend, and that it reports to whoever started it.
 //!
-//! The order that loses nothing: a message goes to the audience (the ledger), then its offered jobs are acquired, then
+//! The order that loses nothing: a message goes to the handler (the ledger), then its offered jobs are acquired, then
 //! it is acknowledged. A crash in between brings it back, and the ledger knows what it has seen. What could not be
 //! acquired or acknowledged is tried again before each poll and never holds the next message up. No more is acquired
 //! than the set can have in hand; the rest stays offered until there is room.
 
-mod audience;
+mod message_handler;
 mod pace;
-mod reading;
+mod session_cursor;
 #[cfg(test)]
 mod tests;
 
@@ -22,13 +22,13 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use audience::{Audience, ListenEnd, ListenState, ListenTarget, SessionRecord};
+pub use message_handler::{ListenEnd, ListenState, ListenTarget, MessageHandler, SessionRecord};
 
 use super::{Error, Message, ScaleSetService, Session};
 use crate::runner::{JobEvent, Statistics};
 use crate::time::Plus;
 use pace::{Pace, jitter};
-use reading::Reading;
+use session_cursor::SessionCursor;
 
 /// How many tries a conflict with our own session gets before it counts as foreign.
 const OWN_CONFLICTS: u32 = 5;
@@ -46,7 +46,7 @@ const UNNOTICED: Duration = Duration::from_secs(10);
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// How long acquiring, and acknowledging, may hold up the next poll.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How long the audience may take to write the session down.
+/// How long the handler may take to write the session down.
 const PERSIST: Duration = Duration::from_secs(5);
 /// How long the end waits for the session to be closed.
 const CLOSE: Duration = Duration::from_secs(4);
@@ -55,16 +55,16 @@ const CLOSE: Duration = Duration::from_secs(4);
 pub async fn listen(
     service: Arc<dyn ScaleSetService>,
     set: ListenTarget,
-    audience: Arc<dyn Audience>,
+    handler: Arc<dyn MessageHandler>,
     cancel: CancellationToken,
 ) -> ListenEnd {
-    Listener::new(service, set, audience, cancel, Pace::default()).listen().await
+    Listener::new(service, set, handler, cancel, Pace::default()).listen().await
 }
 
 struct Listener {
     service: Arc<dyn ScaleSetService>,
     set: ListenTarget,
-    audience: Arc<dyn Audience>,
+    handler: Arc<dyn MessageHandler>,
     cancel: CancellationToken,
     pace: Pace,
     /// The session that was opened last: cleared before the next is opened, closed at the end.
@@ -96,11 +96,11 @@ impl Listener {
     fn new(
         service: Arc<dyn ScaleSetService>,
         set: ListenTarget,
-        audience: Arc<dyn Audience>,
+        handler: Arc<dyn MessageHandler>,
         cancel: CancellationToken,
         pace: Pace,
     ) -> Self {
-        Listener { service, set, audience, cancel, pace, last: None, trouble: Trouble::default(), hasty: 0 }
+        Listener { service, set, handler, cancel, pace, last: None, trouble: Trouble::default(), hasty: 0 }
     }
 
     async fn listen(mut self) -> ListenEnd {
@@ -115,9 +115,9 @@ impl Listener {
         loop {
             let session = self.open().await?;
             let statistics = session.statistics;
-            let mut reading = Reading::new(session);
-            self.look_for_offers(&mut reading, statistics).await?;
-            self.serve(reading).await?;
+            let mut cursor = SessionCursor::new(session);
+            self.look_for_offers(&mut cursor, statistics).await?;
+            self.serve(cursor).await?;
         }
     }
 
@@ -165,39 +165,39 @@ impl Listener {
         self.trouble.gone = false;
         let since = Timestamp::now();
         let record = SessionRecord { id: session.id.clone(), owner: session.owner.clone(), since };
-        let audience = Arc::clone(&self.audience);
-        let written = self.unless_cancelled(timeout(PERSIST, audience.session_opened(&record))).await?;
+        let handler = Arc::clone(&self.handler);
+        let written = self.unless_cancelled(timeout(PERSIST, handler.session_opened(&record))).await?;
         if written.is_err() {
             tracing::warn!(
                 session = session.id,
                 "the session could not be written down in time; polling without"
             );
         }
-        self.audience.state(ListenState::Polling { since });
+        self.handler.state(ListenState::Polling { since });
         if let Some(statistics) = session.statistics {
-            self.audience.statistics(statistics);
+            self.handler.statistics(statistics);
         }
         Ok(())
     }
 
     /// Polls until the session is lost.
-    async fn serve(&mut self, mut reading: Reading) -> Result<(), ListenEnd> {
-        let mut capacity = self.audience.capacity();
+    async fn serve(&mut self, mut cursor: SessionCursor) -> Result<(), ListenEnd> {
+        let mut capacity = self.handler.capacity();
         let mut next = Next::Poll;
         while next == Next::Poll {
             if self.hasty > HASTY_FREELY {
                 self.pause(HASTY).await?;
             }
             let advertised = *capacity.borrow_and_update();
-            self.settle(&mut reading, advertised).await?;
+            self.settle(&mut cursor, advertised).await?;
             let begun = Instant::now();
             let answer = tokio::select! {
             biased;
-                answer = self.service.poll(&reading.session, reading.last_message_id, advertised) => answer,
+                answer = self.service.poll(&cursor.session, cursor.last_message_id, advertised) => answer,
                 // A dropped poll loses nothing: what it would have brought is not acknowledged.
                 () = differs_from(&mut capacity, advertised) => {
-                    if reading.alive.elapsed() >= self.pace.sign_of_life {
-                        next = self.renew(&mut reading).await?;
+                    if cursor.alive.elapsed() >= self.pace.sign_of_life {
+                        next = self.renew(&mut cursor).await?;
                     }
                     continue;
                 }
@@ -205,9 +205,9 @@ impl Listener {
             };
             self.hasty = if begun.elapsed() < HASTY { self.hasty.saturating_add(1) } else { 0 };
             next = match answer {
-                Ok(message) => self.heard(&mut reading, message, begun).await?,
+                Ok(message) => self.heard(&mut cursor, message, begun).await?,
                 Err(Error::TokenExpired) if self.trouble.failures < POLL_TRIES => {
-                    self.token_expired(&mut reading).await?
+                    self.token_expired(&mut cursor).await?
                 }
                 Err(error) => self.poll_failed(error, begun).await?,
             };
@@ -218,60 +218,60 @@ impl Listener {
     /// A poll came back.
     async fn heard(
         &mut self,
-        reading: &mut Reading,
+        cursor: &mut SessionCursor,
         message: Option<Message>,
         begun: Instant,
     ) -> Result<Next, ListenEnd> {
         self.trouble = Trouble::default();
-        reading.alive = Instant::now();
-        self.audience.state(ListenState::PollCompleted { at: Timestamp::now() });
-        let new = message.as_ref().is_some_and(|m| m.id > reading.last_message_id);
+        cursor.alive = Instant::now();
+        self.handler.state(ListenState::PollCompleted { at: Timestamp::now() });
+        let new = message.as_ref().is_some_and(|m| m.id > cursor.last_message_id);
         let miscounted = message.as_ref().is_some_and(miscounted);
         if let Some(message) = message {
-            self.audience.message(&message);
-            reading.take(&message);
-            self.look_for_offers(reading, message.statistics).await?;
+            self.handler.message(&message);
+            cursor.take(&message);
+            self.look_for_offers(cursor, message.statistics).await?;
         }
         if new || begun.elapsed() >= HASTY {
-            reading.hasty = 0;
+            cursor.hasty = 0;
         } else {
-            reading.hasty += 1;
-            self.pause(self.pace.back_off(reading.hasty)).await?;
+            cursor.hasty += 1;
+            self.pause(self.pace.back_off(cursor.hasty)).await?;
         }
-        if miscounted || reading.counted.elapsed() >= self.pace.stale_statistics {
-            return self.renew(reading).await;
+        if miscounted || cursor.counted.elapsed() >= self.pace.stale_statistics {
+            return self.renew(cursor).await;
         }
         Ok(Next::Poll)
     }
 
     /// The usual end of a token's life. But a fresh token that is refused again is a failure like another.
-    async fn token_expired(&mut self, reading: &mut Reading) -> Result<Next, ListenEnd> {
+    async fn token_expired(&mut self, cursor: &mut SessionCursor) -> Result<Next, ListenEnd> {
         if self.trouble.failures > 0 {
             self.pause(self.pace.back_off(self.trouble.failures)).await?;
         }
         self.trouble.failures += 1;
-        self.renew(reading).await
+        self.renew(cursor).await
     }
 
     /// A new token for the same session, and current statistics with it.
-    async fn renew(&mut self, reading: &mut Reading) -> Result<Next, ListenEnd> {
+    async fn renew(&mut self, cursor: &mut SessionCursor) -> Result<Next, ListenEnd> {
         let (service, begun) = (Arc::clone(&self.service), Instant::now());
-        match self.unless_cancelled(service.refresh(&reading.session)).await? {
-            Ok(session) if session.id == reading.session.id => {
+        match self.unless_cancelled(service.refresh(&cursor.session)).await? {
+            Ok(session) if session.id == cursor.session.id => {
                 tracing::debug!(session = session.id, "message session refreshed");
                 self.last = Some(session.clone());
-                self.audience.state(ListenState::Polling { since: Timestamp::now() });
+                self.handler.state(ListenState::Polling { since: Timestamp::now() });
                 if let Some(statistics) = session.statistics {
-                    self.audience.statistics(statistics);
+                    self.handler.statistics(statistics);
                 }
                 let statistics = session.statistics;
-                reading.renewed(session);
-                self.look_for_offers(reading, statistics).await?;
+                cursor.renewed(session);
+                self.look_for_offers(cursor, statistics).await?;
                 Ok(Next::Poll)
             }
             Ok(session) => {
                 self.opened(&session).await?;
-                reading.renewed(session);
+                cursor.renewed(session);
                 Ok(Next::Poll)
             }
             Err(error) => self.poll_failed(error, begun).await,
@@ -303,7 +303,7 @@ impl Listener {
         let until = Instant::now().plus(wait);
         while Instant::now() < until {
             if told {
-                self.audience.state(state.clone());
+                self.handler.state(state.clone());
             }
             let left = until.saturating_duration_since(Instant::now());
             self.pause(left.min(TOLD_AGAIN)).await?;
@@ -311,7 +311,7 @@ impl Listener {
         Ok(())
     }
 
-    /// What a failure means for the audience, and how long to wait after it.
+    /// What a failure means for the handler, and how long to wait after it.
     fn judge(&mut self, error: Error) -> Result<(ListenState, Duration), ListenEnd> {
         let now = Timestamp::now();
         let since = *self.trouble.since.get_or_insert(now);
@@ -355,14 +355,14 @@ impl Listener {
     }
 
     /// Acquires what the set can have in hand, and acknowledges what is owed, as far as it goes now.
-    async fn settle(&self, reading: &mut Reading, capacity: u32) -> Result<(), ListenEnd> {
+    async fn settle(&self, cursor: &mut SessionCursor, capacity: u32) -> Result<(), ListenEnd> {
         let service = self.service.as_ref();
-        if !reading.offered.is_empty() {
-            let acquired = self.unless_cancelled(timeout(SETTLE, reading.acquire(service, capacity))).await?;
+        if !cursor.offered.is_empty() {
+            let acquired = self.unless_cancelled(timeout(SETTLE, cursor.acquire(service, capacity))).await?;
             log_owed("offered jobs could not be acquired", acquired);
         }
-        if !reading.recorded.is_empty() {
-            let acknowledged = self.unless_cancelled(timeout(SETTLE, reading.acknowledge(service))).await?;
+        if !cursor.recorded.is_empty() {
+            let acknowledged = self.unless_cancelled(timeout(SETTLE, cursor.acknowledge(service))).await?;
             log_owed("a message could not be acknowledged", acknowledged);
         }
         Ok(())
@@ -372,16 +372,16 @@ impl Listener {
     /// them.
     async fn look_for_offers(
         &self,
-        reading: &mut Reading,
+        cursor: &mut SessionCursor,
         statistics: Option<Statistics>,
     ) -> Result<(), ListenEnd> {
-        let looked = reading.looked_for_offers.is_some_and(|at| at.elapsed() < self.pace.offers);
-        if looked || statistics.is_none_or(|s| s.available as usize <= reading.offered.len()) {
+        let looked = cursor.looked_for_offers.is_some_and(|at| at.elapsed() < self.pace.offers);
+        if looked || statistics.is_none_or(|s| s.available as usize <= cursor.offered.len()) {
             return Ok(());
         }
-        reading.looked_for_offers = Some(Instant::now());
+        cursor.looked_for_offers = Some(Instant::now());
         match self.unless_cancelled(self.service.acquirable(self.set.scale_set_id)).await? {
-            Ok(jobs) => reading.offer(jobs.iter().map(|j| j.request_id).filter(|id| *id > 0)),
+            Ok(jobs) => cursor.offer(jobs.iter().map(|j| j.request_id).filter(|id| *id > 0)),
             Err(error) => tracing::warn!(%error, "the offered jobs could not be listed"),
         }
         Ok(())
@@ -398,7 +398,7 @@ impl Listener {
     async fn close(&self) {
         let Some(session) = &self.last else { return };
         match timeout(CLOSE, self.service.close(session)).await {
-            Ok(Ok(())) => drop(timeout(CLOSE, self.audience.session_closed()).await),
+            Ok(Ok(())) => drop(timeout(CLOSE, self.handler.session_closed()).await),
             Ok(Err(error)) => tracing::warn!(session = session.id, %error, "the session could not be closed"),
             Err(_) => tracing::warn!(session = session.id, "the session could not be closed in time"),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::chance;
+use crate::rng;
 
 /// How patient the loop is.
 #[derive(Debug, Clone)]
@@ -48,5 +48,5 @@ impl Pace {
 
 /// `wait` plus up to `share` of itself, by chance.
 pub(super) fn jitter(wait: Duration, share: f64) -> Duration {
-    wait.mul_f64(1.0 + share * chance::share())
+    wait.mul_f64(1.0 + share * rng::unit())
 }

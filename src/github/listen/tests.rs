@@ -31,7 +31,7 @@ impl Ear {
 }
 
 #[async_trait]
-impl Audience for Ear {
+impl MessageHandler for Ear {
     async fn session_opened(&self, _: &SessionRecord) {}
 
     async fn session_closed(&self) {}
@@ -64,8 +64,8 @@ async fn listener(github: &SimGithub, ear: &Arc<Ear>, pace: Pace) -> Listener {
         WantedScaleSet { name: "fleet".into(), runner_group: "Default".into(), labels: vec!["fleet".into()] };
     let scale_set_id = client.ensure_scale_set(&wanted, None).await.unwrap().id;
     let set = ListenTarget { scale_set_id, owner: "tester".into(), left_behind: None };
-    let audience = Arc::clone(ear) as Arc<dyn Audience>;
-    Listener::new(Arc::new(client), set, audience, CancellationToken::new(), pace)
+    let handler = Arc::clone(ear) as Arc<dyn MessageHandler>;
+    Listener::new(Arc::new(client), set, handler, CancellationToken::new(), pace)
 }
 
 #[tokio::test]

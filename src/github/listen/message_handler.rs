@@ -9,7 +9,7 @@ use crate::runner::Statistics;
 
 /// Who hears what is heard: the ledger and the controller behind it.
 #[async_trait]
-pub trait Audience: Send + Sync {
+pub trait MessageHandler: Send + Sync {
     /// Writes the session's id down, before its first poll, so that whoever comes next can clear it. Polling goes on
     /// without it after a few seconds.
     async fn session_opened(&self, session: &SessionRecord);

@@ -15,26 +15,30 @@ use crate::github::{
 };
 
 /// Tells whether this process may act at this moment.
-pub type Permit = Arc<dyn Fn() -> bool + Send + Sync>;
+pub type LeadershipCheck = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Counts and times each call of the service that it passes on, and passes none on while it may not. A call that its
 /// caller gave up is not counted.
-pub struct Measured {
+pub struct Instrumented {
     service: Arc<dyn ScaleSetService>,
     metrics: Metrics,
-    permit: Permit,
+    leadership_check: LeadershipCheck,
 }
 
-impl fmt::Debug for Measured {
+impl fmt::Debug for Instrumented {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Measured").finish_non_exhaustive()
+        f.debug_struct("Instrumented").finish_non_exhaustive()
     }
 }
 
-impl Measured {
-    /// Measures `service` in `metrics`, as long as `permit` allows.
-    pub fn new(service: Arc<dyn ScaleSetService>, metrics: Metrics, permit: Permit) -> Measured {
-        Measured { service, metrics, permit }
+impl Instrumented {
+    /// Measures `service` in `metrics`, as long as `leadership_check` allows.
+    pub fn new(
+        service: Arc<dyn ScaleSetService>,
+        metrics: Metrics,
+        leadership_check: LeadershipCheck,
+    ) -> Instrumented {
+        Instrumented { service, metrics, leadership_check }
     }
 
     async fn measure<T>(
@@ -42,7 +46,7 @@ impl Measured {
         call: &'static str,
         answer: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        if !(self.permit)() {
+        if !(self.leadership_check)() {
             return Err(Error::Transient("this controller does not lead".to_owned()));
         }
         let start = Instant::now();
@@ -74,7 +78,7 @@ fn outcome(error: &Error) -> &'static str {
 }
 
 #[async_trait]
-impl ScaleSetService for Measured {
+impl ScaleSetService for Instrumented {
     async fn ensure_scale_set(&self, wanted: &WantedScaleSet, own: Option<i64>) -> Result<ScaleSet, Error> {
         let answer = self.service.ensure_scale_set(wanted, own);
         self.measure("ensure_scale_set", answer).await
@@ -228,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn every_call_is_passed_on_and_counted_by_outcome() {
         let metrics = Metrics::new();
-        let service = Measured::new(Arc::new(Service), metrics.clone(), Arc::new(|| true));
+        let service = Instrumented::new(Arc::new(Service), metrics.clone(), Arc::new(|| true));
         let wanted = WantedScaleSet { name: String::new(), runner_group: String::new(), labels: Vec::new() };
         let _ = service.ensure_scale_set(&wanted, None).await;
         let _ = service.find_scale_set(1).await;

@@ -1,13 +1,13 @@
 //! Whether each assigned job has a runner, or why one waits.
 
 use super::placement::{Placement, ceiling, version_rejected};
-use super::{Action, Bounds, Counts, Input, Intake, capacity};
+use super::{Action, Bounds, Counts, Input, StartGate, capacity};
 use crate::api::condition::reason;
 use crate::runner::{Availability, HostState};
 
 /// The answer to "why does my job wait?".
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct DemandStatus {
     /// Whether no assigned job waits for a runner that could not be placed; none when the demand is not known.
     pub met: Option<bool>,
     /// A CamelCase word.
@@ -22,31 +22,31 @@ pub(super) fn judge(
     assigned: Option<u32>,
     counts: &Counts,
     placement: &Placement,
-) -> Verdict {
+) -> DemandStatus {
     let Some(assigned) = assigned else {
-        let (reason, message) = match &input.intake {
-            Intake::Closed(reason, message) => (*reason, message.clone()),
-            Intake::Open => (reason::NO_READING, "GitHub has not told the demand yet".to_owned()),
+        let (reason, message) = match &input.start_gate {
+            StartGate::Closed(reason, message) => (*reason, message.clone()),
+            StartGate::Open => (reason::NO_READING, "GitHub has not told the demand yet".to_owned()),
         };
-        return Verdict { met: None, reason, message };
+        return DemandStatus { met: None, reason, message };
     };
     let waiting = assigned.saturating_sub(placed(input, counts, placement));
     if let (0, Some(since)) = (waiting, input.ledger.demand().phantom_since(input.now)) {
         let message = format!(
             "idle runners leave assigned jobs alone since {since:.0}; they are recycled one at a time"
         );
-        return Verdict { met: Some(false), reason: reason::PHANTOM_DEMAND, message };
+        return DemandStatus { met: Some(false), reason: reason::PHANTOM_DEMAND, message };
     }
     if waiting == 0 && left_at_github(input) > 0 {
         let (reason, message) = why(input, bounds, counts, placement);
         let message = format!("{} offered jobs are left at GitHub: {message}", left_at_github(input));
-        return Verdict { met: Some(false), reason, message };
+        return DemandStatus { met: Some(false), reason, message };
     }
     if waiting == 0 {
-        return Verdict { met: Some(true), reason: reason::AS_EXPECTED, message: String::new() };
+        return DemandStatus { met: Some(true), reason: reason::AS_EXPECTED, message: String::new() };
     }
     let (reason, message) = why(input, bounds, counts, placement);
-    Verdict {
+    DemandStatus {
         met: Some(false),
         reason,
         message: format!("{waiting} of {assigned} assigned jobs wait: {message}"),
@@ -69,7 +69,7 @@ pub(super) fn short(
     // What still takes a slot makes room for another: that is no want.
     let there = if failing(input) { counts.up } else { counts.occupying + placement.placed };
     let lacking = bounds.min.min(bounds.max).saturating_sub(there);
-    let open = input.intake == Intake::Open && !input.policy.stands_down();
+    let open = input.start_gate == StartGate::Open && !input.policy.stands_down();
     if lacking == 0 || !open || version_rejected(input) {
         return None;
     }
@@ -94,7 +94,7 @@ fn why(input: &Input<'_>, bounds: &Bounds, counts: &Counts, placement: &Placemen
     if input.policy.stands_down() {
         return (reason::SUSPENDED, "the set takes no new jobs".to_owned());
     }
-    if let Intake::Closed(reason, message) = &input.intake {
+    if let StartGate::Closed(reason, message) = &input.start_gate {
         return (reason, message.clone());
     }
     if version_rejected(input) {

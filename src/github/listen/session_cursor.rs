@@ -18,7 +18,7 @@ const MOST_OFFERED: usize = 1_000;
 const GRANTED_COUNT: Duration = Duration::from_secs(60);
 
 /// How far a session has been read, and what it still owes GitHub.
-pub(super) struct Reading {
+pub(super) struct SessionCursor {
     pub session: Session,
     pub last_message_id: i64,
     /// Offered jobs that are to be acquired.
@@ -43,9 +43,9 @@ pub(super) struct Reading {
     pub hasty: u32,
 }
 
-impl Reading {
+impl SessionCursor {
     pub fn new(session: Session) -> Self {
-        let mut reading = Reading {
+        let mut cursor = SessionCursor {
             session,
             last_message_id: 0,
             offered: BTreeSet::new(),
@@ -59,8 +59,8 @@ impl Reading {
             alive: Instant::now(),
             hasty: 0,
         };
-        reading.count_anew();
-        reading
+        cursor.count_anew();
+        cursor
     }
 
     /// Takes over the counts that came with the session.
@@ -173,12 +173,12 @@ mod tests {
             queue_token: String::new(),
             statistics: None,
         };
-        let mut reading = Reading::new(session);
-        reading.take(&message(1, Statistics { assigned: 2, ..Statistics::default() }));
-        reading.take(&message(2, Statistics::default()));
-        reading.take(&message(2, Statistics::default()));
-        assert_eq!(reading.assigned, 2);
-        reading.take(&message(3, Statistics::default()));
-        assert_eq!(reading.assigned, 0, "the next does");
+        let mut cursor = SessionCursor::new(session);
+        cursor.take(&message(1, Statistics { assigned: 2, ..Statistics::default() }));
+        cursor.take(&message(2, Statistics::default()));
+        cursor.take(&message(2, Statistics::default()));
+        assert_eq!(cursor.assigned, 2);
+        cursor.take(&message(3, Statistics::default()));
+        assert_eq!(cursor.assigned, 0, "the next does");
     }
 }

@@ -1,4 +1,4 @@
-//! What is left to chance: names, and waits that are not to fall together. One source per thread, so that a simulation
+//! Random numbers: names, and waits that are not to fall together. One source per thread, so that a simulation
 //! that plants its seed can be run again.
 
 use std::cell::RefCell;
@@ -10,22 +10,22 @@ thread_local! {
     static SOURCE: RefCell<StdRng> = RefCell::new(rand::make_rng());
 }
 
-/// From now on chance on this thread follows from a seed.
-pub fn plant(seed: u64) {
+/// Makes this thread's random numbers follow from a seed.
+pub fn seed(seed: u64) {
     SOURCE.with_borrow_mut(|source| *source = StdRng::seed_from_u64(seed));
 }
 
-/// A number below `end`, which is above 0.
+/// Returns a random number below `end`, which is above 0.
 pub(crate) fn below(end: usize) -> usize {
     SOURCE.with_borrow_mut(|source| source.random_range(0..end))
 }
 
-/// A share: from 0 up to 1.
-pub(crate) fn share() -> f64 {
+/// Returns a random number from 0 up to 1.
+pub(crate) fn unit() -> f64 {
     SOURCE.with_borrow_mut(|source| source.random())
 }
 
-/// A seed for a source of its own.
-pub(crate) fn seed() -> u64 {
+/// Returns a seed for a source of its own.
+pub(crate) fn fresh_seed() -> u64 {
     SOURCE.with_borrow_mut(|source| source.random())
 }

@@ -10,29 +10,29 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::environment::Environment;
 use super::housekeeping::Rounds;
-use super::lease::Fence;
+use super::lease::Leadership;
 use super::reconcile::{Next, reconcile_timed};
-use super::world::World;
 use crate::api::RunnerScaleSet;
 use crate::backend::Waker;
 use crate::telemetry::Metrics;
 
 /// One controller.
-pub struct Core(Arc<Context>, Mutex<Rounds>);
+pub struct TestDriver(Arc<Context>, Mutex<Rounds>);
 
-impl Core {
-    /// A controller that has just begun. It leads until [`Core::depose`]; when `stopping` is cancelled it says farewell.
+impl TestDriver {
+    /// A controller that has just begun. It leads until [`TestDriver::depose`]; when `stopping` is cancelled it says farewell.
     pub fn new(
         client: Client,
         cluster: &str,
         owner: &str,
         stopping: CancellationToken,
-        world: impl FnOnce(Waker) -> Arc<dyn World>,
-    ) -> Core {
+        environment: impl FnOnce(Waker) -> Arc<dyn Environment>,
+    ) -> TestDriver {
         let (cluster, owner) = (cluster.to_owned(), owner.to_owned());
-        let ctx = Context::new(client, cluster, owner, Fence::open(), stopping, world);
-        Core(Arc::new(ctx), Mutex::default())
+        let ctx = Context::new(client, cluster, owner, Leadership::open(), stopping, environment);
+        TestDriver(Arc::new(ctx), Mutex::default())
     }
 
     /// The namespaces and names of objects that are to be reconciled, as it becomes so. From now on it serves that
@@ -55,7 +55,7 @@ impl Core {
 
     /// It does not lead any more: from now on it may not act.
     pub fn depose(&self) {
-        self.0.fence.drop_now();
+        self.0.leadership.drop_now();
     }
 
     /// Reconciles one object; answers when it is to be looked at again, if ever, or what went wrong.

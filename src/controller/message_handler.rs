@@ -9,23 +9,23 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::context::{Context, brief};
-use super::set::Set;
+use super::context::{Context, api_message};
+use super::set::ScaleSetHandle;
 use super::step;
-use crate::github::{Audience, ListenState, Message, SessionRecord};
+use crate::github::{ListenState, Message, MessageHandler, SessionRecord};
 use crate::runner::{Job, JobEvent, Phase, Statistics};
 use crate::telemetry::StartPhase;
 use crate::time::elapsed;
 
 /// One scale set, listening.
-pub(super) struct SetAudience {
-    pub set: Arc<Set>,
+pub(super) struct SetMessageHandler {
+    pub set: Arc<ScaleSetHandle>,
     pub ctx: Arc<Context>,
     pub scale_set_id: i64,
 }
 
 #[async_trait]
-impl Audience for SetAudience {
+impl MessageHandler for SetMessageHandler {
     async fn session_opened(&self, session: &SessionRecord) {
         {
             let mut state = self.set.state();
@@ -51,12 +51,12 @@ impl Audience for SetAudience {
     }
 
     fn statistics(&self, statistics: Statistics) {
-        self.set.state().ledger.count(statistics, self.ctx.world.now());
+        self.set.state().ledger.count(statistics, self.ctx.environment.now());
         self.wake();
     }
 
     fn message(&self, message: &Message) {
-        let now = self.ctx.world.now();
+        let now = self.ctx.environment.now();
         let mut state = self.set.state();
         for event in &message.events {
             let idle_since = match event {
@@ -88,7 +88,7 @@ impl Audience for SetAudience {
         if let ListenState::Conflict { .. } = listening {
             state.registration.session_open = false;
         }
-        let awaited = answered && state.ledger.answered(self.ctx.world.now());
+        let awaited = answered && state.ledger.answered(self.ctx.environment.now());
         let before = state.listening.replace(listening.clone());
         drop(state);
         if awaited || before.map(|b| discriminant(&b)) != Some(discriminant(&listening)) {
@@ -101,18 +101,21 @@ impl Audience for SetAudience {
     }
 }
 
-impl SetAudience {
+impl SetMessageHandler {
     /// Writes the session's id, or that there is none, at once.
     async fn write_down(&self) {
-        let status = step::status(&self.set, self.ctx.world.now());
+        let status = step::status(&self.set, self.ctx.environment.now());
         if let Err(error) = self.set.writer.write_now(status).await {
-            warn!(error = brief(&error), "the session could not be written down");
+            warn!(error = api_message(&error), "the session could not be written down");
         }
     }
 
     async fn record(&self) {
         if let Err(error) = self.set.record_ownership(&self.ctx).await {
-            warn!(error = brief(&error), "that the scale set is this object's own could not be recorded");
+            warn!(
+                error = api_message(&error),
+                "that the scale set is this object's own could not be recorded"
+            );
         }
     }
 

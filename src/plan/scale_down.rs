@@ -13,7 +13,7 @@ const GRACE: Duration = Duration::from_secs(5 * 60);
 
 /// Which runners go.
 #[derive(Debug, Default)]
-pub(super) struct Retreat {
+pub(super) struct ScaleDown {
     /// Removals.
     pub actions: Vec<Action>,
     /// Idle runners without demand.
@@ -24,7 +24,7 @@ pub(super) struct Retreat {
     pub wake_at: Vec<Timestamp>,
 }
 
-impl Retreat {
+impl ScaleDown {
     fn remove(&mut self, runner: &Runner, why: Removal) {
         self.actions.push(Action::Remove { runner: runner.name.clone(), why });
     }
@@ -39,38 +39,43 @@ impl Retreat {
 }
 
 /// Decides which runners go. `idle_wanted` is how many are to be there beside the busy ones.
-pub(super) fn retreat(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, demand_known: bool) -> Retreat {
-    let mut retreat = Retreat::default();
+pub(super) fn scale_down(
+    input: &Input<'_>,
+    bounds: &Bounds,
+    idle_wanted: u32,
+    demand_known: bool,
+) -> ScaleDown {
+    let mut scale_down = ScaleDown::default();
     input
         .ledger
         .runners()
         .filter(|r| !r.occupies())
         .filter_map(|r| r.retry_at)
-        .for_each(|at| retreat.wake(at));
+        .for_each(|at| scale_down.wake(at));
     for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
         match runner.retry_at {
-            Some(at) if at > input.now => retreat.wake(at),
+            Some(at) if at > input.now => scale_down.wake(at),
             // Once the drain is over, no other reason to go is as good.
             _ if drain_is_over(input) => {}
             _ => {
-                if let Some(why) = overdue(input, runner, &mut retreat) {
-                    retreat.remove(runner, why);
+                if let Some(why) = overdue(input, runner, &mut scale_down) {
+                    scale_down.remove(runner, why);
                 }
             }
         }
     }
     if input.policy.stands_down() {
-        stand_down(input, &mut retreat);
+        stand_down(input, &mut scale_down);
     } else if demand_known || bounds.max == 0 {
-        recycle_deaf(input, &mut retreat);
-        shed_surplus(input, idle_wanted, &mut retreat);
-        replace_outdated(input, bounds, idle_wanted, &mut retreat);
+        recycle_deaf(input, &mut scale_down);
+        remove_surplus(input, idle_wanted, &mut scale_down);
+        replace_outdated(input, bounds, idle_wanted, &mut scale_down);
     }
-    retreat
+    scale_down
 }
 
 /// The timeout that a runner is over, if any; else notes when it will be.
-fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<Removal> {
+fn overdue(input: &Input<'_>, runner: &Runner, scale_down: &mut ScaleDown) -> Option<Removal> {
     if runner.registration == Registration::Absent {
         return Some(Removal::Unregistered);
     }
@@ -81,9 +86,9 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
     let since_job = runner.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
     let over_since = runner.job_completed_at.unwrap_or(input.now);
     // An engine that was killed while it started a container shows it so for ever: its end is not seen.
-    let grace = if runner.forsaken { Duration::ZERO } else { GRACE };
+    let grace = if runner.never_started { Duration::ZERO } else { GRACE };
     let limits: &[(Option<Duration>, Timestamp, Removal)] = match runner.phase {
-        Phase::Pending if runner.forsaken => return Some(Removal::Forsaken),
+        Phase::Pending if runner.never_started => return Some(Removal::NeverStarted),
         Phase::Pending => {
             &[(Some(policy.start_timeout(&runner.backend)), runner.since, Removal::StartTimeout)]
         }
@@ -93,7 +98,7 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
         ],
         Phase::Busy => &[
             (policy.job_timeout, since_job, Removal::JobTimeout),
-            (runner.job_completed_at.map(|_| grace), over_since, Removal::Overstayed),
+            (runner.job_completed_at.map(|_| grace), over_since, Removal::LingeringAfterJob),
         ],
         Phase::Done | Phase::Failed => &[],
     };
@@ -109,7 +114,7 @@ fn overdue(input: &Input<'_>, runner: &Runner, retreat: &mut Retreat) -> Option<
         if due <= input.now {
             return Some(*why);
         }
-        retreat.wake(due);
+        scale_down.wake(due);
     }
     None
 }
@@ -119,10 +124,10 @@ fn drain_is_over(input: &Input<'_>) -> bool {
 }
 
 /// Suspended or being deleted: idle runners go at once, busy ones when the drain is over.
-fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
+fn stand_down(input: &Input<'_>, scale_down: &mut ScaleDown) {
     let expired = drain_is_over(input);
     if let Some(until) = input.policy.drain_until.filter(|until| *until > input.now) {
-        retreat.wake(until);
+        scale_down.wake(until);
     }
     let why = match (input.policy.drain_until, expired) {
         (Some(_), true) => Removal::DrainExpired,
@@ -135,47 +140,50 @@ fn stand_down(input: &Input<'_>, retreat: &mut Retreat) {
         let ready = runner.retry_at.is_none_or(|at| at <= input.now);
         // While an object is deleted nobody listens any more: asking for the removal of a busy runner tells whether it still is.
         let asked = runner.phase != Phase::Busy || input.policy.drain_until.is_some();
-        if ready && asked && !retreat.goes(runner) {
-            retreat.remove(runner, why);
+        if ready && asked && !scale_down.goes(runner) {
+            scale_down.remove(runner, why);
         }
     }
 }
 
 /// Of idle runners that leave assigned jobs alone, and have done so for minutes, the oldest goes.
-fn recycle_deaf(input: &Input<'_>, retreat: &mut Retreat) {
+fn recycle_deaf(input: &Input<'_>, scale_down: &mut ScaleDown) {
     let ready = |r: &&Runner| r.operation.is_none() && r.retry_at.is_none_or(|at| at <= input.now);
-    let idle = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Idle && !retreat.goes(r));
+    let idle = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Idle && !scale_down.goes(r));
     let due = |r: &'_ Runner| Some((input.ledger.demand().recycling_due(r)?, r.since, r.name.clone()));
     let Some((at, _, name)) = idle.filter(ready).filter_map(due).min() else { return };
     match input.ledger.runner(&name).filter(|_| at <= input.now) {
-        Some(oldest) => retreat.remove(oldest, Removal::NeverConnected),
-        None => retreat.wake(at),
+        Some(oldest) => scale_down.remove(oldest, Removal::NeverConnected),
+        None => scale_down.wake(at),
     }
 }
 
 /// Idle runners without demand go after the delay, oldest first. None goes on account of one that no host shows.
-fn shed_surplus(input: &Input<'_>, idle_wanted: u32, retreat: &mut Retreat) {
-    let waits = |r: &&Runner| r.serves() && r.phase != Phase::Busy && !r.is_hidden() && !retreat.goes(r);
+fn remove_surplus(input: &Input<'_>, idle_wanted: u32, scale_down: &mut ScaleDown) {
+    let waits = |r: &&Runner| r.serves() && r.phase != Phase::Busy && !r.is_hidden() && !scale_down.goes(r);
     let waiting: Vec<&Runner> = input.ledger.runners().filter(waits).collect();
     let surplus = waiting.len().saturating_sub(idle_wanted as usize);
     let mut idle: Vec<&Runner> =
         waiting.into_iter().filter(|r| r.phase == Phase::Idle && r.operation.is_none()).collect();
     idle.sort_by_key(|r| (r.created_at, r.name.clone()));
     for runner in idle.into_iter().take(surplus) {
-        retreat.surplus.push(runner.name.clone());
+        scale_down.surplus.push(runner.name.clone());
         let due = runner.surplus_since.unwrap_or(input.now).plus(input.policy.scale_down_delay);
         if due > input.now {
-            retreat.wake(due);
+            scale_down.wake(due);
         } else if runner.retry_at.is_none_or(|at| at <= input.now) {
-            retreat.remove(runner, Removal::Surplus);
+            scale_down.remove(runner, Removal::Surplus);
         }
     }
 }
 
 /// Idle runners of an old template go as far as the budget and their replacements allow.
-fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retreat: &mut Retreat) {
-    let idle: Vec<&Runner> =
-        input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Idle && !retreat.goes(r)).collect();
+fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, scale_down: &mut ScaleDown) {
+    let idle: Vec<&Runner> = input
+        .ledger
+        .runners()
+        .filter(|r| r.serves() && r.phase == Phase::Idle && !scale_down.goes(r))
+        .collect();
     let mut outdated: Vec<&Runner> = idle
         .iter()
         .copied()
@@ -190,7 +198,7 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retrea
     let occupying = input.ledger.runners().filter(|r| r.occupies()).count() + unseen;
     let headroom = (bounds.max as usize).saturating_sub(occupying).min(placement::places(input) as usize);
     let pending = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Pending).count();
-    let going = |r: &&Runner| r.phase == Phase::Idle && (!r.serves() || retreat.goes(r));
+    let going = |r: &&Runner| r.phase == Phase::Idle && (!r.serves() || scale_down.goes(r));
     let going = input.ledger.runners().filter(going).count();
 
     // Where the ceilings allow, the replacement comes first; where they do not, the budget is what may be missing.
@@ -200,10 +208,10 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, retrea
         _ => idle_wanted as usize,
     };
     let removable = idle.len().saturating_sub(needed).min(budget.saturating_sub(going));
-    retreat.replacements = u32::try_from(surge).unwrap_or(u32::MAX);
+    scale_down.replacements = u32::try_from(surge).unwrap_or(u32::MAX);
     for runner in outdated.into_iter().take(removable) {
         if runner.retry_at.is_none_or(|at| at <= input.now) {
-            retreat.remove(runner, Removal::Outdated);
+            scale_down.remove(runner, Removal::Outdated);
         }
     }
 }

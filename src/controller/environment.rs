@@ -1,4 +1,4 @@
-//! The world outside Kubernetes: GitHub, the hosts, and the time. Real in the program, simulated in the model.
+//! The environment outside Kubernetes: GitHub, the hosts, and the time. A program has the production one, the model a simulated one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::backend::{self, Providers, Waker};
 use crate::github::{self, ClientConfig, Clients, ScaleSetService};
 
 /// The world outside Kubernetes.
-pub trait World: Send + Sync {
+pub trait Environment: Send + Sync {
     /// The time by the wall clock, which may be set at any moment.
     fn now(&self) -> Timestamp;
 
@@ -24,16 +24,16 @@ pub trait World: Send + Sync {
 }
 
 /// The real one.
-pub struct Real {
+pub struct Production {
     began: Instant,
     clients: Clients,
     providers: Providers,
 }
 
-impl Real {
+impl Production {
     /// Knows no host yet. `cluster` is the cluster's id; `waker` is told which scale sets should look again.
-    pub fn new(cluster: &str, waker: Waker) -> Real {
-        Real {
+    pub fn new(cluster: &str, waker: Waker) -> Production {
+        Production {
             began: Instant::now(),
             clients: Clients::default(),
             providers: backend::providers(cluster, &waker),
@@ -41,7 +41,7 @@ impl Real {
     }
 }
 
-impl World for Real {
+impl Environment for Production {
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
