@@ -59,10 +59,10 @@ pub trait Backend: Send + Sync {
     async fn log_tail(&self, host: &str, instance_id: &str) -> Result<String, Error>;
 }
 
-/// The kinds of capacity that this program has, a line each. `cluster` is the cluster's id; `waker` is told which scale sets
+/// The kinds of capacity that this program has, a line each. `cluster` is the cluster's id; `requeuer` is told which scale sets
 /// should look again.
-pub fn providers(cluster: &str, waker: &Waker) -> Providers {
-    Providers::new(vec![Arc::new(docker::DockerProvider::new(cluster, waker.clone()))])
+pub fn providers(cluster: &str, requeuer: &Requeuer) -> Providers {
+    Providers::new(vec![Arc::new(docker::DockerProvider::new(cluster, requeuer.clone()))])
 }
 
 /// A runner to be started.
@@ -93,23 +93,23 @@ pub trait Reservation: Send {
 /// How a backend says that something changed: called with the UID of the scale set that should look again. It must
 /// return at once, and may be called more often than something changed.
 #[derive(Clone)]
-pub struct Waker(Arc<dyn Fn(&str) + Send + Sync>);
+pub struct Requeuer(Arc<dyn Fn(&str) + Send + Sync>);
 
-impl Waker {
-    /// Wakes by calling `wake`.
-    pub fn new(wake: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Waker(Arc::new(wake))
+impl Requeuer {
+    /// Requeues by calling `requeue`.
+    pub fn new(requeue: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Requeuer(Arc::new(requeue))
     }
 
-    /// Wakes a scale set, by its UID.
-    pub fn wake(&self, scale_set_uid: &str) {
+    /// Requeues a scale set, by its UID.
+    pub fn requeue(&self, scale_set_uid: &str) {
         (self.0)(scale_set_uid);
     }
 }
 
-impl fmt::Debug for Waker {
+impl fmt::Debug for Requeuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Waker")
+        f.write_str("Requeuer")
     }
 }
 

@@ -19,7 +19,7 @@ use super::ownership::Claim;
 use super::set::ScaleSetHandle;
 use crate::api::RunnerScaleSet;
 use crate::api::condition::reason;
-use crate::backend::Waker;
+use crate::backend::Requeuer;
 use crate::telemetry::{Health, LeadershipCheck, Metrics};
 
 /// What the API server said, in short: kube's own text has the whole answer in it.
@@ -84,12 +84,12 @@ impl Context {
         owner: String,
         leadership: Leadership,
         stopping: CancellationToken,
-        environment: impl FnOnce(Waker) -> Arc<dyn Environment>,
+        environment: impl FnOnce(Requeuer) -> Arc<dyn Environment>,
     ) -> Context {
         let sets = Arc::new(Registry::default());
-        let wake = sets.clone();
+        let requeue = sets.clone();
         Context {
-            environment: environment(Waker::new(move |uid| wake.wake(uid))),
+            environment: environment(Requeuer::new(move |uid| requeue.requeue(uid))),
             events: Events::new(client.clone(), owner.clone()),
             metrics: Metrics::new(),
             health: Health::new(),
@@ -129,22 +129,22 @@ impl Context {
 #[derive(Default)]
 pub(super) struct Registry {
     known: Mutex<BTreeMap<String, Arc<ScaleSetHandle>>>,
-    wakes: Mutex<Vec<Wake>>,
+    senders: Mutex<Vec<RequeueSender>>,
 }
 
 /// Where objects of a namespace, or of all, are woken.
-type Wake = (Option<String>, UnboundedSender<ObjectRef<Guarded>>);
+type RequeueSender = (Option<String>, UnboundedSender<ObjectRef<Guarded>>);
 
 impl Registry {
     /// Registers where scale sets of a namespace (or of all) are woken.
-    pub fn wake_through(&self, namespace: Option<String>, sender: UnboundedSender<ObjectRef<Guarded>>) {
-        self.wakes.lock().unwrap_or_else(PoisonError::into_inner).push((namespace, sender));
+    pub fn requeue_through(&self, namespace: Option<String>, sender: UnboundedSender<ObjectRef<Guarded>>) {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner).push((namespace, sender));
     }
 
     /// Whether objects of a namespace are this controller's to judge.
     pub fn serve(&self, namespace: &str) -> bool {
-        let wakes = self.wakes.lock().unwrap_or_else(PoisonError::into_inner);
-        wakes.iter().any(|(scope, _)| scope.as_ref().is_none_or(|scope| scope == namespace))
+        let senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        senders.iter().any(|(scope, _)| scope.as_ref().is_none_or(|scope| scope == namespace))
     }
 
     /// The state kept for an object, made by `make` when there is none.
@@ -194,17 +194,17 @@ impl Registry {
         for set in self.all().into_iter().filter(|set| set.uid != but) {
             if set.state().claim.as_ref() == Some(claim) {
                 set.read_inputs_again();
-                self.wake(&set.uid);
+                self.requeue(&set.uid);
             }
         }
     }
 
     /// Has all reconciled that GitHub's rate limit holds for: they can start nothing now, and are to ask for no job.
-    pub fn wake_limited(&self) {
+    pub fn requeue_limited(&self) {
         let limited = |set: &Arc<ScaleSetHandle>| {
             set.state().service.as_ref().is_some_and(|s| s.limited_for().is_some())
         };
-        self.all().iter().filter(|set| limited(set)).for_each(|set| self.wake(&set.uid));
+        self.all().iter().filter(|set| limited(set)).for_each(|set| self.requeue(&set.uid));
     }
 
     /// All of them.
@@ -223,12 +223,12 @@ impl Registry {
     }
 
     /// Has an object reconciled.
-    pub fn wake(&self, uid: &str) {
+    pub fn requeue(&self, uid: &str) {
         let Some(set) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned() else {
             return;
         };
         let reference = ObjectRef::new(&set.name).within(&set.namespace);
-        for (namespace, sender) in self.wakes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for (namespace, sender) in self.senders.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if namespace.as_ref().is_none_or(|n| *n == set.namespace) {
                 // A closed channel means that the controller is stopping.
                 let _ = sender.unbounded_send(reference.clone());

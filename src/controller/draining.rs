@@ -253,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::api;
-    use crate::backend::{self, Waker};
+    use crate::backend::{self, Requeuer};
 
     type Named<'a> = (&'a str, &'a str);
 
@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn providers() -> Providers {
-        backend::providers("cluster", &Waker::new(|_| {}))
+        backend::providers("cluster", &Requeuer::new(|_| {}))
     }
 
     /// What drains when `before` becomes `now`.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::backend::{self, Providers, Waker};
+use crate::backend::{self, Providers, Requeuer};
 use crate::github::{self, ClientConfig, Clients, ScaleSetService};
 
 /// The world outside Kubernetes.
@@ -31,12 +31,12 @@ pub struct Production {
 }
 
 impl Production {
-    /// Knows no host yet. `cluster` is the cluster's id; `waker` is told which scale sets should look again.
-    pub fn new(cluster: &str, waker: Waker) -> Production {
+    /// Knows no host yet. `cluster` is the cluster's id; `requeuer` is told which scale sets should look again.
+    pub fn new(cluster: &str, requeuer: Requeuer) -> Production {
         Production {
             began: Instant::now(),
             clients: Clients::default(),
-            providers: backend::providers(cluster, &waker),
+            providers: backend::providers(cluster, &requeuer),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Rounds {
                     "the spec does not name a host that has a runner"
                 );
                 set.state().drain(&orphan.instance.backend, &orphan.host, set, ctx);
-                ctx.sets.wake(&set.uid);
+                ctx.sets.requeue(&set.uid);
                 continue;
             }
             if !is_gone(&orphan.scale_set, &orphan.instance.scale_set_uid, ctx).await

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::context::{Context, api_message};
+use super::decide;
 use super::set::ScaleSetHandle;
-use super::step;
 use crate::github::{ListenState, Message, MessageHandler, SessionRecord};
 use crate::runner::{Job, JobEvent, Phase, Statistics};
 use crate::telemetry::StartPhase;
@@ -65,7 +65,7 @@ impl MessageHandler for SetMessageHandler {
                 }
                 _ => None,
             };
-            let news = state.ledger.hear(event, now);
+            let news = state.ledger.apply(event, now);
             debug!(job = event.job().id, news, ?event, "heard from GitHub");
             if news {
                 self.measure(event, idle_since, now);
@@ -104,7 +104,7 @@ impl MessageHandler for SetMessageHandler {
 impl SetMessageHandler {
     /// Writes the session's id, or that there is none, at once.
     async fn write_down(&self) {
-        let status = step::status(&self.set, self.ctx.environment.now());
+        let status = decide::status(&self.set, self.ctx.environment.now());
         if let Err(error) = self.set.writer.write_now(status).await {
             warn!(error = api_message(&error), "the session could not be written down");
         }
@@ -120,7 +120,7 @@ impl SetMessageHandler {
     }
 
     fn wake(&self) {
-        self.ctx.sets.wake(&self.set.uid);
+        self.ctx.sets.requeue(&self.set.uid);
     }
 
     fn measure(&self, event: &JobEvent, idle_since: Option<Timestamp>, now: Timestamp) {

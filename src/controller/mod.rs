@@ -1,10 +1,10 @@
 //! The controller: it watches `RunnerScaleSet`s, brings what they ask for together with what is there, and writes down
 //! what it saw.
 
-mod act;
 mod client;
 mod conditions;
 mod context;
+mod decide;
 mod draining;
 mod environment;
 mod events;
@@ -19,7 +19,7 @@ mod registrar;
 mod run;
 mod set;
 mod status;
-mod step;
+mod tasks;
 mod test_driver;
 mod writer;
 

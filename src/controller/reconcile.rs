@@ -11,7 +11,7 @@ use tracing::{Instrument, info, warn};
 use super::context::{Context, Guarded, api_message};
 use super::ownership::Claim;
 use super::set::{ScaleSetHandle, ScaleSetState};
-use super::{finalize, inputs, registrar, step};
+use super::{decide, finalize, inputs, registrar};
 use crate::api::RunnerScaleSet;
 use crate::api::condition::reason;
 use crate::plan::Invalid;
@@ -97,20 +97,21 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Ne
     sync_spec(object, &set, ctx).await;
 
     let now = ctx.environment.now();
-    let Some(step) = step::step(&set, ctx, now) else {
-        set.writer.write(step::status(&set, now));
+    let Some(decision) = decide::decide(&set, ctx, now) else {
+        set.writer.write(decide::status(&set, now));
         return Ok(Next::After(QUIET));
     };
-    step::perform(&set, ctx, step.work);
+    decide::spawn(&set, ctx, decision.tasks);
     record_ownership(&set, ctx);
-    set.capacity
-        .send_if_modified(|capacity| std::mem::replace(capacity, step.plan.capacity) != step.plan.capacity);
-    set.writer.write(step.status);
-    if deleting && let Some(next) = finalize::advance(object, &set, ctx, step.left, now).await? {
+    set.capacity.send_if_modified(|capacity| {
+        std::mem::replace(capacity, decision.plan.capacity) != decision.plan.capacity
+    });
+    set.writer.write(decision.status);
+    if deleting && let Some(next) = finalize::advance(object, &set, ctx, decision.left, now).await? {
         return Ok(next);
     }
     let read_again_at = set.state().read_again_at;
-    let wake_at = [step.plan.wake_at, read_again_at].into_iter().flatten().min();
+    let wake_at = [decision.plan.wake_at, read_again_at].into_iter().flatten().min();
     let wake_in = wake_at.map_or(QUIET, |at| elapsed(now, at).min(QUIET));
     Ok(Next::After(wake_in.saturating_add(Duration::from_millis(1))))
 }
@@ -134,7 +135,7 @@ fn record_ownership(set: &Arc<ScaleSetHandle>, ctx: &Arc<Context>) {
     let (recorder, ctx) = (set.clone(), ctx.clone());
     set.tasks.spawn(async move {
         match recorder.record_ownership(&ctx).await {
-            Ok(()) => ctx.sets.wake(&recorder.uid),
+            Ok(()) => ctx.sets.requeue(&recorder.uid),
             Err(error) => {
                 warn!(
                     error = api_message(&error),

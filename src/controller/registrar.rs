@@ -270,7 +270,7 @@ impl Registrar {
         }
         // An elder that has its name at GitHub now, or has it no more, may be in another's way, or out of it.
         self.reconsider_twins();
-        self.ctx.sets.wake(&self.set.uid);
+        self.ctx.sets.requeue(&self.set.uid);
         id
     }
 
@@ -291,7 +291,7 @@ impl Registrar {
             self.ctx.events.warning(&self.set.reference, reason, "Register", message);
             self.reconsider_twins();
         }
-        self.ctx.sets.wake(&self.set.uid);
+        self.ctx.sets.requeue(&self.set.uid);
     }
 
     fn reconsider_twins(&self) {

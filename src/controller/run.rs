@@ -152,7 +152,7 @@ async fn context(
         Some(id) => id.clone(),
         None => cluster_id(&client).await.map_err(StartError::NoClusterId)?,
     };
-    let real = |waker| Arc::new(Production::new(&cluster, waker)) as Arc<dyn Environment>;
+    let real = |requeuer| Arc::new(Production::new(&cluster, requeuer)) as Arc<dyn Environment>;
     Ok(Context::new(client, cluster.clone(), options.owner.clone(), leadership, stopping, real))
 }
 
@@ -175,7 +175,7 @@ where
 async fn control(ctx: Arc<Context>, namespace: Option<String>) {
     let scope = namespace.as_deref();
     let (wake, woken) = mpsc::unbounded();
-    ctx.sets.wake_through(namespace.clone(), wake);
+    ctx.sets.requeue_through(namespace.clone(), wake);
     let (secrets, maps) = (ctx.sets.clone(), ctx.sets.clone());
     let controller = Controller::new(api::<Guarded>(&ctx.client, scope), watcher::Config::default())
         .watches(

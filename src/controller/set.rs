@@ -25,7 +25,9 @@ use crate::api::{self, RunnerScaleSet, RunnerScaleSetStatus};
 use crate::backend::{Backend, HostKey, Providers};
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{self, BackendView, Invalid, Policy};
-use crate::runner::{Failure, HostCount, Identity, Job, Ledger, Observation, Remembered, Runner, Watched};
+use crate::runner::{
+    Failure, HostCount, Identity, Job, Ledger, Observation, PersistedRunner, Runner, Watched,
+};
 use crate::telemetry::{Instrumented, SetLabels};
 use crate::time::Plus;
 
@@ -526,7 +528,7 @@ fn labels(object: &RunnerScaleSet) -> SetLabels {
     labels
 }
 
-fn remembered(runner: crate::api::status::RunnerStatus) -> Remembered {
+fn remembered(runner: crate::api::status::RunnerStatus) -> PersistedRunner {
     let job = runner.job.map(|job| Job {
         id: job.id,
         repository: job.repository,
@@ -535,7 +537,7 @@ fn remembered(runner: crate::api::status::RunnerStatus) -> Remembered {
         display_name: job.display_name,
         ..Job::default()
     });
-    Remembered {
+    PersistedRunner {
         name: runner.name,
         backend: runner.backend,
         host: runner.host.unwrap_or_default(),

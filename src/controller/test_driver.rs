@@ -15,7 +15,7 @@ use super::housekeeping::Rounds;
 use super::lease::Leadership;
 use super::reconcile::{Next, reconcile_timed};
 use crate::api::RunnerScaleSet;
-use crate::backend::Waker;
+use crate::backend::Requeuer;
 use crate::telemetry::Metrics;
 
 /// One controller.
@@ -28,7 +28,7 @@ impl TestDriver {
         cluster: &str,
         owner: &str,
         stopping: CancellationToken,
-        environment: impl FnOnce(Waker) -> Arc<dyn Environment>,
+        environment: impl FnOnce(Requeuer) -> Arc<dyn Environment>,
     ) -> TestDriver {
         let (cluster, owner) = (cluster.to_owned(), owner.to_owned());
         let ctx = Context::new(client, cluster, owner, Leadership::open(), stopping, environment);
@@ -39,7 +39,7 @@ impl TestDriver {
     /// namespace, or all.
     pub fn wakes(&self, namespace: Option<&str>) -> impl Stream<Item = (String, String)> + use<> {
         let (sender, receiver) = futures::channel::mpsc::unbounded();
-        self.0.sets.wake_through(namespace.map(str::to_owned), sender);
+        self.0.sets.requeue_through(namespace.map(str::to_owned), sender);
         receiver.map(|object| (object.namespace.unwrap_or_default(), object.name))
     }
 

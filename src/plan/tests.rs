@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::api::{RunnerScaleSet, RunnerScaleSetSpec};
 use crate::runner::{
-    Availability, Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, Phase, Remembered,
-    Statistics,
+    Availability, Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, PersistedRunner,
+    Phase, Statistics,
 };
 
 mod draining;
@@ -161,13 +161,13 @@ impl Scenario {
 
     pub fn busy(&mut self, name: &str, job: &str) {
         let event = JobEvent::Started { job: self.job(job), runner_name: name.to_owned(), runner_id: 1 };
-        assert!(self.ledger.hear(&event, at(self.now)));
+        assert!(self.ledger.apply(&event, at(self.now)));
     }
 
     pub fn completed(&mut self, name: &str, job: &str) {
         let outcome = crate::runner::JobOutcome::Succeeded;
         let event = JobEvent::Completed { job: self.job(job), runner_name: name.to_owned(), outcome };
-        self.ledger.hear(&event, at(self.now));
+        self.ledger.apply(&event, at(self.now));
     }
 
     pub fn exits(&mut self, name: &str, code: i64) {
@@ -209,8 +209,8 @@ pub(super) fn removals(plan: &Plan) -> Vec<(&str, Removal)> {
 }
 
 /// A busy runner, as a status tells of it.
-fn remembered(name: &str, job: &str) -> Remembered {
-    Remembered {
+fn remembered(name: &str, job: &str) -> PersistedRunner {
+    PersistedRunner {
         name: name.to_owned(),
         backend: "rack".to_owned(),
         host: "rack-1".to_owned(),
@@ -317,7 +317,7 @@ fn the_last_thousand_jobs_are_remembered_and_no_more() {
     let mut news = |job: i32| {
         let job = scenario.job(&job.to_string());
         let started = JobEvent::Started { job, runner_name: "linux-001".to_owned(), runner_id: 1 };
-        scenario.ledger.hear(&started, at(0))
+        scenario.ledger.apply(&started, at(0))
     };
     assert!((0..2_001).all(&mut news));
     assert!(!(1_000..2_001).any(&mut news), "repeats");
@@ -582,7 +582,7 @@ fn no_idle_runner_is_surplus_on_account_of_one_that_no_host_shows() {
     let mut scenario = Scenario::new(serde_json::json!({"minRunners": 1, "scaleDown": {"delay": "10s"}}));
     scenario.step();
     scenario.up();
-    scenario.ledger.restore([Remembered { phase: Phase::Idle, ..remembered("linux-gone", "1") }], at(0));
+    scenario.ledger.restore([PersistedRunner { phase: Phase::Idle, ..remembered("linux-gone", "1") }], at(0));
     scenario.wait(60);
     scenario.assigned(0);
     assert!(scenario.step().surplus.is_empty());
@@ -665,7 +665,7 @@ fn a_clock_that_is_set_forward_stops_no_job() {
 fn a_restart_gives_a_job_no_more_time_than_it_takes_to_look() {
     let mut scenario = Scenario::new(serde_json::json!({"timeouts": {"job": "1h"}}));
     scenario.now = 7200;
-    let remembered = |name: &str, since| Remembered {
+    let remembered = |name: &str, since| PersistedRunner {
         name: name.to_owned(),
         backend: "rack".to_owned(),
         host: "rack-1".to_owned(),
@@ -1136,7 +1136,7 @@ fn a_busy_runner_whose_job_github_does_not_count_any_more_costs_no_spare() {
 #[test]
 fn what_an_earlier_controller_s_runner_did_before_it_was_found_ended_is_no_failure() {
     let mut scenario = Scenario::new(serde_json::json!({}));
-    let idle = Remembered { phase: Phase::Idle, job: None, ..remembered("linux-old", "1") };
+    let idle = PersistedRunner { phase: Phase::Idle, job: None, ..remembered("linux-old", "1") };
     scenario.ledger.restore([idle], at(0));
     scenario
         .show("linux-old", InstanceState::Exited(Exit { code: Some(0), out_of_memory: false, at: at(0) }));

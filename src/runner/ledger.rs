@@ -46,7 +46,7 @@ pub struct Observation {
 
 /// What an earlier controller wrote down of a runner.
 #[derive(Debug, Clone)]
-pub struct Remembered {
+pub struct PersistedRunner {
     /// Its name.
     pub name: String,
     /// The backend.
@@ -119,7 +119,7 @@ impl Ledger {
 
     /// Takes over what the status of the object tells of runners, before anything else is known. They count until
     /// their hosts have been listed without them.
-    pub fn restore(&mut self, remembered: impl IntoIterator<Item = Remembered>, now: Timestamp) {
+    pub fn restore(&mut self, remembered: impl IntoIterator<Item = PersistedRunner>, now: Timestamp) {
         for entry in remembered.into_iter().filter(|entry| entry.phase.occupies()) {
             let mut runner = Runner::pending(&entry.name, &entry.backend, &entry.host, "", now);
             runner.phase = entry.phase;
@@ -271,7 +271,7 @@ impl Ledger {
     }
 
     /// Takes over what happened to a job. Answers whether it was news.
-    pub fn hear(&mut self, event: &JobEvent, now: Timestamp) -> bool {
+    pub fn apply(&mut self, event: &JobEvent, now: Timestamp) -> bool {
         match event {
             JobEvent::Available { .. } | JobEvent::Assigned { .. } => true,
             JobEvent::Started { job, runner_name, runner_id } => {

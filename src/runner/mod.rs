@@ -23,7 +23,7 @@ pub use identity::{Identity, runner_name};
 pub use instance::{Exit, Instance, InstanceState};
 pub use jit::JitConfiguration;
 pub use job::{Job, JobEvent, JobOutcome, Statistics};
-pub use ledger::{Ledger, Observation, Remembered};
+pub use ledger::{Ledger, Observation, PersistedRunner};
 pub use record::{Operation, Phase, Registration, Runner};
 pub use unseen::HostCount;
 pub use watched::Watched;

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use paddock::api::{DockerAccess, PullPolicy};
 use paddock::api::{RunnerScaleSet, RunnerScaleSetSpec};
 use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec};
-use paddock::backend::{Backend, Waker};
+use paddock::backend::{Backend, Requeuer};
 use paddock::plan::{self, BackendView, Input, Plan, Policy, StartGate};
 use paddock::runner::{Identity, Ledger, Observation, Statistics};
 use serde_json::{Value, json};
@@ -106,7 +106,7 @@ impl Bench {
                 max_runners: Some(100_000),
             });
         }
-        let engines = Engines::new(CLUSTER, Waker::new(|_| {}));
+        let engines = Engines::new(CLUSTER, Requeuer::new(|_| {}));
         let identity = Identity {
             cluster: CLUSTER.to_owned(),
             scale_set_uid: OURS.to_owned(),

@@ -476,7 +476,7 @@ async fn secrets_are_not_shown() {
 #[tokio::test]
 async fn a_backend_outlives_the_registry() {
     let stage = Stage::new("outlives").await;
-    let engines = Engines::new(stage.cluster.clone(), paddock::backend::Waker::new(|_| {}));
+    let engines = Engines::new(stage.cluster.clone(), paddock::backend::Requeuer::new(|_| {}));
     let backend = DockerBackend::new("rack", stage.identity("set"), stage.template(WAITS), &engines);
     drop(engines);
     connected(&backend).await;

@@ -12,7 +12,7 @@ use bollard::query_parameters::{
 use bollard::{API_DEFAULT_VERSION, Docker};
 use paddock::api::{DockerAccess, PullPolicy};
 use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec};
-use paddock::backend::{Availability, Backend, Error, HostState, NewRunner, Reservation, Waker};
+use paddock::backend::{Availability, Backend, Error, HostState, NewRunner, Requeuer, Reservation};
 use paddock::runner::{Identity, Instance, InstanceState, JitConfiguration, runner_name};
 
 /// The image that `make image` makes: a busybox.
@@ -154,9 +154,9 @@ pub async fn connect(endpoint: &str) -> Docker {
         .unwrap_or_else(|error| panic!("no Docker engine answers at {endpoint} ({error}): run `make docker`"))
 }
 
-fn counting(woken: &Arc<Mutex<HashMap<String, usize>>>) -> Waker {
+fn counting(woken: &Arc<Mutex<HashMap<String, usize>>>) -> Requeuer {
     let woken = Arc::clone(woken);
-    Waker::new(move |scale_set| *woken.lock().unwrap().entry(scale_set.to_owned()).or_default() += 1)
+    Requeuer::new(move |scale_set| *woken.lock().unwrap().entry(scale_set.to_owned()).or_default() += 1)
 }
 
 async fn labelled(docker: &Docker, cluster: &str) -> Vec<String> {

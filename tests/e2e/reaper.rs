@@ -76,8 +76,8 @@ impl Reaper {
         let began = Timestamp::now();
         let mut made = None;
         let core =
-            TestDriver::new(client, &lab.cluster, "paddock-reaper", CancellationToken::new(), |waker| {
-                let real = Production::new(&lab.cluster, waker);
+            TestDriver::new(client, &lab.cluster, "paddock-reaper", CancellationToken::new(), |requeuer| {
+                let real = Production::new(&lab.cluster, requeuer);
                 made.insert(Arc::new(Clocked { real, began, now: Mutex::new(began) })).clone()
             });
         let core = Arc::new(core);

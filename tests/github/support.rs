@@ -82,7 +82,7 @@ impl Ear {
         Arc::new(Ear { heard: Mutex::default(), changed, capacity })
     }
 
-    fn hear(&self, heard: Heard) {
+    fn apply(&self, heard: Heard) {
         self.heard.lock().unwrap().push(heard);
         self.changed.send_replace(());
     }
@@ -138,23 +138,23 @@ pub fn events(heard: &[Heard]) -> Vec<JobEvent> {
 #[async_trait]
 impl MessageHandler for Ear {
     async fn session_opened(&self, session: &SessionRecord) {
-        self.hear(Heard::Opened(session.clone()));
+        self.apply(Heard::Opened(session.clone()));
     }
 
     async fn session_closed(&self) {
-        self.hear(Heard::Closed);
+        self.apply(Heard::Closed);
     }
 
     fn statistics(&self, statistics: Statistics) {
-        self.hear(Heard::Statistics(statistics));
+        self.apply(Heard::Statistics(statistics));
     }
 
     fn message(&self, message: &Message) {
-        self.hear(Heard::Message(message.clone()));
+        self.apply(Heard::Message(message.clone()));
     }
 
     fn state(&self, state: ListenState) {
-        self.hear(Heard::State(state));
+        self.apply(Heard::State(state));
     }
 
     fn capacity(&self) -> watch::Receiver<u32> {

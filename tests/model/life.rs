@@ -10,7 +10,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
 use paddock::api::status::HostStatus;
-use paddock::backend::{Availability, Providers, SlotQueue, Waker};
+use paddock::backend::{Availability, Providers, Requeuer, SlotQueue};
 use paddock::controller::{Environment, TestDriver};
 use paddock::github::{ClientConfig, Error, RateLimit, ScaleSetService};
 use paddock::runner::Exit;
@@ -100,7 +100,7 @@ pub struct Life {
     pub sim: Arc<Sim>,
     pub number: usize,
     sets: usize,
-    waker: OnceLock<Waker>,
+    requeuer: OnceLock<Requeuer>,
     suspicions: Vec<Notify>,
     slots: Vec<Notify>,
     stopping: CancellationToken,
@@ -150,7 +150,7 @@ impl Life {
             sim: sim.clone(),
             number,
             sets,
-            waker: OnceLock::new(),
+            requeuer: OnceLock::new(),
             suspicions: (0..hosts).map(|_| Notify::new()).collect(),
             slots: (0..hosts).map(|_| Notify::new()).collect(),
             stopping: CancellationToken::new(),
@@ -164,8 +164,8 @@ impl Life {
 
     fn run(self: &Arc<Self>, veil: &Veil, sets: usize, hosts: usize) {
         let client = cluster::client(self);
-        let world = |waker: Waker| {
-            let _ = self.waker.set(waker);
+        let world = |requeuer: Requeuer| {
+            let _ = self.requeuer.set(requeuer);
             let providers = Providers::new(vec![Arc::new(Hosts(self.clone()))]);
             veil(self.clone(), Arc::new(Reached { life: self.clone(), providers }))
         };
@@ -253,8 +253,8 @@ impl Life {
     }
 
     pub fn wake(&self, set: usize) {
-        if let Some(waker) = self.waker.get() {
-            waker.wake(&cluster::uid(set));
+        if let Some(requeuer) = self.requeuer.get() {
+            requeuer.requeue(&cluster::uid(set));
         }
     }
 

@@ -95,9 +95,9 @@ impl Scene {
             }
             ["up", name] => self.show(name, InstanceState::Running),
             ["busy", name, job] => {
-                self.hear(JobEvent::Started { job: job_of(job), runner_name: name.to_owned(), runner_id: 1 })
+                self.apply(JobEvent::Started { job: job_of(job), runner_name: name.to_owned(), runner_id: 1 })
             }
-            ["completed", name, job] => self.hear(JobEvent::Completed {
+            ["completed", name, job] => self.apply(JobEvent::Completed {
                 job: job_of(job),
                 runner_name: name.to_owned(),
                 outcome: JobOutcome::Succeeded,
@@ -180,8 +180,8 @@ impl Scene {
             .observe(&[Observation { backend, host, listed_at: None, instances: vec![instance] }], self.now);
     }
 
-    fn hear(&mut self, event: JobEvent) {
-        self.ledger.hear(&event, self.now);
+    fn apply(&mut self, event: JobEvent) {
+        self.ledger.apply(&event, self.now);
     }
 
     /// The backends, less the slots that the set's own runners take.

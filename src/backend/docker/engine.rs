@@ -13,7 +13,7 @@ use super::endpoint::Endpoint;
 use super::image::{Image, Wanted};
 use super::index::Index;
 use super::slots::Slots;
-use crate::backend::{Error, Waker};
+use crate::backend::{Error, Requeuer};
 
 /// Containers created and started at once, by all scale sets together: an engine works on few at a time, and more of
 /// them only wait inside it.
@@ -31,7 +31,7 @@ pub(super) struct Engine {
     pub(super) suspicion: Notify,
     /// Slots are kept for someone from now on.
     turn_began: Notify,
-    waker: Waker,
+    requeuer: Requeuer,
     state: Mutex<State>,
 }
 
@@ -66,14 +66,14 @@ pub(super) struct Client {
 }
 
 impl Engine {
-    pub(super) fn new(endpoint: Endpoint, cluster: String, waker: Waker) -> Self {
+    pub(super) fn new(endpoint: Endpoint, cluster: String, requeuer: Requeuer) -> Self {
         Engine {
             endpoint,
             cluster,
             starts: Semaphore::new(PARALLEL_STARTS),
             suspicion: Notify::new(),
             turn_began: Notify::new(),
-            waker,
+            requeuer,
             state: Mutex::new(State {
                 index: Index::default(),
                 slots: Slots::default(),
@@ -106,7 +106,7 @@ impl Engine {
         if !turns.is_empty() {
             self.turn_began.notify_one();
         }
-        affected.union(&turns).for_each(|uid| self.waker.wake(uid));
+        affected.union(&turns).for_each(|uid| self.requeuer.requeue(uid));
     }
 
     /// Ends the turns of those who do not take the slot that is kept for them, for ever.

@@ -10,7 +10,7 @@ use super::container;
 use super::endpoint::Endpoint;
 use super::engine::{Engine, Link};
 use super::follow::follow;
-use crate::backend::{Error, Waker};
+use crate::backend::{Error, Requeuer};
 use crate::runner::Instance;
 
 /// All Docker engines of one process, one for each endpoint however many scale sets name it. An engine is followed
@@ -18,7 +18,7 @@ use crate::runner::Instance;
 #[derive(Debug)]
 pub struct Engines {
     cluster: String,
-    waker: Waker,
+    requeuer: Requeuer,
     followed: Mutex<HashMap<Endpoint, Weak<Followed>>>,
 }
 
@@ -52,9 +52,9 @@ pub struct Found {
 }
 
 impl Engines {
-    /// Knows no engine yet. `cluster` is the cluster's id; `waker` is told which scale sets should look again.
-    pub fn new(cluster: impl Into<String>, waker: Waker) -> Self {
-        Engines { cluster: cluster.into(), waker, followed: Mutex::default() }
+    /// Knows no engine yet. `cluster` is the cluster's id; `requeuer` is told which scale sets should look again.
+    pub fn new(cluster: impl Into<String>, requeuer: Requeuer) -> Self {
+        Engines { cluster: cluster.into(), requeuer, followed: Mutex::default() }
     }
 
     /// The engine of an endpoint, followed from now on at the latest. Must be called within a Tokio runtime.
@@ -64,7 +64,7 @@ impl Engines {
         if let Some(engine) = followed.get(&endpoint).and_then(Weak::upgrade) {
             return engine;
         }
-        let engine = Arc::new(Engine::new(endpoint.clone(), self.cluster.clone(), self.waker.clone()));
+        let engine = Arc::new(Engine::new(endpoint.clone(), self.cluster.clone(), self.requeuer.clone()));
         let task = AbortOnDropHandle::new(tokio::spawn(follow(Arc::clone(&engine))));
         let engine = Arc::new(Followed { engine, _task: task });
         followed.insert(endpoint, Arc::downgrade(&engine));

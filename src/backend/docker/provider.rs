@@ -11,7 +11,7 @@ use crate::api::condition::reason;
 use crate::api::{self, BackendType, EnvVar};
 use crate::backend::{
     Backend, Error, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, References,
-    ResolveError, Resolved, Waker,
+    Requeuer, ResolveError, Resolved,
 };
 use crate::runner::Identity;
 
@@ -28,9 +28,9 @@ struct ResolvedDocker {
 }
 
 impl DockerProvider {
-    /// Knows no engine yet. `cluster` is the cluster's id; `waker` is told which scale sets should look again.
-    pub fn new(cluster: &str, waker: Waker) -> DockerProvider {
-        DockerProvider { engines: Arc::new(Engines::new(cluster, waker)) }
+    /// Knows no engine yet. `cluster` is the cluster's id; `requeuer` is told which scale sets should look again.
+    pub fn new(cluster: &str, requeuer: Requeuer) -> DockerProvider {
+        DockerProvider { engines: Arc::new(Engines::new(cluster, requeuer)) }
     }
 
     fn resolved(&self, template: DockerTemplate) -> Arc<dyn Resolved> {

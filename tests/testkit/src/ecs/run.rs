@@ -11,8 +11,8 @@ use super::fault::Effect;
 use super::refusal::{own, reported};
 use super::rules::{self, Plan, RunTask};
 use super::state::{
-    Cluster, Container, Need, Placement, Provider, Remembered, State, Status, StopCode, StrategyItem, Task,
-    TaskId, Times,
+    Cluster, Container, Need, PersistedRunner, Placement, Provider, State, Status, StopCode, StrategyItem,
+    Task, TaskId, Times,
 };
 use super::wire::{Refusal, failure, read};
 
@@ -42,8 +42,12 @@ pub(super) fn run_task(state: &mut State, body: &Value, effect: Option<&Effect>)
         "failures": call.failures,
     });
     if let Some(token) = request.client_token {
-        let remembered =
-            Remembered { request: without_token(body), tasks: call.tasks, failures: call.failures, at: now };
+        let remembered = PersistedRunner {
+            request: without_token(body),
+            tasks: call.tasks,
+            failures: call.failures,
+            at: now,
+        };
         state.tokens.insert((cluster.name, token), remembered);
     }
     state.touch();
@@ -193,7 +197,7 @@ fn replay(
     let key = (cluster.name.clone(), token);
     let tasks = &state.tasks;
     // A token lives for 24 h, or for an hour more than its tasks: so long as one of them is not forgotten.
-    let lives = |remembered: &Remembered| {
+    let lives = |remembered: &PersistedRunner| {
         let known = remembered.tasks.is_empty() || remembered.tasks.iter().any(|id| tasks.contains_key(id));
         known && now.saturating_duration_since(remembered.at) < memory
     };

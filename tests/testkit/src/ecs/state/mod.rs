@@ -54,7 +54,7 @@ pub enum ControlError {
 
 /// What RunTask remembers of a client token.
 #[derive(Debug)]
-pub(super) struct Remembered {
+pub(super) struct PersistedRunner {
     pub request: Value,
     pub tasks: Vec<TaskId>,
     pub failures: Vec<Value>,
@@ -72,7 +72,7 @@ pub struct State {
     pub(super) clusters: BTreeMap<String, Cluster>,
     pub(super) definitions: Definitions,
     pub(super) tasks: BTreeMap<TaskId, Task>,
-    pub(super) tokens: BTreeMap<(String, String), Remembered>,
+    pub(super) tokens: BTreeMap<(String, String), PersistedRunner>,
     pub(super) orders: Orders,
     pub(super) lag: Lag,
     held: BTreeSet<Status>,

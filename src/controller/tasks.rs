@@ -37,7 +37,7 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 const GIVEN_UP: Duration = Duration::from_secs(15 * 60);
 
 /// Something to be done.
-pub(super) enum Work {
+pub(super) enum Task {
     /// Register and start a runner that the ledger has as starting.
     Start {
         name: String,
@@ -59,11 +59,11 @@ pub(super) enum Work {
     },
 }
 
-impl Work {
+impl Task {
     /// Does it, and wakes the set; and all whom GitHub's rate limit concerns, if that was met.
-    pub async fn perform(self, set: &ScaleSetHandle, ctx: &Context) {
+    pub async fn run(self, set: &ScaleSetHandle, ctx: &Context) {
         let limited = match self {
-            Work::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline } => {
+            Task::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline } => {
                 let span = info_span!("start", scale_set = set.identity.scale_set, runner = name);
                 let began = Instant::now();
                 let starter =
@@ -75,7 +75,7 @@ impl Work {
                 }
                 outcome == reason::RATE_LIMITED
             }
-            Work::Remove { runner, why, unexplained, backend, service } => {
+            Task::Remove { runner, why, unexplained, backend, service } => {
                 let span = info_span!("remove", scale_set = set.identity.scale_set, runner = runner.name);
                 let removal = Remover {
                     set,
@@ -90,9 +90,9 @@ impl Work {
                 service.is_some_and(|service| service.limited_for().is_some())
             }
         };
-        ctx.sets.wake(&set.uid);
+        ctx.sets.requeue(&set.uid);
         if limited {
-            ctx.sets.wake_limited();
+            ctx.sets.requeue_limited();
         }
     }
 }
@@ -203,7 +203,7 @@ impl Starter<'_> {
         const MESSAGE: &str = "it was not up within timeouts.start";
         warn!(reason = reason::START_TIMEOUT, MESSAGE, "the start is not answered");
         self.set.state().ledger.start_given_up(self.name, MESSAGE, self.ctx.environment.now());
-        self.ctx.sets.wake(&self.set.uid);
+        self.ctx.sets.requeue(&self.set.uid);
     }
 
     fn fail(&self, why: &'static str, message: &str) -> &'static str {

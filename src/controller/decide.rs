@@ -6,11 +6,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
-use super::act::Work;
 use super::context::Context;
 use super::finalize::Left;
 use super::set::{ScaleSetHandle, ScaleSetState};
 use super::status;
+use super::tasks::Task;
 use crate::api::RunnerScaleSetStatus;
 use crate::api::condition::reason;
 use crate::plan::{self, Action, BackendView, Input, Plan, Removal, StartGate, Waiting};
@@ -25,11 +25,11 @@ const HOSTS_ANSWER: Duration = Duration::from_secs(10);
 const BEGUN: [&str; 4] = [reason::VANISHED, reason::JOB_LOST, reason::JOB_TIMEOUT, reason::NEVER_CONNECTED];
 
 /// What a look came to.
-pub(super) struct Step {
+pub(super) struct Decision {
     /// What was decided.
     pub plan: Plan,
     /// What is to be done.
-    pub work: Vec<Work>,
+    pub tasks: Vec<Task>,
     /// What is to be shown.
     pub status: RunnerScaleSetStatus,
     /// What is left of the set's runners.
@@ -37,24 +37,24 @@ pub(super) struct Step {
 }
 
 /// Looks, decides and begins.
-pub(super) fn step(set: &ScaleSetHandle, ctx: &Context, now: Timestamp) -> Option<Step> {
+pub(super) fn decide(set: &ScaleSetHandle, ctx: &Context, now: Timestamp) -> Option<Decision> {
     let mut state = set.state();
     let observations = state.observations();
     state.ledger.observe(&observations, now);
     drain(&mut state, set, ctx, now);
-    let (mut plan, views) = decide(&state, set, now)?;
+    let (mut plan, views) = plan_for(&state, set, now)?;
     let listed = (!observed(&state, set, now)).then(|| set.since.plus(HOSTS_ANSWER));
     plan.wake_at = [plan.wake_at, listed, limited_until(&state, now)].into_iter().flatten().min();
     state.ledger.mark_surplus(&plan.surplus, now);
-    let work = begin(&mut state, set, &plan, now);
-    report(&mut state, set, ctx, &plan, &work, now);
+    let tasks = begin(&mut state, set, &plan, now);
+    report(&mut state, set, ctx, &plan, &tasks, now);
     let status = status::status(&mut state, Some((&plan, &views)), now);
     let busy_with = |r: &&Runner| r.occupies() || r.operation.is_some();
     let known = state.ledger.runners().filter(busy_with).count();
     let registered = state.ledger.runners().count() - known;
     let running = known + state.ledger.unseen(|_, _| true) as usize;
     let left = Left { unseen: !observed(&state, set, now), running, registered, abandoned: state.abandoned };
-    Some(Step { plan, work, status, left })
+    Some(Decision { plan, tasks, status, left })
 }
 
 /// Marks the runners on hosts that the spec left out, and lets go of those hosts on which none is left.
@@ -75,11 +75,11 @@ fn drain(state: &mut ScaleSetState, set: &ScaleSetHandle, ctx: &Context, now: Ti
 /// The status as it is, nothing begun.
 pub(super) fn status(set: &ScaleSetHandle, now: Timestamp) -> RunnerScaleSetStatus {
     let mut state = set.state();
-    let decision = decide(&state, set, now);
+    let decision = plan_for(&state, set, now);
     status::status(&mut state, decision.as_ref().map(|(plan, views)| (plan, views.as_slice())), now)
 }
 
-fn decide(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> Option<(Plan, Vec<BackendView>)> {
+fn plan_for(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> Option<(Plan, Vec<BackendView>)> {
     let policy = state.policy.as_ref()?;
     let views = state.views(now);
     let start_gate = start_gate(state, set, now);
@@ -133,17 +133,17 @@ fn observed(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> bool
 }
 
 /// Notes in the ledger what is about to be done, so that the next look counts with it.
-fn begin(state: &mut ScaleSetState, set: &ScaleSetHandle, plan: &Plan, now: Timestamp) -> Vec<Work> {
-    let mut work = Vec::new();
+fn begin(state: &mut ScaleSetState, set: &ScaleSetHandle, plan: &Plan, now: Timestamp) -> Vec<Task> {
+    let mut tasks = Vec::new();
     if !observed(state, set, now) {
-        return work;
+        return tasks;
     }
     // Another set took the slot meanwhile: they wait for the next.
     let mut unplaced = Vec::new();
     let frozen = (state.stalled.is_some() || state.behind().is_some()) && state.drain_until.is_none();
     for action in &plan.actions {
         match action {
-            Action::Collect { runner } => work.extend(begin_removal(state, runner, None, now)),
+            Action::Collect { runner } => tasks.extend(begin_removal(state, runner, None, now)),
             _ if frozen => {}
             Action::Prepare { backend, host } => {
                 if let Some(backend) = state.backend(backend) {
@@ -151,7 +151,7 @@ fn begin(state: &mut ScaleSetState, set: &ScaleSetHandle, plan: &Plan, now: Time
                 }
             }
             Action::Start { backend, host } => match begin_start(state, set, backend, host, now) {
-                Some(start) => work.push(start),
+                Some(start) => tasks.push(start),
                 None => unplaced.push((backend, host)),
             },
             Action::Remove { runner, why } => {
@@ -164,7 +164,7 @@ fn begin(state: &mut ScaleSetState, set: &ScaleSetHandle, plan: &Plan, now: Time
                 if *why == Removal::JobTimeout {
                     state.ledger.job_timed_out(runner, now);
                 }
-                work.extend(begin_removal(state, runner, Some(*why), now));
+                tasks.extend(begin_removal(state, runner, Some(*why), now));
             }
         }
     }
@@ -176,7 +176,7 @@ fn begin(state: &mut ScaleSetState, set: &ScaleSetHandle, plan: &Plan, now: Time
             backend.wait_for_slots(host, runners);
         }
     }
-    work
+    tasks
 }
 
 fn begin_start(
@@ -185,7 +185,7 @@ fn begin_start(
     backend: &str,
     host: &str,
     now: Timestamp,
-) -> Option<Work> {
+) -> Option<Task> {
     let backend = state.backend(backend)?;
     let service = state.service.clone()?;
     let (scale_set, _) = state.registration.held.as_ref()?;
@@ -198,7 +198,7 @@ fn begin_start(
     info!(scale_set = set.identity.scale_set, runner = name, backend = backend.name(), host, "runner placed");
     let abandoned = set.ended.child_token();
     state.preparing.insert(name.clone(), abandoned.clone());
-    Some(Work::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline })
+    Some(Task::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline })
 }
 
 fn begin_removal(
@@ -206,7 +206,7 @@ fn begin_removal(
     name: &str,
     why: Option<Removal>,
     now: Timestamp,
-) -> Option<Work> {
+) -> Option<Task> {
     let runner = state.ledger.runner(name)?.clone();
     let backend = state.backend_of(&runner)?;
     let unexplained = runner.phase == Phase::Done && runner.job.is_none();
@@ -218,7 +218,7 @@ fn begin_removal(
         return None;
     }
     state.ledger.begin_removal(name);
-    Some(Work::Remove { runner: Box::new(runner), why, unexplained, backend, service: state.service.clone() })
+    Some(Task::Remove { runner: Box::new(runner), why, unexplained, backend, service: state.service.clone() })
 }
 
 /// Gives up a start that waits for its host to be ready. There is nothing of the runner to be removed.
@@ -235,10 +235,10 @@ fn report(
     set: &ScaleSetHandle,
     ctx: &Context,
     plan: &Plan,
-    work: &[Work],
+    tasks: &[Task],
     now: Timestamp,
 ) {
-    let starts = work.iter().filter(|w| matches!(w, Work::Start { .. })).count();
+    let starts = tasks.iter().filter(|w| matches!(w, Task::Start { .. })).count();
     if starts > 0 && state.tell("ScaledUp", now) {
         let note = format!("starting {starts} more of {} wanted runners", plan.desired);
         ctx.events.normal(&set.reference, "ScaledUp", "Scale", note);
@@ -302,9 +302,9 @@ fn describe(failure: &Failure) -> String {
 }
 
 /// Hands work to tasks of the set.
-pub(super) fn perform(set: &Arc<ScaleSetHandle>, ctx: &Arc<Context>, work: Vec<Work>) {
-    for item in work {
+pub(super) fn spawn(set: &Arc<ScaleSetHandle>, ctx: &Arc<Context>, tasks: Vec<Task>) {
+    for task in tasks {
         let (set, ctx) = (set.clone(), ctx.clone());
-        set.tasks.clone().spawn(async move { item.perform(&set, &ctx).await });
+        set.tasks.clone().spawn(async move { task.run(&set, &ctx).await });
     }
 }
