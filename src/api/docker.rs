@@ -2,7 +2,7 @@
 
 use super::{
     Duration, EnvVar, PullPolicy, Quantity, SecretRef,
-    backend::runner_image,
+    image::runner_image,
     schema::{ABSOLUTE_PATH, LABEL, MOST_RUNNERS, NO_SPACE, host_rules, named_list},
 };
 use kube::core::Rule;

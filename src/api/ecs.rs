@@ -2,7 +2,7 @@
 
 use super::{
     EnvVar, SecretRef,
-    backend::runner_image,
+    image::runner_image,
     schema::{ARN, NO_SPACE, named_list},
 };
 use kube::core::Rule;

@@ -10,6 +10,7 @@ mod duration;
 mod ecs;
 mod env;
 mod github;
+mod image;
 mod quantity;
 mod reference;
 mod schedule;
@@ -18,7 +19,7 @@ pub mod status;
 mod tart;
 mod timing;
 
-pub use backend::{Backend, BackendType, PullPolicy};
+pub use backend::{Backend, BackendType};
 pub use docker::{
     BuildxHousekeeping, Docker, DockerAccess, DockerHost, DockerHousekeeping, ImageHousekeeping, Resources,
     SharedVolume,
@@ -29,6 +30,7 @@ pub use ecs::{
 };
 pub use env::{EnvVar, EnvVarSource, JIT_CONFIG_ENV, VERSION_EXIT_CODE_ENV};
 pub use github::{GitHub, Proxy};
+pub use image::PullPolicy;
 pub use quantity::{InvalidQuantity, Quantity};
 pub use reference::{CaBundleKind, CaBundleRef, SecretKeyRef, SecretRef};
 pub use schedule::Schedule;

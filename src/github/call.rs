@@ -9,11 +9,12 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 
-use super::auth::AdminToken;
+use super::Error;
+use super::auth::{AdminToken, Auth};
 use super::classify::CallKind;
+use super::network::Pools;
 use super::transport::{self, Reply};
 use super::url::below;
-use super::{Client, Error};
 
 /// The version of the service's API that GitHub's own client asks for.
 const API_VERSION: &str = "6.0-preview";
@@ -75,9 +76,16 @@ impl<'a> Call<'a> {
     }
 }
 
-impl Client {
+/// What makes calls: connections, tokens and deadlines.
+pub(super) struct Caller {
+    pub pools: Pools,
+    pub auth: Auth,
+    pub deadlines: Deadlines,
+}
+
+impl Caller {
     /// A call with the admin token that may be repeated: transient faults get further tries.
-    pub(super) async fn call(&self, call: Call<'_>) -> Result<Reply, Error> {
+    pub async fn call(&self, call: Call<'_>) -> Result<Reply, Error> {
         let attempt = || async {
             let token = self.auth.admin().await?;
             self.call_with(token, &call, self.deadlines.control / 3).await
@@ -86,7 +94,7 @@ impl Client {
     }
 
     /// A call that must not happen twice when its answer is lost: one try.
-    pub(super) async fn call_once(&self, call: Call<'_>) -> Result<Reply, Error> {
+    pub async fn call_once(&self, call: Call<'_>) -> Result<Reply, Error> {
         let token = self.auth.admin().await?;
         self.call_with(token, &call, self.deadlines.control).await
     }
@@ -108,7 +116,8 @@ impl Client {
         limit.noted(self.send(&token.service, &token.token, call, timeout).await?.success(call.kind))
     }
 
-    pub(super) async fn send(
+    /// One try of a call, with that token.
+    pub async fn send(
         &self,
         service: &Url,
         token: &str,

@@ -9,7 +9,7 @@ use reqwest::{Method, Request, StatusCode, Url};
 use serde_json::{Value, json};
 
 use super::auth::Auth;
-use super::call::{Call, persist, within};
+use super::call::{Call, Caller, persist, within};
 use super::classify::CallKind;
 use super::message::message;
 use super::network::Pools;
@@ -46,9 +46,7 @@ pub struct ClientConfig {
 /// A client of the scale-set service at one URL with one credential. Cheap to share, made to be shared.
 pub struct Client {
     config: ConfigUrl,
-    pub(super) pools: Pools,
-    pub(super) auth: Auth,
-    pub(super) deadlines: Deadlines,
+    caller: Caller,
 }
 
 impl fmt::Debug for Client {
@@ -67,7 +65,7 @@ impl Client {
         let pools = Pools::new(&config.network)?;
         let attempt = deadlines.control / 3;
         let auth = Auth::new(pools.control.clone(), url.clone(), config.credentials.clone(), attempt)?;
-        Ok(Client { config: url, pools, auth, deadlines })
+        Ok(Client { config: url, caller: Caller { pools, auth, deadlines } })
     }
 
     /// A request to the message queue, with the queue's own token.
@@ -82,6 +80,7 @@ impl Client {
         }
         let query = [("groupName", name)];
         let reply = self
+            .caller
             .call(Call::new(Method::GET, CallKind::Group, &["runtime", "runnergroups", ""]).query(&query))
             .await?;
         let groups: Vec<Group> = wire::list(&reply.body, "the list of runner groups")?;
@@ -91,7 +90,7 @@ impl Client {
 
     /// The scale set of that id, if it still exists.
     async fn scale_set(&self, id: i64) -> Result<Option<WireScaleSet>, Error> {
-        match self.call(Call::of_set(Method::GET, CallKind::ScaleSet, id, &[])).await {
+        match self.caller.call(Call::of_set(Method::GET, CallKind::ScaleSet, id, &[])).await {
             Ok(reply) => wire::decode(&reply.body, "the scale set").map(Some),
             Err(Error::ScaleSetGone) => Ok(None),
             Err(e) => Err(e),
@@ -102,6 +101,7 @@ impl Client {
         let group = group.to_string();
         let query = [("runnerGroupId", group.as_str()), ("name", name)];
         let reply = self
+            .caller
             .call(Call::new(Method::GET, CallKind::ScaleSet, &["runtime", "runnerscalesets"]).query(&query))
             .await?;
         let sets: Vec<WireScaleSet> = wire::list(&reply.body, "the list of scale sets")?;
@@ -117,7 +117,7 @@ impl Client {
             "RunnerSetting": wire::runner_setting(),
         });
         let call = Call::new(Method::POST, CallKind::ScaleSet, &["runtime", "runnerscalesets"]);
-        match self.call(call.body(body)).await {
+        match self.caller.call(call.body(body)).await {
             Ok(reply) => {
                 let created: WireScaleSet = wire::decode(&reply.body, "the new scale set")?;
                 Ok(ScaleSet { created: true, ..created.try_into()? })
@@ -144,14 +144,14 @@ impl Client {
             return found.try_into();
         };
         let call = Call::of_set(Method::PATCH, CallKind::ScaleSet, found.id, &[]);
-        self.call(call.body(patch)).await?;
+        self.caller.call(call.body(patch)).await?;
         self.scale_set(found.id).await?.ok_or(Error::ScaleSetGone)?.try_into()
     }
 
     /// Deletes a session by its id, which needs no more than that: whoever knows it can.
     async fn delete_session(&self, scale_set_id: i64, session: &str) -> Result<(), Error> {
         let call = Call::of_set(Method::DELETE, CallKind::Session, scale_set_id, &["sessions", session]);
-        match self.call_once(call).await {
+        match self.caller.call_once(call).await {
             Ok(_) | Err(Error::SessionLost(_) | Error::ScaleSetGone) => Ok(()),
             Err(e) => Err(e),
         }
@@ -174,7 +174,7 @@ impl Client {
     async fn mint(&self, scale_set_id: i64, runner_name: &str) -> Result<JitRunner, Error> {
         let call = Call::of_set(Method::POST, CallKind::Mint, scale_set_id, &["generatejitconfig"]);
         let body = json!({"name": runner_name, "workFolder": WORK_FOLDER});
-        let reply = self.call_once(call.body(body)).await?;
+        let reply = self.caller.call_once(call.body(body)).await?;
         let jit: Jit = wire::decode(&reply.body, "the JIT configuration")?;
         let encoded = wire::required(jit.encoded.0, "the JIT configuration")?;
         if encoded.len() > MAX_JIT {
@@ -205,7 +205,7 @@ impl Client {
         let query = [("agentName", name)];
         let call = Call::new(Method::GET, CallKind::Runner, &["distributedtask", "pools", "0", "agents"])
             .query(&query);
-        let runners: Vec<WireRunner> = match self.call(call).await {
+        let runners: Vec<WireRunner> = match self.caller.call(call).await {
             Ok(reply) => wire::list(&reply.body, "the list of runners")?,
             Err(Error::RunnerGone) => return Ok(None),
             Err(e) => return Err(e),
@@ -216,7 +216,7 @@ impl Client {
     async fn remove(&self, id: i64) -> Result<(), Error> {
         let path = ["distributedtask", "pools", "0", "agents", &id.to_string()];
         let call = Call::new(Method::DELETE, CallKind::Runner, &path);
-        match self.call(call).await {
+        match self.caller.call(call).await {
             // GitHub's own client takes no other success for one.
             Ok(reply) if reply.status != StatusCode::NO_CONTENT => Err(Error::BadReply(format!(
                 "a runner's removal was answered with HTTP {}",
@@ -263,7 +263,7 @@ fn same_labels(a: &[String], b: &[String]) -> bool {
 #[async_trait]
 impl ScaleSetService for Client {
     async fn ensure_scale_set(&self, wanted: &WantedScaleSet, own: Option<i64>) -> Result<ScaleSet, Error> {
-        within(self.deadlines.control, async {
+        within(self.caller.deadlines.control, async {
             let group = self.group_id(&wanted.runner_group).await?;
             if let Some(id) = own
                 && let Some(found) = self.scale_set(id).await?
@@ -279,13 +279,13 @@ impl ScaleSetService for Client {
     }
 
     async fn find_scale_set(&self, id: i64) -> Result<Option<ScaleSet>, Error> {
-        let found = within(self.deadlines.control, self.scale_set(id)).await?;
+        let found = within(self.caller.deadlines.control, self.scale_set(id)).await?;
         found.map(TryInto::try_into).transpose()
     }
 
     async fn delete_scale_set(&self, id: i64) -> Result<(), Error> {
         let call = Call::of_set(Method::DELETE, CallKind::DeleteScaleSet, id, &[]);
-        match within(self.deadlines.control, self.call(call)).await {
+        match within(self.caller.deadlines.control, self.caller.call(call)).await {
             Ok(_) | Err(Error::ScaleSetGone) => Ok(()),
             Err(e) => Err(e),
         }
@@ -297,17 +297,17 @@ impl ScaleSetService for Client {
         owner: &str,
         left_behind: Option<&str>,
     ) -> Result<Session, Error> {
-        within(self.deadlines.control, async {
+        within(self.caller.deadlines.control, async {
             if let Some(id) = left_behind {
                 // Bounded by itself, and no reason to stop: if the session still stands, opening says so.
-                let cleared = within(self.deadlines.control / 3, self.delete_session(scale_set_id, id)).await;
+                let cleared = within(self.caller.deadlines.control / 3, self.delete_session(scale_set_id, id)).await;
                 if let Err(error) = cleared {
                     tracing::warn!(scale_set_id, session = id, %error, "the session left behind could not be deleted");
                 }
             }
             let call = Call::of_set(Method::POST, CallKind::OpenSession, scale_set_id, &["sessions"]);
             let body = json!({"sessionId": NO_SESSION, "ownerName": owner});
-            let reply = self.call_once(call.body(body)).await?;
+            let reply = self.caller.call_once(call.body(body)).await?;
             let session = self.session(&reply, scale_set_id, owner);
             if session.is_err()
                 && let Some(id) = wire::decode::<WireSession>(&reply.body, "the session").ok().map(|wire| wire.id)
@@ -324,7 +324,7 @@ impl ScaleSetService for Client {
     async fn refresh(&self, session: &Session) -> Result<Session, Error> {
         let path = ["sessions", &session.id];
         let call = Call::of_set(Method::PATCH, CallKind::Session, session.scale_set_id, &path);
-        let reply = within(self.deadlines.control, self.call(call)).await?;
+        let reply = within(self.caller.deadlines.control, self.caller.call(call)).await?;
         self.session(&reply, session.scale_set_id, &session.owner)
     }
 
@@ -343,7 +343,8 @@ impl ScaleSetService for Client {
         request.headers_mut().insert(ACCEPT, accept);
         request.headers_mut().insert("X-ScaleSetMaxCapacity", HeaderValue::from(capacity));
         let asked = "GET of the message queue".to_owned();
-        let reply = transport::send(&self.pools.polls, request, asked, self.deadlines.poll).await?;
+        let reply =
+            transport::send(&self.caller.pools.polls, request, asked, self.caller.deadlines.poll).await?;
         let reply = reply.success(CallKind::Queue)?;
         match reply.status {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT => Ok(None),
@@ -356,22 +357,30 @@ impl ScaleSetService for Client {
         let attempt = || async {
             let request = self.queue_request(Method::DELETE, session, url.clone())?;
             let asked = "DELETE of a message".to_owned();
-            let reply =
-                transport::send(&self.pools.control, request, asked, self.deadlines.control / 3).await?;
+            let reply = transport::send(
+                &self.caller.pools.control,
+                request,
+                asked,
+                self.caller.deadlines.control / 3,
+            )
+            .await?;
             match reply.status {
                 StatusCode::NOT_FOUND => Ok(()),
                 _ => reply.success(CallKind::Queue).map(drop),
             }
         };
-        within(self.deadlines.control, persist(attempt)).await
+        within(self.caller.deadlines.control, persist(attempt)).await
     }
 
     async fn acquire(&self, session: &Session, request_ids: &[i64]) -> Result<Vec<i64>, Error> {
         let call = Call::of_set(Method::POST, CallKind::Queue, session.scale_set_id, &["acquirejobs"]);
         let call = call.body(json!(request_ids));
         let attempt = || async {
-            let service = &self.auth.admin().await?.service;
-            let reply = self.send(service, &session.queue_token, &call, self.deadlines.control / 3).await?;
+            let service = &self.caller.auth.admin().await?.service;
+            let reply = self
+                .caller
+                .send(service, &session.queue_token, &call, self.caller.deadlines.control / 3)
+                .await?;
             match reply.status {
                 // The broker of github.com assigns jobs by itself and has no such route.
                 StatusCode::NOT_FOUND => Ok(Vec::new()),
@@ -381,12 +390,12 @@ impl ScaleSetService for Client {
                 }
             }
         };
-        within(self.deadlines.control, persist(attempt)).await
+        within(self.caller.deadlines.control, persist(attempt)).await
     }
 
     async fn acquirable(&self, scale_set_id: i64) -> Result<Vec<AcquirableJob>, Error> {
         let call = Call::of_set(Method::GET, CallKind::ScaleSet, scale_set_id, &["acquirablejobs"]);
-        match within(self.deadlines.control, self.call(call)).await {
+        match within(self.caller.deadlines.control, self.caller.call(call)).await {
             Ok(reply) if reply.status == StatusCode::NO_CONTENT => Ok(Vec::new()),
             Ok(reply) => {
                 let jobs: Vec<WireJob> = wire::list(&reply.body, "the list of offered jobs")?;
@@ -399,7 +408,7 @@ impl ScaleSetService for Client {
     }
 
     async fn mint_jit(&self, scale_set_id: i64, runner_name: &str) -> Result<JitRunner, Error> {
-        within(self.deadlines.control, async {
+        within(self.caller.deadlines.control, async {
             match self.mint(scale_set_id, runner_name).await {
                 Err(Error::RunnerExists) => {
                     self.free_name(scale_set_id, runner_name).await?;
@@ -412,23 +421,23 @@ impl ScaleSetService for Client {
     }
 
     async fn find_runner(&self, name: &str) -> Result<Option<RunnerReference>, Error> {
-        within(self.deadlines.control, self.find(name)).await
+        within(self.caller.deadlines.control, self.find(name)).await
     }
 
     async fn list_runners(&self) -> Result<Vec<ListedRunner>, Error> {
-        let listing = within(self.deadlines.control, self.auth.list_runners()).await?;
+        let listing = within(self.caller.deadlines.control, self.caller.auth.list_runners()).await?;
         Ok(listing.into_iter().map(Into::into).collect())
     }
 
     async fn remove_runner(&self, id: i64) -> Result<(), Error> {
-        within(self.deadlines.control, self.remove(id)).await
+        within(self.caller.deadlines.control, self.remove(id)).await
     }
 
     fn limited_for(&self) -> Option<Duration> {
-        self.auth.limit().left()
+        self.caller.auth.limit().left()
     }
 
     async fn close(&self, session: &Session) -> Result<(), Error> {
-        within(self.deadlines.control, self.delete_session(session.scale_set_id, &session.id)).await
+        within(self.caller.deadlines.control, self.delete_session(session.scale_set_id, &session.id)).await
     }
 }

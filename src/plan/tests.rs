@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::api::{RunnerScaleSet, RunnerScaleSetSpec};
 use crate::runner::{
-    Availability, Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, PersistedRunner,
-    Phase, Statistics,
+    Availability, Exit, HostState, Instance, InstanceState, Job, JobEvent, Ledger, Observation, Operation,
+    PersistedRunner, Phase, Statistics,
 };
 
 mod draining;

@@ -13,7 +13,8 @@ use super::failure::{Failure, Failures};
 use super::recent::Recent;
 use super::unseen::Unseen;
 use super::{
-    Exit, Instance, InstanceState, Job, JobEvent, Operation, Phase, Registration, Runner, Statistics, Watched,
+    Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, Phase, Registration, Runner,
+    Statistics, Watched,
 };
 use crate::api::condition::reason;
 use crate::time::Plus;
@@ -30,19 +31,6 @@ const UNLISTED_SETTLES: Duration = Duration::from_secs(5);
 const EVENTS_REMEMBERED: usize = 2_000;
 /// After GitHub answered that a job still runs, the removal is not tried again before this: it is costly for the service.
 const BUSY_RETRY: Duration = Duration::from_secs(30);
-
-/// The instances of the scale set on one host of one backend.
-#[derive(Debug, Clone)]
-pub struct Observation {
-    /// The backend.
-    pub backend: String,
-    /// The host.
-    pub host: String,
-    /// When the host last answered a whole listing; none when what is shown is not current, so that absence means nothing.
-    pub listed_at: Option<Timestamp>,
-    /// The instances.
-    pub instances: Vec<Instance>,
-}
 
 /// What an earlier controller wrote down of a runner.
 #[derive(Debug, Clone)]

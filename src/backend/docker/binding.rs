@@ -54,7 +54,7 @@ impl HostBinding {
         };
         let followed = engines.engine(endpoint);
         Ok(HostBinding {
-            image: followed.engine.image(wanted),
+            image: followed.image(wanted),
             failure: Mutex::default(),
             membership: followed.engine.join(&identity.scale_set_uid, spec.max_runners),
             followed,

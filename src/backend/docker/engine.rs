@@ -1,8 +1,8 @@
 //! One Docker engine as all scale sets share it: what is known of it, its slots, and whom a change concerns.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bollard::Docker;
 use jiff::Timestamp;
@@ -10,7 +10,6 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use super::endpoint::Endpoint;
-use super::image::{Image, Wanted};
 use super::index::Index;
 use super::slots::Slots;
 use crate::backend::{Error, Requeuer};
@@ -45,7 +44,6 @@ pub(super) struct State {
     pub(super) listed_at: Option<Timestamp>,
     /// Connections so far: what an engine refused is tried again when it comes back, maybe changed.
     pub(super) connections: u64,
-    images: HashMap<Wanted, Weak<Image>>,
 }
 
 /// The connection to an engine.
@@ -80,7 +78,6 @@ impl Engine {
                 link: Link::Down("not connected yet".to_owned()),
                 listed_at: None,
                 connections: 0,
-                images: HashMap::new(),
             }),
         }
     }
@@ -142,18 +139,6 @@ impl Engine {
             Link::Up(client) => Ok(client.clone()),
             Link::Down(why) => Err(Error::Unreachable(why.clone())),
         }
-    }
-
-    /// The image that all share who want the same.
-    pub(super) fn image(&self, wanted: Wanted) -> Arc<Image> {
-        let mut state = self.state();
-        state.images.retain(|_, image| image.strong_count() > 0);
-        if let Some(image) = state.images.get(&wanted).and_then(Weak::upgrade) {
-            return image;
-        }
-        let image = Arc::new(Image::new(wanted.clone()));
-        state.images.insert(wanted, Arc::downgrade(&image));
-        image
     }
 
     /// Counts a backend among the engine's users.

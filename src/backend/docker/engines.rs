@@ -10,6 +10,7 @@ use super::container;
 use super::endpoint::Endpoint;
 use super::engine::{Engine, Link};
 use super::follow::follow;
+use super::image::{Image, Wanted};
 use crate::backend::{Error, Requeuer};
 use crate::runner::Instance;
 
@@ -26,7 +27,22 @@ pub struct Engines {
 #[derive(Debug)]
 pub(super) struct Followed {
     pub(super) engine: Arc<Engine>,
+    images: Mutex<HashMap<Wanted, Weak<Image>>>,
     _task: AbortOnDropHandle<()>,
+}
+
+impl Followed {
+    /// Returns the image that all backends share which want the same of this engine.
+    pub(super) fn image(&self, wanted: Wanted) -> Arc<Image> {
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        images.retain(|_, image| image.strong_count() > 0);
+        if let Some(image) = images.get(&wanted).and_then(Weak::upgrade) {
+            return image;
+        }
+        let image = Arc::new(Image::new(wanted.clone()));
+        images.insert(wanted, Arc::downgrade(&image));
+        image
+    }
 }
 
 /// All containers of this cluster on one engine, of whatever scale set.
@@ -66,7 +82,7 @@ impl Engines {
         }
         let engine = Arc::new(Engine::new(endpoint.clone(), self.cluster.clone(), self.requeuer.clone()));
         let task = AbortOnDropHandle::new(tokio::spawn(follow(Arc::clone(&engine))));
-        let engine = Arc::new(Followed { engine, _task: task });
+        let engine = Arc::new(Followed { engine, images: Mutex::default(), _task: task });
         followed.insert(endpoint, Arc::downgrade(&engine));
         engine
     }
