@@ -101,8 +101,4 @@ fn collect(runner: &Runner) -> Action {
 }
 
 #[cfg(test)]
-mod capacity_tests;
-#[cfg(test)]
-mod recycling_tests;
-#[cfg(test)]
 mod tests;

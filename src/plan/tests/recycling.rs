@@ -1,6 +1,5 @@
 //! Idle runners that leave assigned jobs alone: they are recycled one at a time.
 
-use super::tests::{Scenario, at, removals, starts};
 use super::*;
 use crate::runner::{Phase, Statistics};
 

@@ -1,6 +1,5 @@
 //! How many jobs GitHub is told the set can have in hand: what there is, and what can be started within two minutes.
 
-use super::tests::{Scenario, at, backend};
 use super::*;
 use crate::runner::{Availability, Observation};
 

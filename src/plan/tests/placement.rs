@@ -1,0 +1,141 @@
+//! Where runners are started, and why not.
+
+use super::*;
+
+#[test]
+fn backends_are_filled_in_order_and_hosts_evenly() {
+    let mut scenario = Scenario::new(serde_json::json!({"maxRunners": 20}));
+    scenario.backends = vec![backend("rack", &[("a", 2), ("b", 3)]), backend("cloud", &[("c", 100)])];
+    scenario.backends[0].max_runners = Some(4);
+    scenario.assigned(6);
+    let plan = scenario.step();
+    let mut places = BTreeMap::new();
+    for action in &plan.actions {
+        if let Action::Start { host, .. } = action {
+            *places.entry(host.as_str()).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(places, BTreeMap::from([("a", 2), ("b", 2), ("c", 2)]));
+}
+
+#[test]
+fn each_refusal_has_its_reason() {
+    type Change = fn(&mut Scenario);
+    let cases: [(Change, &str); 8] = [
+        (|w| w.policy.suspend = true, "Suspended"),
+        (|w| w.start_gate = StartGate::Closed("AuthRejected", "no".into()), "AuthRejected"),
+        (|w| w.backends[0].hosts[0].free_slots = 0, "NoCapacity"),
+        (|w| w.backends[0].hosts[0].availability = Availability::Preparing { since: at(0) }, "ImagePulling"),
+        (|w| w.backends[0].hosts[0].availability = Availability::Unreachable, "HostUnreachable"),
+        (|w| w.backends[0].hosts[0].availability = Availability::Refused, "BackendRefused"),
+        (
+            |w| {
+                w.backends[0].hosts[0].availability =
+                    Availability::BackOff { until: at(60), reason: "ImageMissing" }
+            },
+            "ImageMissing",
+        ),
+        (|w| w.assigned(30), "AtMaxRunners"),
+    ];
+    for (change, reason) in cases {
+        let mut scenario = Scenario::new(serde_json::json!({}));
+        scenario.assigned(3);
+        change(&mut scenario);
+        let demand_status = scenario.step().demand_status;
+        assert_eq!(
+            (demand_status.met, demand_status.reason),
+            (Some(false), reason),
+            "{}",
+            demand_status.message
+        );
+    }
+}
+
+#[test]
+fn a_backend_at_its_ceiling_is_named() {
+    let mut scenario = Scenario::new(serde_json::json!({"maxRunners": 10}));
+    scenario.backends = vec![backend("rack", &[("a", 20)]), backend("cloud", &[("c", 1)])];
+    scenario.backends[0].max_runners = Some(2);
+    scenario.assigned(4);
+    let said = "1 of 4 assigned jobs wait: maxRunners of backend rack is 2; no other host has a free slot";
+    assert_eq!(scenario.plan().demand_status.message, said, "counting what begins now");
+    scenario.step();
+    let demand_status = scenario.plan().demand_status;
+    assert_eq!((demand_status.reason, demand_status.message.as_str()), ("NoCapacity", said));
+    scenario.backends[1].max_runners = Some(1);
+    let said = "1 of 4 assigned jobs wait: maxRunners of backend rack is 2; maxRunners of backend cloud is 1";
+    assert_eq!(scenario.plan().demand_status.message, said);
+}
+
+/// Nobody's job waits, and still it is to be said.
+#[test]
+fn spares_that_cannot_be_started_have_a_reason() {
+    type Change = fn(&mut Scenario);
+    let lacks = |reason| Availability::BackOff { until: at(60), reason };
+    let cases: [(Change, Option<&str>); 6] = [
+        (|w| w.backends[0].hosts[0].availability = Availability::Refused, Some("BackendRefused")),
+        (
+            |w| w.backends[0].hosts[0].availability = Availability::Preparing { since: at(0) },
+            Some("ImagePulling"),
+        ),
+        (|w| w.backends[0].hosts[0].free_slots = 0, Some("NoCapacity")),
+        (|w| w.policy.suspend = true, None),
+        (|w| w.start_gate = StartGate::Closed("AuthRejected", "no".into()), None),
+        (|_| {}, None),
+    ];
+    for (change, reason) in cases {
+        let mut scenario = Scenario::new(serde_json::json!({"minRunners": 5}));
+        scenario.assigned(0);
+        change(&mut scenario);
+        let plan = scenario.step();
+        assert_eq!(plan.short.as_ref().map(|(reason, _)| *reason), reason, "{:?}", plan.short);
+        assert_eq!(plan.refused.is_some(), reason == Some("BackendRefused"));
+    }
+    let mut scenario = Scenario::new(serde_json::json!({"minRunners": 5}));
+    scenario.assigned(0);
+    scenario.backends[0].hosts[0].availability = lacks("ImagePullFailed");
+    scenario.backends[0].hosts[0].message = "no such image".to_owned();
+    let message = "5 of minRunners 5 are missing: rack/rack-1: no such image".to_owned();
+    assert_eq!(scenario.step().short, Some(("ImagePullFailed", message)));
+    scenario.backends.push(backend("cloud", &[("c", 1)]));
+    scenario.backends[0].hosts[0].availability = Availability::Refused;
+    assert_eq!(scenario.step().refused, None, "one can be used");
+}
+
+#[test]
+fn spares_whose_place_a_job_has_are_not_short() {
+    let mut scenario = Scenario::at_work(serde_json::json!({"minRunners": 2}));
+    scenario.backends[0].hosts[0].free_slots = 0;
+    scenario.up();
+    scenario.busy("linux-002", "another");
+    scenario.assigned(2);
+    scenario.completed("linux-002", "another");
+    assert_eq!(scenario.step().short, None, "it does not move with load");
+}
+
+#[test]
+fn a_set_waits_for_slots_where_it_could_start_and_for_no_more_than_it_may_have() {
+    let mut scenario = Scenario::new(serde_json::json!({"maxRunners": 6}));
+    scenario.backends =
+        vec![backend("rack", &[("full", 0), ("pulling", 0)]), backend("spill", &[("small", 1)])];
+    scenario.backends[1].max_runners = Some(2);
+    scenario.backend_host("rack", "pulling").availability = Availability::Unprepared;
+    let waiting =
+        |scenario: &Scenario| -> Vec<u32> { scenario.plan().waiting.iter().map(|w| w.runners).collect() };
+    scenario.assigned(0);
+    assert_eq!(waiting(&scenario), [0, 0, 0]);
+    scenario.assigned(4);
+    assert_eq!(waiting(&scenario), [3, 0, 1], "one is placed, and one more is all that its backend takes");
+    scenario.step();
+    assert_eq!(waiting(&scenario), [3, 0, 1]);
+    // What GitHub holds back for want of capacity counts too.
+    let statistics = Statistics { assigned: 4, available: 40, ..Statistics::default() };
+    scenario.ledger.count(statistics, at(scenario.now));
+    assert_eq!(waiting(&scenario), [5, 0, 1], "maxRunners is 6");
+    let held_back =
+        HostState { availability: Availability::Refused, ..scenario.backends[0].hosts[0].clone() };
+    scenario.backends[0].hosts[0] = held_back;
+    assert_eq!(waiting(&scenario), [0, 0, 1]);
+    scenario.policy.suspend = true;
+    assert_eq!(waiting(&scenario), [0, 0, 0]);
+}
