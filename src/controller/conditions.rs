@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::registrar::Registration;
-use super::set::ScaleSetState;
+use super::state::ScaleSetState;
 use crate::api::condition::{self, reason};
 use crate::github::{ListenState, WantedScaleSet};
 use crate::plan::{DemandStatus, Plan};

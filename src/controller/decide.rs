@@ -8,7 +8,8 @@ use tracing::{debug, info, warn};
 
 use super::context::Context;
 use super::finalize::Left;
-use super::set::{ScaleSetHandle, ScaleSetState};
+use super::set::ScaleSetHandle;
+use super::state::ScaleSetState;
 use super::status;
 use super::tasks::Task;
 use crate::api::RunnerScaleSetStatus;

@@ -18,6 +18,7 @@ mod reconcile;
 mod registrar;
 mod run;
 mod set;
+mod state;
 mod status;
 mod tasks;
 mod test_driver;

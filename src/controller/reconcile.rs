@@ -10,7 +10,8 @@ use tracing::{Instrument, info, warn};
 
 use super::context::{Context, Guarded, api_message};
 use super::ownership::Claim;
-use super::set::{ScaleSetHandle, ScaleSetState};
+use super::set::ScaleSetHandle;
+use super::state::ScaleSetState;
 use super::{decide, finalize, inputs, registrar};
 use crate::api::RunnerScaleSet;
 use crate::api::condition::reason;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::conditions::{Facts, conditions, whole_seconds};
-use super::set::{ConfiguredBackend, ScaleSetState};
+use super::state::{ConfiguredBackend, ScaleSetState};
 use crate::api::RunnerScaleSetStatus;
 use crate::api::status::{
     BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, MAX_RECENT_FAILURES, RunnerStatus,

@@ -3,18 +3,19 @@
 
 mod hosts;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::demand::Demand;
 use super::failure::{Failure, Failures};
+use super::observation::Listings;
 use super::recent::Recent;
 use super::unseen::Unseen;
 use super::{
-    Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, Phase, Registration, Runner,
-    Statistics, Watched,
+    Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, PersistedRunner, Phase,
+    Registration, Runner, Statistics, Watched,
 };
 use crate::api::condition::reason;
 use crate::time::Plus;
@@ -31,25 +32,6 @@ const UNLISTED_SETTLES: Duration = Duration::from_secs(5);
 const EVENTS_REMEMBERED: usize = 2_000;
 /// After GitHub answered that a job still runs, the removal is not tried again before this: it is costly for the service.
 const BUSY_RETRY: Duration = Duration::from_secs(30);
-
-/// What an earlier controller wrote down of a runner.
-#[derive(Debug, Clone)]
-pub struct PersistedRunner {
-    /// Its name.
-    pub name: String,
-    /// The backend.
-    pub backend: String,
-    /// The host.
-    pub host: String,
-    /// The backend's id of its instance, if it had one.
-    pub instance_id: Option<String>,
-    /// The phase it had.
-    pub phase: Phase,
-    /// Since when.
-    pub since: Timestamp,
-    /// The job it had.
-    pub job: Option<Job>,
-}
 
 /// What was heard of a job: its id, its runner, and whether it was over. GitHub may hand a job out anew, under the id that
 /// it has; no runner gets it twice.
@@ -184,13 +166,14 @@ impl Ledger {
 
     /// A runner whose host was listed twice without it is gone. Its start may still be under way: that is left to the start.
     fn notice_missing(&mut self, observations: &[Observation], now: Timestamp) {
+        let listings = Listings::of(observations);
         let mut gone = Vec::new();
         for runner in self.runners.values_mut() {
             if !runner.occupies() || runner.operation.is_some() {
                 continue;
             }
             // Where nothing was listed since, nothing new is known of it.
-            let Some(listed_at) = listed_without(observations, runner) else { continue };
+            let Some(listed_at) = listings.without(runner) else { continue };
             match runner.missing_since {
                 None => runner.missing_since = Some(listed_at),
                 Some(first) if listed_at > first => gone.push(runner.name.clone()),
@@ -506,8 +489,9 @@ impl Ledger {
 
     /// Marks the runners for which there is no demand, and unmarks all others.
     pub fn mark_surplus(&mut self, names: &[String], now: Timestamp) {
+        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
         for runner in self.runners.values_mut() {
-            if names.contains(&runner.name) {
+            if names.contains(runner.name.as_str()) {
                 runner.surplus_since.get_or_insert(now);
             } else {
                 runner.surplus_since = None;
@@ -518,19 +502,6 @@ impl Ledger {
     fn forget_retired(&mut self, now: Timestamp) {
         self.retired.retain(|_, retired| retired.at.plus(RETIRED_FOR) > now);
     }
-}
-
-/// When the host of a runner was last listed, if the runner was not there. A host that is not among those of the spec
-/// any more cannot be asked: then it is when the last of all others was.
-fn listed_without(observations: &[Observation], runner: &Runner) -> Option<Timestamp> {
-    let host = |o: &&Observation| o.backend == runner.backend && o.host == runner.host;
-    let known = observations.iter().any(|o| host(&o));
-    let candidates = || observations.iter().filter(|o| !known || host(o));
-    let shown = candidates().any(|o| o.instances.iter().any(|i| i.runner == runner.name));
-    if shown || candidates().any(|o| o.listed_at.is_none()) {
-        return None;
-    }
-    candidates().filter_map(|o| o.listed_at).min()
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! What a host showed of a scale set.
 
+use std::collections::{HashMap, HashSet};
+
 use jiff::Timestamp;
 
-use super::Instance;
+use super::{Instance, Runner};
 
 /// The instances of the scale set on one host of one backend.
 #[derive(Debug, Clone)]
@@ -15,4 +17,52 @@ pub struct Observation {
     pub listed_at: Option<Timestamp>,
     /// The instances.
     pub instances: Vec<Instance>,
+}
+
+/// One look at all hosts, in which runners are looked up by name.
+pub(super) struct Listings<'a> {
+    /// When each host was listed, by backend and host.
+    listed_at: HashMap<(&'a str, &'a str), Option<Timestamp>>,
+    /// The runners shown, with the host that shows each.
+    shown: HashSet<(&'a str, &'a str, &'a str)>,
+    /// The runners shown, wherever.
+    anywhere: HashSet<&'a str>,
+    /// When the last of the hosts was listed; none if one was not.
+    all_listed_at: Option<Timestamp>,
+}
+
+impl<'a> Listings<'a> {
+    /// Indexes what the hosts showed.
+    pub fn of(observations: &'a [Observation]) -> Listings<'a> {
+        let host = |o: &'a Observation| (o.backend.as_str(), o.host.as_str());
+        let shown = |o: &'a Observation| {
+            o.instances.iter().map(move |i| (o.backend.as_str(), o.host.as_str(), i.runner.as_str()))
+        };
+        let listed: Option<Vec<Timestamp>> = observations.iter().map(|o| o.listed_at).collect();
+        Listings {
+            listed_at: observations.iter().map(|o| (host(o), o.listed_at)).collect(),
+            shown: observations.iter().flat_map(shown).collect(),
+            anywhere: observations
+                .iter()
+                .flat_map(|o| o.instances.iter().map(|i| i.runner.as_str()))
+                .collect(),
+            all_listed_at: listed.and_then(|listed| listed.into_iter().min()),
+        }
+    }
+
+    /// Returns when the host of a runner was last listed, if the runner was not there. A host that is not among those of the
+    /// spec any more cannot be asked: then it is when the last of all others was.
+    pub fn without(&self, runner: &Runner) -> Option<Timestamp> {
+        match self.listed_at.get(&(runner.backend.as_str(), runner.host.as_str())) {
+            Some(listed_at) => {
+                let shown = self.shown.contains(&(
+                    runner.backend.as_str(),
+                    runner.host.as_str(),
+                    runner.name.as_str(),
+                ));
+                listed_at.filter(|_| !shown)
+            }
+            None => self.all_listed_at.filter(|_| !self.anywhere.contains(runner.name.as_str())),
+        }
+    }
 }

@@ -1,0 +1,459 @@
+//! What the controller keeps in memory of one scale set and what changes. All of it can be read again: from the object, the
+//! backends and GitHub.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::draining::Draining;
+use super::inputs::{BackendInput, Inputs};
+use super::ownership::Claim;
+use super::registrar::{Registration, Target};
+use super::set::ScaleSetHandle;
+use crate::api::condition::{self, reason};
+use crate::api::{self, RunnerScaleSet, RunnerScaleSetStatus};
+use crate::backend::{Backend, HostKey, Providers};
+use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
+use crate::plan::{self, BackendView, Invalid, Policy};
+use crate::runner::{Failure, HostCount, Job, Ledger, Observation, PersistedRunner, Runner, Watched};
+use crate::telemetry::Instrumented;
+use crate::time::Plus;
+
+/// What was told is not told again within this.
+const TOLD_FOR: Duration = Duration::from_secs(60);
+
+/// Whether what a status names can be the id of a message session, which is a UUID: it goes into a URL.
+fn is_session_id(id: &str) -> bool {
+    id.len() <= 64 && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+}
+
+/// What changes.
+pub(super) struct ScaleSetState {
+    /// When its object was last reconciled.
+    pub reconciled_at: Timestamp,
+    /// The object's generation.
+    pub object_generation: Option<i64>,
+    /// The generation whose inputs are in use.
+    pub generation: Option<i64>,
+    /// The uptime at the last look.
+    looked_at: Duration,
+    /// How long its deletion was watched, once it has begun.
+    pub drain_watched: Option<Watched>,
+    /// The object is being deleted: busy runners are waited for until then.
+    pub drain_until: Option<Timestamp>,
+    /// A Secret or ConfigMap that it refers to changed.
+    pub inputs_changed: bool,
+    /// They could not be read when they had changed: not before this is it tried again.
+    pub read_again_at: Option<Timestamp>,
+    /// The names of Secrets and ConfigMaps that it refers to.
+    pub referred: BTreeSet<String>,
+    /// Why they could not be read at the last try.
+    pub unread: Option<String>,
+    /// Why it cannot go on without a change.
+    pub stalled: Option<Invalid>,
+    /// The rules for its size, once they could be read.
+    pub policy: Option<Policy>,
+    /// What should be registered.
+    pub wanted: Option<WantedScaleSet>,
+    /// Its backends, in order.
+    pub backends: Vec<ConfiguredBackend>,
+    /// The hosts that it left out and that still have runners.
+    pub draining: Draining,
+    /// How GitHub is reached.
+    pub service: Option<Arc<dyn ScaleSetService>>,
+    /// What its spec names at GitHub; none before it was first reconciled.
+    pub claim: Option<Claim>,
+    /// What is known of the scale set at GitHub.
+    pub registration: Registration,
+    /// How the message session does; none before it was first tried.
+    pub listening: Option<ListenState>,
+    /// The message session that is open, or was left behind.
+    pub session: Option<SessionRecord>,
+    /// Its runners.
+    pub ledger: Ledger,
+    /// Gives up the starts that wait for their host to be ready, by runner.
+    pub preparing: HashMap<String, CancellationToken>,
+    /// What was told of lately, and when: nothing is told twice in a row.
+    pub told: HashMap<&'static str, Timestamp>,
+    /// Since when runners are wanted that are not placed.
+    pub wanting_since: Option<Timestamp>,
+    /// Runners that went when the drain was over and whose registration GitHub may still have.
+    pub abandoned: usize,
+    /// Failures that were reported already.
+    pub failures_reported: u64,
+    /// Those that status showed before this process.
+    pub failures_before: Vec<api::status::Failure>,
+    /// The generation whose runner GitHub refused as too old, as status told before this process.
+    pub rejected_before: Option<i64>,
+    /// The conditions as last shown, for their times.
+    pub conditions: Vec<Condition>,
+}
+
+/// A backend and its ceiling.
+pub(super) struct ConfiguredBackend {
+    /// The backend.
+    pub backend: Arc<dyn Backend>,
+    /// What it was made from.
+    pub input: BackendInput,
+    /// The names of the set's backends that had a host in common with it at that time, its own among them.
+    pub siblings: Vec<String>,
+}
+
+impl ScaleSetState {
+    pub fn restored(
+        status: RunnerScaleSetStatus,
+        providers: &Providers,
+        own: Option<i64>,
+        now: Timestamp,
+        uptime: Duration,
+    ) -> ScaleSetState {
+        let mut ledger = Ledger::new();
+        ledger.restore_counts(status.backends.iter().flat_map(counts));
+        ledger.restore(status.runners.into_iter().map(remembered), now);
+        let rejected = |c: &&Condition| {
+            c.type_ == condition::STALLED && c.status == "True" && c.reason == reason::RUNNER_VERSION_REJECTED
+        };
+        ScaleSetState {
+            reconciled_at: now,
+            object_generation: None,
+            generation: None,
+            looked_at: uptime,
+            drain_watched: None,
+            drain_until: None,
+            inputs_changed: false,
+            read_again_at: None,
+            referred: BTreeSet::new(),
+            unread: None,
+            stalled: None,
+            policy: None,
+            wanted: None,
+            backends: Vec::new(),
+            draining: Draining::remembered(&status.backends, providers, now),
+            service: None,
+            claim: None,
+            registration: Registration::recorded(own),
+            listening: None,
+            session: status.session.filter(|s| is_session_id(&s.id)).map(|s| SessionRecord {
+                id: s.id,
+                owner: s.owner,
+                since: s.since.0,
+            }),
+            ledger,
+            preparing: HashMap::new(),
+            told: HashMap::new(),
+            wanting_since: None,
+            abandoned: 0,
+            failures_reported: 0,
+            failures_before: status.recent_failures,
+            rejected_before: status.conditions.iter().find(rejected).and_then(|c| c.observed_generation),
+            conditions: status.conditions,
+        }
+    }
+
+    /// Notes how much time has passed since the last look, which no change of the wall clock makes longer.
+    pub fn time_passed(&mut self, uptime: Duration) {
+        let passed = uptime.saturating_sub(std::mem::replace(&mut self.looked_at, uptime));
+        self.ledger.time_passed(passed);
+        if let Some(draining) = &mut self.drain_watched {
+            draining.pass(passed);
+        }
+    }
+
+    /// Begins to watch the object's deletion. If it was deleted before it was first looked at, nobody saw when.
+    pub fn watch_drain(&mut self, object: &RunnerScaleSet, now: Timestamp) {
+        if let Some(deleted_at) = &object.metadata.deletion_timestamp {
+            let seen = self.object_generation.is_some();
+            let begun = if seen { Watched::default() } else { Watched::begun_before(deleted_at.0, now) };
+            self.drain_watched.get_or_insert(begun);
+        }
+    }
+
+    /// Why the spec as it is now is not known wholly yet: what it refers to could not be read.
+    pub fn behind(&self) -> Option<&str> {
+        self.unread.as_deref().filter(|_| self.generation != self.object_generation)
+    }
+
+    /// Takes over what was read of the spec and all that it refers to.
+    /// With an elder that names the same scale set, nothing is done at GitHub.
+    pub fn adopt(
+        &mut self,
+        inputs: Inputs,
+        elder: Option<&ScaleSetHandle>,
+        set: &ScaleSetHandle,
+        ctx: &Context,
+    ) -> Result<(), crate::github::Error> {
+        let changed = self.place(inputs.backends, set, ctx);
+        let unchanged = set.target.borrow().as_ref().is_some_and(|t| t.client == inputs.client);
+        let service = match (&self.service, unchanged) {
+            (Some(service), true) => service.clone(),
+            _ => Arc::new(Instrumented::new(
+                ctx.environment.github(&inputs.client)?,
+                ctx.metrics.clone(),
+                ctx.leadership_check(),
+            )),
+        };
+        self.service = Some(service.clone());
+        self.policy = Some(inputs.policy);
+        self.wanted = Some(inputs.scale_set.clone());
+        self.stalled = None;
+        self.generation = self.object_generation;
+        if changed {
+            self.ledger.failures_mut().reset();
+        }
+        if self.rejected_before.take().is_some_and(|rejected| self.object_generation == Some(rejected))
+            && let Some(first) = self.backends.first()
+        {
+            self.ledger.failures_mut().reject(first.backend.template_hash());
+        }
+        if self.drain_until.is_some() {
+            return Ok(());
+        }
+        if let Some(elder) = elder {
+            self.yield_to(elder, set, ctx);
+            return Ok(());
+        }
+        let target = Target { client: inputs.client, scale_set: inputs.scale_set, service };
+        set.target.send_if_modified(|current| {
+            let differs = current.as_ref() != Some(&target);
+            *current = Some(target);
+            differs
+        });
+        Ok(())
+    }
+
+    /// Leaves the scale set at GitHub to an elder that names it too.
+    fn yield_to(&mut self, elder: &ScaleSetHandle, set: &ScaleSetHandle, ctx: &Context) {
+        let elder = format!("{}/{}", elder.namespace, elder.name);
+        let message =
+            format!("the RunnerScaleSet {elder}, which is older, has this name, URL and runner group");
+        let told = self.registration.error.as_ref().is_some_and(|(_, said)| *said == message);
+        if !told {
+            ctx.events.warning(&set.reference, reason::NAME_TAKEN, "Register", message.clone());
+        }
+        self.registration.held = None;
+        self.registration.error = Some((reason::NAME_TAKEN, message));
+        set.target.send_if_modified(|target| target.take().is_some());
+    }
+
+    /// Makes the backends, keeping those that are as they were, and drains the hosts that are left out; answers whether a
+    /// template changed. The first time there is nothing that could have changed.
+    pub fn place(&mut self, inputs: Vec<BackendInput>, set: &ScaleSetHandle, ctx: &Context) -> bool {
+        let hashes = |backends: &[ConfiguredBackend]| -> Vec<String> {
+            backends.iter().map(|b| b.backend.template_hash().to_owned()).collect()
+        };
+        let before = hashes(&self.backends);
+        let siblings = |of: &BackendInput| -> Vec<String> {
+            let hosts: HashSet<HostKey> = of.host_keys().collect();
+            let shares =
+                |b: &&BackendInput| b.name == of.name || b.host_keys().any(|key| hosts.contains(&key));
+            inputs.iter().filter(shares).map(|b| b.name.clone()).collect()
+        };
+        let place = |input: &BackendInput| {
+            let siblings = siblings(input);
+            let same = |configured: &&ConfiguredBackend| {
+                configured.siblings == siblings && configured.input.makes_the_same(input)
+            };
+            let kept = self.backends.iter().find(same);
+            let open = || input.resolved.open(&input.name, &siblings, &set.identity);
+            let backend = kept.map_or_else(open, |configured| configured.backend.clone());
+            ConfiguredBackend { backend, input: input.clone(), siblings }
+        };
+        let configured = inputs.iter().map(place).collect();
+        let left = std::mem::replace(&mut self.backends, configured);
+        // Whoever uses an engine keeps it known: `left` is dropped after its hosts were taken over.
+        self.update_draining(left.iter().map(|configured| configured.input.clone()).collect(), set, ctx);
+        !before.is_empty() && before != hashes(&self.backends)
+    }
+
+    fn update_draining(&mut self, before: Vec<BackendInput>, set: &ScaleSetHandle, ctx: &Context) {
+        let named: Vec<BackendInput> =
+            self.backends.iter().map(|configured| configured.input.clone()).collect();
+        let (providers, now) = (ctx.environment.providers(), ctx.environment.now());
+        for renamed in self.draining.update(before, &named, providers, &set.identity, now) {
+            self.ledger.rename_host(&renamed.backend, &renamed.from, &renamed.to);
+        }
+    }
+
+    /// Drains a host that has runners of a backend, unless the spec names it.
+    pub fn drain(
+        &mut self,
+        backend: &str,
+        HostKey { kind, endpoint }: &HostKey,
+        set: &ScaleSetHandle,
+        ctx: &Context,
+    ) {
+        let (providers, now) = (ctx.environment.providers(), ctx.environment.now());
+        self.draining.remember(backend, (*kind, endpoint, endpoint), providers, now);
+        self.update_draining(Vec::new(), set, ctx);
+    }
+
+    /// Whether the spec names a host, or it drains.
+    pub fn has_host(&self, host: &HostKey) -> bool {
+        let mut named = self.backends.iter().flat_map(|configured| configured.input.host_keys());
+        named.any(|key| key == *host) || self.draining.hosts().any(|key| key == host)
+    }
+
+    /// The backend of that name; else the first. A runner whose backend the spec names no more, and which no backend has
+    /// shown since, has no instance to remove, but perhaps a registration.
+    pub fn backend(&self, name: &str) -> Option<Arc<dyn Backend>> {
+        let found = self.backends.iter().find(|b| b.backend.name() == name);
+        found.or(self.backends.first()).map(|b| b.backend.clone())
+    }
+
+    /// The backend that has a runner's host, which may be one that drains; else as [`ScaleSetState::backend`].
+    pub fn backend_of(&self, runner: &Runner) -> Option<Arc<dyn Backend>> {
+        let draining = self.draining.backend(&runner.backend, &runner.host);
+        draining.or_else(|| self.backend(&runner.backend))
+    }
+
+    /// All backends: those of the spec, and the hosts that it left out.
+    pub fn all_backends(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
+        self.backends.iter().map(|configured| &configured.backend).chain(self.draining.backends())
+    }
+
+    /// The backends, as a decision sees them.
+    pub fn views(&self, now: Timestamp) -> Vec<BackendView> {
+        let view = |configured: &ConfiguredBackend| BackendView {
+            name: configured.backend.name().to_owned(),
+            max_runners: configured.input.max_runners,
+            template_hash: configured.backend.template_hash().to_owned(),
+            hosts: configured.backend.hosts(),
+        };
+        let mut views: Vec<BackendView> = self.backends.iter().map(view).collect();
+        plan::set_aside(&mut views, self.ledger.failures(), now);
+        views
+    }
+
+    /// What the backends show.
+    pub fn observations(&self) -> Vec<Observation> {
+        let of = |backend: &Arc<dyn Backend>| {
+            let name = backend.name().to_owned();
+            backend.instances().into_iter().map(move |listing| Observation {
+                backend: name.clone(),
+                host: listing.host,
+                listed_at: listing.listed_at.filter(|_| listing.current),
+                instances: listing.instances,
+            })
+        };
+        self.all_backends().flat_map(of).collect()
+    }
+
+    /// Whether it is time to tell of something; if so, it is told now.
+    pub fn tell(&mut self, what: &'static str, now: Timestamp) -> bool {
+        let due = self.told.get(what).is_none_or(|at| at.plus(TOLD_FOR) <= now);
+        if due {
+            self.told.insert(what, now);
+        }
+        due
+    }
+
+    /// Failures that nobody was told of yet, oldest first.
+    pub fn unreported_failures(&mut self) -> Vec<Failure> {
+        let failures = self.ledger.failures();
+        let mut fresh: Vec<Failure> = failures.since(self.failures_reported).cloned().collect();
+        fresh.reverse();
+        self.failures_reported = failures.noted();
+        fresh
+    }
+}
+
+fn remembered(runner: crate::api::status::RunnerStatus) -> PersistedRunner {
+    let job = runner.job.map(|job| Job {
+        id: job.id,
+        repository: job.repository,
+        workflow_ref: job.workflow_ref,
+        run_id: job.run_id,
+        display_name: job.display_name,
+        ..Job::default()
+    });
+    PersistedRunner {
+        name: runner.name,
+        backend: runner.backend,
+        host: runner.host.unwrap_or_default(),
+        instance_id: runner.instance_id,
+        phase: runner.phase,
+        since: runner.since.0,
+        job,
+    }
+}
+
+/// How many runners a status says are on each host of a backend.
+fn counts(backend: &api::status::BackendStatus) -> impl Iterator<Item = HostCount> {
+    let count = |host: &api::status::HostStatus| HostCount {
+        backend: backend.name.clone(),
+        host: host.name.clone(),
+        runners: host.current_runners.max(0).unsigned_abs(),
+    };
+    backend.hosts.iter().map(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::finalize::drain_until;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// A scale set with a drain of one hour that was deleted at the second 0.
+    fn deleted() -> RunnerScaleSet {
+        let object = json!({
+            "apiVersion": "paddock.dev/v1alpha1", "kind": "RunnerScaleSet",
+            "metadata": {"name": "linux", "deletionTimestamp": at(0), "generation": 1},
+            "spec": {
+                "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
+                "backends": [{"name": "rack", "docker": {}}],
+                "timeouts": {"drain": "1h"},
+            },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// Looks at it; answers until when it drains.
+    fn look(state: &mut ScaleSetState, now: i64, uptime: Duration) -> i64 {
+        let object = deleted();
+        state.watch_drain(&object, at(now));
+        state.time_passed(uptime);
+        state.object_generation = object.metadata.generation;
+        drain_until(&object, state.drain_watched.as_ref(), at(now)).unwrap().as_second()
+    }
+
+    #[test]
+    fn a_clock_that_is_set_forward_ends_no_drain() {
+        let mut state = ScaleSetState::restored(
+            RunnerScaleSetStatus::default(),
+            &Providers::new(Vec::new()),
+            None,
+            at(-60),
+            Duration::ZERO,
+        );
+        state.object_generation = Some(1);
+        assert_eq!(look(&mut state, 0, HOUR), 3600);
+        assert_eq!(look(&mut state, 100_000, HOUR + HOUR / 4), 100_000 + 2700, "what is left of the hour");
+        assert_eq!(look(&mut state, 102_700, HOUR + HOUR), 3600, "it is over");
+    }
+
+    #[test]
+    fn a_drain_that_was_over_before_a_restart_is_watched_for_two_minutes() {
+        let mut state = ScaleSetState::restored(
+            RunnerScaleSetStatus::default(),
+            &Providers::new(Vec::new()),
+            None,
+            at(7200),
+            Duration::ZERO,
+        );
+        assert_eq!(look(&mut state, 7200, Duration::ZERO), 7320);
+        assert_eq!(look(&mut state, 7200, Duration::ZERO), 7320);
+        assert_eq!(look(&mut state, 7320, Duration::from_secs(120)), 3600, "it is over");
+    }
+}
