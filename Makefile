@@ -59,8 +59,10 @@ clean: down ## Remove all that was built and cached
 check-fmt:
 	@tests/step 'cargo fmt' cargo fmt --all --check
 
+# --all-targets leaves the model out, which `cargo test` does not run by itself.
 check-clippy:
 	@tests/step 'cargo clippy' cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+	@tests/step 'cargo clippy of the model' cargo clippy --locked --quiet --test model -- -D warnings
 
 check-crd:
 	@tests/step 'CRD as committed' bash -c 'set -o pipefail; cargo run --quiet -- crd | diff crds/runnerscaleset.yaml -' || \

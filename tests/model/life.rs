@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::StreamExt;
 use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
@@ -22,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster;
 use crate::history::Weather;
 use crate::hosts::{self, Container, Place, View};
+use crate::left_out;
 use crate::provider::Hosts;
-use crate::rules;
 use crate::service::Service;
 use crate::sim::{Sim, State};
 
