@@ -44,8 +44,8 @@ pub trait Resolved: Send + Sync {
     /// Two of one kind with the same fingerprint make the same backend: an unchanged one is kept.
     fn fingerprint(&self) -> Fingerprint;
 
-    /// The hosts that the block names.
-    fn hosts(&self) -> Vec<NamedHost>;
+    /// The hosts that the block names. No IO.
+    fn hosts(&self) -> &[NamedHost];
 
     /// The backend of one scale set, which goes by that name there. `siblings` are the scale set's backends that share a host
     /// with it, itself among them. Must be called within a Tokio runtime.

@@ -89,7 +89,7 @@ impl Draining {
         providers: &Providers,
         now: Timestamp,
     ) {
-        let hosts = providers.resolve_host(kind, name, endpoint).map(|resolved| resolved.hosts());
+        let hosts = providers.resolve_host(kind, name, endpoint).map(|resolved| resolved.hosts().to_vec());
         let left_out = |host| LeftOut::of(backend, host, now);
         let hosts = hosts.into_iter().flatten().filter_map(left_out);
         self.remembered.extend(hosts.map(|host| LeftOut { remembered: true, ..host }));
@@ -214,7 +214,8 @@ impl LeftOut {
 /// The hosts of a spec.
 fn hosts_of(backends: Vec<BackendInput>, now: Timestamp) -> impl Iterator<Item = LeftOut> {
     backends.into_iter().flat_map(move |BackendInput { name, resolved, .. }| {
-        resolved.hosts().into_iter().filter_map(move |host| LeftOut::of(&name, host, now))
+        let left_out = |host: &NamedHost| LeftOut::of(&name, host.clone(), now);
+        resolved.hosts().iter().filter_map(left_out).collect::<Vec<_>>()
     })
 }
 
@@ -224,7 +225,7 @@ fn left_out(
     named: &[BackendInput],
 ) -> (Vec<LeftOut>, Vec<Renamed>) {
     let hosts = |input: &BackendInput| -> Vec<(String, NamedHost)> {
-        input.resolved.hosts().into_iter().map(|host| (input.name.clone(), host)).collect()
+        input.resolved.hosts().iter().map(|host| (input.name.clone(), host.clone())).collect()
     };
     let spec: Vec<(String, NamedHost)> = named.iter().flat_map(hosts).collect();
     let (mut left_out, mut renamed): (Vec<LeftOut>, Vec<Renamed>) = (Vec::new(), Vec::new());

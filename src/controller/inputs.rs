@@ -44,8 +44,8 @@ impl BackendInput {
     }
 
     /// The hosts that it names and that can be one.
-    pub fn host_keys(&self) -> impl Iterator<Item = HostKey> {
-        self.resolved.hosts().into_iter().filter_map(|host| host.key)
+    pub fn host_keys(&self) -> impl Iterator<Item = &HostKey> {
+        self.resolved.hosts().iter().filter_map(|host| host.key.as_ref())
     }
 }
 

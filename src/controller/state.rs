@@ -248,9 +248,9 @@ impl ScaleSetState {
         };
         let before = hashes(&self.backends);
         let siblings = |of: &BackendInput| -> Vec<String> {
-            let hosts: HashSet<HostKey> = of.host_keys().collect();
+            let hosts: HashSet<&HostKey> = of.host_keys().collect();
             let shares =
-                |b: &&BackendInput| b.name == of.name || b.host_keys().any(|key| hosts.contains(&key));
+                |b: &&BackendInput| b.name == of.name || b.host_keys().any(|key| hosts.contains(key));
             inputs.iter().filter(shares).map(|b| b.name.clone()).collect()
         };
         let place = |input: &BackendInput| {
@@ -295,7 +295,7 @@ impl ScaleSetState {
     /// Whether the spec names a host, or it drains.
     pub fn has_host(&self, host: &HostKey) -> bool {
         let mut named = self.backends.iter().flat_map(|configured| configured.input.host_keys());
-        named.any(|key| key == *host) || self.draining.hosts().any(|key| key == host)
+        named.any(|key| key == host) || self.draining.hosts().any(|key| key == host)
     }
 
     /// The backend of that name; else the first. A runner whose backend the spec names no more, and which no backend has

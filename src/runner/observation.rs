@@ -25,8 +25,6 @@ pub(super) struct Listings<'a> {
     listed_at: HashMap<(&'a str, &'a str), Option<Timestamp>>,
     /// The runners shown, with the host that shows each.
     shown: HashSet<(&'a str, &'a str, &'a str)>,
-    /// The runners shown, wherever.
-    anywhere: HashSet<&'a str>,
     /// When the last of the hosts was listed; none if one was not.
     all_listed_at: Option<Timestamp>,
 }
@@ -42,10 +40,6 @@ impl<'a> Listings<'a> {
         Listings {
             listed_at: observations.iter().map(|o| (host(o), o.listed_at)).collect(),
             shown: observations.iter().flat_map(shown).collect(),
-            anywhere: observations
-                .iter()
-                .flat_map(|o| o.instances.iter().map(|i| i.runner.as_str()))
-                .collect(),
             all_listed_at: listed.and_then(|listed| listed.into_iter().min()),
         }
     }
@@ -62,7 +56,11 @@ impl<'a> Listings<'a> {
                 ));
                 listed_at.filter(|_| !shown)
             }
-            None => self.all_listed_at.filter(|_| !self.anywhere.contains(runner.name.as_str())),
+            None => {
+                // Rare enough to look through all of them.
+                let shown = self.shown.iter().any(|(.., name)| *name == runner.name);
+                self.all_listed_at.filter(|_| !shown)
+            }
         }
     }
 }

@@ -331,11 +331,11 @@ impl SimBackend {
         name: &str,
         identity: &Identity,
         template_hash: String,
-        hosts: Vec<NamedHost>,
+        hosts: &[NamedHost],
     ) -> Arc<dyn Backend> {
         let set = life.sim.state().cluster.set_of(&identity.scale_set_uid).expect("a set of ours");
-        let number = |host: NamedHost| (host.name, left_out::number(&host.endpoint));
-        let hosts: Vec<(String, usize)> = hosts.into_iter().map(number).collect();
+        let number = |host: &NamedHost| (host.name.clone(), left_out::number(&host.endpoint));
+        let hosts: Vec<(String, usize)> = hosts.iter().map(number).collect();
         let memory = &mut life.sim.state().lives[life.number];
         // Where the spec names none of its hosts, it starts nothing.
         let named = |(_, host): &(String, usize)| {

@@ -110,7 +110,6 @@ impl Environment for Planted {
     }
 }
 
-#[derive(Clone)]
 struct PlantedProvider {
     bug: Bug,
     life: Arc<Life>,
@@ -169,7 +168,7 @@ impl Resolved for PlantedBlock {
         self.resolved.fingerprint()
     }
 
-    fn hosts(&self) -> Vec<NamedHost> {
+    fn hosts(&self) -> &[NamedHost] {
         self.resolved.hosts()
     }
 

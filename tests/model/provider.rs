@@ -23,11 +23,18 @@ pub struct Hosts(pub Arc<Life>);
 struct Block {
     life: Arc<Life>,
     docker: api::Docker,
+    hosts: Vec<NamedHost>,
 }
 
 impl Hosts {
     fn block(&self, docker: api::Docker) -> Arc<dyn Resolved> {
-        Arc::new(Block { life: self.0.clone(), docker })
+        let named = |host: &api::DockerHost| NamedHost {
+            name: host.name.clone(),
+            endpoint: host.endpoint.clone(),
+            key: Some(key(&host.endpoint)),
+        };
+        let hosts = docker.hosts.iter().map(named).collect();
+        Arc::new(Block { life: self.0.clone(), docker, hosts })
     }
 }
 
@@ -89,19 +96,14 @@ impl Resolved for Block {
         Fingerprint(digest(&self.docker))
     }
 
-    fn hosts(&self) -> Vec<NamedHost> {
-        let named = |host: &api::DockerHost| NamedHost {
-            name: host.name.clone(),
-            endpoint: host.endpoint.clone(),
-            key: Some(key(&host.endpoint)),
-        };
-        self.docker.hosts.iter().map(named).collect()
+    fn hosts(&self) -> &[NamedHost] {
+        &self.hosts
     }
 
     fn open(&self, name: &str, _: &[String], owner: &Identity) -> Arc<dyn Backend> {
         let template = api::Docker { hosts: Vec::new(), ..self.docker.clone() };
         let hash = format!("{:016x}", digest(&template));
-        SimBackend::open(&self.life, name, owner, hash, self.hosts())
+        SimBackend::open(&self.life, name, owner, hash, &self.hosts)
     }
 }
 

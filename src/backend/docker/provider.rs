@@ -24,6 +24,7 @@ pub struct DockerProvider {
 /// A `docker` block, and the engines that its backend is to use.
 struct ResolvedDocker {
     template: DockerTemplate,
+    hosts: Vec<NamedHost>,
     engines: Arc<Engines>,
 }
 
@@ -34,7 +35,8 @@ impl DockerProvider {
     }
 
     fn resolved(&self, template: DockerTemplate) -> Arc<dyn Resolved> {
-        Arc::new(ResolvedDocker { template, engines: self.engines.clone() })
+        let hosts = template.hosts.iter().map(named).collect();
+        Arc::new(ResolvedDocker { template, hosts, engines: self.engines.clone() })
     }
 }
 
@@ -103,13 +105,8 @@ impl Resolved for ResolvedDocker {
         Fingerprint(hasher.finish())
     }
 
-    fn hosts(&self) -> Vec<NamedHost> {
-        let named = |host: &HostSpec| NamedHost {
-            name: host.name.clone(),
-            endpoint: host.endpoint.clone(),
-            key: Endpoint::parse(&host.endpoint).ok().map(|endpoint| key(endpoint.to_string())),
-        };
-        self.template.hosts.iter().map(named).collect()
+    fn hosts(&self) -> &[NamedHost] {
+        &self.hosts
     }
 
     fn open(&self, name: &str, siblings: &[String], owner: &Identity) -> Arc<dyn Backend> {
@@ -120,6 +117,12 @@ impl Resolved for ResolvedDocker {
 
 fn key(endpoint: String) -> HostKey {
     HostKey { kind: BackendType::Docker, endpoint }
+}
+
+/// Follows the links of the endpoint's path.
+fn named(host: &HostSpec) -> NamedHost {
+    let key = Endpoint::parse(&host.endpoint).ok().map(|endpoint| key(endpoint.to_string()));
+    NamedHost { name: host.name.clone(), endpoint: host.endpoint.clone(), key }
 }
 
 /// Whether this version reaches engines at endpoints of that kind.
