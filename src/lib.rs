@@ -11,5 +11,6 @@ pub mod plan;
 pub mod reaper;
 pub mod rng;
 pub mod runner;
+pub mod scale_set;
 pub mod telemetry;
 pub mod time;

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 pub use provider::{
-    Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, Providers, References, ResolveError,
-    Resolved,
+    Decorate, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, Providers, References,
+    ResolveError, Resolved,
 };
 pub use queue::SlotQueue;
 

@@ -129,21 +129,48 @@ pub struct OwnedInstance {
 }
 
 /// All kinds of capacity that a process has.
-pub struct Providers(Vec<Arc<dyn Provider>>);
+#[derive(Clone)]
+pub struct Providers {
+    kinds: Vec<Arc<dyn Provider>>,
+    decorate: Option<Decorate>,
+}
+
+/// Wraps a backend in what is common to all kinds.
+pub type Decorate = Arc<dyn Fn(Arc<dyn Backend>) -> Arc<dyn Backend> + Send + Sync>;
 
 impl Providers {
     /// These, one of each kind.
     pub fn new(providers: Vec<Arc<dyn Provider>>) -> Providers {
-        Providers(providers)
+        Providers { kinds: providers, decorate: None }
+    }
+
+    /// The same, with every backend that is opened from now on wrapped by `decorate`.
+    pub fn decorated(&self, decorate: Decorate) -> Providers {
+        Providers { kinds: self.kinds.clone(), decorate: Some(decorate) }
     }
 
     /// The providers, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
-        self.0.iter()
+        self.kinds.iter()
+    }
+
+    /// As [`Resolved::open`], decorated.
+    pub fn open(
+        &self,
+        resolved: &dyn Resolved,
+        name: &str,
+        siblings: &[String],
+        owner: &Identity,
+    ) -> Arc<dyn Backend> {
+        let backend = resolved.open(name, siblings, owner);
+        match &self.decorate {
+            Some(decorate) => decorate(backend),
+            None => backend,
+        }
     }
 
     fn of(&self, kind: BackendType) -> Option<&Arc<dyn Provider>> {
-        self.0.iter().find(|provider| provider.kind() == kind)
+        self.kinds.iter().find(|provider| provider.kind() == kind)
     }
 
     /// As [`Provider::resolve`], by the provider of the block's kind.
@@ -178,12 +205,12 @@ impl Providers {
 
     /// As [`Provider::hosts`], of all kinds.
     pub fn hosts(&self) -> Vec<HostUsage> {
-        self.0.iter().flat_map(|provider| provider.hosts()).collect()
+        self.kinds.iter().flat_map(|provider| provider.hosts()).collect()
     }
 
     /// As [`Provider::instances`], of all kinds.
     pub fn instances(&self) -> Vec<OwnedInstance> {
-        self.0.iter().flat_map(|provider| provider.instances()).collect()
+        self.kinds.iter().flat_map(|provider| provider.instances()).collect()
     }
 
     /// As [`Provider::remove_orphan`].

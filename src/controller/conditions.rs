@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::registrar::Registration;
-use super::state::ScaleSetState;
 use crate::api::condition::{self, reason};
 use crate::github::{ListenState, WantedScaleSet};
 use crate::plan::{DemandStatus, Plan};
+use crate::scale_set::{Registration, ScaleSetState};
 
 /// What is wanted, and what is so.
 pub(super) struct Facts<'a> {

@@ -1,11 +1,13 @@
 //! Kubernetes events: what a person would want to know. Never a reason for anything else to fail.
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{EventType, Recorder, Reporter};
+use kube::{Client, Resource};
 use tracing::debug;
 
-use super::context::api_message;
+use super::answer::api_message;
+use crate::api::RunnerScaleSet;
+use crate::scale_set::{Event, ScaleSetHandle};
 
 /// The longest note that the API server takes.
 const LONGEST_NOTE: usize = 1024;
@@ -22,41 +24,42 @@ impl Events {
         Events { recorder: Recorder::new(client, reporter) }
     }
 
-    /// Something that is as it should be.
-    pub fn normal(&self, about: &ObjectReference, reason: &str, action: &str, note: String) {
-        self.publish(EventType::Normal, about, reason, action, note);
-    }
-
-    /// Something that someone should look at.
-    pub fn warning(&self, about: &ObjectReference, reason: &str, action: &str, note: String) {
-        self.publish(EventType::Warning, about, reason, action, note);
-    }
-
-    fn publish(
-        &self,
-        type_: EventType,
-        about: &ObjectReference,
-        reason: &str,
-        action: &str,
-        mut note: String,
-    ) {
-        if note.len() > LONGEST_NOTE {
-            let cut = (0..=LONGEST_NOTE - 3).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
-            note.truncate(cut);
-            note.push('…');
+    /// What events about a set refer to.
+    pub fn about(set: &ScaleSetHandle) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(RunnerScaleSet::api_version(&()).into_owned()),
+            kind: Some(RunnerScaleSet::kind(&()).into_owned()),
+            namespace: Some(set.namespace.clone()),
+            name: Some(set.name.clone()),
+            uid: Some(set.uid.clone()),
+            ..ObjectReference::default()
         }
-        let event = Event {
-            type_,
+    }
+
+    /// Publishes an event, in the background.
+    pub fn publish(&self, about: ObjectReference, Event { warning, reason, action, note }: Event) {
+        let event = kube::runtime::events::Event {
+            type_: if warning { EventType::Warning } else { EventType::Normal },
             reason: reason.to_owned(),
-            note: Some(note),
+            note: Some(cut(note)),
             action: action.to_owned(),
             secondary: None,
         };
-        let (recorder, about) = (self.recorder.clone(), about.clone());
+        let recorder = self.recorder.clone();
         tokio::spawn(async move {
             if let Err(error) = recorder.publish(&event, &about).await {
                 debug!(error = api_message(&error), reason = event.reason, "an event could not be published");
             }
         });
     }
+}
+
+/// Cuts a note to what the API server takes.
+fn cut(mut note: String) -> String {
+    if note.len() > LONGEST_NOTE {
+        let cut = (0..=LONGEST_NOTE - 3).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
+        note.truncate(cut);
+        note.push('…');
+    }
+    note
 }

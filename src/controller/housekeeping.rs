@@ -9,12 +9,13 @@ use kube::core::response::reason;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::context::{Context, with_timeout};
-use super::set::ScaleSetHandle;
+use super::answer::with_timeout;
+use super::context::Context;
 use crate::backend::OwnedInstance;
 use crate::github::{ClientConfig, ListedRunner, ScaleSetService};
 use crate::reaper::{OrphanInstances, OrphanRegistrations, SWEEP_INTERVAL};
 use crate::rng;
+use crate::scale_set::ScaleSetHandle;
 use crate::time::Plus;
 
 /// Between two rounds, give or take a quarter.
@@ -55,9 +56,9 @@ impl Rounds {
     /// Scale sets whose object went without us. The watch says nothing of that, but that it is not reconciled any more.
     async fn forget_gone(&mut self, ctx: &Context) {
         let mut gone = HashSet::new();
-        for set in ctx.sets.all() {
+        for set in ctx.shared.registry.all() {
             let seen_at = set.state().reconciled_at;
-            if seen_at.plus(UNSEEN) > ctx.environment.now()
+            if seen_at.plus(UNSEEN) > ctx.shared.now()
                 || !is_gone(&set.identity.scale_set, &set.uid, ctx).await
             {
                 continue;
@@ -80,16 +81,14 @@ impl Rounds {
     /// them that does not name it is drained.
     async fn remove_orphans(&mut self, ctx: &Context) {
         let sets: HashMap<String, Arc<ScaleSetHandle>> =
-            ctx.sets.all().into_iter().map(|set| (set.uid.clone(), set)).collect();
+            ctx.shared.registry.all().into_iter().map(|set| (set.uid.clone(), set)).collect();
         let mut known = HashMap::new();
         let looked_after = |found: &OwnedInstance| {
             let Some(set) = sets.get(&found.instance.scale_set_uid) else { return false };
             let place = (set.uid.clone(), found.host.clone());
             *known.entry(place).or_insert_with(|| set.state().has_host(&found.host))
         };
-        for orphan in
-            self.orphans.look(ctx.environment.providers().instances(), looked_after, ctx.environment.now())
-        {
+        for orphan in self.orphans.look(ctx.shared.providers().instances(), looked_after, ctx.shared.now()) {
             let runner = &orphan.instance.runner;
             if let Some(set) = sets.get(&orphan.instance.scale_set_uid) {
                 info!(
@@ -98,18 +97,17 @@ impl Rounds {
                     host = orphan.host.endpoint,
                     "the spec does not name a host that has a runner"
                 );
-                set.state().drain(&orphan.instance.backend, &orphan.host, set, ctx);
-                ctx.sets.requeue(&set.uid);
+                let (providers, now) = (ctx.shared.providers(), ctx.shared.now());
+                set.state().drain(&orphan.instance.backend, &orphan.host, providers, &set.identity, now);
+                ctx.shared.registry.requeue(&set.uid);
                 continue;
             }
-            if !is_gone(&orphan.scale_set, &orphan.instance.scale_set_uid, ctx).await
-                || !ctx.leadership.is_held()
-            {
+            if !is_gone(&orphan.scale_set, &orphan.instance.scale_set_uid, ctx).await {
                 continue;
             }
-            match ctx.environment.providers().remove_orphan(&orphan).await {
+            match ctx.shared.remove_orphan(&orphan).await {
                 Ok(()) => {
-                    ctx.metrics.orphan("instance");
+                    ctx.shared.metrics.orphan("instance");
                     info!(runner, scale_set = orphan.scale_set, "removed an instance whose scale set is gone")
                 }
                 Err(error) => {
@@ -122,19 +120,19 @@ impl Rounds {
     /// Registrations without an instance: of scale sets that are new to this process, and where GitHub counts more of them
     /// than there are runners.
     async fn remove_abandoned(&mut self, ctx: &Context) {
-        let sets = ctx.sets.all();
+        let sets = ctx.shared.registry.all();
         self.abandoned.retain(|uid, _| sets.iter().any(|set| set.uid == *uid));
         let mut lists: HashMap<ClientConfig, Vec<ListedRunner>> = HashMap::new();
         for set in sets {
             let settled = self.abandoned.get(&set.uid).is_some_and(OrphanRegistrations::is_settled);
             let Some(suspect) = Suspect::of(&set).filter(|s| s.counts_more || !settled) else { continue };
             if !lists.contains_key(&suspect.client) {
-                let Some(list) = self.list(&suspect, ctx.environment.now()).await else { continue };
+                let Some(list) = self.list(&suspect, ctx.shared.now()).await else { continue };
                 lists.insert(suspect.client.clone(), list);
             }
             let Some(list) = lists.get(&suspect.client) else { continue };
             let abandoned = self.abandoned.entry(set.uid.clone()).or_default();
-            for runner in abandoned.look(list, &suspect.name, &suspect.known, ctx.environment.now()) {
+            for runner in abandoned.look(list, &suspect.name, &suspect.known, ctx.shared.now()) {
                 suspect.remove(&runner, ctx).await;
             }
         }
@@ -160,7 +158,7 @@ impl Rounds {
 /// Whether the object of that `namespace/name` and UID is gone, by a live read, in a namespace that is ours to judge.
 async fn is_gone(scale_set: &str, uid: &str, ctx: &Context) -> bool {
     let Some((namespace, name)) = scale_set.split_once('/') else { return false };
-    if !ctx.sets.serve(namespace) {
+    if !ctx.shared.registry.serve(namespace) {
         return false;
     }
     match with_timeout(ctx.scale_sets(namespace).get(name)).await {
@@ -205,12 +203,12 @@ impl Suspect {
             Ok(found) => found.is_some_and(|f| f.id == runner.id && f.scale_set_id == self.scale_set_id),
             Err(_) => false,
         };
-        if !confirmed || !ctx.leadership.is_held() {
+        if !confirmed {
             return;
         }
         match self.service.remove_runner(runner.id).await {
             Ok(()) => {
-                ctx.metrics.orphan("registration");
+                ctx.shared.metrics.orphan("registration");
                 info!(runner = runner.name, "removed a registration that no instance stands for");
             }
             Err(error) => {

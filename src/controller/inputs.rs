@@ -1,53 +1,18 @@
 //! What a spec refers to: Secrets and ConfigMaps, read and made strict.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
 
-use super::context::api_message;
+use super::answer::api_message;
 use crate::api::condition::reason;
 use crate::api::{self, CaBundleKind, CaBundleRef, RunnerScaleSet, SecretRef};
-use crate::backend::{HostKey, Providers, References, ResolveError, Resolved};
+use crate::backend::{Providers, References, ResolveError};
 use crate::github::{ClientConfig, Credentials, Network, Proxy, WantedScaleSet};
 use crate::plan::{Invalid, Policy};
-
-/// What a scale set is made from, nothing left to look up.
-pub(super) struct Inputs {
-    /// How GitHub is reached.
-    pub client: ClientConfig,
-    /// What is to be there.
-    pub scale_set: WantedScaleSet,
-    /// The rules for its size.
-    pub policy: Policy,
-    /// Its backends, in order.
-    pub backends: Vec<BackendInput>,
-}
-
-/// A backend of a scale set.
-#[derive(Clone)]
-pub(super) struct BackendInput {
-    /// Its name.
-    pub name: String,
-    /// Its ceiling.
-    pub max_runners: Option<u32>,
-    /// What it starts, and where.
-    pub resolved: Arc<dyn Resolved>,
-}
-
-impl BackendInput {
-    /// Whether a backend that was made from this is one that the other would make.
-    pub fn makes_the_same(&self, other: &BackendInput) -> bool {
-        self.name == other.name && self.resolved.fingerprint() == other.resolved.fingerprint()
-    }
-
-    /// The hosts that it names and that can be one.
-    pub fn host_keys(&self) -> impl Iterator<Item = &HostKey> {
-        self.resolved.hosts().iter().filter_map(|host| host.key.as_ref())
-    }
-}
+use crate::scale_set::{BackendInput, Inputs};
 
 /// Why there are no inputs.
 #[derive(Debug, thiserror::Error)]
@@ -97,12 +62,7 @@ pub(super) async fn read(
     let policy = Policy::from_spec(&object.spec)?;
     let mut backends = Vec::new();
     for backend in &object.spec.backends {
-        let resolved = providers.resolve(backend, &reader).await?;
-        backends.push(BackendInput {
-            name: backend.name.clone(),
-            max_runners: max_runners(backend),
-            resolved,
-        });
+        backends.push(BackendInput::new(backend, providers.resolve(backend, &reader).await?));
     }
     let github = &object.spec.github;
     let credentials =
@@ -124,21 +84,6 @@ pub(super) async fn read(
         policy,
         backends,
     })
-}
-
-/// What can be told of a spec without reading anything: enough to see what runs, not to start more.
-pub(super) fn partial(object: &RunnerScaleSet, providers: &Providers) -> (Option<Policy>, Vec<BackendInput>) {
-    let mut spec = object.spec.clone();
-    spec.schedules.clear();
-    let backend = |backend: &api::Backend| {
-        let resolved = providers.resolve_offline(backend)?;
-        Some(BackendInput { name: backend.name.clone(), max_runners: max_runners(backend), resolved })
-    };
-    (Policy::from_spec(&spec).ok(), spec.backends.iter().filter_map(backend).collect())
-}
-
-fn max_runners(backend: &api::Backend) -> Option<u32> {
-    backend.max_runners.map(|max| max.max(0).unsigned_abs())
 }
 
 type Data = BTreeMap<String, Vec<u8>>;

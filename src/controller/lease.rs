@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::context::{api_message, within};
+use super::answer::{api_message, within};
 use crate::time::Plus;
 
 /// The Lease's name.

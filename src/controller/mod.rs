@@ -1,30 +1,27 @@
 //! The controller: it watches `RunnerScaleSet`s, brings what they ask for together with what is there, and writes down
 //! what it saw.
 
+mod answer;
 mod client;
 mod conditions;
 mod context;
-mod decide;
-mod draining;
-mod environment;
 mod events;
-mod finalize;
+mod finalizer;
 mod housekeeping;
 mod inputs;
 mod lease;
-mod message_handler;
-mod ownership;
+mod load;
 mod reconcile;
-mod registrar;
+mod record;
+mod report;
+mod reporter;
+mod requeue;
+mod resolve;
 mod run;
-mod set;
-mod state;
 mod status;
-mod tasks;
 mod test_driver;
 mod writer;
 
 pub use client::client;
-pub use environment::{Environment, Production};
 pub use run::{Options, StartError, run};
 pub use test_driver::TestDriver;

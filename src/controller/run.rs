@@ -7,18 +7,20 @@ use futures::channel::mpsc;
 use futures::{FutureExt, StreamExt, future};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{ListParams, PartialObjectMeta};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::context::{Context, Guarded, api_message, with_timeout};
-use super::environment::{Environment, Production};
+use super::answer::{api_message, with_timeout};
+use super::context::{Context, Guarded};
 use super::housekeeping;
 use super::lease::{Candidate, Leadership};
 use super::reconcile::{after_error, reconcile};
+use crate::scale_set::{Environment, ObjectName, Production, Registry};
 use crate::telemetry::serve;
 
 /// On a stop, what is under way ends and sessions are closed, in no longer than this.
@@ -69,7 +71,7 @@ pub async fn run(
         options.lease_namespace.as_ref().map(|n| Candidate::new(client.clone(), n, &options.owner));
     let leadership = candidate.as_ref().map_or_else(Leadership::open, Candidate::leadership);
     let ctx = Arc::new(context(client, &options, leadership, stopping.clone()).await?);
-    let server = serve(listener, ctx.metrics.clone(), ctx.health.clone(), stopping.clone());
+    let server = serve(listener, ctx.shared.metrics.clone(), ctx.shared.health.clone(), stopping.clone());
     let (served, led) = future::join(server, lead(&ctx, &options, candidate.as_mut())).await;
     led?;
     Ok(served?)
@@ -86,7 +88,7 @@ async fn lead(
         return Ok(());
     };
     // A standby is as ready as it can be.
-    ctx.health.ready();
+    ctx.shared.health.ready();
     if !candidate.lead(&ctx.stopping).await {
         return Ok(());
     }
@@ -124,18 +126,18 @@ async fn reconcile_all(ctx: &Arc<Context>, options: &Options) {
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
-    info!(cluster = ctx.cluster, owner = ctx.owner, "controller started");
+    info!(cluster = ctx.shared.cluster, owner = ctx.shared.owner, "controller started");
     tokio::spawn(housekeeping::run(ctx.clone()));
     future::join_all(scopes.into_iter().map(|scope| control(ctx.clone(), scope))).await;
 }
 
 /// Sessions are closed, and starts that are under way are waited for.
 async fn farewell(ctx: &Context) {
-    let tasks = ctx.sets.all();
-    tasks.iter().for_each(|set| {
+    let sets = ctx.shared.registry.all();
+    sets.iter().for_each(|set| {
         set.tasks.close();
     });
-    future::join_all(tasks.iter().map(|set| set.tasks.wait())).await;
+    future::join_all(sets.iter().map(|set| set.tasks.wait())).await;
 }
 
 async fn context(
@@ -152,8 +154,8 @@ async fn context(
         Some(id) => id.clone(),
         None => cluster_id(&client).await.map_err(StartError::NoClusterId)?,
     };
-    let real = |requeuer| Arc::new(Production::new(&cluster, requeuer)) as Arc<dyn Environment>;
-    Ok(Context::new(client, cluster.clone(), options.owner.clone(), leadership, stopping, real))
+    let production = |requeuer| Arc::new(Production::new(&cluster, requeuer)) as Arc<dyn Environment>;
+    Ok(Context::new(client, cluster.clone(), options.owner.clone(), leadership, stopping, production))
 }
 
 async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
@@ -174,24 +176,25 @@ where
 /// Watches one namespace, or all.
 async fn control(ctx: Arc<Context>, namespace: Option<String>) {
     let scope = namespace.as_deref();
-    let (wake, woken) = mpsc::unbounded();
-    ctx.sets.requeue_through(namespace.clone(), wake);
-    let (secrets, maps) = (ctx.sets.clone(), ctx.sets.clone());
+    let (requeue, requeued) = mpsc::unbounded();
+    let registry = &ctx.shared.registry;
+    registry.requeue_through(namespace.clone(), requeue);
+    let (secrets, maps) = (registry.clone(), registry.clone());
     let controller = Controller::new(api::<Guarded>(&ctx.client, scope), watcher::Config::default())
         .watches(
             api::<PartialObjectMeta<Secret>>(&ctx.client, scope),
             watcher::Config::default(),
-            move |secret| secrets.referring_to(&secret),
+            move |secret| referring_to(&secret, &secrets),
         )
         .watches(
             api::<PartialObjectMeta<ConfigMap>>(&ctx.client, scope),
             watcher::Config::default(),
-            move |map| maps.referring_to(&map),
+            move |map| referring_to(&map, &maps),
         )
-        .reconcile_on(woken)
+        .reconcile_on(requeued.map(|name| reference(&name)))
         .graceful_shutdown_on(ctx.stopping.clone().cancelled_owned());
     let store = controller.store();
-    let health = ctx.health.clone();
+    let health = ctx.shared.health.clone();
     let ready = async move {
         if store.wait_until_ready().await.is_ok() {
             health.ready();
@@ -203,4 +206,14 @@ async fn control(ctx: Arc<Context>, namespace: Option<String>) {
         }
     });
     future::join(ready, reconciling).await;
+}
+
+/// The scale sets that refer to a Secret or ConfigMap, marked to read it again.
+fn referring_to<K: Resource>(object: &K, registry: &Registry) -> Vec<ObjectRef<Guarded>> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    registry.referring_to(&namespace, &name).iter().map(reference).collect()
+}
+
+fn reference(object: &ObjectName) -> ObjectRef<Guarded> {
+    ObjectRef::new(&object.name).within(&object.namespace)
 }

@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 
 use super::conditions::{Facts, conditions, whole_seconds};
-use super::state::{ConfiguredBackend, ScaleSetState};
 use crate::api::RunnerScaleSetStatus;
 use crate::api::status::{
     BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, MAX_RECENT_FAILURES, RunnerStatus,
@@ -11,7 +10,14 @@ use crate::api::status::{
 };
 use crate::plan::{self, BackendView, Plan};
 use crate::runner::{self, Availability, HostState, Phase, Runner};
-use crate::telemetry::SetGauges;
+use crate::scale_set::{ConfiguredBackend, ScaleSetHandle, ScaleSetState, preview};
+
+/// Builds the status as it is now, nothing begun.
+pub(super) fn current(set: &ScaleSetHandle, now: Timestamp) -> RunnerScaleSetStatus {
+    let mut state = set.state();
+    let decision = preview(&state, set, now);
+    status(&mut state, decision.as_ref().map(|(plan, views)| (plan, views.as_slice())), now)
+}
 
 /// Builds the status, and keeps its conditions for the next.
 pub(super) fn status(
@@ -181,22 +187,6 @@ fn failure(failure: &runner::Failure) -> Failure {
         exit_code: failure.exit_code.and_then(|code| i32::try_from(code).ok()),
         message: failure.message.clone(),
         time: whole_seconds(failure.at),
-    }
-}
-
-/// What metrics show of a set beside GitHub's own counts.
-pub(super) fn gauges(state: &ScaleSetState, plan: &Plan) -> SetGauges {
-    let runners = |counts: fn(&Runner) -> bool| {
-        u32::try_from(state.ledger.runners().filter(|r| counts(r)).count()).unwrap_or(u32::MAX)
-    };
-    SetGauges {
-        statistics: state.ledger.demand().latest().map(|(statistics, _)| statistics),
-        registered_runners: runners(Runner::is_registered),
-        busy_runners: runners(|r| r.phase == Phase::Busy),
-        idle_runners: runners(|r| r.phase == Phase::Idle),
-        min_runners: plan.bounds.min,
-        max_runners: plan.bounds.max,
-        desired_runners: plan.desired,
     }
 }
 

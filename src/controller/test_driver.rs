@@ -1,4 +1,4 @@
-//! The controller without its watches: driven by hand, in a world of the caller's choice. The model and other
+//! The controller without its watches: driven by hand, in an environment of the caller's choice. The model and other
 //! tests do so.
 
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
-use super::environment::Environment;
 use super::housekeeping::Rounds;
 use super::lease::Leadership;
-use super::reconcile::{Next, reconcile_timed};
+use super::reconcile::reconcile_timed;
+use super::requeue::Requeue;
 use crate::api::RunnerScaleSet;
 use crate::backend::Requeuer;
+use crate::scale_set::Environment;
 use crate::telemetry::Metrics;
 
 /// One controller.
@@ -39,8 +40,8 @@ impl TestDriver {
     /// namespace, or all.
     pub fn wakes(&self, namespace: Option<&str>) -> impl Stream<Item = (String, String)> + use<> {
         let (sender, receiver) = futures::channel::mpsc::unbounded();
-        self.0.sets.requeue_through(namespace.map(str::to_owned), sender);
-        receiver.map(|object| (object.namespace.unwrap_or_default(), object.name))
+        self.0.shared.registry.requeue_through(namespace.map(str::to_owned), sender);
+        receiver.map(|object| (object.namespace, object.name))
     }
 
     /// Makes one of the reaper's rounds.
@@ -50,7 +51,7 @@ impl TestDriver {
 
     /// What it has counted.
     pub fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+        &self.0.shared.metrics
     }
 
     /// It does not lead any more: from now on it may not act.
@@ -61,8 +62,8 @@ impl TestDriver {
     /// Reconciles one object; answers when it is to be looked at again, if ever, or what went wrong.
     pub async fn reconcile(&self, object: &RunnerScaleSet) -> Result<Option<Duration>, String> {
         match reconcile_timed(object, &self.0).await {
-            Ok(Next::After(pause)) => Ok(Some(pause)),
-            Ok(Next::OnChange) => Ok(None),
+            Ok(Requeue::After(pause)) => Ok(Some(pause)),
+            Ok(Requeue::OnChange) => Ok(None),
             Err(error) => Err(error.to_string()),
         }
     }

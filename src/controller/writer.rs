@@ -1,4 +1,5 @@
-//! Writes the status of one scale set: by server-side apply, when it changed, and at most once a second.
+//! Writes to the object of one scale set. Its status by server-side apply, when it changed, and at most once a second; and the
+//! record of the scale set at GitHub that is its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,9 +13,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::context::{Context, api_message, with_timeout};
+use super::answer::{api_message, with_timeout};
 use super::lease::Leadership;
+use super::record;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
+use crate::scale_set::ScaleSetHandle;
 use crate::telemetry::Metrics;
 use crate::time::Plus;
 
@@ -33,12 +36,14 @@ const QUICK_WRITES: u32 = 3;
 /// After a write that failed.
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// Writes the status of one scale set.
+/// Writes to the object of one scale set, while this process leads.
 pub(super) struct Writer {
     api: Api<RunnerScaleSet>,
     name: String,
     wanted: watch::Sender<Option<RunnerScaleSetStatus>>,
     written: Mutex<Written>,
+    /// One record of ownership is written at a time.
+    recording: Mutex<()>,
     metrics: Metrics,
     leadership: Leadership,
     over: AtomicBool,
@@ -51,17 +56,50 @@ struct Written {
 }
 
 impl Writer {
+    /// Writes what differs from `current`, the object's status as it is.
     pub fn new(
         api: Api<RunnerScaleSet>,
         name: &str,
-        current: &RunnerScaleSetStatus,
-        ctx: &Context,
+        current: RunnerScaleSetStatus,
+        metrics: Metrics,
+        leadership: Leadership,
     ) -> Writer {
-        let written = Written { status: current.clone(), at: long_ago(), in_a_row: 0 };
-        let wanted = watch::Sender::new(None);
-        let (metrics, leadership) = (ctx.metrics.clone(), ctx.leadership.clone());
-        let (name, written, over) = (name.to_owned(), Mutex::new(written), AtomicBool::new(false));
-        Writer { api, name, wanted, written, metrics, leadership, over }
+        let written = Mutex::new(Written { status: current, at: long_ago(), in_a_row: 0 });
+        let (wanted, over) = (watch::Sender::new(None), AtomicBool::new(false));
+        Writer {
+            api,
+            name: name.to_owned(),
+            wanted,
+            written,
+            recording: Mutex::default(),
+            metrics,
+            leadership,
+            over,
+        }
+    }
+
+    /// Whether the record of what is the set's own is not what it should be, and nobody is writing it.
+    pub fn record_is_due(&self, set: &ScaleSetHandle) -> bool {
+        set.state().registration.is_unrecorded() && self.recording.try_lock().is_ok()
+    }
+
+    /// Records with the object which scale set is its own, unless it is recorded so already.
+    ///
+    /// # Errors
+    /// Those of the API server; what was not recorded is due again.
+    pub async fn record_ownership(&self, set: &ScaleSetHandle) -> Result<(), kube::Error> {
+        let _turn = self.recording.lock().await;
+        let own = {
+            let state = set.state();
+            if !state.registration.is_unrecorded() || !self.leadership.is_held() {
+                return Ok(());
+            }
+            state.registration.own()
+        };
+        let patch = Patch::Merge(record::record(&set.uid, own));
+        with_timeout(self.api.patch_metadata(&self.name, &PatchParams::default(), &patch)).await?;
+        set.state().registration.note_record(own);
+        Ok(())
     }
 
     /// Has a status written soon.

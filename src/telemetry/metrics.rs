@@ -67,9 +67,19 @@ pub enum StartPhase {
     StartedToJob,
 }
 
+/// A host, its slots that are taken, and those free where there is a limit.
+type HostSlots = (String, u32, Option<u32>);
+type SlotSource = dyn Fn() -> Vec<HostSlots> + Send + Sync;
+
 /// All metrics of one controller. Clones share them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Metrics(Arc<Families>);
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
 
 impl Default for Metrics {
     fn default() -> Metrics {
@@ -113,7 +123,6 @@ const SIZES: [(&str, &str, SizeOf); 8] = [
     ("gha_desired_runners", "Runners wanted by the last decision", |s| Some(s.desired_runners)),
 ];
 
-#[derive(Debug)]
 struct Families {
     registry: Registry,
     /// In the order of [`SIZES`].
@@ -126,6 +135,8 @@ struct Families {
     reconcile_errors: Family<[Word; 1], Counter>,
     github_requests: Family<[Word; 2], Counter>,
     github_latency: Histograms<[Word; 1]>,
+    backend_requests: Family<[Word; 3], Counter>,
+    backend_latency: Histograms<[Word; 2]>,
     unreadable: Counter,
     starts: Family<[Word; 2], Counter>,
     start_latency: Histograms<[Word; 1]>,
@@ -135,8 +146,8 @@ struct Families {
     status_writes: Counter,
     /// When the last poll of each scale set came back.
     polls: Mutex<BTreeMap<SetName, Instant>>,
-    /// The hosts' slots, as they were last told.
-    slots: Mutex<Vec<(String, u32, Option<u32>)>>,
+    /// Counts the hosts' slots, at each scrape.
+    slots: Mutex<Box<SlotSource>>,
     /// Since when, and for how long, the starts of each scale set are held back.
     backoffs: Mutex<BTreeMap<SetName, (Instant, Duration)>>,
 }
@@ -177,6 +188,9 @@ impl Families {
             github_requests: add(r, "paddock_github_requests", "Calls of GitHub's scale-set service", Family::default()),
             github_latency: histograms(r, "paddock_github_request_duration_seconds",
                 "Time of a call of GitHub's scale-set service, tries included", || Histogram::new(REQUEST)),
+            backend_requests: add(r, "paddock_backend_requests", "Calls of a backend", Family::default()),
+            backend_latency: histograms(r, "paddock_backend_request_duration_seconds",
+                "Time of a call of a backend", || Histogram::new(START)),
             unreadable: add(r, "paddock_unreadable_messages",
                 "Entries of GitHub's messages that could not be read", Counter::default()),
             starts: add(r, "paddock_runner_starts", "Starts of runners", Family::default()),
@@ -187,7 +201,7 @@ impl Families {
             failures: add(r, "paddock_runner_failures", "Runners that failed", Family::default()),
             status_writes: add(r, "paddock_status_writes", "Writes of a scale set's status", Counter::default()),
             polls: Mutex::default(),
-            slots: Mutex::default(),
+            slots: Mutex::new(Box::new(Vec::new)),
             backoffs: Mutex::default(),
             registry,
         }
@@ -208,8 +222,8 @@ impl Families {
         }
         let slots = Family::<[(&str, String); 2], Gauge>::default();
         registry.register("paddock_host_slots", "Slots of a host", slots.clone());
-        for (host, used, free) in lock(&self.slots).iter() {
-            for (state, count) in [("used", Some(*used)), ("free", *free)] {
+        for (host, used, free) in lock(&self.slots)() {
+            for (state, count) in [("used", Some(used)), ("free", free)] {
                 if let Some(count) = count {
                     let labels = [("host", host.clone()), ("state", state.to_owned())];
                     slots.get_or_create(&labels).set(count.into());
@@ -309,6 +323,20 @@ impl Metrics {
         latency.observe(took.as_secs_f64());
     }
 
+    /// A call of a backend of that kind ended.
+    pub fn backend_request(
+        &self,
+        kind: &'static str,
+        call: &'static str,
+        outcome: &'static str,
+        took: Duration,
+    ) {
+        let requests = &self.0.backend_requests;
+        requests.get_or_create(&[("backend", kind), ("call", call), ("outcome", outcome)]).inc();
+        let latency = self.0.backend_latency.get_or_create(&[("backend", kind), ("call", call)]);
+        latency.observe(took.as_secs_f64());
+    }
+
     /// So many entries of a message could not be read.
     pub fn unreadable_messages(&self, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
@@ -347,9 +375,10 @@ impl Metrics {
         self.0.failures.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// The slots of all hosts: what tells the host from all others, those taken, and those free where there is a limit.
-    pub fn host_slots(&self, slots: Vec<(String, u32, Option<u32>)>) {
-        *lock(&self.0.slots) = slots;
+    /// Takes the slots of all hosts from `source` at each scrape: what tells the host from all others, those taken, and those
+    /// free where there is a limit.
+    pub fn host_slots_from(&self, source: impl Fn() -> Vec<HostSlots> + Send + Sync + 'static) {
+        *lock(&self.0.slots) = Box::new(source);
     }
 
     /// A scale set's status was written.

@@ -9,7 +9,7 @@ mod server;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use health::{Health, Stalled};
-pub use instrumented::{Instrumented, LeadershipCheck};
+pub use instrumented::Instrumented;
 pub use logs::{LogError, LogFormat, init};
 pub use metrics::{Metrics, SetGauges, SetLabels, StartPhase};
 pub use server::serve;

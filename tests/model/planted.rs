@@ -11,12 +11,12 @@ use paddock::backend::{
     Availability, Backend, Error, Fingerprint, HostState, HostUsage, Listing, NamedHost, OwnedInstance,
     Provider, Providers, References, Reservation, ResolveError, Resolved,
 };
-use paddock::controller::Environment;
 use paddock::github::{
     self, AcquirableJob, ClientConfig, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet,
     ScaleSetService, Session, WantedScaleSet,
 };
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
+use paddock::scale_set::Environment;
 
 use crate::hosts::Container;
 use crate::left_out;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use paddock::controller::Environment;
+use paddock::scale_set::Environment;
 
 use crate::history::{History, Step, history};
 use crate::life::{Life, Veil};

@@ -35,7 +35,7 @@ fn everything(start: Instant) -> Metrics {
     metrics.start_latency(StartPhase::PlacedToStarted, second);
     metrics.removal("surplus");
     metrics.runner_failure("JobLost");
-    metrics.host_slots(vec![("unix:///var/run/docker.sock".to_owned(), 1, Some(15))]);
+    metrics.host_slots_from(|| vec![("unix:///var/run/docker.sock".to_owned(), 1, Some(15))]);
     metrics.status_write();
     metrics
 }
@@ -86,7 +86,7 @@ fn a_deleted_set_leaves_no_series() {
     let other = SetLabels { name: "mac".to_owned(), ..linux() };
     metrics.job_completed(&other, JobOutcome::Succeeded, None);
     metrics.forget_set(&linux());
-    metrics.host_slots(Vec::new());
+    metrics.host_slots_from(Vec::new);
     let text = metrics.render_at(start).unwrap();
     assert!(!text.contains("linux") && !text.contains("docker.sock"), "{text}");
     assert!(text.contains("mac"), "{text}");

@@ -7,20 +7,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::context::{Context, api_message};
-use super::decide;
-use super::set::ScaleSetHandle;
+use super::handle::ScaleSetHandle;
+use super::shared::Shared;
 use crate::github::{ListenState, Message, MessageHandler, SessionRecord};
 use crate::runner::{Job, JobEvent, Phase, Statistics};
 use crate::telemetry::StartPhase;
 use crate::time::elapsed;
 
 /// One scale set, listening.
-pub(super) struct SetMessageHandler {
+pub struct SetMessageHandler {
     pub set: Arc<ScaleSetHandle>,
-    pub ctx: Arc<Context>,
+    pub shared: Arc<Shared>,
     pub scale_set_id: i64,
 }
 
@@ -35,9 +34,7 @@ impl MessageHandler for SetMessageHandler {
             state.registration.session_open = true;
         }
         self.set.session_opened.notify_one();
-        // The record first: a session that is written down without it would be closed by nobody.
-        self.record().await;
-        self.write_down().await;
+        self.shared.reporter.session_changed(&self.set).await;
     }
 
     async fn session_closed(&self) {
@@ -47,16 +44,16 @@ impl MessageHandler for SetMessageHandler {
             state.registration.session_open = false;
         }
         // While the process stops, no reconcile does it.
-        self.write_down().await;
+        self.shared.reporter.session_changed(&self.set).await;
     }
 
     fn statistics(&self, statistics: Statistics) {
-        self.set.state().ledger.count(statistics, self.ctx.environment.now());
+        self.set.state().ledger.count(statistics, self.shared.now());
         self.wake();
     }
 
     fn message(&self, message: &Message) {
-        let now = self.ctx.environment.now();
+        let now = self.shared.now();
         let mut state = self.set.state();
         for event in &message.events {
             let idle_since = match event {
@@ -79,16 +76,16 @@ impl MessageHandler for SetMessageHandler {
     }
 
     fn state(&self, listening: ListenState) {
-        self.ctx.health.beat(&self.set.uid);
+        self.shared.health.beat(&self.set.uid);
         if let ListenState::PollCompleted { .. } = listening {
-            self.ctx.metrics.poll_completed(&self.set.namespace, &self.set.name);
+            self.shared.metrics.poll_completed(&self.set.namespace, &self.set.name);
         }
         let answered = matches!(listening, ListenState::Polling { .. } | ListenState::PollCompleted { .. });
         let mut state = self.set.state();
         if let ListenState::Conflict { .. } = listening {
             state.registration.session_open = false;
         }
-        let awaited = answered && state.ledger.answered(self.ctx.environment.now());
+        let awaited = answered && state.ledger.answered(self.shared.now());
         let before = state.listening.replace(listening.clone());
         drop(state);
         if awaited || before.map(|b| discriminant(&b)) != Some(discriminant(&listening)) {
@@ -102,29 +99,12 @@ impl MessageHandler for SetMessageHandler {
 }
 
 impl SetMessageHandler {
-    /// Writes the session's id, or that there is none, at once.
-    async fn write_down(&self) {
-        let status = decide::status(&self.set, self.ctx.environment.now());
-        if let Err(error) = self.set.writer.write_now(status).await {
-            warn!(error = api_message(&error), "the session could not be written down");
-        }
-    }
-
-    async fn record(&self) {
-        if let Err(error) = self.set.record_ownership(&self.ctx).await {
-            warn!(
-                error = api_message(&error),
-                "that the scale set is this object's own could not be recorded"
-            );
-        }
-    }
-
     fn wake(&self) {
-        self.ctx.sets.requeue(&self.set.uid);
+        self.shared.registry.requeue(&self.set.uid);
     }
 
     fn measure(&self, event: &JobEvent, idle_since: Option<Timestamp>, now: Timestamp) {
-        let metrics = &self.ctx.metrics;
+        let metrics = &self.shared.metrics;
         match event {
             JobEvent::Started { job, .. } => {
                 metrics.job_started(

@@ -9,19 +9,18 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
+use super::claim::Claim;
 use super::draining::Draining;
-use super::inputs::{BackendInput, Inputs};
-use super::ownership::Claim;
-use super::registrar::{Registration, Target};
-use super::set::ScaleSetHandle;
+use super::inputs::BackendInput;
+use super::registration::Registration;
 use crate::api::condition::{self, reason};
 use crate::api::{self, RunnerScaleSet, RunnerScaleSetStatus};
 use crate::backend::{Backend, HostKey, Providers};
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{self, BackendView, Invalid, Policy};
-use crate::runner::{Failure, HostCount, Job, Ledger, Observation, PersistedRunner, Runner, Watched};
-use crate::telemetry::Instrumented;
+use crate::runner::{
+    Failure, HostCount, Identity, Job, Ledger, Observation, PersistedRunner, Runner, Watched,
+};
 use crate::time::Plus;
 
 /// What was told is not told again within this.
@@ -33,7 +32,7 @@ fn is_session_id(id: &str) -> bool {
 }
 
 /// What changes.
-pub(super) struct ScaleSetState {
+pub struct ScaleSetState {
     /// When its object was last reconciled.
     pub reconciled_at: Timestamp,
     /// The object's generation.
@@ -95,7 +94,7 @@ pub(super) struct ScaleSetState {
 }
 
 /// A backend and its ceiling.
-pub(super) struct ConfiguredBackend {
+pub struct ConfiguredBackend {
     /// The backend.
     pub backend: Arc<dyn Backend>,
     /// What it was made from.
@@ -105,6 +104,8 @@ pub(super) struct ConfiguredBackend {
 }
 
 impl ScaleSetState {
+    /// Begins with what the object's status tells of the time before this process, and the scale set at GitHub that is
+    /// recorded as its own.
     pub fn restored(
         status: RunnerScaleSetStatus,
         providers: &Providers,
@@ -173,76 +174,26 @@ impl ScaleSetState {
         }
     }
 
+    /// Until when a deleted object's busy runners are waited for.
+    pub fn drain_deadline(&self, object: &RunnerScaleSet, now: Timestamp) -> Option<Timestamp> {
+        let deleted_at = object.metadata.deletion_timestamp.as_ref()?.0;
+        Some(self.drain_watched.as_ref()?.due(deleted_at, object.spec.timeouts.drain.get(), now))
+    }
+
     /// Why the spec as it is now is not known wholly yet: what it refers to could not be read.
     pub fn behind(&self) -> Option<&str> {
         self.unread.as_deref().filter(|_| self.generation != self.object_generation)
     }
 
-    /// Takes over what was read of the spec and all that it refers to.
-    /// With an elder that names the same scale set, nothing is done at GitHub.
-    pub fn adopt(
-        &mut self,
-        inputs: Inputs,
-        elder: Option<&ScaleSetHandle>,
-        set: &ScaleSetHandle,
-        ctx: &Context,
-    ) -> Result<(), crate::github::Error> {
-        let changed = self.place(inputs.backends, set, ctx);
-        let unchanged = set.target.borrow().as_ref().is_some_and(|t| t.client == inputs.client);
-        let service = match (&self.service, unchanged) {
-            (Some(service), true) => service.clone(),
-            _ => Arc::new(Instrumented::new(
-                ctx.environment.github(&inputs.client)?,
-                ctx.metrics.clone(),
-                ctx.leadership_check(),
-            )),
-        };
-        self.service = Some(service.clone());
-        self.policy = Some(inputs.policy);
-        self.wanted = Some(inputs.scale_set.clone());
-        self.stalled = None;
-        self.generation = self.object_generation;
-        if changed {
-            self.ledger.failures_mut().reset();
-        }
-        if self.rejected_before.take().is_some_and(|rejected| self.object_generation == Some(rejected))
-            && let Some(first) = self.backends.first()
-        {
-            self.ledger.failures_mut().reject(first.backend.template_hash());
-        }
-        if self.drain_until.is_some() {
-            return Ok(());
-        }
-        if let Some(elder) = elder {
-            self.yield_to(elder, set, ctx);
-            return Ok(());
-        }
-        let target = Target { client: inputs.client, scale_set: inputs.scale_set, service };
-        set.target.send_if_modified(|current| {
-            let differs = current.as_ref() != Some(&target);
-            *current = Some(target);
-            differs
-        });
-        Ok(())
-    }
-
-    /// Leaves the scale set at GitHub to an elder that names it too.
-    fn yield_to(&mut self, elder: &ScaleSetHandle, set: &ScaleSetHandle, ctx: &Context) {
-        let elder = format!("{}/{}", elder.namespace, elder.name);
-        let message =
-            format!("the RunnerScaleSet {elder}, which is older, has this name, URL and runner group");
-        let told = self.registration.error.as_ref().is_some_and(|(_, said)| *said == message);
-        if !told {
-            ctx.events.warning(&set.reference, reason::NAME_TAKEN, "Register", message.clone());
-        }
-        self.registration.held = None;
-        self.registration.error = Some((reason::NAME_TAKEN, message));
-        set.target.send_if_modified(|target| target.take().is_some());
-    }
-
     /// Makes the backends, keeping those that are as they were, and drains the hosts that are left out; answers whether a
     /// template changed. The first time there is nothing that could have changed.
-    pub fn place(&mut self, inputs: Vec<BackendInput>, set: &ScaleSetHandle, ctx: &Context) -> bool {
+    pub fn place(
+        &mut self,
+        inputs: Vec<BackendInput>,
+        providers: &Providers,
+        owner: &Identity,
+        now: Timestamp,
+    ) -> bool {
         let hashes = |backends: &[ConfiguredBackend]| -> Vec<String> {
             backends.iter().map(|b| b.backend.template_hash().to_owned()).collect()
         };
@@ -259,22 +210,28 @@ impl ScaleSetState {
                 configured.siblings == siblings && configured.input.makes_the_same(input)
             };
             let kept = self.backends.iter().find(same);
-            let open = || input.resolved.open(&input.name, &siblings, &set.identity);
+            let open = || providers.open(&*input.resolved, &input.name, &siblings, owner);
             let backend = kept.map_or_else(open, |configured| configured.backend.clone());
             ConfiguredBackend { backend, input: input.clone(), siblings }
         };
         let configured = inputs.iter().map(place).collect();
         let left = std::mem::replace(&mut self.backends, configured);
         // Whoever uses an engine keeps it known: `left` is dropped after its hosts were taken over.
-        self.update_draining(left.iter().map(|configured| configured.input.clone()).collect(), set, ctx);
+        let named_before = left.iter().map(|configured| configured.input.clone()).collect();
+        self.update_draining(named_before, providers, owner, now);
         !before.is_empty() && before != hashes(&self.backends)
     }
 
-    fn update_draining(&mut self, before: Vec<BackendInput>, set: &ScaleSetHandle, ctx: &Context) {
+    fn update_draining(
+        &mut self,
+        before: Vec<BackendInput>,
+        providers: &Providers,
+        owner: &Identity,
+        now: Timestamp,
+    ) {
         let named: Vec<BackendInput> =
             self.backends.iter().map(|configured| configured.input.clone()).collect();
-        let (providers, now) = (ctx.environment.providers(), ctx.environment.now());
-        for renamed in self.draining.update(before, &named, providers, &set.identity, now) {
+        for renamed in self.draining.update(before, &named, providers, owner, now) {
             self.ledger.rename_host(&renamed.backend, &renamed.from, &renamed.to);
         }
     }
@@ -284,12 +241,12 @@ impl ScaleSetState {
         &mut self,
         backend: &str,
         HostKey { kind, endpoint }: &HostKey,
-        set: &ScaleSetHandle,
-        ctx: &Context,
+        providers: &Providers,
+        owner: &Identity,
+        now: Timestamp,
     ) {
-        let (providers, now) = (ctx.environment.providers(), ctx.environment.now());
         self.draining.remember(backend, (*kind, endpoint, endpoint), providers, now);
-        self.update_draining(Vec::new(), set, ctx);
+        self.update_draining(Vec::new(), providers, owner, now);
     }
 
     /// Whether the spec names a host, or it drains.
@@ -397,7 +354,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::controller::finalize::drain_until;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -425,7 +381,7 @@ mod tests {
         state.watch_drain(&object, at(now));
         state.time_passed(uptime);
         state.object_generation = object.metadata.generation;
-        drain_until(&object, state.drain_watched.as_ref(), at(now)).unwrap().as_second()
+        state.drain_deadline(&object, at(now)).unwrap().as_second()
     }
 
     #[test]

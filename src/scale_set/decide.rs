@@ -1,86 +1,102 @@
-//! One look at a scale set: observe, decide, and begin what was decided. No IO: what takes time is handed back as work.
+//! One look at a scale set: observe, decide, and begin what was decided. No IO: what takes time is handed back as tasks.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
-use super::context::Context;
-use super::finalize::Left;
-use super::set::ScaleSetHandle;
+use super::event::Event;
+use super::handle::ScaleSetHandle;
+use super::report::report;
+use super::shared::Shared;
 use super::state::ScaleSetState;
-use super::status;
 use super::tasks::Task;
-use crate::api::RunnerScaleSetStatus;
 use crate::api::condition::reason;
 use crate::plan::{self, Action, BackendView, Input, Plan, Removal, StartGate, Waiting};
-use crate::runner::{Failure, Operation, Phase, Runner, runner_name};
-use crate::telemetry::StartPhase;
-use crate::time::{Plus, elapsed};
+use crate::runner::{Operation, Phase, Runner, runner_name};
+use crate::time::Plus;
 
 /// For so long after a set was taken up, hosts may show what runs on them before anything is started.
 const HOSTS_ANSWER: Duration = Duration::from_secs(10);
 
-/// What befalls only runners that had begun, beside an end with an exit code.
-const BEGUN: [&str; 4] = [reason::VANISHED, reason::JOB_LOST, reason::JOB_TIMEOUT, reason::NEVER_CONNECTED];
-
-/// What a look came to.
-pub(super) struct Decision {
-    /// What was decided.
+/// What was decided about a scale set.
+pub struct Decision {
+    /// The plan.
     pub plan: Plan,
-    /// What is to be done.
-    pub tasks: Vec<Task>,
-    /// What is to be shown.
-    pub status: RunnerScaleSetStatus,
+    /// The backends, as the plan saw them.
+    pub views: Vec<BackendView>,
     /// What is left of the set's runners.
     pub left: Left,
 }
 
-/// Looks, decides and begins.
-pub(super) fn decide(set: &ScaleSetHandle, ctx: &Context, now: Timestamp) -> Option<Decision> {
-    let mut state = set.state();
+impl Decision {
+    /// The plan, and the backends as it saw them.
+    pub fn seen(&self) -> (&Plan, &[BackendView]) {
+        (&self.plan, &self.views)
+    }
+}
+
+/// What is left of a set's runners.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Hosts were not looked at yet.
+    pub unseen: bool,
+    /// Runners with an instance, or on which work is under way.
+    pub running: usize,
+    /// Runners without one, whose registration may remain.
+    pub registered: usize,
+    /// Runners that are gone, and whose registration was left when the drain was over.
+    pub abandoned: usize,
+}
+
+/// Observes what is there, decides, and begins what was decided: the ledger counts with it from now on, and the tasks that
+/// are answered must be run. None before the spec could be read.
+pub fn decide(
+    state: &mut ScaleSetState,
+    set: &ScaleSetHandle,
+    shared: &Shared,
+    now: Timestamp,
+) -> Option<(Decision, Vec<Task>)> {
     let observations = state.observations();
     state.ledger.observe(&observations, now);
-    drain(&mut state, set, ctx, now);
-    let (mut plan, views) = plan_for(&state, set, now)?;
-    let listed = (!observed(&state, set, now)).then(|| set.since.plus(HOSTS_ANSWER));
-    plan.wake_at = [plan.wake_at, listed, limited_until(&state, now)].into_iter().flatten().min();
+    drain(state, set, shared, now);
+    let (mut plan, views) = preview(state, set, now)?;
+    let listed = (!observed(state, set, now)).then(|| set.since.plus(HOSTS_ANSWER));
+    plan.wake_at = [plan.wake_at, listed, limited_until(state, now)].into_iter().flatten().min();
     state.ledger.mark_surplus(&plan.surplus, now);
-    let tasks = begin(&mut state, set, &plan, now);
-    report(&mut state, set, ctx, &plan, &tasks, now);
-    let status = status::status(&mut state, Some((&plan, &views)), now);
+    let tasks = begin(state, set, &plan, now);
+    let starts = tasks.iter().filter(|task| matches!(task, Task::Start { .. })).count();
+    report(state, set, shared, &plan, starts, now);
+    let left = left(state, set, now);
+    Some((Decision { plan, views, left }, tasks))
+}
+
+fn left(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> Left {
     let busy_with = |r: &&Runner| r.occupies() || r.operation.is_some();
     let known = state.ledger.runners().filter(busy_with).count();
     let registered = state.ledger.runners().count() - known;
     let running = known + state.ledger.unseen(|_, _| true) as usize;
-    let left = Left { unseen: !observed(&state, set, now), running, registered, abandoned: state.abandoned };
-    Some(Decision { plan, tasks, status, left })
+    Left { unseen: !observed(state, set, now), running, registered, abandoned: state.abandoned }
 }
 
 /// Marks the runners on hosts that the spec left out, and lets go of those hosts on which none is left.
-fn drain(state: &mut ScaleSetState, set: &ScaleSetHandle, ctx: &Context, now: Timestamp) {
+fn drain(state: &mut ScaleSetState, set: &ScaleSetHandle, shared: &Shared, now: Timestamp) {
     let ScaleSetState { ledger, draining, .. } = state;
     let left_behind = draining.let_go(ledger, now);
     ledger.mark_draining(|backend, host| draining.has(backend, host));
     if !left_behind.is_empty() {
-        let note = format!(
-            "hosts that the spec left out do not answer; this was left behind: {}",
-            left_behind.join(", ")
-        );
-        warn!(scale_set = set.identity.scale_set, note, "drained, not wholly");
-        ctx.events.warning(&set.reference, "LeftBehind", "Drain", note);
+        let event = Event::left_on_hosts(&left_behind);
+        warn!(scale_set = set.identity.scale_set, note = event.note, "drained, not wholly");
+        shared.reporter.publish(set, event);
     }
 }
 
-/// The status as it is, nothing begun.
-pub(super) fn status(set: &ScaleSetHandle, now: Timestamp) -> RunnerScaleSetStatus {
-    let mut state = set.state();
-    let decision = plan_for(&state, set, now);
-    status::status(&mut state, decision.as_ref().map(|(plan, views)| (plan, views.as_slice())), now)
-}
-
-fn plan_for(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> Option<(Plan, Vec<BackendView>)> {
+/// What would be decided now, nothing begun. None before the spec could be read.
+pub fn preview(
+    state: &ScaleSetState,
+    set: &ScaleSetHandle,
+    now: Timestamp,
+) -> Option<(Plan, Vec<BackendView>)> {
     let policy = state.policy.as_ref()?;
     let views = state.views(now);
     let start_gate = start_gate(state, set, now);
@@ -228,84 +244,4 @@ fn abandon_start(state: &mut ScaleSetState, name: &str, now: Timestamp) {
         abandoned.cancel();
     }
     state.ledger.retire(name, now);
-}
-
-/// Events and metrics for what was decided.
-fn report(
-    state: &mut ScaleSetState,
-    set: &ScaleSetHandle,
-    ctx: &Context,
-    plan: &Plan,
-    tasks: &[Task],
-    now: Timestamp,
-) {
-    let starts = tasks.iter().filter(|w| matches!(w, Task::Start { .. })).count();
-    if starts > 0 && state.tell("ScaledUp", now) {
-        let note = format!("starting {starts} more of {} wanted runners", plan.desired);
-        ctx.events.normal(&set.reference, "ScaledUp", "Scale", note);
-    }
-    let demand_status = &plan.demand_status;
-    if demand_status.met == Some(false) && state.tell(demand_status.reason, now) {
-        ctx.events.warning(&set.reference, demand_status.reason, "Scale", demand_status.message.clone());
-    }
-    let refused = plan.refused.clone().map(|message| (reason::BACKEND_REFUSED, message));
-    // A pull is under way, as is to be expected.
-    let short = plan.short.clone().filter(|(reason, _)| *reason != reason::IMAGE_PULLING);
-    if let Some((reason, message)) = refused.or(short)
-        && state.tell(reason, now)
-    {
-        ctx.events.warning(&set.reference, reason, "Scale", message);
-    }
-    for failure in state.unreported_failures() {
-        let had_begun = failure.exit_code.is_some() || BEGUN.contains(&failure.reason);
-        let reason = if had_begun { "RunnerFailed" } else { "StartFailed" };
-        tracing::warn!(
-            scale_set = set.identity.scale_set,
-            runner = failure.runner,
-            host = failure.host,
-            reason = failure.reason,
-            message = failure.message,
-            "runner failed"
-        );
-        ctx.metrics.runner_failure(failure.reason);
-        if state.tell(failure.reason, now) {
-            ctx.events.warning(&set.reference, reason, "Start", describe(&failure));
-        }
-    }
-    measure(state, set, ctx, plan, starts, now);
-}
-
-fn measure(
-    state: &mut ScaleSetState,
-    set: &ScaleSetHandle,
-    ctx: &Context,
-    plan: &Plan,
-    starts: usize,
-    now: Timestamp,
-) {
-    let metrics = &ctx.metrics;
-    metrics.set(&set.labels, &status::gauges(state, plan));
-    if starts > 0 || plan.demand_status.met == Some(false) {
-        let since = *state.wanting_since.get_or_insert(now);
-        (0..starts).for_each(|_| metrics.start_latency(StartPhase::DemandToPlaced, elapsed(since, now)));
-    } else {
-        state.wanting_since = None;
-    }
-    let retry_at = state.ledger.failures().at_github(now).and_then(|row| row.retry_at).unwrap_or(now);
-    metrics.backoff(&set.namespace, &set.name, elapsed(now, retry_at));
-    let slots = ctx.environment.providers().hosts().into_iter();
-    metrics.host_slots(slots.map(|h| (h.host.endpoint, h.taken, h.free)).collect());
-}
-
-fn describe(failure: &Failure) -> String {
-    let Failure { runner, backend, host, reason, message, .. } = failure;
-    format!("runner {runner} on {backend}/{host}: {reason}: {message}")
-}
-
-/// Hands work to tasks of the set.
-pub(super) fn spawn(set: &Arc<ScaleSetHandle>, ctx: &Arc<Context>, tasks: Vec<Task>) {
-    for task in tasks {
-        let (set, ctx) = (set.clone(), ctx.clone());
-        set.tasks.clone().spawn(async move { task.run(&set, &ctx).await });
-    }
 }

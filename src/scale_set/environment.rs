@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::backend::{self, Providers, Requeuer};
 use crate::github::{self, ClientConfig, Clients, ScaleSetService};
 
-/// The world outside Kubernetes.
+/// What is outside Kubernetes, and the time.
 pub trait Environment: Send + Sync {
     /// The time by the wall clock, which may be set at any moment.
     fn now(&self) -> Timestamp;
@@ -23,7 +23,7 @@ pub trait Environment: Send + Sync {
     fn providers(&self) -> &Providers;
 }
 
-/// The real one.
+/// GitHub, the hosts and the clock as they are.
 pub struct Production {
     began: Instant,
     clients: Clients,

@@ -23,7 +23,7 @@ const MOST_REMEMBERED: usize = 256;
 
 /// The hosts of one scale set that its spec left out.
 #[derive(Default)]
-pub(super) struct Draining {
+pub struct Draining {
     hosts: Vec<DrainingHost>,
     /// Those that status named when this process began, until the spec was read for the first time, or where runners were
     /// found.
@@ -53,14 +53,14 @@ struct DrainingHost {
 
 /// A host that has another name from now on: the spec gave its own to another host.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Renamed {
+pub struct Renamed {
     pub backend: String,
     pub from: String,
     pub to: String,
 }
 
 /// What status is to show of a host that drains.
-pub(super) struct Shown<'a> {
+pub struct Shown<'a> {
     pub backend: &'a str,
     pub kind: BackendType,
     pub host: &'a NamedHost,
@@ -122,7 +122,7 @@ impl Draining {
                 None => {
                     let alone =
                         providers.resolve_host(host.key.kind, &host.host.name, &host.host.endpoint)?;
-                    alone.open(&host.backend, &siblings, owner)
+                    providers.open(&*alone, &host.backend, &siblings, owner)
                 }
             };
             let first_listed = kept.and_then(|before| before.first_listed);

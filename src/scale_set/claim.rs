@@ -1,37 +1,15 @@
-//! Which scale set at GitHub is an object's own, and which of two objects that name the same one may have it.
+//! What an object names at GitHub, and which of two objects that name the same scale set may have it.
 //!
 //! A scale set is an object's own once the controller created it for that object, or has held its message session for
-//! it: GitHub gives a session to one at a time. That is recorded in an annotation, not in status: who may write the
-//! status of an object has no say in what is closed, changed or deleted at GitHub. A record names the UID of its object,
-//! so that a copy of the object (a backup restored elsewhere) owns nothing.
+//! it: GitHub gives a session to one at a time.
 
 use jiff::Timestamp;
-use kube::ResourceExt;
-use serde_json::{Value, json};
 
 use crate::api::RunnerScaleSet;
 
-/// Records the scale set that is the object's own: the object's UID, a slash, and GitHub's id of the set.
-const RECORD: &str = "paddock.dev/own-scale-set";
-
-/// The id of the scale set that is recorded as the object's own.
-pub(super) fn recorded(object: &RunnerScaleSet) -> Option<i64> {
-    let (uid, id) = object.annotations().get(RECORD)?.split_once('/')?;
-    if object.metadata.uid.as_deref() != Some(uid) {
-        return None;
-    }
-    id.parse().ok().filter(|id| *id > 0)
-}
-
-/// The patch that records `own` with the object of that UID, and with no other of its name.
-pub(super) fn record(uid: &str, own: Option<i64>) -> Value {
-    let record = own.map(|id| format!("{uid}/{id}"));
-    json!({"metadata": {"uid": uid, "annotations": {RECORD: record}}})
-}
-
 /// What makes two objects name the same scale set: where it is, its group and its name, as GitHub compares them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Claim {
+pub struct Claim {
     /// The configuration URL.
     pub url: String,
     group: String,
@@ -54,19 +32,21 @@ impl Claim {
 /// The order in which objects may have what several of them name: the one created first, and of one second the one with
 /// the smaller UID.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Seniority(Timestamp, String);
+pub struct Seniority(Timestamp, String);
 
 impl Seniority {
     /// The object's place in that order.
     pub fn of(object: &RunnerScaleSet) -> Seniority {
         let created = object.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0);
-        Seniority(created, object.uid().unwrap_or_default())
+        Seniority(created, object.metadata.uid.clone().unwrap_or_default())
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn object(spec: &Value) -> RunnerScaleSet {
@@ -81,22 +61,6 @@ mod tests {
 
     fn claim(url: &str, group: &str, name: &str) -> Claim {
         Claim::of(&object(&json!({"url": url, "group": group, "name": name})))
-    }
-
-    #[test]
-    fn a_record_counts_for_the_object_that_it_names_alone() {
-        let mut set = object(&json!({"url": "https://github.com/acme", "group": "default", "name": "linux"}));
-        let record_of = |value: &str| std::iter::once((RECORD.to_owned(), value.to_owned())).collect();
-        for (value, owned) in
-            [("u-1/7", Some(7)), ("u-2/7", None), ("7", None), ("u-1/-7", None), ("u-1/x", None)]
-        {
-            set.metadata.annotations = Some(record_of(value));
-            assert_eq!(recorded(&set), owned, "{value}");
-        }
-        let patch = record("u-1", Some(7));
-        assert_eq!(patch["metadata"]["annotations"][RECORD], "u-1/7");
-        assert_eq!(patch["metadata"]["uid"], "u-1");
-        assert!(record("u-1", None)["metadata"]["annotations"][RECORD].is_null());
     }
 
     #[test]

@@ -7,8 +7,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use super::context::Context;
-use super::set::ScaleSetHandle;
+use super::handle::ScaleSetHandle;
+use super::registration;
+use super::shared::Shared;
 use crate::api::condition::reason;
 use crate::backend::{self, Backend, NewRunner, Reservation};
 use crate::github::{self, RunnerReference, ScaleSetService};
@@ -37,7 +38,7 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 const GIVEN_UP: Duration = Duration::from_secs(15 * 60);
 
 /// Something to be done.
-pub(super) enum Task {
+pub enum Task {
     /// Register and start a runner that the ledger has as starting.
     Start {
         name: String,
@@ -61,17 +62,23 @@ pub(super) enum Task {
 
 impl Task {
     /// Does it, and wakes the set; and all whom GitHub's rate limit concerns, if that was met.
-    pub async fn run(self, set: &ScaleSetHandle, ctx: &Context) {
+    pub async fn run(self, set: &ScaleSetHandle, shared: &Shared) {
         let limited = match self {
             Task::Start { name, reservation, abandoned, backend, service, scale_set_id, deadline } => {
                 let span = info_span!("start", scale_set = set.identity.scale_set, runner = name);
                 let began = Instant::now();
-                let starter =
-                    Starter { set, ctx, name: &name, backend: &*backend, service: &*service, scale_set_id };
+                let starter = Starter {
+                    set,
+                    shared,
+                    name: &name,
+                    backend: &*backend,
+                    service: &*service,
+                    scale_set_id,
+                };
                 let outcome = starter.run(reservation, &abandoned, deadline).instrument(span).await;
-                ctx.metrics.runner_start(backend.kind().as_str(), outcome);
+                shared.metrics.runner_start(backend.kind().as_str(), outcome);
                 if outcome == "started" {
-                    ctx.metrics.start_latency(StartPhase::PlacedToStarted, began.elapsed());
+                    shared.metrics.start_latency(StartPhase::PlacedToStarted, began.elapsed());
                 }
                 outcome == reason::RATE_LIMITED
             }
@@ -79,7 +86,7 @@ impl Task {
                 let span = info_span!("remove", scale_set = set.identity.scale_set, runner = runner.name);
                 let removal = Remover {
                     set,
-                    ctx,
+                    shared,
                     runner: &runner,
                     why,
                     unexplained,
@@ -90,9 +97,9 @@ impl Task {
                 service.is_some_and(|service| service.limited_for().is_some())
             }
         };
-        ctx.sets.requeue(&set.uid);
+        shared.registry.requeue(&set.uid);
         if limited {
-            ctx.sets.requeue_limited();
+            shared.registry.requeue_limited();
         }
     }
 }
@@ -100,7 +107,7 @@ impl Task {
 /// One start.
 struct Starter<'a> {
     set: &'a ScaleSetHandle,
-    ctx: &'a Context,
+    shared: &'a Shared,
     name: &'a str,
     backend: &'a dyn Backend,
     service: &'a dyn ScaleSetService,
@@ -127,7 +134,7 @@ impl Starter<'_> {
     fn not_ready(&self, ready: Option<Result<(), backend::Error>>) -> Option<&'static str> {
         let mut state = self.set.state();
         state.preparing.remove(self.name);
-        let now = self.ctx.environment.now();
+        let now = self.shared.now();
         match ready {
             Some(Ok(())) => (!state.ledger.host_ready(self.name, now)).then_some("abandoned"),
             Some(Err(error)) => {
@@ -157,13 +164,10 @@ impl Starter<'_> {
                 return self.unregistered(reason::RUNNER_EXISTS, "the name is taken at GitHub");
             }
             Err(github::Error::RateLimited { .. }) => return self.put_off(),
-            Err(error) => return self.unregistered(super::registrar::reason_of(&error), &error.to_string()),
+            Err(error) => return self.unregistered(registration::reason_of(&error), &error.to_string()),
         };
         drop(minting);
         self.set.state().ledger.registered(self.name, minted.id);
-        if !self.ctx.leadership.is_held() {
-            return "not_leading";
-        }
         let host = reservation.host().to_owned();
         let runner = NewRunner { name: self.name, jit: &minted.configuration };
         let mut starting = std::pin::pin!(reservation.start(&runner));
@@ -178,7 +182,7 @@ impl Starter<'_> {
         match started {
             Ok(instance) => {
                 info!(host, instance = instance.id, "runner started");
-                self.set.state().ledger.start_succeeded(&instance, self.ctx.environment.now());
+                self.set.state().ledger.start_succeeded(&instance, self.shared.now());
                 "started"
             }
             Err(error) => self.fail(reason_of(&error), &error.to_string()),
@@ -194,7 +198,7 @@ impl Starter<'_> {
 
     fn unregistered(&self, why: &'static str, message: &str) -> &'static str {
         warn!(reason = why, message, "the runner could not be registered");
-        self.set.state().ledger.registration_failed(self.name, why, message, self.ctx.environment.now());
+        self.set.state().ledger.registration_failed(self.name, why, message, self.shared.now());
         why
     }
 
@@ -202,13 +206,13 @@ impl Starter<'_> {
     fn give_up(&self) {
         const MESSAGE: &str = "it was not up within timeouts.start";
         warn!(reason = reason::START_TIMEOUT, MESSAGE, "the start is not answered");
-        self.set.state().ledger.start_given_up(self.name, MESSAGE, self.ctx.environment.now());
-        self.ctx.sets.requeue(&self.set.uid);
+        self.set.state().ledger.start_given_up(self.name, MESSAGE, self.shared.now());
+        self.shared.registry.requeue(&self.set.uid);
     }
 
     fn fail(&self, why: &'static str, message: &str) -> &'static str {
         warn!(reason = why, message, "the runner could not be started");
-        self.set.state().ledger.start_failed(self.name, why, message, self.ctx.environment.now());
+        self.set.state().ledger.start_failed(self.name, why, message, self.shared.now());
         why
     }
 }
@@ -225,7 +229,7 @@ fn reason_of(error: &backend::Error) -> &'static str {
 /// One removal.
 struct Remover<'a> {
     set: &'a ScaleSetHandle,
-    ctx: &'a Context,
+    shared: &'a Shared,
     runner: &'a Runner,
     why: Option<Removal>,
     /// It ended, and no message has told what for.
@@ -249,7 +253,7 @@ impl Remover<'_> {
         match asked.unwrap_or_else(|_| Err(github::Error::Transient("no answer".into()))) {
             Ok(()) => {
                 if why == Removal::NeverConnected && self.runner.registration != Registration::Absent {
-                    self.set.state().ledger.never_connected(&self.runner.name, self.ctx.environment.now());
+                    self.set.state().ledger.never_connected(&self.runner.name, self.shared.now());
                 }
             }
             Err(error) if why.forced() => {
@@ -257,7 +261,7 @@ impl Remover<'_> {
             }
             Err(github::Error::RunnerBusy) => {
                 info!(why = why.as_str(), "the runner has a job and stays");
-                self.set.state().ledger.found_busy(&self.runner.name, self.ctx.environment.now());
+                self.set.state().ledger.found_busy(&self.runner.name, self.shared.now());
                 return;
             }
             Err(error) => {
@@ -274,7 +278,7 @@ impl Remover<'_> {
             return self.retry_after(REMOVAL_RETRY);
         }
         info!(why = why.as_str(), "runner removed");
-        self.ctx.metrics.removal(why.as_str());
+        self.shared.metrics.removal(why.as_str());
         if why.forced() {
             // With its instance gone, GitHub may let go of it; if not, it cleans up after a runner that is silent.
             let released = timeout(LAST_WORD, self.deregister(false)).await;
@@ -300,7 +304,7 @@ impl Remover<'_> {
         if clean && self.runner.job.is_some() {
             return self.retire();
         }
-        let now = self.ctx.environment.now();
+        let now = self.shared.now();
         if self.unexplained && now < self.runner.since.plus(MESSAGES_ARRIVE) {
             return self.retry_after(MESSAGES_ARRIVE);
         }
@@ -313,7 +317,7 @@ impl Remover<'_> {
     /// that lives after all is taken up anew when its host shows it.
     async fn release(&self, may_live: bool) -> bool {
         let Err(error) = self.deregister(may_live).await else { return true };
-        if self.ctx.environment.now() > self.runner.since.plus(GIVEN_UP) {
+        if self.shared.now() > self.runner.since.plus(GIVEN_UP) {
             warn!(%error, "the registration of a runner that ended is left to GitHub");
             self.retire();
         } else {
@@ -368,11 +372,11 @@ impl Remover<'_> {
                 Some(found) => {
                     let ledger = &mut self.set.state().ledger;
                     ledger.registered(name, found.id);
-                    ledger.was_registered(name, self.ctx.environment.now());
+                    ledger.was_registered(name, self.shared.now());
                     found.id
                 }
                 None => {
-                    let believed = self.set.state().ledger.unlisted(name, self.ctx.environment.now());
+                    let believed = self.set.state().ledger.unlisted(name, self.shared.now());
                     return if believed || !may_live {
                         Ok(())
                     } else {
@@ -413,9 +417,6 @@ impl Remover<'_> {
         let Some(id) = &self.runner.instance_id else {
             return true;
         };
-        if !self.ctx.leadership.is_held() {
-            return false;
-        }
         match self.backend.remove(&self.runner.host, id).await {
             Ok(()) | Err(backend::Error::Gone) => true,
             Err(error) => {
@@ -430,15 +431,23 @@ impl Remover<'_> {
         // One that was to be stopped and ended meanwhile is cleared away at once.
         let ended = self.runner.occupies() && ledger.runner(&self.runner.name).is_some_and(|r| !r.occupies());
         let pause = if ended { Duration::ZERO } else { pause };
-        ledger.removal_failed(&self.runner.name, self.ctx.environment.now().plus(pause));
+        ledger.removal_failed(&self.runner.name, self.shared.now().plus(pause));
     }
 
     fn retire(&self) {
-        self.set.state().ledger.retire(&self.runner.name, self.ctx.environment.now());
+        self.set.state().ledger.retire(&self.runner.name, self.shared.now());
     }
 }
 
 /// When to try again what GitHub did not agree to; not with all the others at once.
 fn pause(error: &github::Error, least: Duration) -> Duration {
     error.retry_after().clamp(least, LONGEST_RETRY).mul_f64(1.0 + 0.25 * rng::unit())
+}
+
+/// Runs tasks beside each other, as the set's own.
+pub fn spawn(set: &Arc<ScaleSetHandle>, shared: &Arc<Shared>, tasks: Vec<Task>) {
+    for task in tasks {
+        let (set, shared) = (set.clone(), shared.clone());
+        set.tasks.clone().spawn(async move { task.run(&set, &shared).await });
+    }
 }

@@ -10,13 +10,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::context::Context;
+use super::event::Event;
+use super::handle::ScaleSetHandle;
 use super::message_handler::SetMessageHandler;
-use super::set::ScaleSetHandle;
+use super::registration::{Target, reason_of};
+use super::shared::Shared;
 use crate::api::condition::reason;
-use crate::github::{
-    self, ClientConfig, ListenEnd, ListenTarget, ScaleSet, ScaleSetService, WantedScaleSet, listen,
-};
+use crate::github::{self, ClientConfig, ListenEnd, ListenTarget, ScaleSet, listen};
 use crate::rng;
 
 /// The first pause after a registration that failed. Doubled each time, up to [`LONGEST_PAUSE`].
@@ -26,89 +26,15 @@ const TOLD_AFTER: Duration = Duration::from_secs(5);
 /// The longest pause between tries to register. What GitHub refuses is asked for again only this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What is to be registered and listened to.
-#[derive(Clone)]
-pub(super) struct Target {
-    /// How GitHub is reached: when this changes, the session is opened anew.
-    pub client: ClientConfig,
-    /// What is to be there: when this changes, it is changed in place.
-    pub scale_set: WantedScaleSet,
-    /// The service.
-    pub service: Arc<dyn ScaleSetService>,
-}
-
-impl PartialEq for Target {
-    fn eq(&self, other: &Target) -> bool {
-        self.client == other.client && self.scale_set == other.scale_set
-    }
-}
-
-/// What is known of the scale set at GitHub.
-#[derive(Default)]
-pub(super) struct Registration {
-    own: Option<i64>,
-    recorded: Option<i64>,
-    /// Whether this process has its message session open: only then is it changed or deleted.
-    pub session_open: bool,
-    /// As GitHub holds it, and what is asked for; none before this process has found or created it.
-    pub held: Option<(ScaleSet, WantedScaleSet)>,
-    /// What is asked for was not applied to it yet: that waits for its message session.
-    pub unapplied: bool,
-    /// Why it is not as it should be: a condition reason, and words.
-    pub error: Option<(&'static str, String)>,
-}
-
-impl Registration {
-    /// What an earlier process recorded.
-    pub fn recorded(own: Option<i64>) -> Registration {
-        Registration { own, recorded: own, ..Registration::default() }
-    }
-
-    /// The id of the scale set that is the object's own, if it has one.
-    pub fn own(&self) -> Option<i64> {
-        self.own
-    }
-
-    /// Whether the scale set of that id is the object's own.
-    pub fn owns(&self, id: i64) -> bool {
-        self.own == Some(id)
-    }
-
-    /// Takes a scale set for the object's own: it was created for it, or its session is open.
-    pub fn take(&mut self, id: i64) {
-        self.own = Some(id);
-    }
-
-    /// The object has no scale set of its own any more.
-    pub fn lose(&mut self) {
-        *self = Registration { recorded: self.recorded, ..Registration::default() };
-    }
-
-    /// The id that status may show: one that a later process will know to be the object's own.
-    pub fn shown(&self) -> Option<i64> {
-        self.own.filter(|own| self.recorded == Some(*own))
-    }
-
-    /// Whether the record is not what it should be.
-    pub fn is_unrecorded(&self) -> bool {
-        self.own != self.recorded
-    }
-
-    /// The record was written.
-    pub fn note_record(&mut self, own: Option<i64>) {
-        self.recorded = own;
-    }
-}
-
-/// Runs until the set ends.
-pub(super) async fn run(set: Arc<ScaleSetHandle>, ctx: Arc<Context>) {
+/// Keeps a scale set registered, and listens, until the set ends.
+pub async fn keep_registered(set: Arc<ScaleSetHandle>, shared: Arc<Shared>) {
     let (targets, ended) = (set.target.subscribe(), set.ended.clone());
-    Registrar { set, ctx }.run(targets, ended).await;
+    Registrar { set, shared }.run(targets, ended).await;
 }
 
 struct Registrar {
     set: Arc<ScaleSetHandle>,
-    ctx: Arc<Context>,
+    shared: Arc<Shared>,
 }
 
 type Targets = watch::Receiver<Option<Target>>;
@@ -122,7 +48,7 @@ struct Listener {
 
 impl Listener {
     async fn stop(self, registrar: &Registrar) {
-        registrar.ctx.health.forget(&registrar.set.uid);
+        registrar.shared.health.forget(&registrar.set.uid);
         self.stop.cancel();
         // The loop closes its session within a bound of its own.
         let _ = self.task.await;
@@ -163,7 +89,7 @@ impl Registrar {
                 end = wait(&mut listener) => {
                     listener = None;
                     self.set.state().registration.session_open = false;
-                    self.ctx.health.forget(&self.set.uid);
+                    self.shared.health.forget(&self.set.uid);
                     self.ended_listening(end, &ended).await;
                 }
                 changed = targets.changed() => if changed.is_err() { break },
@@ -235,7 +161,7 @@ impl Registrar {
         let own = own.filter(|_| open);
         let scale_set = target.service.ensure_scale_set(&target.scale_set, own).await?;
         let applied = scale_set.created || own == Some(scale_set.id);
-        if !applied && self.ctx.sets.is_an_elders_own(&self.set, scale_set.id) {
+        if !applied && self.shared.registry.is_an_elders_own(&self.set, scale_set.id) {
             let text =
                 format!("scale set {} is that of an older RunnerScaleSet of this cluster", scale_set.id);
             return Err(github::Error::NameTaken(text));
@@ -265,12 +191,12 @@ impl Registrar {
             news
         };
         if news {
-            let note = format!("scale set `{}` is registered at GitHub with id {id}", target.scale_set.name);
-            self.ctx.events.normal(&self.set.reference, "Registered", "Register", note);
+            let event = Event::registered(&target.scale_set.name, id);
+            self.shared.reporter.publish(&self.set, event);
         }
         // An elder that has its name at GitHub now, or has it no more, may be in another's way, or out of it.
         self.reconsider_twins();
-        self.ctx.sets.requeue(&self.set.uid);
+        self.shared.registry.requeue(&self.set.uid);
         id
     }
 
@@ -288,30 +214,30 @@ impl Registrar {
             news
         };
         if news {
-            self.ctx.events.warning(&self.set.reference, reason, "Register", message);
+            self.shared.reporter.publish(&self.set, Event::not_registered(reason, message));
             self.reconsider_twins();
         }
-        self.ctx.sets.requeue(&self.set.uid);
+        self.shared.registry.requeue(&self.set.uid);
     }
 
     fn reconsider_twins(&self) {
         let claim = self.set.state().claim.clone();
-        self.ctx.sets.reconsider(claim.as_ref(), &self.set.uid);
+        self.shared.registry.reconsider(claim.as_ref(), &self.set.uid);
     }
 
     fn listen(&self, target: &Target, scale_set_id: i64) -> Listener {
         let stop = CancellationToken::new();
-        self.ctx.health.register(&self.set.uid, &self.set.identity.scale_set);
+        self.shared.health.register(&self.set.uid, &self.set.identity.scale_set);
         let left_behind = {
             let state = self.set.state();
             // A session is closed below the object's own scale set alone, whatever status says of it.
             let own = state.registration.owns(scale_set_id);
             state.session.as_ref().filter(|_| own).map(|s| s.id.clone())
         };
-        let owner = self.ctx.owner.clone();
+        let owner = self.shared.owner.clone();
         let listen_target = ListenTarget { scale_set_id, owner, left_behind };
         let handler =
-            Arc::new(SetMessageHandler { set: self.set.clone(), ctx: self.ctx.clone(), scale_set_id });
+            Arc::new(SetMessageHandler { set: self.set.clone(), shared: self.shared.clone(), scale_set_id });
         let listening = listen(target.service.clone(), listen_target, handler, stop.clone());
         let span = tracing::Span::current();
         let task = tokio::spawn(tracing::Instrument::instrument(listening, span));
@@ -342,25 +268,5 @@ async fn wait(listener: &mut Option<Listener>) -> Option<ListenEnd> {
     match listener {
         Some(listener) => (&mut listener.task).await.ok(),
         None => std::future::pending().await,
-    }
-}
-
-/// The condition reason for an error of GitHub's.
-pub(super) fn reason_of(error: &github::Error) -> &'static str {
-    use github::Error;
-    match error {
-        Error::AuthRejected(_) => reason::AUTH_REJECTED,
-        Error::Forbidden(_) => reason::FORBIDDEN,
-        Error::GroupNotFound(_) => reason::GROUP_NOT_FOUND,
-        Error::NameTaken(_) => reason::NAME_TAKEN,
-        Error::ScaleSetGone => reason::SCALE_SET_GONE,
-        Error::SessionLost(_) | Error::TokenExpired => reason::SESSION_LOST,
-        Error::SessionConflict { .. } => reason::SESSION_CONFLICT,
-        Error::RateLimited { .. } => reason::RATE_LIMITED,
-        Error::BadReply(_) => reason::BAD_REPLY,
-        Error::Config(_) => reason::INVALID_SPEC,
-        Error::Transient(_) | Error::RunnerExists | Error::RunnerGone | Error::RunnerBusy => {
-            reason::UNREACHABLE
-        }
     }
 }

@@ -1,0 +1,88 @@
+//! Takes over an object as it is now, with what its spec refers to.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::context::Context;
+use super::inputs;
+use crate::api::RunnerScaleSet;
+use crate::scale_set::{Claim, ScaleSetHandle, adopt, place_offline, stall};
+use crate::time::Plus;
+
+/// What a spec refers to is read within this ...
+const READING: Duration = Duration::from_secs(5);
+/// ... or is tried to be read again after this.
+const READ_AGAIN: Duration = Duration::from_secs(10);
+
+/// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
+pub(super) async fn refresh(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
+    let claim = Claim::of(object);
+    let claimed = set.state().claim.replace(claim.clone());
+    if claimed.as_ref() != Some(&claim) {
+        ctx.shared.registry.reconsider(claimed.as_ref(), &set.uid);
+        ctx.shared.registry.reconsider(Some(&claim), &set.uid);
+    }
+    let (due, drain_until) = {
+        let mut state = set.state();
+        let now = ctx.shared.now();
+        state.watch_drain(object, now);
+        state.time_passed(ctx.shared.environment.uptime());
+        let drain_until = state.drain_deadline(object, now);
+        state.reconciled_at = now;
+        if state.object_generation != object.metadata.generation {
+            state.object_generation = object.metadata.generation;
+            state.inputs_changed = true;
+            // What was read before is of another spec: nothing goes on with it.
+            state.read_again_at = None;
+        }
+        state.drain_until = drain_until;
+        let waits = state.read_again_at.is_some_and(|at| at > now);
+        (!waits && std::mem::take(&mut state.inputs_changed), drain_until)
+    };
+    if drain_until.is_some() {
+        set.target.send_if_modified(|target| target.take().is_some());
+    }
+    if due {
+        read_inputs(object, set, ctx).await;
+    }
+    if let Some(policy) = &mut set.state().policy {
+        policy.drain_until = drain_until;
+    }
+}
+
+/// Reads what the spec refers to. Where that is not possible now, what was read before holds, if the spec is the same: jobs
+/// do not wait for the API server. Of a new spec nothing is begun until it is known wholly.
+async fn read_inputs(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
+    set.state().referred.clear();
+    let refer = |name: &str| {
+        set.state().referred.insert(name.to_owned());
+    };
+    let inputs = timeout(READING, inputs::read(&ctx.client, ctx.shared.providers(), object, &refer)).await;
+    let elder = ctx.shared.registry.elder(set);
+    let own = set.state().registration.own();
+    let anothers = own.is_some_and(|own| ctx.shared.registry.is_an_elders_own(set, own));
+    let mut state = set.state();
+    if anothers {
+        state.registration.lose();
+    }
+    state.read_again_at = None;
+    state.unread = None;
+    match inputs.unwrap_or(Err(inputs::Error::Silent)) {
+        Ok(inputs) => {
+            adopt(&mut state, inputs, elder.as_deref(), set, &ctx.shared);
+        }
+        Err(inputs::Error::Unusable(invalid)) => stall(&mut state, set, &ctx.shared, invalid),
+        Err(error) => {
+            warn!(%error, "what the spec refers to cannot be read now");
+            state.inputs_changed = true;
+            state.read_again_at = Some(ctx.shared.now().plus(READ_AGAIN));
+            state.unread = Some(error.to_string());
+        }
+    }
+    // What runs is looked at all the same, on the hosts that the spec names itself.
+    if state.backends.is_empty() {
+        place_offline(&mut state, object, set, &ctx.shared);
+    }
+}

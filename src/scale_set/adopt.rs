@@ -1,0 +1,106 @@
+//! Takes over what was read of a spec, and says when it cannot be followed.
+
+use tracing::warn;
+
+use super::event::Event;
+use super::handle::ScaleSetHandle;
+use super::inputs::{Inputs, partial};
+use super::registration::{Target, reason_of};
+use super::shared::Shared;
+use super::state::ScaleSetState;
+use crate::api::RunnerScaleSet;
+use crate::api::condition::reason;
+use crate::github;
+use crate::plan::Invalid;
+
+/// Takes over what was read of the spec and all that it refers to, or stalls. With an elder that names the same scale set,
+/// nothing is done at GitHub.
+pub fn adopt(
+    state: &mut ScaleSetState,
+    inputs: Inputs,
+    elder: Option<&ScaleSetHandle>,
+    set: &ScaleSetHandle,
+    shared: &Shared,
+) {
+    if let Err(error) = try_adopt(state, inputs, elder, set, shared) {
+        let invalid = Invalid { reason: reason_of(&error), message: error.to_string() };
+        stall(state, set, shared, invalid);
+    }
+}
+
+fn try_adopt(
+    state: &mut ScaleSetState,
+    inputs: Inputs,
+    elder: Option<&ScaleSetHandle>,
+    set: &ScaleSetHandle,
+    shared: &Shared,
+) -> Result<(), github::Error> {
+    let changed = state.place(inputs.backends, shared.providers(), &set.identity, shared.now());
+    let unchanged = set.target.borrow().as_ref().is_some_and(|t| t.client == inputs.client);
+    let service = match (&state.service, unchanged) {
+        (Some(service), true) => service.clone(),
+        _ => shared.github(&inputs.client)?,
+    };
+    state.service = Some(service.clone());
+    state.policy = Some(inputs.policy);
+    state.wanted = Some(inputs.scale_set.clone());
+    state.stalled = None;
+    state.generation = state.object_generation;
+    if changed {
+        state.ledger.failures_mut().reset();
+    }
+    if state.rejected_before.take().is_some_and(|rejected| state.object_generation == Some(rejected))
+        && let Some(first) = state.backends.first()
+    {
+        state.ledger.failures_mut().reject(first.backend.template_hash());
+    }
+    if state.drain_until.is_some() {
+        return Ok(());
+    }
+    if let Some(elder) = elder {
+        yield_to(elder, state, set, shared);
+        return Ok(());
+    }
+    let target = Target { client: inputs.client, scale_set: inputs.scale_set, service };
+    set.target.send_if_modified(|current| {
+        let differs = current.as_ref() != Some(&target);
+        *current = Some(target);
+        differs
+    });
+    Ok(())
+}
+
+/// Leaves the scale set at GitHub to an elder that names it too.
+fn yield_to(elder: &ScaleSetHandle, state: &mut ScaleSetState, set: &ScaleSetHandle, shared: &Shared) {
+    let elder = format!("{}/{}", elder.namespace, elder.name);
+    let message = format!("the RunnerScaleSet {elder}, which is older, has this name, URL and runner group");
+    let told = state.registration.error.as_ref().is_some_and(|(_, said)| *said == message);
+    if !told {
+        shared.reporter.publish(set, Event::not_registered(reason::NAME_TAKEN, message.clone()));
+    }
+    state.registration.held = None;
+    state.registration.error = Some((reason::NAME_TAKEN, message));
+    set.target.send_if_modified(|target| target.take().is_some());
+}
+
+/// The scale set cannot go on without a change.
+pub fn stall(state: &mut ScaleSetState, set: &ScaleSetHandle, shared: &Shared, invalid: Invalid) {
+    warn!(reason = invalid.reason, message = invalid.message, "stalled");
+    if state.stalled.as_ref() != Some(&invalid) {
+        shared.reporter.publish(set, Event::stalled(invalid.reason, invalid.message.clone()));
+    }
+    state.stalled = Some(invalid);
+    state.generation = state.object_generation;
+}
+
+/// Looks at what runs on the hosts that the spec names itself, before the whole of it could be read.
+pub fn place_offline(
+    state: &mut ScaleSetState,
+    object: &RunnerScaleSet,
+    set: &ScaleSetHandle,
+    shared: &Shared,
+) {
+    let (policy, backends) = partial(object, shared.providers());
+    state.policy = policy;
+    state.place(backends, shared.providers(), &set.identity, shared.now());
+}

@@ -1,0 +1,92 @@
+//! Events, logs and metrics of what was decided.
+
+use jiff::Timestamp;
+use tracing::warn;
+
+use super::event::Event;
+use super::handle::ScaleSetHandle;
+use super::shared::Shared;
+use super::state::ScaleSetState;
+use crate::api::condition::reason;
+use crate::plan::Plan;
+use crate::runner::{Phase, Runner};
+use crate::telemetry::{SetGauges, StartPhase};
+use crate::time::elapsed;
+
+/// Events and metrics for what was decided.
+pub fn report(
+    state: &mut ScaleSetState,
+    set: &ScaleSetHandle,
+    shared: &Shared,
+    plan: &Plan,
+    starts: usize,
+    now: Timestamp,
+) {
+    let publish = |event| shared.reporter.publish(set, event);
+    if starts > 0 && state.tell("ScaledUp", now) {
+        publish(Event::scaled_up(starts, plan.desired));
+    }
+    let demand_status = &plan.demand_status;
+    if demand_status.met == Some(false) && state.tell(demand_status.reason, now) {
+        publish(Event::demand_unmet(demand_status));
+    }
+    let refused = plan.refused.clone().map(|message| (reason::BACKEND_REFUSED, message));
+    // A pull is under way, as is to be expected.
+    let short = plan.short.clone().filter(|(reason, _)| *reason != reason::IMAGE_PULLING);
+    if let Some((reason, message)) = refused.or(short)
+        && state.tell(reason, now)
+    {
+        publish(Event::short_of_runners(reason, message));
+    }
+    for failure in state.unreported_failures() {
+        warn!(
+            scale_set = set.identity.scale_set,
+            runner = failure.runner,
+            host = failure.host,
+            reason = failure.reason,
+            message = failure.message,
+            "runner failed"
+        );
+        shared.metrics.runner_failure(failure.reason);
+        if state.tell(failure.reason, now) {
+            publish(Event::failed(&failure));
+        }
+    }
+    measure(state, set, shared, plan, starts, now);
+}
+
+fn measure(
+    state: &mut ScaleSetState,
+    set: &ScaleSetHandle,
+    shared: &Shared,
+    plan: &Plan,
+    starts: usize,
+    now: Timestamp,
+) {
+    let metrics = &shared.metrics;
+    metrics.set(&set.labels, &gauges(state, plan));
+    if starts > 0 || plan.demand_status.met == Some(false) {
+        let since = *state.wanting_since.get_or_insert(now);
+        (0..starts).for_each(|_| metrics.start_latency(StartPhase::DemandToPlaced, elapsed(since, now)));
+    } else {
+        state.wanting_since = None;
+    }
+    let retry_at = state.ledger.failures().at_github(now).and_then(|row| row.retry_at).unwrap_or(now);
+    metrics.backoff(&set.namespace, &set.name, elapsed(now, retry_at));
+}
+
+/// What metrics show of a set beside GitHub's own counts.
+fn gauges(state: &ScaleSetState, plan: &Plan) -> SetGauges {
+    let runners = |counts: fn(&Runner) -> bool| {
+        u32::try_from(state.ledger.runners().filter(|r| counts(r)).count()).unwrap_or(u32::MAX)
+    };
+    SetGauges {
+        statistics: state.ledger.demand().latest().map(|(statistics, _)| statistics),
+        registered_runners: runners(Runner::is_registered),
+        busy_runners: runners(|r| r.phase == Phase::Busy),
+        idle_runners: runners(|r| r.phase == Phase::Idle),
+        min_runners: plan.bounds.min,
+        max_runners: plan.bounds.max,
+        desired_runners: plan.desired,
+    }
+}
