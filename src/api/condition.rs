@@ -1,4 +1,7 @@
-//! The types and reasons of the conditions in a set's status: part of the API, so each is spelt once, here.
+//! The types of the conditions in a set's status, and the reasons of conditions, events and failures: part of the API, so
+//! each is spelt once, here.
+
+use std::fmt;
 
 /// Registered at GitHub and listening, with the current generation applied. It does not move with load.
 pub const READY: &str = "Ready";
@@ -13,105 +16,162 @@ pub const LISTENING: &str = "Listening";
 /// No assigned job waits for a runner that could not be placed.
 pub const DEMAND_MET: &str = "DemandMet";
 
-/// Why a condition is as it is.
-pub mod reason {
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Why a condition is as it is, or why something happened.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &[Reason] = &[$(Reason::$name,)*];
+
+            /// The word, CamelCase, as the API has it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Reason::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// All is as the condition's type says.
-    pub const AS_EXPECTED: &str = "AsExpected";
+    AsExpected,
     /// A new generation of the spec is being applied.
-    pub const PROGRESSING: &str = "Progressing";
+    Progressing,
     /// The object is being deleted; busy runners finish first.
-    pub const DRAINING: &str = "Draining";
+    Draining,
 
     /// The spec names a backend that this version does not have.
-    pub const BACKEND_NOT_AVAILABLE: &str = "BackendNotAvailable";
+    BackendNotAvailable,
     /// A backend refuses the spec as it is; a change is needed.
-    pub const BACKEND_REFUSED: &str = "BackendRefused";
+    BackendRefused,
     /// A cron line, a time zone or a window's bounds make no sense.
-    pub const INVALID_SCHEDULE: &str = "InvalidSchedule";
+    InvalidSchedule,
     /// The object cannot be read: it is of another version of the CRD. An event's, for no status can be written.
-    pub const UNREADABLE: &str = "Unreadable";
+    Unreadable,
     /// The spec is wrong in a way that the schema cannot judge.
-    pub const INVALID_SPEC: &str = "InvalidSpec";
+    InvalidSpec,
     /// A Secret or one of its keys is not there.
-    pub const SECRET_MISSING: &str = "SecretMissing";
+    SecretMissing,
     /// A Secret holds something that cannot be used, such as a key that does not parse.
-    pub const SECRET_INVALID: &str = "SecretInvalid";
+    SecretInvalid,
     /// The ConfigMap or Secret of the CA bundle, or its key, is not there.
-    pub const CA_BUNDLE_MISSING: &str = "CaBundleMissing";
+    CaBundleMissing,
 
     /// GitHub refuses the credentials.
-    pub const AUTH_REJECTED: &str = "AuthRejected";
+    AuthRejected,
     /// GitHub takes the credentials but they may not do this.
-    pub const FORBIDDEN: &str = "Forbidden";
+    Forbidden,
     /// The runner group does not exist.
-    pub const GROUP_NOT_FOUND: &str = "GroupNotFound";
+    GroupNotFound,
     /// Another scale set has the name.
-    pub const NAME_TAKEN: &str = "NameTaken";
+    NameTaken,
     /// GitHub keeps fewer labels than the spec asks for.
-    pub const LABELS_DROPPED: &str = "LabelsDropped";
+    LabelsDropped,
     /// GitHub no longer knows the scale set; it is made anew.
-    pub const SCALE_SET_GONE: &str = "ScaleSetGone";
+    ScaleSetGone,
     /// Not registered yet.
-    pub const NOT_REGISTERED: &str = "NotRegistered";
+    NotRegistered,
 
     /// Another session holds the scale set; it is waited out.
-    pub const SESSION_CONFLICT: &str = "SessionConflict";
+    SessionConflict,
     /// The session was lost and is opened again.
-    pub const SESSION_LOST: &str = "SessionLost";
+    SessionLost,
     /// GitHub asks to slow down.
-    pub const RATE_LIMITED: &str = "RateLimited";
+    RateLimited,
     /// GitHub does not answer.
-    pub const UNREACHABLE: &str = "Unreachable";
+    Unreachable,
     /// GitHub answers something that cannot be understood.
-    pub const BAD_REPLY: &str = "BadReply";
+    BadReply,
     /// No message session is open yet.
-    pub const NOT_LISTENING: &str = "NotListening";
+    NotListening,
 
     /// No host or backend has a free slot.
-    pub const NO_CAPACITY: &str = "NoCapacity";
+    NoCapacity,
     /// The set is at `maxRunners`.
-    pub const AT_MAX_RUNNERS: &str = "AtMaxRunners";
+    AtMaxRunners,
     /// Jobs are assigned that idle runners do not take.
-    pub const PHANTOM_DEMAND: &str = "PhantomDemand";
+    PhantomDemand,
     /// A runner was recycled: it was idle for minutes, and no job that waited came to it.
-    pub const NEVER_CONNECTED: &str = "NeverConnected";
+    NeverConnected,
     /// Runners fail to start again and again.
-    pub const START_FAILURES: &str = "StartFailures";
+    StartFailures,
     /// The image is being pulled.
-    pub const IMAGE_PULLING: &str = "ImagePulling";
+    ImagePulling,
     /// The image is not there, and is not to be pulled.
-    pub const IMAGE_MISSING: &str = "ImageMissing";
+    ImageMissing,
     /// The image cannot be pulled.
-    pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
+    ImagePullFailed,
     /// The Docker network does not exist on the host.
-    pub const NETWORK_MISSING: &str = "NetworkMissing";
+    NetworkMissing,
     /// The engine failed: its disk is full, for one.
-    pub const ENGINE_ERROR: &str = "EngineError";
+    EngineError,
     /// A host does not answer.
-    pub const HOST_UNREACHABLE: &str = "HostUnreachable";
+    HostUnreachable,
     /// `spec.suspend` is set.
-    pub const SUSPENDED: &str = "Suspended";
+    Suspended,
     /// The controller has just started: the hosts have not shown yet what runs on them.
-    pub const STARTING: &str = "Starting";
+    Starting,
     /// GitHub has not told the demand yet.
-    pub const NO_READING: &str = "NoReading";
+    NoReading,
 
     /// A runner was not up within `timeouts.start`.
-    pub const START_TIMEOUT: &str = "StartTimeout";
+    StartTimeout,
     /// A runner was stopped at `timeouts.job`.
-    pub const JOB_TIMEOUT: &str = "JobTimeout";
+    JobTimeout,
     /// A runner's name is taken at GitHub.
-    pub const RUNNER_EXISTS: &str = "RunnerExists";
+    RunnerExists,
     /// A runner ended without having had a job.
-    pub const ENDED_WITHOUT_JOB: &str = "EndedWithoutJob";
+    EndedWithoutJob,
     /// Something stopped a runner from outside before it had a job.
-    pub const KILLED: &str = "Killed";
+    Killed,
     /// A runner ran out of memory.
-    pub const OUT_OF_MEMORY: &str = "OutOfMemory";
+    OutOfMemory,
     /// A runner's instance vanished before it had a job.
-    pub const VANISHED: &str = "Vanished";
+    Vanished,
     /// A runner's instance ended while its job ran.
-    pub const JOB_LOST: &str = "JobLost";
+    JobLost,
     /// GitHub refuses the runner's version; a newer image is needed.
-    pub const RUNNER_VERSION_REJECTED: &str = "RunnerVersionRejected";
+    RunnerVersionRejected,
+
+    /// An event's: the scale set exists at GitHub.
+    Registered,
+    /// An event's: runners are being started.
+    ScaledUp,
+    /// An event's: a runner that was up failed.
+    RunnerFailed,
+    /// An event's: a runner could not be started.
+    StartFailed,
+    /// An event's: nothing is left of a deleted object.
+    Deleted,
+    /// An event's: something could not be removed, and stays.
+    LeftBehind,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A reason, and what there is to say about it in words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Explanation {
+    /// The reason.
+    pub reason: Reason,
+    /// In words that a person can act on.
+    pub message: String,
+}
+
+impl Explanation {
+    /// That reason, in these words.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Explanation {
+        Explanation { reason, message: message.into() }
+    }
 }

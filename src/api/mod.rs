@@ -20,6 +20,7 @@ mod tart;
 mod timing;
 
 pub use backend::{Backend, BackendType};
+pub use condition::{Explanation, Reason};
 pub use docker::{
     BuildxHousekeeping, Docker, DockerAccess, DockerHost, DockerHousekeeping, ImageHousekeeping, Resources,
     SharedVolume,

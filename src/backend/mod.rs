@@ -18,7 +18,7 @@ pub use provider::{
 };
 pub use queue::SlotQueue;
 
-use crate::api::BackendType;
+use crate::api::{BackendType, Explanation, Reason};
 pub use crate::runner::{Availability, HostState};
 use crate::runner::{Instance, JitConfiguration};
 
@@ -131,13 +131,8 @@ pub struct Listing {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// No capacity now: back off, and let the next backend take it.
-    #[error("{message}")]
-    NoCapacity {
-        /// A condition reason, CamelCase.
-        reason: &'static str,
-        /// What happened, in words.
-        message: String,
-    },
+    #[error(transparent)]
+    NoCapacity(Explanation),
     /// It does not exist (any more).
     #[error("it is gone")]
     Gone,
@@ -147,4 +142,21 @@ pub enum Error {
     /// No answer: try again, and keep what was last known.
     #[error("no answer: {0}")]
     Unreachable(String),
+}
+
+impl Error {
+    /// No capacity now, for that reason.
+    pub fn no_capacity(reason: Reason, message: impl Into<String>) -> Error {
+        Error::NoCapacity(Explanation::new(reason, message))
+    }
+
+    /// The reason to be told of a start that failed so.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Error::NoCapacity(why) => why.reason,
+            Error::Gone => Reason::Vanished,
+            Error::Refused(_) => Reason::BackendRefused,
+            Error::Unreachable(_) => Reason::HostUnreachable,
+        }
+    }
 }

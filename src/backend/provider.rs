@@ -5,8 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Backend, Error};
-use crate::api::condition::reason;
-use crate::api::{self, BackendType};
+use crate::api::{self, BackendType, Explanation, Reason};
 use crate::runner::{Identity, Instance};
 
 /// One kind of capacity, once in the process: it knows every host, however many scale sets use it.
@@ -67,22 +66,17 @@ pub trait References: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// A change by a person is needed.
-    #[error("{message}")]
-    Unusable {
-        /// A condition reason.
-        reason: &'static str,
-        /// Which field, and what to do.
-        message: String,
-    },
+    #[error(transparent)]
+    Unusable(Explanation),
     /// What it refers to cannot be read now: try again.
     #[error("{0}")]
     Unread(String),
 }
 
 impl ResolveError {
-    /// A change by a person is needed.
-    pub fn unusable(reason: &'static str, message: impl Into<String>) -> ResolveError {
-        ResolveError::Unusable { reason, message: message.into() }
+    /// A change by a person is needed: `message` says of which field, and to what.
+    pub fn unusable(reason: Reason, message: impl Into<String>) -> ResolveError {
+        ResolveError::Unusable(Explanation::new(reason, message))
     }
 }
 
@@ -190,7 +184,7 @@ impl Providers {
             "spec.backends[{}]: backends of type {kind} are not available in this version",
             spec.name
         );
-        Err(ResolveError::unusable(reason::BACKEND_NOT_AVAILABLE, message))
+        Err(ResolveError::unusable(Reason::BackendNotAvailable, message))
     }
 
     /// As [`Provider::resolve_offline`].

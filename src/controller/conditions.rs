@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::api::condition::{self, reason};
+use crate::api::{Explanation, Reason, condition};
 use crate::github::{ListenState, WantedScaleSet};
 use crate::plan::{DemandStatus, Plan};
 use crate::scale_set::{Registration, ScaleSetState};
@@ -28,17 +28,20 @@ pub(super) struct Facts<'a> {
 /// True, False or Unknown, and why.
 struct Finding {
     holds: Option<bool>,
-    reason: &'static str,
-    message: String,
+    why: Explanation,
 }
 
 impl Finding {
-    fn new(holds: bool, reason: &'static str, message: impl Into<String>) -> Finding {
-        Finding { holds: Some(holds), reason, message: message.into() }
+    fn new(holds: bool, reason: Reason, message: impl Into<String>) -> Finding {
+        Finding { holds: Some(holds), why: Explanation::new(reason, message) }
+    }
+
+    fn holding(why: &Explanation) -> Finding {
+        Finding { holds: Some(true), why: why.clone() }
     }
 
     fn well() -> Finding {
-        Finding::new(true, reason::AS_EXPECTED, "")
+        Finding::new(true, Reason::AsExpected, "")
     }
 }
 
@@ -75,27 +78,27 @@ fn stamp(facts: &Facts<'_>, type_: &str, finding: Finding) -> Condition {
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
-        reason: finding.reason.to_owned(),
-        message: finding.message,
+        reason: finding.why.reason.to_string(),
+        message: finding.why.message,
         observed_generation: facts.generation,
         last_transition_time: since,
     }
 }
 
 fn registered(registration: &Registration, wanted: Option<&WantedScaleSet>, listening: &Finding) -> Finding {
-    if let Some((reason, message)) = &registration.error {
-        return Finding::new(false, reason, message.as_str());
+    if let Some(why) = &registration.error {
+        return Finding { holds: Some(false), why: why.clone() };
     }
     let Some((held, asked)) = &registration.held else {
-        return Finding::new(false, reason::NOT_REGISTERED, "not registered at GitHub yet");
+        return Finding::new(false, Reason::NotRegistered, "not registered at GitHub yet");
     };
     if wanted.is_some_and(|wanted| wanted != asked) {
-        return Finding::new(false, reason::PROGRESSING, "the change is not at GitHub yet");
+        return Finding::new(false, Reason::Progressing, "the change is not at GitHub yet");
     }
     let differs = held.name != asked.name || asked.labels.iter().any(|l| !held.labels.contains(l));
     if registration.unapplied && differs {
         // It is changed once its session is open; what is in the way of that is in the way of this.
-        let reason = if listening.holds == Some(false) { listening.reason } else { reason::PROGRESSING };
+        let reason = if listening.holds == Some(false) { listening.why.reason } else { Reason::Progressing };
         return Finding::new(false, reason, "it is changed at GitHub once its message session is open");
     }
     let kept = |label: &&String| held.labels.iter().any(|l| l.eq_ignore_ascii_case(label));
@@ -107,7 +110,7 @@ fn registered(registration: &Registration, wanted: Option<&WantedScaleSet>, list
         "GitHub did not keep these labels: {}; it may take none besides the name, or none after a set is created",
         dropped.join(", ")
     );
-    Finding::new(false, reason::LABELS_DROPPED, message)
+    Finding::new(false, Reason::LabelsDropped, message)
 }
 
 fn listening(state: Option<&ListenState>) -> Finding {
@@ -117,73 +120,70 @@ fn listening(state: Option<&ListenState>) -> Finding {
             let owner = owner.as_deref().unwrap_or("someone");
             let message =
                 format!("a session of {owner} is open since {since:.0} or before; it is waited out");
-            Finding::new(false, reason::SESSION_CONFLICT, message)
+            Finding::new(false, Reason::SessionConflict, message)
         }
         Some(ListenState::RateLimited { until }) => {
-            Finding::new(false, reason::RATE_LIMITED, format!("GitHub limits the rate until {until:.0}"))
+            Finding::new(false, Reason::RateLimited, format!("GitHub limits the rate until {until:.0}"))
         }
         Some(ListenState::Unreachable { message, since }) => {
-            Finding::new(false, reason::UNREACHABLE, format!("since {since:.0}: {message}"))
+            Finding::new(false, Reason::Unreachable, format!("since {since:.0}: {message}"))
         }
-        Some(ListenState::Refused { message }) => {
-            Finding::new(false, reason::AUTH_REJECTED, message.as_str())
-        }
-        None => Finding::new(false, reason::NOT_LISTENING, "no message session is open"),
+        Some(ListenState::Refused { message }) => Finding::new(false, Reason::AuthRejected, message.as_str()),
+        None => Finding::new(false, Reason::NotListening, "no message session is open"),
     }
 }
 
 fn stalled(facts: &Facts<'_>) -> Finding {
-    if let Some(invalid) = &facts.state.stalled {
-        return Finding::new(true, invalid.reason, invalid.message.as_str());
+    if let Some(why) = &facts.state.stalled {
+        return Finding::holding(why);
     }
     // What only a person can change. GitHub is asked again all the same, now and then.
-    if let Some((reason, message)) = &facts.state.registration.error
-        && [
-            reason::AUTH_REJECTED,
-            reason::FORBIDDEN,
-            reason::GROUP_NOT_FOUND,
-            reason::NAME_TAKEN,
-            reason::INVALID_SPEC,
-        ]
-        .contains(reason)
+    if let Some(why) = &facts.state.registration.error
+        && needs_a_change(why.reason)
     {
-        return Finding::new(true, reason, message.as_str());
+        return Finding::holding(why);
     }
     // Spares are not started either, so it is so with no job waiting too.
     let rejected = facts.state.ledger.failures().rejected_template();
     if rejected.is_some_and(|hash| facts.state.backends.iter().any(|b| b.backend.template_hash() == hash)) {
         let message =
             "GitHub refuses this version of the runner; no runner is started until the spec changes";
-        return Finding::new(true, reason::RUNNER_VERSION_REJECTED, message);
+        return Finding::new(true, Reason::RunnerVersionRejected, message);
     }
-    if let Some(message) = facts.plan.and_then(|plan| plan.refused.as_ref()) {
-        return Finding::new(true, reason::BACKEND_REFUSED, message.as_str());
+    if let Some(why) = facts.plan.and_then(|plan| plan.refused.as_ref()) {
+        return Finding::holding(why);
     }
-    Finding::new(false, reason::AS_EXPECTED, "")
+    Finding::new(false, Reason::AsExpected, "")
+}
+
+/// Whether GitHub goes on refusing until a person changes something.
+fn needs_a_change(reason: Reason) -> bool {
+    use Reason::{AuthRejected, Forbidden, GroupNotFound, InvalidSpec, NameTaken};
+    matches!(reason, AuthRejected | Forbidden | GroupNotFound | NameTaken | InvalidSpec)
 }
 
 fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
     if let Some(until) = facts.state.drain_until {
-        return Finding::new(true, reason::DRAINING, draining(facts, until));
+        return Finding::new(true, Reason::Draining, draining(facts, until));
     }
     if let Some(why) = &facts.state.unread {
         let message = format!("what the spec refers to could not be read; it is tried again: {why}");
-        return Finding::new(true, reason::PROGRESSING, message);
+        return Finding::new(true, Reason::Progressing, message);
     }
     if facts.state.generation != facts.generation {
-        return Finding::new(true, reason::PROGRESSING, "the latest spec is being applied");
+        return Finding::new(true, Reason::Progressing, "the latest spec is being applied");
     }
-    if registered.holds != Some(true) && registered.reason != reason::LABELS_DROPPED {
-        return Finding::new(true, reason::PROGRESSING, "the set is being registered at GitHub");
+    if registered.holds != Some(true) && registered.why.reason != Reason::LabelsDropped {
+        return Finding::new(true, Reason::Progressing, "the set is being registered at GitHub");
     }
     if facts.outdated > 0 {
         let message = format!("{} idle runners of an earlier template are being replaced", facts.outdated);
-        return Finding::new(true, reason::PROGRESSING, message);
+        return Finding::new(true, Reason::Progressing, message);
     }
-    if let Some((reason, message)) = facts.plan.and_then(|plan| plan.short.as_ref()) {
-        return Finding::new(true, reason, message.as_str());
+    if let Some(why) = facts.plan.and_then(|plan| plan.short.as_ref()) {
+        return Finding::holding(why);
     }
-    Finding::new(false, reason::AS_EXPECTED, "")
+    Finding::new(false, Reason::AsExpected, "")
 }
 
 /// What a deletion waits for.
@@ -202,18 +202,18 @@ fn draining(facts: &Facts<'_>, until: Timestamp) -> String {
 
 fn ready(facts: &Facts<'_>, registered: &Finding, listening: &Finding, stalled: &Finding) -> Finding {
     if stalled.holds == Some(true) {
-        return Finding::new(false, stalled.reason, stalled.message.clone());
+        return Finding { holds: Some(false), why: stalled.why.clone() };
     }
     if facts.deleting {
-        return Finding::new(false, reason::DRAINING, "the set is being deleted");
+        return Finding::new(false, Reason::Draining, "the set is being deleted");
     }
     if facts.state.generation != facts.generation {
-        return Finding::new(false, reason::PROGRESSING, "the latest spec is not applied yet");
+        return Finding::new(false, Reason::Progressing, "the latest spec is not applied yet");
     }
     // Fewer labels than asked for make no set useless: its name is always one.
     for part in [registered, listening] {
-        if part.holds != Some(true) && part.reason != reason::LABELS_DROPPED {
-            return Finding::new(false, part.reason, part.message.clone());
+        if part.holds != Some(true) && part.why.reason != Reason::LabelsDropped {
+            return Finding { holds: Some(false), why: part.why.clone() };
         }
     }
     Finding::well()
@@ -222,14 +222,10 @@ fn ready(facts: &Facts<'_>, registered: &Finding, listening: &Finding, stalled: 
 fn demand(demand_status: Option<&DemandStatus>) -> Finding {
     match demand_status {
         Some(DemandStatus { met: Some(true), .. }) => Finding::well(),
-        Some(demand_status) => Finding {
-            holds: demand_status.met,
-            reason: demand_status.reason,
-            message: demand_status.message.clone(),
-        },
+        Some(demand_status) => Finding { holds: demand_status.met, why: demand_status.explanation.clone() },
         None => {
-            let message = "the demand is not known yet".to_owned();
-            Finding { holds: None, reason: reason::NOT_LISTENING, message }
+            let why = Explanation::new(Reason::NotListening, "the demand is not known yet");
+            Finding { holds: None, why }
         }
     }
 }

@@ -40,7 +40,7 @@ impl Events {
     pub fn publish(&self, about: ObjectReference, Event { warning, reason, action, note }: Event) {
         let event = kube::runtime::events::Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
-            reason: reason.to_owned(),
+            reason: reason.to_string(),
             note: Some(cut(note)),
             action: action.to_owned(),
             secondary: None,

@@ -7,11 +7,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
 
 use super::answer::api_message;
-use crate::api::condition::reason;
-use crate::api::{self, CaBundleKind, CaBundleRef, RunnerScaleSet, SecretRef};
+use crate::api::{self, CaBundleKind, CaBundleRef, Explanation, Reason, RunnerScaleSet, SecretRef};
 use crate::backend::{Providers, References, ResolveError};
 use crate::github::{ClientConfig, Credentials, Network, Proxy, WantedScaleSet};
-use crate::plan::{Invalid, Policy};
+use crate::plan::Policy;
 use crate::scale_set::{BackendInput, Inputs};
 
 /// Why there are no inputs.
@@ -19,7 +18,7 @@ use crate::scale_set::{BackendInput, Inputs};
 pub(super) enum Error {
     /// A change by a person is needed.
     #[error(transparent)]
-    Unusable(#[from] Invalid),
+    Unusable(#[from] Explanation),
     /// The API server did not answer in time: try again.
     #[error("the API server does not answer")]
     Silent,
@@ -39,14 +38,14 @@ pub(super) enum Error {
 impl From<ResolveError> for Error {
     fn from(error: ResolveError) -> Error {
         match error {
-            ResolveError::Unusable { reason, message } => Error::Unusable(Invalid { reason, message }),
+            ResolveError::Unusable(explanation) => Error::Unusable(explanation),
             ResolveError::Unread(message) => Error::Unread(message),
         }
     }
 }
 
-fn unusable(reason: &'static str, message: impl Into<String>) -> Error {
-    Error::Unusable(Invalid { reason, message: message.into() })
+fn unusable(reason: Reason, message: impl Into<String>) -> Error {
+    Error::Unusable(Explanation::new(reason, message))
 }
 
 /// Reads all that a spec refers to. `refer` is told each name before it is looked for, so that whoever creates or changes
@@ -68,7 +67,7 @@ pub(super) async fn read(
     let credentials =
         reader.secret("spec.github.credentialsSecretRef", &github.credentials_secret_ref).await?;
     let credentials = Credentials::from_secret(&credentials)
-        .map_err(|e| unusable(reason::SECRET_INVALID, format!("spec.github.credentialsSecretRef: {e}")))?;
+        .map_err(|e| unusable(Reason::SecretInvalid, format!("spec.github.credentialsSecretRef: {e}")))?;
     Ok(Inputs {
         client: ClientConfig {
             url: github.url.clone(),
@@ -101,7 +100,7 @@ impl Reader<'_> {
         let what = format!("Secret `{}`", reference.name);
         let secret = api.get_opt(&reference.name).await.map_err(|e| kube_error(&what, e))?;
         let secret = secret
-            .ok_or_else(|| unusable(reason::SECRET_MISSING, format!("{field}: {what} does not exist")))?;
+            .ok_or_else(|| unusable(Reason::SecretMissing, format!("{field}: {what} does not exist")))?;
         let data = secret.data.unwrap_or_default();
         Ok(data.into_iter().map(|(key, value)| (key, value.0)).collect())
     }
@@ -110,14 +109,14 @@ impl Reader<'_> {
         let mut data = self.secret(field, reference).await?;
         let missing = || {
             unusable(
-                reason::SECRET_MISSING,
+                Reason::SecretMissing,
                 format!("{field}: Secret `{}` has no key `{key}`", reference.name),
             )
         };
         let value = data.remove(key).ok_or_else(missing)?;
         String::from_utf8(value).map_err(|_| {
             unusable(
-                reason::SECRET_INVALID,
+                Reason::SecretInvalid,
                 format!("{field}: key `{key}` of Secret `{}` is not text", reference.name),
             )
         })
@@ -143,7 +142,7 @@ impl Reader<'_> {
     async fn ca_bundle(&self, reference: &CaBundleRef) -> Result<Vec<u8>, Error> {
         const FIELD: &str = "spec.github.caBundleRef";
         let CaBundleRef { kind, name, key } = reference;
-        let missing = |what: &str| unusable(reason::CA_BUNDLE_MISSING, format!("{FIELD}: {what}"));
+        let missing = |what: &str| unusable(Reason::CaBundleMissing, format!("{FIELD}: {what}"));
         let (kind, bundle) = match kind {
             CaBundleKind::Secret => {
                 let mut data = self.secret(FIELD, &SecretRef { name: name.clone() }).await?;
@@ -167,7 +166,7 @@ impl References for Reader<'_> {
     async fn secret_text(&self, field: &str, secret: &str, key: &str) -> Result<String, ResolveError> {
         let reference = SecretRef { name: secret.to_owned() };
         self.text_of(field, &reference, key).await.map_err(|error| match error {
-            Error::Unusable(Invalid { reason, message }) => ResolveError::Unusable { reason, message },
+            Error::Unusable(explanation) => ResolveError::Unusable(explanation),
             error => ResolveError::Unread(error.to_string()),
         })
     }

@@ -183,7 +183,7 @@ fn failure(failure: &runner::Failure) -> Failure {
         runner: failure.runner.clone(),
         backend: failure.backend.clone(),
         host: Some(failure.host.clone()).filter(|h| !h.is_empty()),
-        reason: failure.reason.to_owned(),
+        reason: failure.reason.to_string(),
         exit_code: failure.exit_code.and_then(|code| i32::try_from(code).ok()),
         message: failure.message.clone(),
         time: whole_seconds(failure.at),

@@ -2,7 +2,7 @@
 
 use super::placement::{Placement, ceiling, version_rejected};
 use super::{Action, Bounds, Counts, Input, StartGate, capacity};
-use crate::api::condition::reason;
+use crate::api::{Explanation, Reason};
 use crate::runner::{Availability, HostState};
 
 /// The answer to "why does my job wait?".
@@ -10,10 +10,14 @@ use crate::runner::{Availability, HostState};
 pub struct DemandStatus {
     /// Whether no assigned job waits for a runner that could not be placed; none when the demand is not known.
     pub met: Option<bool>,
-    /// A CamelCase word.
-    pub reason: &'static str,
-    /// In plain words.
-    pub message: String,
+    /// Why.
+    pub explanation: Explanation,
+}
+
+impl DemandStatus {
+    fn unmet(explanation: Explanation) -> DemandStatus {
+        DemandStatus { met: Some(false), explanation }
+    }
 }
 
 pub(super) fn judge(
@@ -24,33 +28,31 @@ pub(super) fn judge(
     placement: &Placement,
 ) -> DemandStatus {
     let Some(assigned) = assigned else {
-        let (reason, message) = match &input.start_gate {
-            StartGate::Closed(reason, message) => (*reason, message.clone()),
-            StartGate::Open => (reason::NO_READING, "GitHub has not told the demand yet".to_owned()),
+        let explanation = match &input.start_gate {
+            StartGate::Closed(explanation) => explanation.clone(),
+            StartGate::Open => Explanation::new(Reason::NoReading, "GitHub has not told the demand yet"),
         };
-        return DemandStatus { met: None, reason, message };
+        return DemandStatus { met: None, explanation };
     };
     let waiting = assigned.saturating_sub(placed(input, counts, placement));
     if let (0, Some(since)) = (waiting, input.ledger.demand().phantom_since(input.now)) {
         let message = format!(
             "idle runners leave assigned jobs alone since {since:.0}; they are recycled one at a time"
         );
-        return DemandStatus { met: Some(false), reason: reason::PHANTOM_DEMAND, message };
+        return DemandStatus::unmet(Explanation::new(Reason::PhantomDemand, message));
     }
     if waiting == 0 && left_at_github(input) > 0 {
-        let (reason, message) = why(input, bounds, counts, placement);
+        let Explanation { reason, message } = explain(input, bounds, counts, placement);
         let message = format!("{} offered jobs are left at GitHub: {message}", left_at_github(input));
-        return DemandStatus { met: Some(false), reason, message };
+        return DemandStatus::unmet(Explanation { reason, message });
     }
     if waiting == 0 {
-        return DemandStatus { met: Some(true), reason: reason::AS_EXPECTED, message: String::new() };
+        let explanation = Explanation::new(Reason::AsExpected, "");
+        return DemandStatus { met: Some(true), explanation };
     }
-    let (reason, message) = why(input, bounds, counts, placement);
-    DemandStatus {
-        met: Some(false),
-        reason,
-        message: format!("{waiting} of {assigned} assigned jobs wait: {message}"),
-    }
+    let Explanation { reason, message } = explain(input, bounds, counts, placement);
+    let message = format!("{waiting} of {assigned} assigned jobs wait: {message}");
+    DemandStatus::unmet(Explanation { reason, message })
 }
 
 /// How many jobs GitHub offers that are not asked for, as no runner could be started for them.
@@ -65,7 +67,7 @@ pub(super) fn short(
     bounds: &Bounds,
     counts: &Counts,
     placement: &Placement,
-) -> Option<(&'static str, String)> {
+) -> Option<Explanation> {
     // What still takes a slot makes room for another: that is no want.
     let there = if failing(input) { counts.up } else { counts.occupying + placement.placed };
     let lacking = bounds.min.min(bounds.max).saturating_sub(there);
@@ -73,16 +75,17 @@ pub(super) fn short(
     if lacking == 0 || !open || version_rejected(input) {
         return None;
     }
-    let (reason, message) = why(input, bounds, counts, placement);
-    Some((reason, format!("{lacking} of minRunners {} are missing: {message}", bounds.min)))
+    let Explanation { reason, message } = explain(input, bounds, counts, placement);
+    let message = format!("{lacking} of minRunners {} are missing: {message}", bounds.min);
+    Some(Explanation { reason, message })
 }
 
 /// What the hosts say, where each of all backends refuses to work until something is changed.
-pub(super) fn refused(input: &Input<'_>) -> Option<String> {
+pub(super) fn refused(input: &Input<'_>) -> Option<Explanation> {
     let hosts = || input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b, h)));
     let all = hosts().count() > 0 && hosts().all(|(_, h)| h.availability == Availability::Refused);
     let said = hosts().map(|(b, h)| format!("{}/{}: {}", b.name, h.name, h.message));
-    all.then(|| said.collect::<Vec<_>>().join("; "))
+    all.then(|| Explanation::new(Reason::BackendRefused, said.collect::<Vec<_>>().join("; ")))
 }
 
 /// How many runners are there or come. While starts fail, a start that is under way is a hope and no runner.
@@ -90,31 +93,31 @@ fn placed(input: &Input<'_>, counts: &Counts, placement: &Placement) -> u32 {
     if failing(input) { counts.up } else { counts.serving + placement.placed }
 }
 
-fn why(input: &Input<'_>, bounds: &Bounds, counts: &Counts, placement: &Placement) -> (&'static str, String) {
+fn explain(input: &Input<'_>, bounds: &Bounds, counts: &Counts, placement: &Placement) -> Explanation {
     if input.policy.stands_down() {
-        return (reason::SUSPENDED, "the set takes no new jobs".to_owned());
+        return Explanation::new(Reason::Suspended, "the set takes no new jobs");
     }
-    if let StartGate::Closed(reason, message) = &input.start_gate {
-        return (reason, message.clone());
+    if let StartGate::Closed(explanation) = &input.start_gate {
+        return explanation.clone();
     }
     if version_rejected(input) {
         let message =
             "GitHub refuses this version of the runner; no runner is started until the spec changes";
-        return (reason::RUNNER_VERSION_REJECTED, message.to_owned());
+        return Explanation::new(Reason::RunnerVersionRejected, message);
     }
     if let Some(row) = input.ledger.failures().at_github(input.now) {
-        return (reason::START_FAILURES, row.describe(input.now));
+        return Explanation::new(Reason::StartFailures, row.describe(input.now));
     }
     if failing(input) {
         return start_failures(input);
     }
     if counts.occupying + placement.placed >= bounds.max {
-        return (reason::AT_MAX_RUNNERS, format!("maxRunners is {}", bounds.max));
+        return Explanation::new(Reason::AtMaxRunners, format!("maxRunners is {}", bounds.max));
     }
     if let Some(answer) = hosts(input) {
         return answer;
     }
-    (reason::NO_CAPACITY, full(input, placement))
+    Explanation::new(Reason::NoCapacity, full(input, placement))
 }
 
 /// Which backends are at their own ceiling, where any is; else it is the hosts that have no place.
@@ -146,7 +149,7 @@ fn failing(input: &Input<'_>) -> bool {
             }))
 }
 
-fn start_failures(input: &Input<'_>) -> (&'static str, String) {
+fn start_failures(input: &Input<'_>) -> Explanation {
     let failures = input.ledger.failures();
     let row = |(backend, host): (&str, &str)| {
         failures
@@ -155,23 +158,22 @@ fn start_failures(input: &Input<'_>) -> (&'static str, String) {
     };
     let hosts =
         input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b.name.as_str(), h.name.as_str())));
-    (reason::START_FAILURES, hosts.filter_map(row).collect::<Vec<_>>().join("; "))
+    Explanation::new(Reason::StartFailures, hosts.filter_map(row).collect::<Vec<_>>().join("; "))
 }
 
 /// What the hosts say for themselves: the first thing that passes by itself, else the first that needs a hand.
-fn hosts(input: &Input<'_>) -> Option<(&'static str, String)> {
+fn hosts(input: &Input<'_>) -> Option<Explanation> {
     let hosts = || input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b, h)));
     let said = |reason, host: &HostState, backend: &str| {
-        (reason, format!("{backend}/{}: {}", host.name, host.message))
+        Explanation::new(reason, format!("{backend}/{}: {}", host.name, host.message))
     };
-    let find = |wanted: fn(&Availability) -> Option<&'static str>| {
+    let find = |wanted: fn(&Availability) -> Option<Reason>| {
         hosts().find_map(|(b, h)| wanted(&h.availability).map(|reason| said(reason, h, &b.name)))
     };
     find(|a| {
-        matches!(a, Availability::Preparing { .. } | Availability::Unprepared)
-            .then_some(reason::IMAGE_PULLING)
+        matches!(a, Availability::Preparing { .. } | Availability::Unprepared).then_some(Reason::ImagePulling)
     })
-    .or_else(|| find(|a| if let Availability::BackOff { reason, .. } = a { Some(reason) } else { None }))
-    .or_else(|| find(|a| (*a == Availability::Unreachable).then_some(reason::HOST_UNREACHABLE)))
-    .or_else(|| find(|a| (*a == Availability::Refused).then_some(reason::BACKEND_REFUSED)))
+    .or_else(|| find(|a| if let Availability::BackOff { reason, .. } = a { Some(*reason) } else { None }))
+    .or_else(|| find(|a| (*a == Availability::Unreachable).then_some(Reason::HostUnreachable)))
+    .or_else(|| find(|a| (*a == Availability::Refused).then_some(Reason::BackendRefused)))
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::policy::Policy;
+use crate::api::Explanation;
 use crate::runner::{HostState, Ledger, Runner};
 
 /// All that a decision is made from.
@@ -27,7 +28,7 @@ pub enum StartGate {
     /// Yes.
     Open,
     /// No, for this reason (CamelCase) and in these words.
-    Closed(&'static str, String),
+    Closed(Explanation),
 }
 
 /// A backend, as a decision sees it.

@@ -14,6 +14,7 @@ mod waiting;
 
 use jiff::Timestamp;
 
+use crate::api::Explanation;
 use crate::runner::Runner;
 use counts::Counts;
 
@@ -21,7 +22,7 @@ pub use action::{Action, Removal};
 pub use demand_status::DemandStatus;
 pub use input::{BackendView, Input, StartGate, is_outdated};
 pub use placement::set_aside;
-pub use policy::{Bounds, Invalid, Policy};
+pub use policy::{Bounds, Policy};
 pub use schedule::Schedule;
 pub use waiting::Waiting;
 
@@ -42,11 +43,10 @@ pub struct Plan {
     pub capacity: u32,
     /// Whether each assigned job has a runner, or why not.
     pub demand_status: DemandStatus,
-    /// Why there are fewer runners than `minRunners`, where the hosts, or what runs there, are the cause: a condition
-    /// reason, and words.
-    pub short: Option<(&'static str, String)>,
+    /// Why there are fewer runners than `minRunners`, where the hosts, or what runs there, are the cause.
+    pub short: Option<Explanation>,
     /// What all hosts of all backends say, where each refuses to work until something is changed.
-    pub refused: Option<String>,
+    pub refused: Option<Explanation>,
     /// When time alone changes the decision.
     pub wake_at: Option<Timestamp>,
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::{Action, BackendView, Input, StartGate};
-use crate::api::condition::reason;
+use crate::api::Reason;
 use crate::runner::{Availability, Failures, HostState, Ledger};
 
 /// Where runners go, and what could not be placed.
@@ -63,8 +63,10 @@ pub fn set_aside(backends: &mut [BackendView], failures: &Failures, now: Timesta
         for host in &mut backend.hosts {
             let Some(row) = failures.on_host(&backend.name, &host.name, now) else { continue };
             // The host's own word for the last of them does not tell how long this has gone on.
-            let told = matches!(host.availability, Availability::BackOff { .. });
-            if told && row.length > 0 && row.last.ends_with(&host.message) {
+            let last = row.last.as_ref().map(|last| last.reason);
+            let told =
+                matches!(host.availability, Availability::BackOff { reason, .. } if last == Some(reason));
+            if told && row.length > 0 {
                 host.message =
                     format!("{} starts in a row failed since {:.0}: {}", row.length, row.since, host.message);
             }
@@ -73,7 +75,7 @@ pub fn set_aside(backends: &mut [BackendView], failures: &Failures, now: Timesta
             }
             host.failures = row.length;
             if let Some(until) = row.retry_at.filter(|at| *at > now) {
-                host.availability = Availability::BackOff { until, reason: reason::START_FAILURES };
+                host.availability = Availability::BackOff { until, reason: Reason::StartFailures };
                 host.message = row.describe(now);
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Schedule;
-use crate::api::{BackendType, MaxUnavailable, RunnerScaleSetSpec, condition::reason};
+use crate::api::{BackendType, Explanation, MaxUnavailable, Reason, RunnerScaleSetSpec};
 
 /// What an object asks for.
 #[derive(Debug, Clone)]
@@ -43,19 +43,9 @@ pub struct Bounds {
     pub until: Option<Timestamp>,
 }
 
-/// The spec is wrong in a way that the schema could not judge.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Invalid {
-    /// A condition reason.
-    pub reason: &'static str,
-    /// Which field, and what to do.
-    pub message: String,
-}
-
 impl Policy {
     /// Reads the policy out of a spec.
-    pub fn from_spec(spec: &RunnerScaleSetSpec) -> Result<Policy, Invalid> {
+    pub fn from_spec(spec: &RunnerScaleSetSpec) -> Result<Policy, Explanation> {
         let limit = |duration: &crate::api::Duration| Some(duration.get()).filter(|d| !d.is_zero());
         let schedules = spec.schedules.iter().map(schedule).collect::<Result<_, _>>()?;
         Ok(Policy {
@@ -100,9 +90,9 @@ impl Policy {
     }
 }
 
-fn schedule(raw: &crate::api::Schedule) -> Result<Schedule, Invalid> {
+fn schedule(raw: &crate::api::Schedule) -> Result<Schedule, Explanation> {
     let mut schedule = Schedule::new(&raw.name, &raw.start, &raw.end, &raw.time_zone).map_err(|message| {
-        Invalid { reason: reason::INVALID_SCHEDULE, message: format!("spec.schedules: {message}") }
+        Explanation { reason: Reason::InvalidSchedule, message: format!("spec.schedules: {message}") }
     })?;
     schedule.min_runners = raw.min_runners.map(count);
     schedule.max_runners = raw.max_runners.map(count);

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::{RunnerScaleSet, RunnerScaleSetSpec};
+use crate::api::{Reason, RunnerScaleSet, RunnerScaleSetSpec};
 use crate::runner::{
     Availability, Exit, HostState, Instance, InstanceState, Job, JobEvent, Ledger, Observation, Operation,
     PersistedRunner, Phase, Statistics,
@@ -233,6 +233,6 @@ fn remembered(name: &str, job: &str) -> PersistedRunner {
 }
 
 /// The reason of the last failure.
-fn last_failure(scenario: &Scenario) -> Option<&'static str> {
+fn last_failure(scenario: &Scenario) -> Option<Reason> {
     scenario.ledger.failures().recent().next().map(|f| f.reason)
 }

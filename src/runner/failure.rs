@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Exit, Runner};
-use crate::api::condition::reason;
+use crate::api::{Explanation, Reason};
 use crate::time::Plus;
 
 /// How many failures status shows.
@@ -36,7 +36,7 @@ pub struct Failure {
     /// The host.
     pub host: String,
     /// A CamelCase word.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// What happened.
     pub message: String,
     /// The exit code, where there is one.
@@ -54,7 +54,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(runner: &Runner, reason: &'static str, message: String, at: Timestamp) -> Failure {
+    fn new(runner: &Runner, reason: Reason, message: String, at: Timestamp) -> Failure {
         Failure {
             runner: runner.name.clone(),
             backend: runner.backend.clone(),
@@ -76,23 +76,18 @@ impl Failure {
         }
     }
 
-    pub(super) fn start(runner: &Runner, reason: &'static str, message: &str, at: Timestamp) -> Failure {
+    pub(super) fn start(runner: &Runner, reason: Reason, message: &str, at: Timestamp) -> Failure {
         Failure::new(runner, reason, message.to_owned(), at)
     }
 
-    pub(super) fn registration(
-        runner: &Runner,
-        reason: &'static str,
-        message: &str,
-        at: Timestamp,
-    ) -> Failure {
+    pub(super) fn registration(runner: &Runner, reason: Reason, message: &str, at: Timestamp) -> Failure {
         Failure { by_github: true, ..Failure::start(runner, reason, message, at) }
     }
 
     pub(super) fn never_connected(runner: &Runner, at: Timestamp) -> Failure {
         let message =
             format!("it was idle since {:.0}, and none of the jobs that waited came to it", runner.since);
-        Failure::start(runner, reason::NEVER_CONNECTED, &message, at)
+        Failure::start(runner, Reason::NeverConnected, &message, at)
     }
 
     pub(super) fn job_lost(runner: &Runner, at: Timestamp) -> Failure {
@@ -102,25 +97,25 @@ impl Failure {
         };
         let job = runner.job.as_ref().map_or("its job", |j| j.display_name.as_str());
         let message = format!("{how} while `{job}` was running");
-        Failure { holds_back: false, ..Failure::new(runner, reason::JOB_LOST, message, at) }
+        Failure { holds_back: false, ..Failure::new(runner, Reason::JobLost, message, at) }
     }
 
     pub(super) fn job_timed_out(runner: &Runner, at: Timestamp) -> Failure {
         let job = runner.job.as_ref().map_or("its job", |j| j.display_name.as_str());
         let message = format!("`{job}` ran longer than timeouts.job");
-        Failure { holds_back: false, ..Failure::new(runner, reason::JOB_TIMEOUT, message, at) }
+        Failure { holds_back: false, ..Failure::new(runner, Reason::JobTimeout, message, at) }
     }
 
     pub(super) fn ended_without_job(runner: &Runner, at: Timestamp) -> Failure {
         let Some(exit) = &runner.exit else {
             let message = "its instance is gone".to_owned();
-            return Failure { holds_back: false, ..Failure::new(runner, reason::VANISHED, message, at) };
+            return Failure { holds_back: false, ..Failure::new(runner, Reason::Vanished, message, at) };
         };
         let why = match exit {
-            Exit { out_of_memory: true, .. } => reason::OUT_OF_MEMORY,
-            Exit { code: Some(VERSION_REJECTED), .. } => reason::RUNNER_VERSION_REJECTED,
-            exit if exit.killed() => reason::KILLED,
-            _ => reason::ENDED_WITHOUT_JOB,
+            Exit { out_of_memory: true, .. } => Reason::OutOfMemory,
+            Exit { code: Some(VERSION_REJECTED), .. } => Reason::RunnerVersionRejected,
+            exit if exit.killed() => Reason::Killed,
+            _ => Reason::EndedWithoutJob,
         };
         let message = format!("{} before it had a job", describe(exit));
         // What was killed from outside, or was well for a while, says nothing against the host or the template: it is
@@ -159,7 +154,7 @@ pub struct FailureStreak {
     /// Not before this is it tried again.
     pub retry_at: Option<Timestamp>,
     /// What the last one was.
-    pub last: String,
+    pub last: Option<Explanation>,
     /// When those within the window were.
     lately: Vec<Timestamp>,
 }
@@ -181,14 +176,14 @@ impl FailureStreak {
         self.last_at = failure.at;
         self.lately.retain(|at| at.plus(WINDOW) > failure.at);
         // One that was away is tried as soon as it is back.
-        let away = failure.reason == reason::HOST_UNREACHABLE;
+        let away = failure.reason == Reason::HostUnreachable;
         if !away && self.lately.last().is_none_or(|at| at.plus(FIRST_DELAY) <= failure.at) {
             self.lately.push(failure.at);
         }
         let lately = if self.is_over_budget() { self.lately.len() } else { 0 };
         let counted = self.length.max(u32::try_from(lately).unwrap_or(u32::MAX));
         self.retry_at = delay(counted).map(|delay| failure.at.plus(delay));
-        self.last = format!("{}: {}", failure.reason, failure.message);
+        self.last = Some(Explanation::new(failure.reason, failure.message.as_str()));
     }
 
     /// A runner came to a job: the row is over, but not what the budget holds back.
@@ -221,7 +216,9 @@ impl FailureStreak {
             }
             _ => format!("{} starts in a row failed since {:.0}", self.length, self.since),
         };
-        format!("{failed}, the last with {}; {next}", self.last)
+        let last =
+            self.last.as_ref().map_or_else(String::new, |why| format!("{}: {}", why.reason, why.message));
+        format!("{failed}, the last with {last}; {next}")
     }
 }
 
@@ -347,7 +344,7 @@ mod tests {
 
     fn start_failure(second: i64) -> Failure {
         let runner = Runner::pending("r", "b", "h", "t", at(second));
-        Failure::start(&runner, "EngineError", "no", at(second))
+        Failure::start(&runner, Reason::EngineError, "no", at(second))
     }
 
     fn retry_at(failures: &Failures) -> Option<Timestamp> {
@@ -378,7 +375,7 @@ mod tests {
     fn a_host_that_was_away_is_tried_as_soon_as_it_is_back() {
         let mut failures = Failures::default();
         for second in (0..300).step_by(15) {
-            failures.note(Failure { reason: reason::HOST_UNREACHABLE, ..start_failure(second) });
+            failures.note(Failure { reason: Reason::HostUnreachable, ..start_failure(second) });
             failures.succeeded("b", "h");
             assert_eq!(failures.on_host("b", "h", at(second)), None, "second {second}");
         }

@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use crate::api::Reason;
+
 /// A host, as a plan sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostState {
@@ -34,7 +36,7 @@ pub enum Availability {
         /// When.
         until: Timestamp,
         /// A condition reason, CamelCase.
-        reason: &'static str,
+        reason: Reason,
     },
     /// It refuses, and will until the spec (or the host) is changed.
     Refused,

@@ -17,7 +17,7 @@ use super::{
     Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, PersistedRunner, Phase,
     Registration, Runner, Statistics, Watched,
 };
-use crate::api::condition::reason;
+use crate::api::Reason;
 use crate::time::Plus;
 
 /// How long a runner that is gone is remembered, so that nothing is asked about it twice.
@@ -330,7 +330,7 @@ impl Ledger {
     }
 
     /// Its host could not be made ready, for the reason given: nothing of it is anywhere, not even a registration.
-    pub fn host_not_ready(&mut self, name: &str, reason: &'static str, message: &str, now: Timestamp) {
+    pub fn host_not_ready(&mut self, name: &str, reason: Reason, message: &str, now: Timestamp) {
         self.deregistered(name);
         self.start_failed(name, reason, message, now);
     }
@@ -371,7 +371,7 @@ impl Ledger {
     }
 
     /// Its start failed, for the reason given; nothing of it is left on the backend.
-    pub fn start_failed(&mut self, name: &str, reason: &'static str, message: &str, now: Timestamp) {
+    pub fn start_failed(&mut self, name: &str, reason: Reason, message: &str, now: Timestamp) {
         let Some(runner) = self.runners.get_mut(name) else {
             return;
         };
@@ -389,7 +389,7 @@ impl Ledger {
     }
 
     /// GitHub did not register it, for the reason given: there is no instance of it.
-    pub fn registration_failed(&mut self, name: &str, reason: &'static str, message: &str, now: Timestamp) {
+    pub fn registration_failed(&mut self, name: &str, reason: Reason, message: &str, now: Timestamp) {
         let Some(runner) = self.runners.get_mut(name) else { return };
         runner.operation = None;
         runner.enter(Phase::Failed, now);
@@ -416,7 +416,7 @@ impl Ledger {
         let Some(runner) = self.runners.get(name).filter(|r| r.retry_at.is_none()) else {
             return;
         };
-        let failure = Failure::start(runner, reason::START_TIMEOUT, message, now);
+        let failure = Failure::start(runner, Reason::StartTimeout, message, now);
         self.failures.note(failure);
     }
 

@@ -8,10 +8,8 @@ use super::inputs::{Inputs, partial};
 use super::registration::{Target, reason_of};
 use super::shared::Shared;
 use super::state::ScaleSetState;
-use crate::api::RunnerScaleSet;
-use crate::api::condition::reason;
+use crate::api::{Explanation, Reason, RunnerScaleSet};
 use crate::github;
-use crate::plan::Invalid;
 
 /// Takes over what was read of the spec and all that it refers to, or stalls. With an elder that names the same scale set,
 /// nothing is done at GitHub.
@@ -23,8 +21,8 @@ pub fn adopt(
     shared: &Shared,
 ) {
     if let Err(error) = try_adopt(state, inputs, elder, set, shared) {
-        let invalid = Invalid { reason: reason_of(&error), message: error.to_string() };
-        stall(state, set, shared, invalid);
+        let why = Explanation::new(reason_of(&error), error.to_string());
+        stall(state, set, shared, why);
     }
 }
 
@@ -74,22 +72,22 @@ fn try_adopt(
 fn yield_to(elder: &ScaleSetHandle, state: &mut ScaleSetState, set: &ScaleSetHandle, shared: &Shared) {
     let elder = format!("{}/{}", elder.namespace, elder.name);
     let message = format!("the RunnerScaleSet {elder}, which is older, has this name, URL and runner group");
-    let told = state.registration.error.as_ref().is_some_and(|(_, said)| *said == message);
-    if !told {
-        shared.reporter.publish(set, Event::not_registered(reason::NAME_TAKEN, message.clone()));
+    let why = Explanation::new(Reason::NameTaken, message);
+    if state.registration.error.as_ref() != Some(&why) {
+        shared.reporter.publish(set, Event::not_registered(why.clone()));
     }
     state.registration.held = None;
-    state.registration.error = Some((reason::NAME_TAKEN, message));
+    state.registration.error = Some(why);
     set.target.send_if_modified(|target| target.take().is_some());
 }
 
 /// The scale set cannot go on without a change.
-pub fn stall(state: &mut ScaleSetState, set: &ScaleSetHandle, shared: &Shared, invalid: Invalid) {
-    warn!(reason = invalid.reason, message = invalid.message, "stalled");
-    if state.stalled.as_ref() != Some(&invalid) {
-        shared.reporter.publish(set, Event::stalled(invalid.reason, invalid.message.clone()));
+pub fn stall(state: &mut ScaleSetState, set: &ScaleSetHandle, shared: &Shared, why: Explanation) {
+    warn!(reason = why.reason.as_str(), message = why.message, "stalled");
+    if state.stalled.as_ref() != Some(&why) {
+        shared.reporter.publish(set, Event::stalled(why.clone()));
     }
-    state.stalled = Some(invalid);
+    state.stalled = Some(why);
     state.generation = state.object_generation;
 }
 

@@ -11,7 +11,7 @@ use super::report::report;
 use super::shared::Shared;
 use super::state::ScaleSetState;
 use super::tasks::Task;
-use crate::api::condition::reason;
+use crate::api::{Explanation, Reason};
 use crate::plan::{self, Action, BackendView, Input, Plan, Removal, StartGate, Waiting};
 use crate::runner::{Operation, Phase, Runner, runner_name};
 use crate::time::Plus;
@@ -107,31 +107,27 @@ pub fn preview(
 
 /// Whether runners may be started.
 fn start_gate(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> StartGate {
-    if let Some(invalid) = &state.stalled {
-        return StartGate::Closed(invalid.reason, invalid.message.clone());
+    let closed = |reason, message: String| StartGate::Closed(Explanation { reason, message });
+    if let Some(why) = &state.stalled {
+        return StartGate::Closed(why.clone());
     }
     if let Some(why) = state.behind() {
-        return StartGate::Closed(reason::PROGRESSING, format!("the latest spec is not applied yet: {why}"));
+        return closed(Reason::Progressing, format!("the latest spec is not applied yet: {why}"));
     }
-    if state.registration.held.is_none() {
-        let error = state.registration.error.clone();
-        let (reason, message) =
-            error.unwrap_or((reason::NOT_REGISTERED, "the set is not registered at GitHub yet".to_owned()));
-        return StartGate::Closed(reason, message);
-    }
+    let Some((held, _)) = &state.registration.held else {
+        let unknown = || Explanation::new(Reason::NotRegistered, "the set is not registered at GitHub yet");
+        return StartGate::Closed(state.registration.error.clone().unwrap_or_else(unknown));
+    };
     // Nothing is registered in what may be another's: that its session is open is the proof.
-    if state.registration.held.as_ref().is_some_and(|(held, _)| !state.registration.owns(held.id)) {
-        let message = "the scale set was there before, and its message session is not open yet".to_owned();
-        return StartGate::Closed(reason::NOT_LISTENING, message);
+    if !state.registration.owns(held.id) {
+        let message = "the scale set was there before, and its message session is not open yet";
+        return closed(Reason::NotListening, message.to_owned());
     }
     if !observed(state, set, now) {
-        return StartGate::Closed(
-            reason::STARTING,
-            "the hosts have not shown yet what runs on them".to_owned(),
-        );
+        return closed(Reason::Starting, "the hosts have not shown yet what runs on them".to_owned());
     }
     if let Some(until) = limited_until(state, now) {
-        return StartGate::Closed(reason::RATE_LIMITED, format!("GitHub limits the rate until {until:.0}"));
+        return closed(Reason::RateLimited, format!("GitHub limits the rate until {until:.0}"));
     }
     StartGate::Open
 }

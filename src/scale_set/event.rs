@@ -1,11 +1,10 @@
 //! The events that a scale set at work tells of, each made in one place.
 
-use crate::api::condition::reason;
-use crate::plan::DemandStatus;
+use crate::api::{Explanation, Reason};
 use crate::runner::Failure;
 
 /// What befalls only runners that had begun, beside an end with an exit code.
-const BEGUN: [&str; 4] = [reason::VANISHED, reason::JOB_LOST, reason::JOB_TIMEOUT, reason::NEVER_CONNECTED];
+const BEGUN: [Reason; 4] = [Reason::Vanished, Reason::JobLost, Reason::JobTimeout, Reason::NeverConnected];
 
 /// Something that is told of an object once, beside what its status shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +12,7 @@ pub struct Event {
     /// Whether someone should look at it.
     pub warning: bool,
     /// Why it is told, CamelCase.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// What was being done, CamelCase.
     pub action: &'static str,
     /// What happened, in words.
@@ -21,47 +20,47 @@ pub struct Event {
 }
 
 impl Event {
-    fn normal(reason: &'static str, action: &'static str, note: String) -> Event {
+    fn normal(reason: Reason, action: &'static str, note: String) -> Event {
         Event { warning: false, reason, action, note }
     }
 
-    fn warning(reason: &'static str, action: &'static str, note: impl Into<String>) -> Event {
+    fn warning(reason: Reason, action: &'static str, note: impl Into<String>) -> Event {
         Event { warning: true, reason, action, note: note.into() }
     }
 
     /// The scale set exists at GitHub.
     pub fn registered(name: &str, id: i64) -> Event {
         Event::normal(
-            "Registered",
+            Reason::Registered,
             "Register",
             format!("scale set `{name}` is registered at GitHub with id {id}"),
         )
     }
 
     /// The scale set is not at GitHub as it should be.
-    pub fn not_registered(reason: &'static str, message: String) -> Event {
-        Event::warning(reason, "Register", message)
+    pub fn not_registered(why: Explanation) -> Event {
+        Event::warning(why.reason, "Register", why.message)
     }
 
     /// The object cannot be reconciled without a change.
-    pub fn stalled(reason: &'static str, message: String) -> Event {
-        Event::warning(reason, "Reconcile", message)
+    pub fn stalled(why: Explanation) -> Event {
+        Event::warning(why.reason, "Reconcile", why.message)
     }
 
     /// Runners are being started.
     pub fn scaled_up(starts: usize, desired: u32) -> Event {
         let note = format!("starting {starts} more of {desired} wanted runners");
-        Event::normal("ScaledUp", "Scale", note)
+        Event::normal(Reason::ScaledUp, "Scale", note)
     }
 
     /// Jobs wait for runners that cannot be started.
-    pub fn demand_unmet(status: &DemandStatus) -> Event {
-        Event::warning(status.reason, "Scale", status.message.clone())
+    pub fn demand_unmet(why: Explanation) -> Event {
+        Event::warning(why.reason, "Scale", why.message)
     }
 
     /// Fewer runners than `minRunners` are there.
-    pub fn short_of_runners(reason: &'static str, message: String) -> Event {
-        Event::warning(reason, "Scale", message)
+    pub fn short_of_runners(why: Explanation) -> Event {
+        Event::warning(why.reason, "Scale", why.message)
     }
 
     /// A runner failed, or its start did.
@@ -69,14 +68,14 @@ impl Event {
         let had_begun = failure.exit_code.is_some() || BEGUN.contains(&failure.reason);
         let Failure { runner, backend, host, reason, message, .. } = failure;
         let note = format!("runner {runner} on {backend}/{host}: {reason}: {message}");
-        Event::warning(if had_begun { "RunnerFailed" } else { "StartFailed" }, "Start", note)
+        Event::warning(if had_begun { Reason::RunnerFailed } else { Reason::StartFailed }, "Start", note)
     }
 
     /// Hosts that the spec left out went with what was on them.
     pub fn left_on_hosts(what: &[String]) -> Event {
         let what = what.join(", ");
         let note = format!("hosts that the spec left out do not answer; this was left behind: {what}");
-        Event::warning("LeftBehind", "Drain", note)
+        Event::warning(Reason::LeftBehind, "Drain", note)
     }
 
     /// Nothing is left of a deleted object; `scale_set_stays` where the scale set at GitHub is another's.
@@ -85,18 +84,18 @@ impl Event {
             true => "all runners and their registrations are gone; the scale set is another's, and stays",
             false => "all runners, their registrations and the scale set are gone",
         };
-        Event::normal("Deleted", "Delete", note.to_owned())
+        Event::normal(Reason::Deleted, "Delete", note.to_owned())
     }
 
     /// A deleted object goes, and what could not be removed stays.
     pub fn left_behind(what: &[String]) -> Event {
         let note = format!("the drain is over; this was left behind: {}", what.join("; "));
-        Event::warning("LeftBehind", "Delete", note)
+        Event::warning(Reason::LeftBehind, "Delete", note)
     }
 
     /// The object cannot be read.
     pub fn unreadable(error: &str) -> Event {
         let note = format!("it cannot be read, and is left alone until it changes: {error}");
-        Event::warning(reason::UNREADABLE, "Reconcile", note)
+        Event::warning(Reason::Unreadable, "Reconcile", note)
     }
 }

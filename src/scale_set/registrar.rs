@@ -15,7 +15,7 @@ use super::handle::ScaleSetHandle;
 use super::message_handler::SetMessageHandler;
 use super::registration::{Target, reason_of};
 use super::shared::Shared;
-use crate::api::condition::reason;
+use crate::api::{Explanation, Reason};
 use crate::github::{self, ClientConfig, ListenEnd, ListenTarget, ScaleSet, listen};
 use crate::rng;
 
@@ -143,7 +143,7 @@ impl Registrar {
             return answer;
         }
         let message = format!("no answer for {} s", TOLD_AFTER.as_secs());
-        self.note_error(reason::UNREACHABLE, message);
+        self.note_error(Reason::Unreachable, message);
         answer.await
     }
 
@@ -206,15 +206,11 @@ impl Registrar {
     }
 
     /// Why the set is not registered, for its conditions, and for an event when it is another reason than before.
-    fn note_error(&self, reason: &'static str, message: String) {
-        let news = {
-            let mut state = self.set.state();
-            let news = state.registration.error.as_ref().is_none_or(|(r, _)| *r != reason);
-            state.registration.error = Some((reason, message.clone()));
-            news
-        };
-        if news {
-            self.shared.reporter.publish(&self.set, Event::not_registered(reason, message));
+    fn note_error(&self, reason: Reason, message: String) {
+        let why = Explanation { reason, message };
+        let before = self.set.state().registration.error.replace(why.clone());
+        if before.is_none_or(|before| before.reason != reason) {
+            self.shared.reporter.publish(&self.set, Event::not_registered(why));
             self.reconsider_twins();
         }
         self.shared.registry.requeue(&self.set.uid);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::api::condition::reason;
+use crate::api::{Explanation, Reason};
 use crate::github::{self, ClientConfig, ScaleSet, ScaleSetService, WantedScaleSet};
 
 /// What is to be registered and listened to.
@@ -33,8 +33,8 @@ pub struct Registration {
     pub held: Option<(ScaleSet, WantedScaleSet)>,
     /// What is asked for was not applied to it yet: that waits for its message session.
     pub unapplied: bool,
-    /// Why it is not as it should be: a condition reason, and words.
-    pub error: Option<(&'static str, String)>,
+    /// Why it is not as it should be.
+    pub error: Option<Explanation>,
 }
 
 impl Registration {
@@ -80,21 +80,21 @@ impl Registration {
 }
 
 /// The condition reason for an error of GitHub's.
-pub fn reason_of(error: &github::Error) -> &'static str {
+pub fn reason_of(error: &github::Error) -> Reason {
     use github::Error;
     match error {
-        Error::AuthRejected(_) => reason::AUTH_REJECTED,
-        Error::Forbidden(_) => reason::FORBIDDEN,
-        Error::GroupNotFound(_) => reason::GROUP_NOT_FOUND,
-        Error::NameTaken(_) => reason::NAME_TAKEN,
-        Error::ScaleSetGone => reason::SCALE_SET_GONE,
-        Error::SessionLost(_) | Error::TokenExpired => reason::SESSION_LOST,
-        Error::SessionConflict { .. } => reason::SESSION_CONFLICT,
-        Error::RateLimited { .. } => reason::RATE_LIMITED,
-        Error::BadReply(_) => reason::BAD_REPLY,
-        Error::Config(_) => reason::INVALID_SPEC,
+        Error::AuthRejected(_) => Reason::AuthRejected,
+        Error::Forbidden(_) => Reason::Forbidden,
+        Error::GroupNotFound(_) => Reason::GroupNotFound,
+        Error::NameTaken(_) => Reason::NameTaken,
+        Error::ScaleSetGone => Reason::ScaleSetGone,
+        Error::SessionLost(_) | Error::TokenExpired => Reason::SessionLost,
+        Error::SessionConflict { .. } => Reason::SessionConflict,
+        Error::RateLimited { .. } => Reason::RateLimited,
+        Error::BadReply(_) => Reason::BadReply,
+        Error::Config(_) => Reason::InvalidSpec,
         Error::Transient(_) | Error::RunnerExists | Error::RunnerGone | Error::RunnerBusy => {
-            reason::UNREACHABLE
+            Reason::Unreachable
         }
     }
 }

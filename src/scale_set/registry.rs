@@ -7,7 +7,7 @@ use futures::channel::mpsc::UnboundedSender;
 
 use super::claim::Claim;
 use super::handle::{ObjectName, ScaleSetHandle};
-use crate::api::condition::reason;
+use crate::api::Reason;
 
 /// The scale sets that are known, by UID, and how to wake each.
 #[derive(Default)]
@@ -50,7 +50,7 @@ impl Registry {
                 return false;
             }
             let state = other.state();
-            let refused = state.registration.error.as_ref().is_some_and(|(r, _)| *r == reason::NAME_TAKEN);
+            let refused = state.registration.error.as_ref().is_some_and(|e| e.reason == Reason::NameTaken);
             let held = state.registration.held.as_ref();
             let has_another = held.is_some_and(|(held, asked)| {
                 state.registration.owns(held.id) && !held.name.eq_ignore_ascii_case(&asked.name)

@@ -7,7 +7,7 @@ use super::event::Event;
 use super::handle::ScaleSetHandle;
 use super::shared::Shared;
 use super::state::ScaleSetState;
-use crate::api::condition::reason;
+use crate::api::Reason;
 use crate::plan::Plan;
 use crate::runner::{Phase, Runner};
 use crate::telemetry::{SetGauges, StartPhase};
@@ -23,31 +23,30 @@ pub fn report(
     now: Timestamp,
 ) {
     let publish = |event| shared.reporter.publish(set, event);
-    if starts > 0 && state.tell("ScaledUp", now) {
+    if starts > 0 && state.tell(Reason::ScaledUp, now) {
         publish(Event::scaled_up(starts, plan.desired));
     }
     let demand_status = &plan.demand_status;
-    if demand_status.met == Some(false) && state.tell(demand_status.reason, now) {
-        publish(Event::demand_unmet(demand_status));
+    if demand_status.met == Some(false) && state.tell(demand_status.explanation.reason, now) {
+        publish(Event::demand_unmet(demand_status.explanation.clone()));
     }
-    let refused = plan.refused.clone().map(|message| (reason::BACKEND_REFUSED, message));
     // A pull is under way, as is to be expected.
-    let short = plan.short.clone().filter(|(reason, _)| *reason != reason::IMAGE_PULLING);
-    if let Some((reason, message)) = refused.or(short)
-        && state.tell(reason, now)
+    let short = plan.short.clone().filter(|why| why.reason != Reason::ImagePulling);
+    if let Some(why) = plan.refused.clone().or(short)
+        && state.tell(why.reason, now)
     {
-        publish(Event::short_of_runners(reason, message));
+        publish(Event::short_of_runners(why));
     }
     for failure in state.unreported_failures() {
         warn!(
             scale_set = set.identity.scale_set,
             runner = failure.runner,
             host = failure.host,
-            reason = failure.reason,
+            reason = failure.reason.as_str(),
             message = failure.message,
             "runner failed"
         );
-        shared.metrics.runner_failure(failure.reason);
+        shared.metrics.runner_failure(failure.reason.as_str());
         if state.tell(failure.reason, now) {
             publish(Event::failed(&failure));
         }

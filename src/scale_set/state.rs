@@ -13,11 +13,10 @@ use super::claim::Claim;
 use super::draining::Draining;
 use super::inputs::BackendInput;
 use super::registration::Registration;
-use crate::api::condition::{self, reason};
-use crate::api::{self, RunnerScaleSet, RunnerScaleSetStatus};
+use crate::api::{self, Explanation, Reason, RunnerScaleSet, RunnerScaleSetStatus, condition};
 use crate::backend::{Backend, HostKey, Providers};
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
-use crate::plan::{self, BackendView, Invalid, Policy};
+use crate::plan::{self, BackendView, Policy};
 use crate::runner::{
     Failure, HostCount, Identity, Job, Ledger, Observation, PersistedRunner, Runner, Watched,
 };
@@ -54,7 +53,7 @@ pub struct ScaleSetState {
     /// Why they could not be read at the last try.
     pub unread: Option<String>,
     /// Why it cannot go on without a change.
-    pub stalled: Option<Invalid>,
+    pub stalled: Option<Explanation>,
     /// The rules for its size, once they could be read.
     pub policy: Option<Policy>,
     /// What should be registered.
@@ -78,7 +77,7 @@ pub struct ScaleSetState {
     /// Gives up the starts that wait for their host to be ready, by runner.
     pub preparing: HashMap<String, CancellationToken>,
     /// What was told of lately, and when: nothing is told twice in a row.
-    pub told: HashMap<&'static str, Timestamp>,
+    pub told: HashMap<Reason, Timestamp>,
     /// Since when runners are wanted that are not placed.
     pub wanting_since: Option<Timestamp>,
     /// Runners that went when the drain was over and whose registration GitHub may still have.
@@ -117,7 +116,9 @@ impl ScaleSetState {
         ledger.restore_counts(status.backends.iter().flat_map(counts));
         ledger.restore(status.runners.into_iter().map(remembered), now);
         let rejected = |c: &&Condition| {
-            c.type_ == condition::STALLED && c.status == "True" && c.reason == reason::RUNNER_VERSION_REJECTED
+            c.type_ == condition::STALLED
+                && c.status == "True"
+                && c.reason == Reason::RunnerVersionRejected.as_str()
         };
         ScaleSetState {
             reconciled_at: now,
@@ -301,8 +302,8 @@ impl ScaleSetState {
     }
 
     /// Whether it is time to tell of something; if so, it is told now.
-    pub fn tell(&mut self, what: &'static str, now: Timestamp) -> bool {
-        let due = self.told.get(what).is_none_or(|at| at.plus(TOLD_FOR) <= now);
+    pub fn tell(&mut self, what: Reason, now: Timestamp) -> bool {
+        let due = self.told.get(&what).is_none_or(|at| at.plus(TOLD_FOR) <= now);
         if due {
             self.told.insert(what, now);
         }

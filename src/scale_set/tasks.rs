@@ -10,7 +10,7 @@ use tracing::{Instrument, info, info_span, warn};
 use super::handle::ScaleSetHandle;
 use super::registration;
 use super::shared::Shared;
-use crate::api::condition::reason;
+use crate::api::Reason;
 use crate::backend::{self, Backend, NewRunner, Reservation};
 use crate::github::{self, RunnerReference, ScaleSetService};
 use crate::plan::Removal;
@@ -76,11 +76,11 @@ impl Task {
                     scale_set_id,
                 };
                 let outcome = starter.run(reservation, &abandoned, deadline).instrument(span).await;
-                shared.metrics.runner_start(backend.kind().as_str(), outcome);
-                if outcome == "started" {
+                shared.metrics.runner_start(backend.kind().as_str(), outcome.as_str());
+                if outcome == Outcome::Started {
                     shared.metrics.start_latency(StartPhase::PlacedToStarted, began.elapsed());
                 }
-                outcome == reason::RATE_LIMITED
+                outcome == Outcome::NotStarted(Reason::RateLimited)
             }
             Task::Remove { runner, why, unexplained, backend, service } => {
                 let span = info_span!("remove", scale_set = set.identity.scale_set, runner = runner.name);
@@ -104,6 +104,26 @@ impl Task {
     }
 }
 
+/// How a start went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Started,
+    /// It was not wanted any more.
+    Abandoned,
+    NotStarted(Reason),
+}
+
+impl Outcome {
+    /// The word in the metrics.
+    fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Started => "started",
+            Outcome::Abandoned => "abandoned",
+            Outcome::NotStarted(reason) => reason.as_str(),
+        }
+    }
+}
+
 /// One start.
 struct Starter<'a> {
     set: &'a ScaleSetHandle,
@@ -122,7 +142,7 @@ impl Starter<'_> {
         mut reservation: Box<dyn Reservation>,
         abandoned: &CancellationToken,
         deadline: Duration,
-    ) -> &'static str {
+    ) -> Outcome {
         let ready = abandoned.run_until_cancelled(reservation.ready()).await;
         if let Some(outcome) = self.not_ready(ready) {
             return outcome;
@@ -131,37 +151,37 @@ impl Starter<'_> {
     }
 
     /// Notes in the ledger that the host is ready; or that it is not, and answers how the start went.
-    fn not_ready(&self, ready: Option<Result<(), backend::Error>>) -> Option<&'static str> {
+    fn not_ready(&self, ready: Option<Result<(), backend::Error>>) -> Option<Outcome> {
         let mut state = self.set.state();
         state.preparing.remove(self.name);
         let now = self.shared.now();
         match ready {
-            Some(Ok(())) => (!state.ledger.host_ready(self.name, now)).then_some("abandoned"),
+            Some(Ok(())) => (!state.ledger.host_ready(self.name, now)).then_some(Outcome::Abandoned),
             Some(Err(error)) => {
-                let (why, message) = (reason_of(&error), error.to_string());
-                warn!(reason = why, message, "the host could not be made ready for the runner");
+                let (why, message) = (error.reason(), error.to_string());
+                warn!(reason = why.as_str(), message, "the host could not be made ready for the runner");
                 state.ledger.host_not_ready(self.name, why, &message, now);
-                Some(why)
+                Some(Outcome::NotStarted(why))
             }
             None => {
                 info!("the start is given up before the runner was registered");
                 state.ledger.retire(self.name, now);
-                Some("abandoned")
+                Some(Outcome::Abandoned)
             }
         }
     }
 
-    async fn register_and_start(self, reservation: Box<dyn Reservation>, deadline: Duration) -> &'static str {
+    async fn register_and_start(self, reservation: Box<dyn Reservation>, deadline: Duration) -> Outcome {
         // The host's turn is kept until the runner is up, so that no configuration is minted long before it is needed.
         let ahead = self.set.minted_ahead(self.backend.name(), reservation.host());
         let turns = async { (ahead.acquire().await, self.set.minting.acquire().await) };
         let Ok((Ok(_ahead), Ok(minting))) = timeout(deadline, turns).await else {
-            return self.fail(reason::START_TIMEOUT, "its turn to start did not come within timeouts.start");
+            return self.fail(Reason::StartTimeout, "its turn to start did not come within timeouts.start");
         };
         let minted = match self.service.mint_jit(self.scale_set_id, self.name).await {
             Ok(minted) => minted,
             Err(github::Error::RunnerExists) => {
-                return self.unregistered(reason::RUNNER_EXISTS, "the name is taken at GitHub");
+                return self.unregistered(Reason::RunnerExists, "the name is taken at GitHub");
             }
             Err(github::Error::RateLimited { .. }) => return self.put_off(),
             Err(error) => return self.unregistered(registration::reason_of(&error), &error.to_string()),
@@ -183,46 +203,37 @@ impl Starter<'_> {
             Ok(instance) => {
                 info!(host, instance = instance.id, "runner started");
                 self.set.state().ledger.start_succeeded(&instance, self.shared.now());
-                "started"
+                Outcome::Started
             }
-            Err(error) => self.fail(reason_of(&error), &error.to_string()),
+            Err(error) => self.fail(error.reason(), &error.to_string()),
         }
     }
 
     /// GitHub wants to be left alone: no failure of anything. The next look waits for the limit to pass.
-    fn put_off(&self) -> &'static str {
+    fn put_off(&self) -> Outcome {
         info!("GitHub limits the rate: the start is put off");
         self.set.state().ledger.start_put_off(self.name);
-        reason::RATE_LIMITED
+        Outcome::NotStarted(Reason::RateLimited)
     }
 
-    fn unregistered(&self, why: &'static str, message: &str) -> &'static str {
-        warn!(reason = why, message, "the runner could not be registered");
+    fn unregistered(&self, why: Reason, message: &str) -> Outcome {
+        warn!(reason = why.as_str(), message, "the runner could not be registered");
         self.set.state().ledger.registration_failed(self.name, why, message, self.shared.now());
-        why
+        Outcome::NotStarted(why)
     }
 
     /// It is not waited for any more: another may take its place.
     fn give_up(&self) {
         const MESSAGE: &str = "it was not up within timeouts.start";
-        warn!(reason = reason::START_TIMEOUT, MESSAGE, "the start is not answered");
+        warn!(reason = Reason::StartTimeout.as_str(), MESSAGE, "the start is not answered");
         self.set.state().ledger.start_given_up(self.name, MESSAGE, self.shared.now());
         self.shared.registry.requeue(&self.set.uid);
     }
 
-    fn fail(&self, why: &'static str, message: &str) -> &'static str {
-        warn!(reason = why, message, "the runner could not be started");
+    fn fail(&self, why: Reason, message: &str) -> Outcome {
+        warn!(reason = why.as_str(), message, "the runner could not be started");
         self.set.state().ledger.start_failed(self.name, why, message, self.shared.now());
-        why
-    }
-}
-
-fn reason_of(error: &backend::Error) -> &'static str {
-    match error {
-        backend::Error::NoCapacity { reason, .. } => reason,
-        backend::Error::Gone => reason::VANISHED,
-        backend::Error::Refused(_) => reason::BACKEND_REFUSED,
-        backend::Error::Unreachable(_) => reason::HOST_UNREACHABLE,
+        Outcome::NotStarted(why)
     }
 }
 

@@ -6,7 +6,7 @@ use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
 use futures::StreamExt;
 use jiff::Timestamp;
-use paddock::api::PullPolicy;
+use paddock::api::{PullPolicy, Reason};
 use paddock::backend::docker::{DockerTemplate, RegistryCredentials};
 use paddock::backend::{Availability, Backend, Error};
 
@@ -77,13 +77,16 @@ async fn an_image_that_may_not_be_pulled_is_waited_for() {
     let image = format!("{repository}:1");
     let backend = stage.backend("set", template(&stage, &image, PullPolicy::Never));
     let missing = prepared(&backend).await;
-    let Availability::BackOff { until: back, reason: "ImageMissing" } = missing.availability else {
+    let Availability::BackOff { until: back, reason: Reason::ImageMissing } = missing.availability else {
         panic!("{missing:?}")
     };
     assert!(back > Timestamp::now());
     assert!(missing.message.contains(&image) && missing.message.contains("Never"), "{}", missing.message);
     backend.prepare(HOST);
-    assert_eq!(host(&backend).availability, Availability::BackOff { until: back, reason: "ImageMissing" });
+    assert_eq!(
+        host(&backend).availability,
+        Availability::BackOff { until: back, reason: Reason::ImageMissing }
+    );
 
     tag(&stage.docker, crate::stage::IMAGE, &repository, "1").await;
     until("it is looked for again", || {
@@ -106,7 +109,7 @@ async fn an_image_that_vanished_is_had_again() {
     remove_image(&stage.docker, &image).await;
     let failed = start(&backend).await;
     assert!(
-        matches!(&failed, Err(Error::NoCapacity { reason: "ImageMissing", message }) if message.contains(&image)),
+        matches!(&failed, Err(Error::NoCapacity(why)) if why.reason == Reason::ImageMissing && why.message.contains(&image)),
         "{failed:?}"
     );
     assert_eq!(host(&backend).availability, Availability::Unprepared);
@@ -123,7 +126,7 @@ async fn a_pull_that_fails_is_tried_again() {
     let backend = stage.backend("set", template(&stage, &image, PullPolicy::IfNotPresent));
     let failed = prepared(&backend).await;
     assert!(
-        matches!(failed.availability, Availability::BackOff { reason: "ImagePullFailed", .. }),
+        matches!(failed.availability, Availability::BackOff { reason: Reason::ImagePullFailed, .. }),
         "{failed:?}"
     );
     assert!(failed.message.contains(&image) && failed.message.contains("not found"), "{}", failed.message);
@@ -159,8 +162,14 @@ async fn a_tag_that_moved_is_seen_by_the_next_runner() {
 
     drop(registry);
     let failed = start(&always).await;
-    assert!(matches!(&failed, Err(Error::NoCapacity { reason: "ImagePullFailed", .. })), "{failed:?}");
-    assert!(matches!(host(&always).availability, Availability::BackOff { reason: "ImagePullFailed", .. }));
+    assert!(
+        matches!(&failed, Err(Error::NoCapacity(why)) if why.reason == Reason::ImagePullFailed),
+        "{failed:?}"
+    );
+    assert!(matches!(
+        host(&always).availability,
+        Availability::BackOff { reason: Reason::ImagePullFailed, .. }
+    ));
     for instance in [&always, &kept].iter().flat_map(|backend| backend.instances().remove(0).instances) {
         stage.engines.remove(&stage.endpoint, &instance.scale_set_uid, &instance.id).await.unwrap();
     }

@@ -9,7 +9,7 @@ use bollard::query_parameters::{
 };
 use futures::StreamExt;
 use jiff::Timestamp;
-use paddock::api::DockerAccess;
+use paddock::api::{DockerAccess, Reason};
 use paddock::backend::docker::{DockerBackend, Engines, HostSpec};
 use paddock::backend::{Availability, Backend, Error, NewRunner};
 use paddock::runner::{Identity, Instance, InstanceState, runner_name};
@@ -231,12 +231,13 @@ async fn a_network_that_is_missing_is_waited_for() {
     let starts = futures::future::join_all([start(&backend), start(&backend)]).await;
     for failed in starts {
         assert!(
-            matches!(&failed, Err(Error::NoCapacity { reason: "NetworkMissing", message }) if message.contains(&name)),
+            matches!(&failed, Err(Error::NoCapacity(why)) if why.reason == Reason::NetworkMissing && why.message.contains(&name)),
             "{failed:?}"
         );
     }
     assert_eq!(stage.count().await, 0);
-    let Availability::BackOff { until: back, reason: "NetworkMissing" } = host(&backend).availability else {
+    let Availability::BackOff { until: back, reason: Reason::NetworkMissing } = host(&backend).availability
+    else {
         panic!("{:?}", host(&backend))
     };
     assert!(
@@ -274,10 +275,7 @@ async fn a_name_that_is_taken() {
         let taken = start_in(slot, &name).await;
         let stays = stage.exists(&foreign).await;
         crate::stage::remove(&stage.docker, &foreign).await;
-        assert!(
-            matches!(&taken, Err(Error::NoCapacity { message, .. }) if message.contains("in use")),
-            "{taken:?}"
-        );
+        assert!(matches!(&taken, Err(Error::NoCapacity(why)) if why.message.contains("in use")), "{taken:?}");
         assert!(stays);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use paddock::api::BackendType;
-use paddock::api::condition::reason;
+use paddock::api::Reason;
 use paddock::backend::{Availability, Backend, Error, HostState, Listing, NamedHost, NewRunner, Reservation};
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
 use tokio::sync::oneshot;
@@ -391,7 +391,7 @@ impl SimBackend {
                 return Availability::Refused;
             }
             Some(Trouble::Lacking { until, .. }) if *until > state.now => {
-                return Availability::BackOff { until: *until, reason: reason::ENGINE_ERROR };
+                return Availability::BackOff { until: *until, reason: Reason::EngineError };
             }
             _ => {}
         }
@@ -447,7 +447,7 @@ impl SimBackend {
             match state.hosts[host].starts {
                 Starts::NoCapacity => {
                     let message = "no room".to_owned();
-                    return Err(Error::NoCapacity { reason: reason::ENGINE_ERROR, message });
+                    return Err(Error::no_capacity(Reason::EngineError, message));
                 }
                 Starts::Refused => {
                     state.hosts[host].refused = true;
@@ -476,7 +476,7 @@ impl SimBackend {
         }
         let Some(shown) = self.bring_up(host, &id) else {
             let message = "its container vanished before it was started".to_owned();
-            return Err(Error::NoCapacity { reason: reason::ENGINE_ERROR, message });
+            return Err(Error::no_capacity(Reason::EngineError, message));
         };
         let process = process::run(sim.clone(), host, id.clone(), starts);
         tokio::spawn(process);
@@ -725,7 +725,7 @@ impl Reservation for SimReservation {
                 life.sim.pause(50, 4_000).await;
                 life.living().await;
                 let message = "it cannot be pulled".to_owned();
-                let failed = Err(Error::NoCapacity { reason: reason::IMAGE_PULL_FAILED, message });
+                let failed = Err(Error::no_capacity(Reason::ImagePullFailed, message));
                 self.backend.learn(self.host, &failed);
                 return failed.map(drop);
             }

@@ -1,7 +1,7 @@
 //! Hosts that a spec leaves out and takes in again, and what must hold of them: nothing is started there, and no job that
 //! runs there is told as lost.
 
-use paddock::api::condition::reason;
+use paddock::api::Reason;
 use paddock::api::{Backend, RunnerScaleSet, RunnerScaleSetSpec};
 
 use crate::github::JobState;
@@ -73,7 +73,7 @@ pub fn put_back(spec: &mut RunnerScaleSetSpec, setup: &SetSetup) {
 pub fn look(state: &mut State, set: usize) {
     let Some(object) = state.cluster.objects[set].clone() else { return };
     let failures = object.status.iter().flat_map(|status| &status.recent_failures);
-    for lost in failures.filter(|failure| failure.reason == reason::JOB_LOST) {
+    for lost in failures.filter(|failure| failure.reason == Reason::JobLost.as_str()) {
         let Some(registration) = state.github.registered(&lost.runner).map(|r| r.id) else { continue };
         let lives = state.live(set).any(|(_, instance)| instance.registration == registration);
         let running = JobState::Running { registration };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use paddock::api::{self, BackendType};
+use paddock::api::{self, BackendType, Reason};
 use paddock::backend::{
     Availability, Backend, Error, Fingerprint, HostState, HostUsage, Listing, NamedHost, OwnedInstance,
     Provider, Providers, References, Reservation, ResolveError, Resolved,
@@ -290,7 +290,7 @@ impl Backend for Hosted {
             if self.bug == Bug::BlamesDrops
                 && let Some(until) = self.blamed_until(&host.name)
             {
-                host.availability = Availability::BackOff { until, reason: "StartFailures" };
+                host.availability = Availability::BackOff { until, reason: Reason::StartFailures };
             }
         }
         hosts

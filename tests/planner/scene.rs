@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use paddock::api::{RunnerScaleSet, RunnerScaleSetSpec};
+use paddock::api::{Explanation, Reason, RunnerScaleSet, RunnerScaleSetSpec};
 use paddock::plan::{self, Action, BackendView, Input, Plan, Policy, StartGate};
 use paddock::runner::{
     Availability, Exit, HostState, Instance, InstanceState, Job, JobEvent, JobOutcome, Ledger, Observation,
@@ -72,7 +72,8 @@ impl Scene {
             ["template", name, hash] => self.backend(name).template_hash = hash.to_owned(),
             ["host", at, ref state @ ..] => self.set_host(at, state),
             ["closed", reason] => {
-                self.start_gate = StartGate::Closed(known(reason), format!("it is {reason}"))
+                self.start_gate =
+                    StartGate::Closed(Explanation::new(known(reason), format!("it is {reason}")))
             }
             ["open"] => self.start_gate = StartGate::Open,
             ["deleted", drain] => self.drain_until = Some(self.now + duration(drain)),
@@ -252,12 +253,12 @@ impl Scene {
             met => vec![format!(
                 "DemandMet={} {}: {}",
                 met.map_or("Unknown", |_| "False"),
-                demand_status.reason,
-                demand_status.message
+                demand_status.explanation.reason,
+                demand_status.explanation.message
             )],
         };
-        told.extend(plan.short.as_ref().map(|(reason, message)| format!("{reason}: {message}")));
-        told.extend(plan.refused.as_ref().map(|message| format!("refused: {message}")));
+        told.extend(plan.short.as_ref().map(|why| format!("{}: {}", why.reason, why.message)));
+        told.extend(plan.refused.as_ref().map(|why| format!("refused: {}", why.message)));
         told.extend(
             plan.wake_at.map(|at| format!("next look in {} s", at.duration_since(self.now).as_secs())),
         );
@@ -274,7 +275,8 @@ fn duration(text: &str) -> Duration {
     text.parse::<paddock::api::Duration>().unwrap().get()
 }
 
-/// A reason of a scenario, for as long as the test runs.
-fn known(reason: &str) -> &'static str {
-    Box::leak(reason.to_owned().into_boxed_str())
+/// A reason by its word.
+fn known(word: &str) -> Reason {
+    let found = Reason::ALL.iter().copied().find(|reason| reason.as_str() == word);
+    found.unwrap_or_else(|| panic!("not a reason: {word}"))
 }

@@ -9,7 +9,7 @@ use super::engine::{Link, Membership, State};
 use super::engines::{Engines, Followed};
 use super::image::{self, Image, RETRY, Wanted};
 use super::template::{DockerTemplate, HostSpec};
-use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
+use crate::api::Reason;
 use crate::backend::{Availability, Error};
 use crate::runner::Identity;
 use crate::time::Plus;
@@ -28,7 +28,7 @@ enum HostFailure {
     #[default]
     None,
     /// The last start failed for want of something.
-    Lacking { until: Timestamp, failures: u32, reason: &'static str, message: String },
+    Lacking { until: Timestamp, failures: u32, reason: Reason, message: String },
     /// The engine, at that connection, refused what it was asked for.
     Refused { connection: u64, message: String },
 }
@@ -77,7 +77,7 @@ impl HostBinding {
                 (Availability::Refused, message.clone())
             }
             HostFailure::Lacking { until, reason, message, .. } if *until > Timestamp::now() => {
-                (Availability::BackOff { until: *until, reason }, message.clone())
+                (Availability::BackOff { until: *until, reason: *reason }, message.clone())
             }
             _ => image_state(&self.image),
         };
@@ -94,9 +94,11 @@ impl HostBinding {
     /// Notes what the failure of a start says of the host.
     pub(super) fn note_failure(&self, error: &Error) {
         match error {
-            Error::NoCapacity { reason: IMAGE_MISSING, message } => self.image.missing(message),
-            Error::NoCapacity { reason: IMAGE_PULL_FAILED, .. } => {}
-            Error::NoCapacity { reason, message } => self.failure().lacks(reason, message),
+            Error::NoCapacity(why) => match why.reason {
+                Reason::ImageMissing => self.image.missing(&why.message),
+                Reason::ImagePullFailed => {}
+                reason => self.failure().lacks(reason, &why.message),
+            },
             Error::Refused(message) => {
                 let connection = self.followed.engine.state().connections;
                 *self.failure() = HostFailure::Refused { connection, message: message.clone() };
@@ -108,7 +110,7 @@ impl HostBinding {
 
 impl HostFailure {
     /// Starts that fail together are one failure.
-    fn lacks(&mut self, reason: &'static str, message: &str) {
+    fn lacks(&mut self, reason: Reason, message: &str) {
         let now = Timestamp::now();
         let before = match self {
             HostFailure::Lacking { until, .. } if *until > now => return,
@@ -130,10 +132,10 @@ fn image_state(image: &Image) -> (Availability, String) {
         image::State::Ready => (Availability::Ready, String::new()),
         image::State::Unknown => (Availability::Unprepared, String::new()),
         image::State::Preparing { since, message } => (Availability::Preparing { since }, message),
-        image::State::Failed { until, reason, message } if until > Timestamp::now() => {
-            (Availability::BackOff { until, reason }, message)
+        image::State::Failed { until, why } if until > Timestamp::now() => {
+            (Availability::BackOff { until, reason: why.reason }, why.message)
         }
-        image::State::Failed { message, .. } => (Availability::Unprepared, message),
+        image::State::Failed { why, .. } => (Availability::Unprepared, why.message),
     }
 }
 

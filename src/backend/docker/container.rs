@@ -20,11 +20,11 @@ use jiff::Timestamp;
 use tracing::{debug, warn};
 
 use super::engine::{Client, Engine};
-use super::failure::{call, meaning, no_capacity, within};
+use super::failure::{call, meaning, within};
 use super::index::Container;
 use super::template::{DockerTemplate, JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED};
 use crate::api::DockerAccess;
-use crate::api::condition::reason::ENGINE_ERROR;
+use crate::api::Reason;
 use crate::backend::Error;
 use crate::runner::{Identity, Instance, InstanceState, JitConfiguration};
 
@@ -71,7 +71,9 @@ pub(super) async fn start(engine: &Engine, launch: &Launch) -> Result<Instance, 
         Err(error) => {
             discard(engine, &client.docker, launch).await;
             Err(match error {
-                Error::Gone => no_capacity(ENGINE_ERROR, "its container vanished before it was started"),
+                Error::Gone => {
+                    Error::no_capacity(Reason::EngineError, "its container vanished before it was started")
+                }
                 error => error,
             })
         }
@@ -96,7 +98,9 @@ async fn create(engine: &Engine, client: &Client, launch: &Launch) -> Result<Str
         Err(error @ EngineError::DockerResponseServerError { status_code: 409, .. }) => {
             match own(&client.docker, launch).await? {
                 Some((id, true)) => Ok(id),
-                Some((_, false)) => Err(no_capacity(ENGINE_ERROR, "its container has ended already")),
+                Some((_, false)) => {
+                    Err(Error::no_capacity(Reason::EngineError, "its container has ended already"))
+                }
                 None => Err(meaning(&error)),
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bollard::errors::Error as EngineError;
 
-use crate::api::condition::reason::{ENGINE_ERROR, IMAGE_MISSING, NETWORK_MISSING};
+use crate::api::Reason;
 use crate::backend::Error;
 
 /// Waits for a call of the engine no longer than `deadline`, and says what its error means.
@@ -35,11 +35,11 @@ pub(super) async fn within<T>(
 pub(super) fn meaning(error: &EngineError) -> Error {
     match error {
         EngineError::DockerResponseServerError { status_code, message } => refusal(*status_code, message),
-        EngineError::DockerStreamError { error } => no_capacity(ENGINE_ERROR, error),
+        EngineError::DockerStreamError { error } => Error::no_capacity(Reason::EngineError, error),
         EngineError::JsonDataError { .. }
         | EngineError::JsonSerdeError { .. }
         | EngineError::APIVersionParseError {} => {
-            no_capacity(ENGINE_ERROR, &format!("the engine's answer is not understood: {error}"))
+            Error::no_capacity(Reason::EngineError, format!("the engine's answer is not understood: {error}"))
         }
         _ => Error::Unreachable(with_causes(error)),
     }
@@ -50,20 +50,16 @@ fn refusal(status: u16, message: &str) -> Error {
     let has = |words: &str| message.to_ascii_lowercase().contains(words);
     match status {
         404 if has("no such container") => Error::Gone,
-        404 if has("network") && has("not found") => no_capacity(NETWORK_MISSING, message),
-        404 if has("image") => no_capacity(IMAGE_MISSING, message),
+        404 if has("network") && has("not found") => Error::no_capacity(Reason::NetworkMissing, message),
+        404 if has("image") => Error::no_capacity(Reason::ImageMissing, message),
         _ if has("unable to find user") || has("no matching entries in passwd file") => {
             Error::Refused(message.to_owned())
         }
         // Another's doing at the same moment, such as a prune: no fault of what was asked for.
-        409 => no_capacity(ENGINE_ERROR, message),
+        409 => Error::no_capacity(Reason::EngineError, message),
         400..=499 => Error::Refused(message.to_owned()),
-        _ => no_capacity(ENGINE_ERROR, message),
+        _ => Error::no_capacity(Reason::EngineError, message),
     }
-}
-
-pub(super) fn no_capacity(reason: &'static str, message: &str) -> Error {
-    Error::NoCapacity { reason, message: message.to_owned() }
 }
 
 /// The HTTP client keeps the reason, such as a refused connection, in the error below the error.
@@ -88,26 +84,30 @@ mod tests {
     #[test]
     fn the_engines_words_tell_what_one_status_stands_for() {
         let reason = |status, message| match refusal(status, message) {
-            Error::NoCapacity { reason, .. } => reason,
+            Error::NoCapacity(why) => why.reason.as_str(),
             Error::Refused(_) => "refused",
             Error::Gone => "gone",
             Error::Unreachable(_) => "unreachable",
         };
         for (status, message, expected) in [
-            (404, "No such image: network/runner:1", IMAGE_MISSING),
+            (404, "No such image: network/runner:1", Reason::ImageMissing.as_str()),
             (
                 404,
                 "image with reference r:1 was found but does not match the specified platform",
-                IMAGE_MISSING,
+                Reason::ImageMissing.as_str(),
             ),
-            (404, "network image-net not found", NETWORK_MISSING),
+            (404, "network image-net not found", Reason::NetworkMissing.as_str()),
             (404, "No such container: 9f3c", "gone"),
             (400, "Minimum memory limit allowed is 6MB", "refused"),
-            (409, "Conflict. The container name \"/x\" is already in use by container \"y\"", ENGINE_ERROR),
-            (409, "cannot start a container that is marked for removal", ENGINE_ERROR),
+            (
+                409,
+                "Conflict. The container name \"/x\" is already in use by container \"y\"",
+                Reason::EngineError.as_str(),
+            ),
+            (409, "cannot start a container that is marked for removal", Reason::EngineError.as_str()),
             (500, "unable to find user x: no matching entries in passwd file", "refused"),
-            (500, "write /var/lib/docker/tmp/x: no space left on device", ENGINE_ERROR),
-            (503, "", ENGINE_ERROR),
+            (500, "write /var/lib/docker/tmp/x: no space left on device", Reason::EngineError.as_str()),
+            (503, "", Reason::EngineError.as_str()),
         ] {
             assert_eq!(reason(status, message), expected, "{message}");
         }

@@ -17,7 +17,7 @@ use super::credentials::Login;
 use super::engine::Engine;
 use super::failure::{call, meaning};
 use crate::api::PullPolicy;
-use crate::api::condition::reason::{IMAGE_MISSING, IMAGE_PULL_FAILED};
+use crate::api::{Explanation, Reason};
 use crate::backend::Error;
 use crate::backend::backoff::Backoff;
 use crate::time::Plus;
@@ -59,7 +59,7 @@ pub(super) enum State {
     /// It is there.
     Ready,
     /// It could not be had.
-    Failed { until: Timestamp, reason: &'static str, message: String },
+    Failed { until: Timestamp, why: Explanation },
 }
 
 impl State {
@@ -97,7 +97,7 @@ impl Image {
         self.begin(engine, |state| *state == State::Ready || state.may_begin());
         let settled = state.wait_for(|state| !matches!(state, State::Preparing { .. })).await;
         match settled.map(|state| state.clone()) {
-            Ok(State::Failed { reason, message, .. }) => Err(Error::NoCapacity { reason, message }),
+            Ok(State::Failed { why, .. }) => Err(Error::NoCapacity(why)),
             Ok(State::Unknown) | Err(_) => {
                 Err(Error::Unreachable("the engine left during the pull".to_owned()))
             }
@@ -117,7 +117,7 @@ impl Image {
             if found {
                 *state = match self.failures.load(Ordering::Relaxed) {
                     0 => State::Unknown,
-                    _ => self.failed(IMAGE_MISSING, message.to_owned()),
+                    _ => self.failed(Explanation::new(Reason::ImageMissing, message)),
                 };
                 self.failures.fetch_max(1, Ordering::Relaxed);
             }
@@ -148,9 +148,10 @@ impl Image {
     fn settle(&self, result: Result<(), Error>) {
         self.state.send_replace(match result {
             Ok(()) => State::Ready,
-            Err(Error::NoCapacity { reason, message }) => {
+            Err(Error::NoCapacity(why)) => {
+                let (reason, message) = (why.reason.as_str(), &why.message);
                 warn!(image = self.wanted.reference, reason, message, "image cannot be used");
-                self.failed(reason, message)
+                self.failed(why)
             }
             // The engine went away: it is asked again when it is back.
             Err(error) => {
@@ -169,9 +170,9 @@ impl Image {
         });
     }
 
-    fn failed(&self, reason: &'static str, message: String) -> State {
+    fn failed(&self, why: Explanation) -> State {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        State::Failed { until: Timestamp::now().plus(RETRY.after(failures)), reason, message }
+        State::Failed { until: Timestamp::now().plus(RETRY.after(failures)), why }
     }
 
     async fn ensure(&self, engine: &Engine) -> Result<(), Error> {
@@ -182,22 +183,22 @@ impl Image {
             PullPolicy::IfNotPresent if self.present(&docker).await? => Ok(()),
             PullPolicy::IfNotPresent => self.pull(engine, &docker).await,
             PullPolicy::Never if self.present(&docker).await? => Ok(()),
-            PullPolicy::Never => Err(Error::NoCapacity {
-                reason: IMAGE_MISSING,
-                message: format!("image {reference} is not on the host, and pullPolicy is Never"),
-            }),
+            PullPolicy::Never => Err(Error::no_capacity(
+                Reason::ImageMissing,
+                format!("image {reference} is not on the host, and pullPolicy is Never"),
+            )),
         }
     }
 
     async fn present(&self, docker: &Docker) -> Result<bool, Error> {
         match call("an image's description", INSPECTION, docker.inspect_image(&self.wanted.reference)).await {
             Ok(image) => Ok(self.wanted.platform.as_deref().is_none_or(|platform| is_for(&image, platform))),
-            Err(Error::NoCapacity { reason: IMAGE_MISSING, .. }) => Ok(false),
+            Err(Error::NoCapacity(why)) if why.reason == Reason::ImageMissing => Ok(false),
             Err(Error::Unreachable(why)) => Err(Error::Unreachable(why)),
-            Err(error) => Err(Error::NoCapacity {
-                reason: IMAGE_MISSING,
-                message: format!("image {}: {error}", self.wanted.reference),
-            }),
+            Err(error) => Err(Error::no_capacity(
+                Reason::ImageMissing,
+                format!("image {}: {error}", self.wanted.reference),
+            )),
         }
     }
 
@@ -209,10 +210,10 @@ impl Image {
             .await
             .map_err(|error| match error {
                 Error::Unreachable(why) => Error::Unreachable(why),
-                error => Error::NoCapacity {
-                    reason: IMAGE_PULL_FAILED,
-                    message: format!("image {reference} cannot be pulled: {error}"),
-                },
+                error => Error::no_capacity(
+                    Reason::ImagePullFailed,
+                    format!("image {reference} cannot be pulled: {error}"),
+                ),
             })?;
         let seconds = begun.elapsed().as_secs_f64();
         info!(image = reference, endpoint = %engine.endpoint, seconds, "image pulled");
@@ -245,10 +246,10 @@ impl Image {
 }
 
 fn stalled() -> Error {
-    Error::NoCapacity {
-        reason: IMAGE_PULL_FAILED,
-        message: format!("nothing was heard of the pull for {} s", STALLED.as_secs()),
-    }
+    Error::no_capacity(
+        Reason::ImagePullFailed,
+        format!("nothing was heard of the pull for {} s", STALLED.as_secs()),
+    )
 }
 
 /// A name without a tag stands for `latest`, as in `docker run`; older engines would fetch all tags of it.

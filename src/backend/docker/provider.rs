@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::endpoint::Endpoint;
 use super::{DockerBackend, DockerTemplate, Engines, HostSpec, RegistryCredentials};
-use crate::api::condition::reason;
+use crate::api::Reason;
 use crate::api::{self, BackendType, EnvVar};
 use crate::backend::{
     Backend, Error, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, References,
@@ -53,7 +53,7 @@ impl Provider for DockerProvider {
     ) -> Result<Arc<dyn Resolved>, ResolveError> {
         let field = format!("spec.backends[{}].docker", spec.name);
         let Some(docker) = &spec.docker else {
-            return Err(ResolveError::unusable(reason::INVALID_SPEC, format!("{field} is missing")));
+            return Err(ResolveError::unusable(Reason::InvalidSpec, format!("{field} is missing")));
         };
         available(&field, docker)?;
         Ok(self.resolved(read(&field, docker, references).await?))
@@ -134,7 +134,7 @@ fn is_available(endpoint: &str) -> bool {
 fn available(field: &str, docker: &api::Docker) -> Result<(), ResolveError> {
     let refuse = |what: String| {
         let message = format!("{field}.{what} is not available in this version");
-        Err(ResolveError::unusable(reason::BACKEND_NOT_AVAILABLE, message))
+        Err(ResolveError::unusable(Reason::BackendNotAvailable, message))
     };
     if docker.docker_access == api::DockerAccess::Sidecar {
         return refuse("dockerAccess: Sidecar".to_owned());
@@ -156,7 +156,7 @@ async fn read(
 ) -> Result<DockerTemplate, ResolveError> {
     let quantity = |name: &str, value: Result<i64, api::InvalidQuantity>| {
         let invalid =
-            |e| ResolveError::unusable(reason::INVALID_SPEC, format!("{field}.resources.{name}: {e}"));
+            |e| ResolveError::unusable(Reason::InvalidSpec, format!("{field}.resources.{name}: {e}"));
         Ok::<_, ResolveError>(u64::try_from(value.map_err(invalid)?).unwrap_or_default())
     };
     let cpu_millis = docker.resources.cpu.as_ref().map(|cpu| quantity("cpu", cpu.millis())).transpose()?;
@@ -166,7 +166,7 @@ async fn read(
     if let Some(reference) = &docker.image_pull_secret_ref {
         let field = format!("{field}.imagePullSecretRef");
         let text = references.secret_text(&field, &reference.name, ".dockerconfigjson").await?;
-        let invalid = |e| ResolveError::unusable(reason::SECRET_INVALID, format!("{field}: {e}"));
+        let invalid = |e| ResolveError::unusable(Reason::SecretInvalid, format!("{field}: {e}"));
         pull_credentials = Some(RegistryCredentials::from_docker_config(text.as_bytes()).map_err(invalid)?);
     }
     let mut env = Vec::new();

@@ -18,13 +18,16 @@ fn a_set_that_can_start_none_asks_for_no_job_beyond_those_it_has() {
     type Change = fn(&mut Scenario);
     let host = |w: &mut Scenario, availability| w.backends[0].hosts[0].availability = availability;
     let cases: [(&str, Change); 7] = [
-        ("the start gate is closed", |w| w.start_gate = StartGate::Closed("SecretMissing", "no".into())),
+        ("the start gate is closed", |w| {
+            w.start_gate = StartGate::Closed(Explanation::new(Reason::SecretMissing, "no"))
+        }),
         ("the runner's version is rejected", |w| w.ledger.failures_mut().reject("t1")),
         ("the host refuses", |w| w.backends[0].hosts[0].availability = Availability::Refused),
         ("the host is away", |w| w.backends[0].hosts[0].availability = Availability::Unreachable),
         ("the host is left alone for long", |w| {
             let until = at(121);
-            w.backends[0].hosts[0].availability = Availability::BackOff { until, reason: "EngineError" };
+            w.backends[0].hosts[0].availability =
+                Availability::BackOff { until, reason: Reason::EngineError };
         }),
         ("the image is being pulled for long", |w| {
             w.now = 120;
@@ -55,7 +58,7 @@ fn what_can_be_started_within_two_minutes_is_asked_for_and_no_longer() {
 
     let mut scenario = with_one_busy();
     scenario.backends[0].hosts[0].availability =
-        Availability::BackOff { until: at(300), reason: "EngineError" };
+        Availability::BackOff { until: at(300), reason: Reason::EngineError };
     assert_eq!((scenario.plan().capacity, wakes_at(&scenario.plan())), (1, Some(180)));
     scenario.now = 180;
     assert_eq!((scenario.plan().capacity, wakes_at(&scenario.plan())), (10, Some(300)));
@@ -128,8 +131,8 @@ fn offered_jobs_that_are_left_at_github_have_a_reason() {
     let demand_status = scenario.plan().demand_status;
     let said = "3 offered jobs are left at GitHub: rack/rack-1: no route";
     assert_eq!(
-        (demand_status.met, demand_status.reason, demand_status.message.as_str()),
-        (Some(false), "HostUnreachable", said)
+        (demand_status.met, demand_status.explanation.reason, demand_status.explanation.message.as_str()),
+        (Some(false), Reason::HostUnreachable, said)
     );
 }
 
@@ -144,7 +147,7 @@ impl Scenario {
             self.now = held_back_until.map_or(self.now, |until| until.as_second() - at(0).as_second());
             let name = format!("unregistered-{number}");
             self.ledger.begin_start(Runner::pending(&name, "rack", "rack-1", "t1", at(self.now)));
-            self.ledger.registration_failed(&name, "Unreachable", "503", at(self.now));
+            self.ledger.registration_failed(&name, Reason::Unreachable, "503", at(self.now));
         }
     }
 }

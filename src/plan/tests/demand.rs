@@ -116,8 +116,8 @@ fn demand_that_idle_runners_leave_alone_is_flagged_and_not_chased() {
         scenario.ledger.observe(&[], at(scenario.now));
         let plan = scenario.plan();
         assert_eq!(starts(&plan), 0);
-        let reason = if minute < 6 { "AsExpected" } else { "PhantomDemand" };
-        assert_eq!(plan.demand_status.reason, reason, "after {minute} minutes");
+        let reason = if minute < 6 { Reason::AsExpected } else { Reason::PhantomDemand };
+        assert_eq!(plan.demand_status.explanation.reason, reason, "after {minute} minutes");
     }
     scenario.busy("linux-001", "a");
     scenario.busy("linux-002", "b");

@@ -45,7 +45,7 @@ fn a_clean_exit_without_a_job_is_a_failure_once_no_message_explains_it() {
             }
             scenario.ledger.observe(&[], at(second));
         }
-        assert_eq!(last_failure(&scenario), Some("EndedWithoutJob"));
+        assert_eq!(last_failure(&scenario), Some(Reason::EndedWithoutJob));
     }
 }
 
@@ -59,7 +59,7 @@ fn a_clean_exit_that_left_its_registration_behind_is_a_failure_at_once() {
     assert_eq!(last_failure(&scenario), None, "it has not ended");
     scenario.exits("linux-001", 0);
     scenario.ledger.was_registered("linux-001", at(10));
-    assert_eq!(last_failure(&scenario), Some("EndedWithoutJob"));
+    assert_eq!(last_failure(&scenario), Some(Reason::EndedWithoutJob));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_busy_runner_that_does_not_end_cleanly_has_lost_its_job() {
         let mut scenario = Scenario::at_work(serde_json::json!({}));
         let exit = Exit { code, out_of_memory: false, at: at(0) };
         scenario.show("linux-001", InstanceState::Exited(exit));
-        assert_eq!(last_failure(&scenario), Some("JobLost"), "{code:?}");
+        assert_eq!(last_failure(&scenario), Some(Reason::JobLost), "{code:?}");
         for second in [11, 600] {
             scenario.now = second;
             scenario.ledger.observe(&[], at(scenario.now));
@@ -113,9 +113,9 @@ fn a_job_that_is_heard_of_after_its_runner_was_killed_is_lost_too() {
     scenario.step();
     scenario.up();
     scenario.exits("linux-001", 137);
-    assert_eq!(last_failure(&scenario), Some("Killed"));
+    assert_eq!(last_failure(&scenario), Some(Reason::Killed));
     scenario.busy("linux-001", "job");
-    assert_eq!(last_failure(&scenario), Some("JobLost"));
+    assert_eq!(last_failure(&scenario), Some(Reason::JobLost));
     assert_eq!(starts(&scenario.step()), 0, "GitHub counts the job, and no runner can have it");
     scenario.completed("linux-001", "job");
     scenario.assigned(0);
@@ -162,7 +162,12 @@ fn spares_that_github_drops_after_minutes_hold_no_burst_back() {
     assert_eq!(scenario.ledger.failures().noted(), 0, "nothing has failed");
     scenario.assigned(5);
     let plan = scenario.step();
-    assert_eq!((starts(&plan), plan.demand_status.met), (5, Some(true)), "{}", plan.demand_status.message);
+    assert_eq!(
+        (starts(&plan), plan.demand_status.met),
+        (5, Some(true)),
+        "{}",
+        plan.demand_status.explanation.message
+    );
 }
 
 /// What ended had none of the jobs that came after it.
@@ -208,7 +213,7 @@ fn a_runner_that_is_shown_again_after_its_job_was_over_goes() {
         let mut scenario = Scenario::new(serde_json::json!({}));
         scenario.assigned(1);
         assert_eq!(starts(&scenario.step()), 1);
-        scenario.ledger.start_failed("linux-001", "HostUnreachable", "no answer", at(1));
+        scenario.ledger.start_failed("linux-001", Reason::HostUnreachable, "no answer", at(1));
         scenario.busy("linux-001", "job");
         scenario.completed("linux-001", "job");
         scenario.assigned(0);
@@ -284,7 +289,7 @@ fn a_runner_that_two_listings_do_not_show_is_gone_and_frees_its_slot() {
     assert_eq!(list(&mut scenario, Some(10)), 0, "one look is not enough");
     assert_eq!(list(&mut scenario, Some(10)), 0, "the same look again is no second one");
     assert_eq!(list(&mut scenario, Some(40)), 1);
-    assert_eq!(last_failure(&scenario), Some("Vanished"));
+    assert_eq!(last_failure(&scenario), Some(Reason::Vanished));
     let plan = scenario.step();
     assert!(
         plan.actions.contains(&Action::Collect { runner: "linux-001".into() }),

@@ -104,13 +104,13 @@ fn a_job_that_runs_on_a_runner_that_is_taken_for_idle_is_no_phantom() {
     scenario.up();
     let counted =
         |running| Statistics { assigned: 1, running, registered_runners: 1, ..Statistics::default() };
-    for (running, reason) in [(1, "AsExpected"), (0, "PhantomDemand")] {
+    for (running, reason) in [(1, Reason::AsExpected), (0, Reason::PhantomDemand)] {
         for minute in 0..7 {
             scenario.now += minute * 60;
             scenario.ledger.count(counted(running), at(scenario.now));
             scenario.ledger.observe(&[], at(scenario.now));
         }
-        assert_eq!(scenario.step().demand_status.reason, reason, "{running} run");
+        assert_eq!(scenario.step().demand_status.explanation.reason, reason, "{running} run");
     }
 }
 

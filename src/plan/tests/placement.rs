@@ -22,20 +22,26 @@ fn backends_are_filled_in_order_and_hosts_evenly() {
 fn each_refusal_has_its_reason() {
     type Change = fn(&mut Scenario);
     let cases: [(Change, &str); 8] = [
-        (|w| w.policy.suspend = true, "Suspended"),
-        (|w| w.start_gate = StartGate::Closed("AuthRejected", "no".into()), "AuthRejected"),
-        (|w| w.backends[0].hosts[0].free_slots = 0, "NoCapacity"),
-        (|w| w.backends[0].hosts[0].availability = Availability::Preparing { since: at(0) }, "ImagePulling"),
-        (|w| w.backends[0].hosts[0].availability = Availability::Unreachable, "HostUnreachable"),
-        (|w| w.backends[0].hosts[0].availability = Availability::Refused, "BackendRefused"),
+        (|w| w.policy.suspend = true, Reason::Suspended),
+        (
+            |w| w.start_gate = StartGate::Closed(Explanation::new(Reason::AuthRejected, "no")),
+            Reason::AuthRejected,
+        ),
+        (|w| w.backends[0].hosts[0].free_slots = 0, Reason::NoCapacity),
+        (
+            |w| w.backends[0].hosts[0].availability = Availability::Preparing { since: at(0) },
+            Reason::ImagePulling,
+        ),
+        (|w| w.backends[0].hosts[0].availability = Availability::Unreachable, Reason::HostUnreachable),
+        (|w| w.backends[0].hosts[0].availability = Availability::Refused, Reason::BackendRefused),
         (
             |w| {
                 w.backends[0].hosts[0].availability =
-                    Availability::BackOff { until: at(60), reason: "ImageMissing" }
+                    Availability::BackOff { until: at(60), reason: Reason::ImageMissing }
             },
-            "ImageMissing",
+            Reason::ImageMissing,
         ),
-        (|w| w.assigned(30), "AtMaxRunners"),
+        (|w| w.assigned(30), Reason::AtMaxRunners),
     ];
     for (change, reason) in cases {
         let mut scenario = Scenario::new(serde_json::json!({}));
@@ -43,10 +49,10 @@ fn each_refusal_has_its_reason() {
         change(&mut scenario);
         let demand_status = scenario.step().demand_status;
         assert_eq!(
-            (demand_status.met, demand_status.reason),
+            (demand_status.met, demand_status.explanation.reason),
             (Some(false), reason),
             "{}",
-            demand_status.message
+            demand_status.explanation.message
         );
     }
 }
@@ -58,13 +64,16 @@ fn a_backend_at_its_ceiling_is_named() {
     scenario.backends[0].max_runners = Some(2);
     scenario.assigned(4);
     let said = "1 of 4 assigned jobs wait: maxRunners of backend rack is 2; no other host has a free slot";
-    assert_eq!(scenario.plan().demand_status.message, said, "counting what begins now");
+    assert_eq!(scenario.plan().demand_status.explanation.message, said, "counting what begins now");
     scenario.step();
     let demand_status = scenario.plan().demand_status;
-    assert_eq!((demand_status.reason, demand_status.message.as_str()), ("NoCapacity", said));
+    assert_eq!(
+        (demand_status.explanation.reason, demand_status.explanation.message.as_str()),
+        (Reason::NoCapacity, said)
+    );
     scenario.backends[1].max_runners = Some(1);
     let said = "1 of 4 assigned jobs wait: maxRunners of backend rack is 2; maxRunners of backend cloud is 1";
-    assert_eq!(scenario.plan().demand_status.message, said);
+    assert_eq!(scenario.plan().demand_status.explanation.message, said);
 }
 
 /// Nobody's job waits, and still it is to be said.
@@ -72,15 +81,15 @@ fn a_backend_at_its_ceiling_is_named() {
 fn spares_that_cannot_be_started_have_a_reason() {
     type Change = fn(&mut Scenario);
     let lacks = |reason| Availability::BackOff { until: at(60), reason };
-    let cases: [(Change, Option<&str>); 6] = [
-        (|w| w.backends[0].hosts[0].availability = Availability::Refused, Some("BackendRefused")),
+    let cases: [(Change, Option<Reason>); 6] = [
+        (|w| w.backends[0].hosts[0].availability = Availability::Refused, Some(Reason::BackendRefused)),
         (
             |w| w.backends[0].hosts[0].availability = Availability::Preparing { since: at(0) },
-            Some("ImagePulling"),
+            Some(Reason::ImagePulling),
         ),
-        (|w| w.backends[0].hosts[0].free_slots = 0, Some("NoCapacity")),
+        (|w| w.backends[0].hosts[0].free_slots = 0, Some(Reason::NoCapacity)),
         (|w| w.policy.suspend = true, None),
-        (|w| w.start_gate = StartGate::Closed("AuthRejected", "no".into()), None),
+        (|w| w.start_gate = StartGate::Closed(Explanation::new(Reason::AuthRejected, "no")), None),
         (|_| {}, None),
     ];
     for (change, reason) in cases {
@@ -88,15 +97,15 @@ fn spares_that_cannot_be_started_have_a_reason() {
         scenario.assigned(0);
         change(&mut scenario);
         let plan = scenario.step();
-        assert_eq!(plan.short.as_ref().map(|(reason, _)| *reason), reason, "{:?}", plan.short);
-        assert_eq!(plan.refused.is_some(), reason == Some("BackendRefused"));
+        assert_eq!(plan.short.as_ref().map(|why| why.reason), reason, "{:?}", plan.short);
+        assert_eq!(plan.refused.is_some(), reason == Some(Reason::BackendRefused));
     }
     let mut scenario = Scenario::new(serde_json::json!({"minRunners": 5}));
     scenario.assigned(0);
-    scenario.backends[0].hosts[0].availability = lacks("ImagePullFailed");
+    scenario.backends[0].hosts[0].availability = lacks(Reason::ImagePullFailed);
     scenario.backends[0].hosts[0].message = "no such image".to_owned();
     let message = "5 of minRunners 5 are missing: rack/rack-1: no such image".to_owned();
-    assert_eq!(scenario.step().short, Some(("ImagePullFailed", message)));
+    assert_eq!(scenario.step().short, Some(Explanation { reason: Reason::ImagePullFailed, message }));
     scenario.backends.push(backend("cloud", &[("c", 1)]));
     scenario.backends[0].hosts[0].availability = Availability::Refused;
     assert_eq!(scenario.step().refused, None, "one can be used");

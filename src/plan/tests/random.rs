@@ -63,7 +63,7 @@ impl Scenario {
             }
             Move::StartFails => {
                 for name in self.names(|r| r.operation == Some(Operation::Starting)) {
-                    self.ledger.start_failed(&name, "EngineError", "no", now);
+                    self.ledger.start_failed(&name, Reason::EngineError, "no", now);
                 }
             }
             Move::Removed => {

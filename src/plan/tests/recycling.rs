@@ -36,8 +36,15 @@ fn idle_runners_that_leave_jobs_alone_are_recycled_one_at_a_time() {
     }
     let plan = scenario.look_at(360);
     assert_eq!(removals(&plan), [("linux-001", Removal::NeverConnected)]);
-    assert_eq!((plan.demand_status.met, plan.demand_status.reason), (Some(false), "PhantomDemand"));
-    assert!(plan.demand_status.message.contains("recycled one at a time"), "{}", plan.demand_status.message);
+    assert_eq!(
+        (plan.demand_status.met, plan.demand_status.explanation.reason),
+        (Some(false), Reason::PhantomDemand)
+    );
+    assert!(
+        plan.demand_status.explanation.message.contains("recycled one at a time"),
+        "{}",
+        plan.demand_status.explanation.message
+    );
     // Its removal is under way, then its replacement is started and has its chance.
     let plan = scenario.look_at(361);
     assert_eq!((removals(&plan), starts(&plan)), (vec![], 1));
@@ -155,7 +162,7 @@ fn the_replacement_is_started_on_another_host_where_there_is_one() {
     assert_eq!(removals(&scenario.look_at(360)), [("linux-001", Removal::NeverConnected)]);
     scenario.ledger.never_connected("linux-001", at(361));
     let failure = scenario.ledger.failures().recent().next().unwrap().clone();
-    assert_eq!((failure.reason, failure.host.as_str()), ("NeverConnected", "deaf"));
+    assert_eq!((failure.reason, failure.host.as_str()), (Reason::NeverConnected, "deaf"));
     let plan = scenario.look_at(361);
     assert!(
         plan.actions.contains(&Action::Start { backend: "rack".into(), host: "well".into() }),

@@ -12,13 +12,17 @@ fn failing_starts_are_retried_ever_more_slowly_and_said_so() {
         let plan = scenario.step();
         tries += starts(&plan);
         for name in scenario.names(|r| r.operation == Some(Operation::Starting)) {
-            scenario.ledger.start_failed(&name, "EngineError", "no space left", at(second));
+            scenario.ledger.start_failed(&name, Reason::EngineError, "no space left", at(second));
             scenario.backend_host("rack", "rack-1").free_slots += 1;
         }
         if second > 2 {
             let demand_status = scenario.plan().demand_status;
-            assert_eq!(demand_status.reason, "StartFailures");
-            assert!(demand_status.message.contains("no space left"), "{}", demand_status.message);
+            assert_eq!(demand_status.explanation.reason, Reason::StartFailures);
+            assert!(
+                demand_status.explanation.message.contains("no space left"),
+                "{}",
+                demand_status.explanation.message
+            );
         }
     }
     assert!((5..=10).contains(&tries), "{tries} tries in 10 minutes");
@@ -34,7 +38,7 @@ fn a_host_that_refuses_every_start_is_set_aside_and_the_others_take_the_demand_a
         scenario.now = second;
         scenario.step();
         for name in scenario.names(|r| r.operation == Some(Operation::Starting) && r.host == "bad") {
-            scenario.ledger.start_failed(&name, "EngineError", "no space left", at(second));
+            scenario.ledger.start_failed(&name, Reason::EngineError, "no space left", at(second));
             scenario.backend_host("rack", "bad").free_slots += 1;
             tries += 1;
         }
@@ -50,7 +54,7 @@ fn a_host_that_failed_once_is_as_good_as_others_after_half_an_hour() {
     scenario.backends = vec![backend("rack", &[("a", 10), ("b", 5)])];
     scenario.assigned(1);
     scenario.step();
-    scenario.ledger.start_failed("linux-001", "EngineError", "no", at(0));
+    scenario.ledger.start_failed("linux-001", Reason::EngineError, "no", at(0));
     let next = |scenario: &Scenario| match &scenario.plan().actions[..] {
         [.., Action::Start { host, .. }] => host.clone(),
         other => panic!("{other:?}"),
@@ -128,7 +132,7 @@ fn a_rejected_runner_version_stops_starts_until_the_template_changes() {
     scenario.exits("linux-001", 7);
     scenario.now = 10_000;
     let plan = scenario.step();
-    assert_eq!((starts(&plan), plan.demand_status.reason), (0, "RunnerVersionRejected"));
+    assert_eq!((starts(&plan), plan.demand_status.explanation.reason), (0, Reason::RunnerVersionRejected));
     scenario.backends[0].template_hash = "t2".into();
     assert_eq!(starts(&scenario.step()), 1);
 }

@@ -71,7 +71,7 @@ impl Calls {
     fn ended<T>(&self, call: &'static str, began: Instant, result: Result<T, Error>) -> Result<T, Error> {
         let outcome = match &result {
             Ok(_) => "ok",
-            Err(Error::NoCapacity { .. }) => "no_capacity",
+            Err(Error::NoCapacity(_)) => "no_capacity",
             Err(Error::Gone) => "gone",
             Err(Error::Refused(_)) => "refused",
             Err(Error::Unreachable(_)) => "unreachable",
