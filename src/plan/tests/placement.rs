@@ -21,7 +21,7 @@ fn backends_are_filled_in_order_and_hosts_evenly() {
 #[test]
 fn each_refusal_has_its_reason() {
     type Change = fn(&mut Scenario);
-    let cases: [(Change, &str); 8] = [
+    let cases: [(Change, Reason); 8] = [
         (|w| w.policy.suspend = true, Reason::Suspended),
         (
             |w| w.start_gate = StartGate::Closed(Explanation::new(Reason::AuthRejected, "no")),
