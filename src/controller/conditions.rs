@@ -47,8 +47,8 @@ impl Finding {
 
 /// All conditions, each with the time since when it holds.
 pub(super) fn conditions(facts: &Facts<'_>) -> Vec<Condition> {
-    let listening = listening(facts.state.listening.as_ref());
-    let registered = registered(&facts.state.registration, facts.wanted, &listening);
+    let listening = listening(facts.state.github.listening.as_ref());
+    let registered = registered(&facts.state.github.registration, facts.wanted, &listening);
     let stalled = stalled(facts);
     let reconciling = reconciling(facts, &registered);
     let ready = ready(facts, &registered, &listening, &stalled);
@@ -73,7 +73,7 @@ fn stamp(facts: &Facts<'_>, type_: &str, finding: Finding) -> Condition {
         Some(false) => "False",
         None => "Unknown",
     };
-    let before = facts.state.conditions.iter().find(|c| c.type_ == type_ && c.status == status);
+    let before = facts.state.told.conditions.iter().find(|c| c.type_ == type_ && c.status == status);
     let since = before.map_or_else(|| whole_seconds(facts.now), |c| c.last_transition_time.clone());
     Condition {
         type_: type_.to_owned(),
@@ -134,11 +134,11 @@ fn listening(state: Option<&ListenState>) -> Finding {
 }
 
 fn stalled(facts: &Facts<'_>) -> Finding {
-    if let Some(why) = &facts.state.stalled {
+    if let Some(why) = &facts.state.spec.stalled {
         return Finding::holding(why);
     }
     // What only a person can change. GitHub is asked again all the same, now and then.
-    if let Some(why) = &facts.state.registration.error
+    if let Some(why) = &facts.state.github.registration.error
         && needs_a_change(why.reason)
     {
         return Finding::holding(why);
@@ -163,14 +163,14 @@ fn needs_a_change(reason: Reason) -> bool {
 }
 
 fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
-    if let Some(until) = facts.state.drain_until {
+    if let Some(until) = facts.state.deletion.until {
         return Finding::new(true, Reason::Draining, draining(facts, until));
     }
-    if let Some(why) = &facts.state.unread {
+    if let Some(why) = &facts.state.spec.unread {
         let message = format!("what the spec refers to could not be read; it is tried again: {why}");
         return Finding::new(true, Reason::Progressing, message);
     }
-    if facts.state.generation != facts.generation {
+    if facts.state.spec.generation != facts.generation {
         return Finding::new(true, Reason::Progressing, "the latest spec is being applied");
     }
     if registered.holds != Some(true) && registered.why.reason != Reason::LabelsDropped {
@@ -207,7 +207,7 @@ fn ready(facts: &Facts<'_>, registered: &Finding, listening: &Finding, stalled: 
     if facts.deleting {
         return Finding::new(false, Reason::Draining, "the set is being deleted");
     }
-    if facts.state.generation != facts.generation {
+    if facts.state.spec.generation != facts.generation {
         return Finding::new(false, Reason::Progressing, "the latest spec is not applied yet");
     }
     // Fewer labels than asked for make no set useless: its name is always one.

@@ -29,8 +29,8 @@ impl Events {
         ObjectReference {
             api_version: Some(RunnerScaleSet::api_version(&()).into_owned()),
             kind: Some(RunnerScaleSet::kind(&()).into_owned()),
-            namespace: Some(set.namespace.clone()),
-            name: Some(set.name.clone()),
+            namespace: Some(set.object.namespace.clone()),
+            name: Some(set.object.name.clone()),
             uid: Some(set.uid.clone()),
             ..ObjectReference::default()
         }

@@ -99,7 +99,7 @@ pub(super) async fn advance(
     let Some(deleted_at) = object.metadata.deletion_timestamp.as_ref().map(|at| at.0) else {
         return Ok(None);
     };
-    let drain_until = set.state().drain_until;
+    let drain_until = set.state().deletion.until;
     let expired = drain_until.is_some_and(|until| until <= now);
     // A controller that has just begun has its own time for it.
     let given_up = drain_until.is_some_and(|until| until.max(set.since).plus(GIVEN_UP_AFTER) <= now);
@@ -110,7 +110,7 @@ pub(super) async fn advance(
     if let Some(id) = own_scale_set(set, &ctx.shared) {
         let contested = deleted_at.max(set.since).plus(CONTESTED) <= now;
         match delete_at_github(set, id, &ctx.shared).await {
-            Ok(()) => set.state().registration.lose(),
+            Ok(()) => set.state().github.registration.lose(),
             Err(error @ github::Error::SessionConflict { .. }) if contested => {
                 remains.push(format!("scale set {id} at GitHub ({error})"));
             }
@@ -140,7 +140,8 @@ async fn finish(
 ) -> Result<(), kube::Error> {
     if remains.is_empty() {
         // What is not this object's own stays at GitHub as it was.
-        let anothers = ctx.shared.registry.elder(set).is_some() || set.state().registration.held.is_some();
+        let anothers =
+            ctx.shared.registry.elder(set).is_some() || set.state().github.registration.held.is_some();
         ctx.shared.reporter.publish(set, Event::deleted(anothers));
     } else {
         let event = Event::left_behind(remains);

@@ -186,12 +186,16 @@ impl Suspect {
         let client = set.target.borrow().as_ref().map(|target| target.client.clone())?;
         let state = set.state();
         let (counted, _) = state.ledger.demand().latest()?;
-        let (held, _) =
-            state.registration.held.as_ref().filter(|(held, _)| state.registration.owns(held.id))?;
+        let (held, _) = state
+            .github
+            .registration
+            .held
+            .as_ref()
+            .filter(|(held, _)| state.github.registration.owns(held.id))?;
         Some(Suspect {
             counts_more: counted.registered_runners as usize > state.ledger.runners().count(),
             client,
-            service: state.service.clone()?,
+            service: state.github.service.clone()?,
             scale_set_id: held.id,
             name: held.name.clone(),
             known: state.ledger.runners().map(|r| r.name.clone()).collect(),

@@ -40,14 +40,14 @@ fn replace_others(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) 
         ctx.forget(&other);
         let (left_behind, own, claim) = {
             let other = other.state();
-            (other.session.clone(), other.registration.own(), other.claim.clone())
+            (other.github.session.clone(), other.github.registration.own(), other.spec.claim.clone())
         };
         let mut state = set.state();
-        state.session = left_behind;
+        state.github.session = left_behind;
         if claim == Some(Claim::of(object))
             && let Some(own) = own
         {
-            state.registration.take(own);
+            state.github.registration.take(own);
         }
     }
 }

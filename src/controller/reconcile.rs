@@ -89,7 +89,7 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Re
 
 /// Time to the next moment at which time alone changes something.
 fn until_next_look(set: &ScaleSetHandle, decision: &Decision, now: Timestamp) -> Duration {
-    let read_again_at = set.state().read_again_at;
+    let read_again_at = set.state().spec.read_again_at;
     let wake_at = [decision.plan.wake_at, read_again_at].into_iter().flatten().min();
     let wake_in = wake_at.map_or(QUIET, |at| elapsed(now, at).min(QUIET));
     wake_in.saturating_add(Duration::from_millis(1))

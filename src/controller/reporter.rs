@@ -47,9 +47,9 @@ impl ApiReporter {
 
     /// Makes what writes to the object of a set, whose status is `current`.
     pub fn load(&self, set: &ScaleSetHandle, current: RunnerScaleSetStatus) -> Arc<Writer> {
-        let api = Api::namespaced(self.client.clone(), &set.namespace);
+        let api = Api::namespaced(self.client.clone(), &set.object.namespace);
         let (metrics, leadership) = (self.metrics.clone(), self.leadership.clone());
-        let writer = Arc::new(Writer::new(api, &set.name, current, metrics, leadership));
+        let writer = Arc::new(Writer::new(api, &set.object.name, current, metrics, leadership));
         self.writers().insert(set.uid.clone(), writer.clone());
         writer
     }

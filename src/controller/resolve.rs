@@ -19,7 +19,7 @@ const READ_AGAIN: Duration = Duration::from_secs(10);
 /// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
 pub(super) async fn refresh(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
     let claim = Claim::of(object);
-    let claimed = set.state().claim.replace(claim.clone());
+    let claimed = set.state().spec.claim.replace(claim.clone());
     if claimed.as_ref() != Some(&claim) {
         ctx.shared.registry.reconsider(claimed.as_ref(), &set.uid);
         ctx.shared.registry.reconsider(Some(&claim), &set.uid);
@@ -31,15 +31,15 @@ pub(super) async fn refresh(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: 
         state.time_passed(ctx.shared.environment.uptime());
         let drain_until = state.drain_deadline(object, now);
         state.reconciled_at = now;
-        if state.object_generation != object.metadata.generation {
-            state.object_generation = object.metadata.generation;
-            state.inputs_changed = true;
+        if state.spec.object_generation != object.metadata.generation {
+            state.spec.object_generation = object.metadata.generation;
+            state.spec.changed = true;
             // What was read before is of another spec: nothing goes on with it.
-            state.read_again_at = None;
+            state.spec.read_again_at = None;
         }
-        state.drain_until = drain_until;
-        let waits = state.read_again_at.is_some_and(|at| at > now);
-        (!waits && std::mem::take(&mut state.inputs_changed), drain_until)
+        state.deletion.until = drain_until;
+        let waits = state.spec.read_again_at.is_some_and(|at| at > now);
+        (!waits && std::mem::take(&mut state.spec.changed), drain_until)
     };
     if drain_until.is_some() {
         set.target.send_if_modified(|target| target.take().is_some());
@@ -47,7 +47,7 @@ pub(super) async fn refresh(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: 
     if due {
         read_inputs(object, set, ctx).await;
     }
-    if let Some(policy) = &mut set.state().policy {
+    if let Some(policy) = &mut set.state().spec.policy {
         policy.drain_until = drain_until;
     }
 }
@@ -55,20 +55,20 @@ pub(super) async fn refresh(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: 
 /// Reads what the spec refers to. Where that is not possible now, what was read before holds, if the spec is the same: jobs
 /// do not wait for the API server. Of a new spec nothing is begun until it is known wholly.
 async fn read_inputs(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
-    set.state().referred.clear();
+    set.state().spec.referred.clear();
     let refer = |name: &str| {
-        set.state().referred.insert(name.to_owned());
+        set.state().spec.referred.insert(name.to_owned());
     };
     let inputs = timeout(READING, inputs::read(&ctx.client, ctx.shared.providers(), object, &refer)).await;
     let elder = ctx.shared.registry.elder(set);
-    let own = set.state().registration.own();
+    let own = set.state().github.registration.own();
     let anothers = own.is_some_and(|own| ctx.shared.registry.is_an_elders_own(set, own));
     let mut state = set.state();
     if anothers {
-        state.registration.lose();
+        state.github.registration.lose();
     }
-    state.read_again_at = None;
-    state.unread = None;
+    state.spec.read_again_at = None;
+    state.spec.unread = None;
     match inputs.unwrap_or(Err(inputs::Error::Silent)) {
         Ok(inputs) => {
             adopt(&mut state, inputs, elder.as_deref(), set, &ctx.shared);
@@ -76,9 +76,9 @@ async fn read_inputs(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Contex
         Err(inputs::Error::Unusable(invalid)) => stall(&mut state, set, &ctx.shared, invalid),
         Err(error) => {
             warn!(%error, "what the spec refers to cannot be read now");
-            state.inputs_changed = true;
-            state.read_again_at = Some(ctx.shared.now().plus(READ_AGAIN));
-            state.unread = Some(error.to_string());
+            state.spec.changed = true;
+            state.spec.read_again_at = Some(ctx.shared.now().plus(READ_AGAIN));
+            state.spec.unread = Some(error.to_string());
         }
     }
     // What runs is looked at all the same, on the hosts that the spec names itself.

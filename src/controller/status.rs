@@ -28,7 +28,7 @@ pub(super) fn status(
     let decided = decision.map(|(plan, _)| plan);
     let views = decision.map_or(&[][..], |(_, views)| views);
     // Which template is current is not known before the whole of a spec was read once.
-    let outdated = |r: &Runner| state.wanted.is_some() && plan::is_outdated(r, views);
+    let outdated = |r: &Runner| state.spec.wanted.is_some() && plan::is_outdated(r, views);
     let mut runners: Vec<RunnerStatus> = newest_first(state).map(|r| runner_status(r, outdated(r))).collect();
     let unseen = state.ledger.unseen(|_, _| true) as usize;
     let omitted = runners.len().saturating_sub(MAX_LISTED_RUNNERS) + unseen;
@@ -37,19 +37,19 @@ pub(super) fn status(
     let in_phase = |phase| count(state.ledger.runners().filter(|r| r.phase == phase).count());
     let (pending, idle, busy) = (in_phase(Phase::Pending), in_phase(Phase::Idle), in_phase(Phase::Busy));
     let facts = Facts {
-        wanted: state.wanted.as_ref(),
-        generation: state.object_generation,
-        deleting: state.drain_until.is_some(),
+        wanted: state.spec.wanted.as_ref(),
+        generation: state.spec.object_generation,
+        deleting: state.deletion.until.is_some(),
         outdated,
         plan: decided,
         now,
         state,
     };
     let conditions = conditions(&facts);
-    let held = state.registration.held.as_ref().map(|(held, _)| held);
+    let held = state.github.registration.held.as_ref().map(|(held, _)| held);
     let status = RunnerScaleSetStatus {
-        observed_generation: state.object_generation,
-        scale_set_id: state.registration.shown(),
+        observed_generation: state.spec.object_generation,
+        scale_set_id: state.github.registration.shown(),
         scale_set_name: held.map(|h| h.name.clone()),
         labels: held.map(|h| h.labels.clone()).unwrap_or_default(),
         desired_runners: decided.map_or(0, |p| count(p.desired as usize)),
@@ -58,7 +58,7 @@ pub(super) fn status(
         idle_runners: idle,
         busy_runners: busy,
         active_schedule: decided.and_then(|p| p.bounds.schedule.clone()),
-        session: state.session.as_ref().map(|s| Session {
+        session: state.github.session.as_ref().map(|s| Session {
             id: s.id.clone(),
             owner: s.owner.clone(),
             since: whole_seconds(s.since),
@@ -75,7 +75,7 @@ pub(super) fn status(
         recent_failures: recent_failures(state),
         conditions,
     };
-    state.conditions.clone_from(&status.conditions);
+    state.told.conditions.clone_from(&status.conditions);
     status
 }
 
@@ -175,7 +175,7 @@ fn backend(state: &ScaleSetState, view: &BackendView, configured: &ConfiguredBac
 
 fn recent_failures(state: &ScaleSetState) -> Vec<Failure> {
     let failures = state.ledger.failures().recent().map(failure);
-    failures.chain(state.failures_before.iter().cloned()).take(MAX_RECENT_FAILURES).collect()
+    failures.chain(state.told.failures_before.iter().cloned()).take(MAX_RECENT_FAILURES).collect()
 }
 
 fn failure(failure: &runner::Failure) -> Failure {

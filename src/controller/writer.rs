@@ -80,7 +80,7 @@ impl Writer {
 
     /// Whether the record of what is the set's own is not what it should be, and nobody is writing it.
     pub fn record_is_due(&self, set: &ScaleSetHandle) -> bool {
-        set.state().registration.is_unrecorded() && self.recording.try_lock().is_ok()
+        set.state().github.registration.is_unrecorded() && self.recording.try_lock().is_ok()
     }
 
     /// Records with the object which scale set is its own, unless it is recorded so already.
@@ -91,14 +91,14 @@ impl Writer {
         let _turn = self.recording.lock().await;
         let own = {
             let state = set.state();
-            if !state.registration.is_unrecorded() || !self.leadership.is_held() {
+            if !state.github.registration.is_unrecorded() || !self.leadership.is_held() {
                 return Ok(());
             }
-            state.registration.own()
+            state.github.registration.own()
         };
         let patch = Patch::Merge(record::record(&set.uid, own));
         with_timeout(self.api.patch_metadata(&self.name, &PatchParams::default(), &patch)).await?;
-        set.state().registration.note_record(own);
+        set.state().github.registration.note_record(own);
         Ok(())
     }
 

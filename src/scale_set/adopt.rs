@@ -35,24 +35,28 @@ fn try_adopt(
 ) -> Result<(), github::Error> {
     let changed = state.place(inputs.backends, shared.providers(), &set.identity, shared.now());
     let unchanged = set.target.borrow().as_ref().is_some_and(|t| t.client == inputs.client);
-    let service = match (&state.service, unchanged) {
+    let service = match (&state.github.service, unchanged) {
         (Some(service), true) => service.clone(),
         _ => shared.github(&inputs.client)?,
     };
-    state.service = Some(service.clone());
-    state.policy = Some(inputs.policy);
-    state.wanted = Some(inputs.scale_set.clone());
-    state.stalled = None;
-    state.generation = state.object_generation;
+    state.github.service = Some(service.clone());
+    state.spec.policy = Some(inputs.policy);
+    state.spec.wanted = Some(inputs.scale_set.clone());
+    state.spec.stalled = None;
+    state.spec.generation = state.spec.object_generation;
     if changed {
         state.ledger.failures_mut().reset();
     }
-    if state.rejected_before.take().is_some_and(|rejected| state.object_generation == Some(rejected))
+    if state
+        .spec
+        .rejected_before
+        .take()
+        .is_some_and(|rejected| state.spec.object_generation == Some(rejected))
         && let Some(first) = state.backends.first()
     {
         state.ledger.failures_mut().reject(first.backend.template_hash());
     }
-    if state.drain_until.is_some() {
+    if state.deletion.until.is_some() {
         return Ok(());
     }
     if let Some(elder) = elder {
@@ -70,25 +74,25 @@ fn try_adopt(
 
 /// Leaves the scale set at GitHub to an elder that names it too.
 fn yield_to(elder: &ScaleSetHandle, state: &mut ScaleSetState, set: &ScaleSetHandle, shared: &Shared) {
-    let elder = format!("{}/{}", elder.namespace, elder.name);
+    let elder = format!("{}/{}", elder.object.namespace, elder.object.name);
     let message = format!("the RunnerScaleSet {elder}, which is older, has this name, URL and runner group");
     let why = Explanation::new(Reason::NameTaken, message);
-    if state.registration.error.as_ref() != Some(&why) {
+    if state.github.registration.error.as_ref() != Some(&why) {
         shared.reporter.publish(set, Event::not_registered(why.clone()));
     }
-    state.registration.held = None;
-    state.registration.error = Some(why);
+    state.github.registration.held = None;
+    state.github.registration.error = Some(why);
     set.target.send_if_modified(|target| target.take().is_some());
 }
 
 /// The scale set cannot go on without a change.
 pub fn stall(state: &mut ScaleSetState, set: &ScaleSetHandle, shared: &Shared, why: Explanation) {
     warn!(reason = why.reason.as_str(), message = why.message, "stalled");
-    if state.stalled.as_ref() != Some(&why) {
+    if state.spec.stalled.as_ref() != Some(&why) {
         shared.reporter.publish(set, Event::stalled(why.clone()));
     }
-    state.stalled = Some(why);
-    state.generation = state.object_generation;
+    state.spec.stalled = Some(why);
+    state.spec.generation = state.spec.object_generation;
 }
 
 /// Looks at what runs on the hosts that the spec names itself, before the whole of it could be read.
@@ -99,6 +103,6 @@ pub fn place_offline(
     shared: &Shared,
 ) {
     let (policy, backends) = partial(object, shared.providers());
-    state.policy = policy;
+    state.spec.policy = policy;
     state.place(backends, shared.providers(), &set.identity, shared.now());
 }

@@ -76,7 +76,7 @@ fn left(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> Left {
     let known = state.ledger.runners().filter(busy_with).count();
     let registered = state.ledger.runners().count() - known;
     let running = known + state.ledger.unseen(|_, _| true) as usize;
-    Left { unseen: !observed(state, set, now), running, registered, abandoned: state.abandoned }
+    Left { unseen: !observed(state, set, now), running, registered, abandoned: state.deletion.abandoned }
 }
 
 /// Marks the runners on hosts that the spec left out, and lets go of those hosts on which none is left.
@@ -97,7 +97,7 @@ pub fn preview(
     set: &ScaleSetHandle,
     now: Timestamp,
 ) -> Option<(Plan, Vec<BackendView>)> {
-    let policy = state.policy.as_ref()?;
+    let policy = state.spec.policy.as_ref()?;
     let views = state.views(now);
     let start_gate = start_gate(state, set, now);
     let input = Input { policy, ledger: &state.ledger, backends: &views, start_gate, now };
@@ -108,18 +108,18 @@ pub fn preview(
 /// Whether runners may be started.
 fn start_gate(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> StartGate {
     let closed = |reason, message: String| StartGate::Closed(Explanation { reason, message });
-    if let Some(why) = &state.stalled {
+    if let Some(why) = &state.spec.stalled {
         return StartGate::Closed(why.clone());
     }
     if let Some(why) = state.behind() {
         return closed(Reason::Progressing, format!("the latest spec is not applied yet: {why}"));
     }
-    let Some((held, _)) = &state.registration.held else {
+    let Some((held, _)) = &state.github.registration.held else {
         let unknown = || Explanation::new(Reason::NotRegistered, "the set is not registered at GitHub yet");
-        return StartGate::Closed(state.registration.error.clone().unwrap_or_else(unknown));
+        return StartGate::Closed(state.github.registration.error.clone().unwrap_or_else(unknown));
     };
     // Nothing is registered in what may be another's: that its session is open is the proof.
-    if !state.registration.owns(held.id) {
+    if !state.github.registration.owns(held.id) {
         let message = "the scale set was there before, and its message session is not open yet";
         return closed(Reason::NotListening, message.to_owned());
     }
@@ -134,7 +134,7 @@ fn start_gate(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> St
 
 /// Returns when GitHub's rate limit passes, if there is one.
 fn limited_until(state: &ScaleSetState, now: Timestamp) -> Option<Timestamp> {
-    let left = state.service.as_ref()?.limited_for()?;
+    let left = state.github.service.as_ref()?.limited_for()?;
     // At most 15 minutes.
     Some(now.plus(left))
 }
@@ -153,7 +153,7 @@ fn begin(state: &mut ScaleSetState, set: &ScaleSetHandle, plan: &Plan, now: Time
     }
     // Another set took the slot meanwhile: they wait for the next.
     let mut unplaced = Vec::new();
-    let frozen = (state.stalled.is_some() || state.behind().is_some()) && state.drain_until.is_none();
+    let frozen = (state.spec.stalled.is_some() || state.behind().is_some()) && state.deletion.until.is_none();
     for action in &plan.actions {
         match action {
             Action::Collect { runner } => tasks.extend(begin_removal(state, runner, None, now)),
@@ -200,13 +200,13 @@ fn begin_start(
     now: Timestamp,
 ) -> Option<Task> {
     let backend = state.backend(backend)?;
-    let service = state.service.clone()?;
-    let (scale_set, _) = state.registration.held.as_ref()?;
+    let service = state.github.service.clone()?;
+    let (scale_set, _) = state.github.registration.held.as_ref()?;
     // Another set may have taken the last slot since the hosts were looked at: the host wakes us when one is free.
     let reservation = backend.reserve(host)?;
     let name = runner_name(&scale_set.name);
     let scale_set_id = scale_set.id;
-    let deadline = state.policy.as_ref()?.start_timeout(backend.name());
+    let deadline = state.spec.policy.as_ref()?.start_timeout(backend.name());
     state.ledger.begin_start(Runner::pending(&name, backend.name(), host, backend.template_hash(), now));
     info!(scale_set = set.identity.scale_set, runner = name, backend = backend.name(), host, "runner placed");
     let abandoned = set.ended.child_token();
@@ -231,7 +231,13 @@ fn begin_removal(
         return None;
     }
     state.ledger.begin_removal(name);
-    Some(Task::Remove { runner: Box::new(runner), why, unexplained, backend, service: state.service.clone() })
+    Some(Task::Remove {
+        runner: Box::new(runner),
+        why,
+        unexplained,
+        backend,
+        service: state.github.service.clone(),
+    })
 }
 
 /// Gives up a start that waits for its host to be ready. There is nothing of the runner to be removed.

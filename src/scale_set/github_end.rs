@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 
 /// The scale set at GitHub that is this object's own, and no elder's.
 pub fn own_scale_set(set: &ScaleSetHandle, shared: &Shared) -> Option<i64> {
-    let own = set.state().registration.own()?;
+    let own = set.state().github.registration.own()?;
     let anothers = shared.registry.elder(set).is_some() || shared.registry.is_an_elders_own(set, own);
     (!anothers).then_some(own)
 }
@@ -25,8 +25,8 @@ pub fn own_scale_set(set: &ScaleSetHandle, shared: &Shared) -> Option<i64> {
 pub async fn delete_at_github(set: &ScaleSetHandle, id: i64, shared: &Shared) -> Result<(), github::Error> {
     let (service, open, left_behind) = {
         let state = set.state();
-        let left_behind = state.session.as_ref().map(|session| session.id.clone());
-        (state.service.clone(), state.registration.session_open, left_behind)
+        let left_behind = state.github.session.as_ref().map(|session| session.id.clone());
+        (state.github.service.clone(), state.github.registration.session_open, left_behind)
     };
     let Some(service) = service else {
         return Err(github::Error::Config("there are no credentials for GitHub".to_owned()));

@@ -38,10 +38,8 @@ pub struct ObjectName {
 pub struct ScaleSetHandle {
     /// The object's UID.
     pub uid: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
+    /// Its namespace and name.
+    pub object: ObjectName,
     /// What its instances carry.
     pub identity: Identity,
     /// What metrics carry.
@@ -56,12 +54,8 @@ pub struct ScaleSetHandle {
     pub capacity: watch::Sender<u32>,
     /// What is to be registered and listened to.
     pub target: watch::Sender<Option<Target>>,
-    /// Bounds the registrations that GitHub is asked for.
-    pub minting: Semaphore,
-    /// Bounds those that wait for their start, by backend and host: one that hangs does not hold up the others.
-    minted_ahead: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
-    /// Bounds the removals that GitHub is asked for.
-    pub deregistering: Semaphore,
+    /// How much is under way for it at a time.
+    pub limits: Limits,
     /// Everything that runs for it.
     pub tasks: TaskTracker,
     /// It is forgotten, or the process stops.
@@ -95,24 +89,16 @@ impl ScaleSetHandle {
             labels: labels(&namespace, &name, &object.spec.github.url),
             seniority: Seniority::of(object),
             uid,
-            namespace,
-            name,
+            object: ObjectName { namespace, name },
             since: now,
             session_opened: Notify::new(),
             capacity: watch::Sender::new(0),
             target: watch::Sender::new(None),
-            minting: Semaphore::new(MINTED_AT_ONCE),
-            minted_ahead: Mutex::default(),
-            deregistering: Semaphore::new(DEREGISTERED_AT_ONCE),
+            limits: Limits::new(),
             tasks: TaskTracker::new(),
             ended,
             state: Mutex::new(ScaleSetState::restored(status, providers, own, now, uptime)),
         }
-    }
-
-    /// The name of its object.
-    pub fn object_name(&self) -> ObjectName {
-        ObjectName { namespace: self.namespace.clone(), name: self.name.clone() }
     }
 
     /// Its state. Never held over an await.
@@ -120,21 +106,41 @@ impl ScaleSetHandle {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether its inputs come from a Secret or ConfigMap of that name.
+    pub fn inputs_refer_to(&self, name: &str) -> bool {
+        self.state().spec.referred.contains(name)
+    }
+
+    /// Has its inputs read again at the next reconcile.
+    pub fn read_inputs_again(&self) {
+        self.state().spec.changed = true;
+    }
+}
+
+/// How much is under way for one scale set at a time.
+pub struct Limits {
+    /// Bounds the registrations that GitHub is asked for.
+    pub minting: Semaphore,
+    /// Bounds the removals that GitHub is asked for.
+    pub deregistering: Semaphore,
+    /// Bounds the registrations that wait for their start, by backend and host: one that hangs does not hold up the others.
+    minted_ahead: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
+}
+
+impl Limits {
+    fn new() -> Limits {
+        Limits {
+            minting: Semaphore::new(MINTED_AT_ONCE),
+            deregistering: Semaphore::new(DEREGISTERED_AT_ONCE),
+            minted_ahead: Mutex::default(),
+        }
+    }
+
     /// What bounds the registrations that wait for their start on a host.
     pub fn minted_ahead(&self, backend: &str, host: &str) -> Arc<Semaphore> {
         let mut hosts = self.minted_ahead.lock().unwrap_or_else(PoisonError::into_inner);
         let of_host = hosts.entry((backend.to_owned(), host.to_owned()));
         of_host.or_insert_with(|| Arc::new(Semaphore::new(MINTED_AHEAD))).clone()
-    }
-
-    /// Whether its inputs come from a Secret or ConfigMap of that name.
-    pub fn inputs_refer_to(&self, name: &str) -> bool {
-        self.state().referred.contains(name)
-    }
-
-    /// Has its inputs read again at the next reconcile.
-    pub fn read_inputs_again(&self) {
-        self.state().inputs_changed = true;
     }
 }
 

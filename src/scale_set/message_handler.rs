@@ -28,10 +28,10 @@ impl MessageHandler for SetMessageHandler {
     async fn session_opened(&self, session: &SessionRecord) {
         {
             let mut state = self.set.state();
-            state.session = Some(session.clone());
+            state.github.session = Some(session.clone());
             // GitHub gives it to one at a time: the scale set is this object's now.
-            state.registration.take(self.scale_set_id);
-            state.registration.session_open = true;
+            state.github.registration.take(self.scale_set_id);
+            state.github.registration.session_open = true;
         }
         self.set.session_opened.notify_one();
         self.shared.reporter.session_changed(&self.set).await;
@@ -40,8 +40,8 @@ impl MessageHandler for SetMessageHandler {
     async fn session_closed(&self) {
         {
             let mut state = self.set.state();
-            state.session = None;
-            state.registration.session_open = false;
+            state.github.session = None;
+            state.github.registration.session_open = false;
         }
         // While the process stops, no reconcile does it.
         self.shared.reporter.session_changed(&self.set).await;
@@ -78,15 +78,15 @@ impl MessageHandler for SetMessageHandler {
     fn state(&self, listening: ListenState) {
         self.shared.health.beat(&self.set.uid);
         if let ListenState::PollCompleted { .. } = listening {
-            self.shared.metrics.poll_completed(&self.set.namespace, &self.set.name);
+            self.shared.metrics.poll_completed(&self.set.object.namespace, &self.set.object.name);
         }
         let answered = matches!(listening, ListenState::Polling { .. } | ListenState::PollCompleted { .. });
         let mut state = self.set.state();
         if let ListenState::Conflict { .. } = listening {
-            state.registration.session_open = false;
+            state.github.registration.session_open = false;
         }
         let awaited = answered && state.ledger.answered(self.shared.now());
-        let before = state.listening.replace(listening.clone());
+        let before = state.github.listening.replace(listening.clone());
         drop(state);
         if awaited || before.map(|b| discriminant(&b)) != Some(discriminant(&listening)) {
             self.wake();

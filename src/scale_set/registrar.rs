@@ -52,7 +52,7 @@ impl Listener {
         self.stop.cancel();
         // The loop closes its session within a bound of its own.
         let _ = self.task.await;
-        registrar.set.state().registration.session_open = false;
+        registrar.set.state().github.registration.session_open = false;
     }
 }
 
@@ -88,7 +88,7 @@ impl Registrar {
                 () = self.set.session_opened.notified() => {}
                 end = wait(&mut listener) => {
                     listener = None;
-                    self.set.state().registration.session_open = false;
+                    self.set.state().github.registration.session_open = false;
                     self.shared.health.forget(&self.set.uid);
                     self.ended_listening(end, &ended).await;
                 }
@@ -150,7 +150,7 @@ impl Registrar {
     /// Answers the scale set, and whether it was made what is asked for: that waits for its session, unless it is new.
     async fn find_or_create(&self, target: &Target) -> Result<(ScaleSet, bool), github::Error> {
         let (own, open) = {
-            let registration = &self.set.state().registration;
+            let registration = &self.set.state().github.registration;
             (registration.own(), registration.session_open)
         };
         if let Some(own) = own.filter(|_| !open)
@@ -173,7 +173,7 @@ impl Registrar {
         let id = scale_set.id;
         info!(scale_set_id = id, name = scale_set.name, created = scale_set.created, "registered at GitHub");
         let news = {
-            let registration = &mut self.set.state().registration;
+            let registration = &mut self.set.state().github.registration;
             let news = registration.held.as_ref().is_none_or(|(held, _)| held.id != id);
             if registration.own().is_some_and(|own| own != id) {
                 registration.lose();
@@ -208,7 +208,7 @@ impl Registrar {
     /// Why the set is not registered, for its conditions, and for an event when it is another reason than before.
     fn note_error(&self, reason: Reason, message: String) {
         let why = Explanation { reason, message };
-        let before = self.set.state().registration.error.replace(why.clone());
+        let before = self.set.state().github.registration.error.replace(why.clone());
         if before.is_none_or(|before| before.reason != reason) {
             self.shared.reporter.publish(&self.set, Event::not_registered(why));
             self.reconsider_twins();
@@ -217,7 +217,7 @@ impl Registrar {
     }
 
     fn reconsider_twins(&self) {
-        let claim = self.set.state().claim.clone();
+        let claim = self.set.state().spec.claim.clone();
         self.shared.registry.reconsider(claim.as_ref(), &self.set.uid);
     }
 
@@ -227,8 +227,8 @@ impl Registrar {
         let left_behind = {
             let state = self.set.state();
             // A session is closed below the object's own scale set alone, whatever status says of it.
-            let own = state.registration.owns(scale_set_id);
-            state.session.as_ref().filter(|_| own).map(|s| s.id.clone())
+            let own = state.github.registration.owns(scale_set_id);
+            state.github.session.as_ref().filter(|_| own).map(|s| s.id.clone())
         };
         let owner = self.shared.owner.clone();
         let listen_target = ListenTarget { scale_set_id, owner, left_behind };
@@ -244,7 +244,7 @@ impl Registrar {
     async fn ended_listening(&self, end: Option<ListenEnd>, ended: &CancellationToken) {
         let error = match end {
             Some(ListenEnd::ScaleSetGone) => {
-                self.set.state().registration.lose();
+                self.set.state().github.registration.lose();
                 github::Error::ScaleSetGone
             }
             Some(ListenEnd::AuthRejected(message)) => github::Error::AuthRejected(message),

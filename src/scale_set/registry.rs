@@ -44,29 +44,31 @@ impl Registry {
     /// The eldest other set of those that name the same scale set at GitHub and come before this one. One to which GitHub
     /// itself refuses that name, or that has another and is yet to change it, stands in nobody's way.
     pub fn elder(&self, set: &ScaleSetHandle) -> Option<Arc<ScaleSetHandle>> {
-        let claim = set.state().claim.clone()?;
+        let claim = set.state().spec.claim.clone()?;
         let comes_before = |other: &Arc<ScaleSetHandle>| {
             if other.uid == set.uid || other.seniority >= set.seniority {
                 return false;
             }
             let state = other.state();
-            let refused = state.registration.error.as_ref().is_some_and(|e| e.reason == Reason::NameTaken);
-            let held = state.registration.held.as_ref();
+            let refused =
+                state.github.registration.error.as_ref().is_some_and(|e| e.reason == Reason::NameTaken);
+            let held = state.github.registration.held.as_ref();
             let has_another = held.is_some_and(|(held, asked)| {
-                state.registration.owns(held.id) && !held.name.eq_ignore_ascii_case(&asked.name)
+                state.github.registration.owns(held.id) && !held.name.eq_ignore_ascii_case(&asked.name)
             });
-            state.claim.as_ref() == Some(&claim) && !refused && !has_another
+            state.spec.claim.as_ref() == Some(&claim) && !refused && !has_another
         };
         self.all().into_iter().filter(comes_before).min_by(|a, b| a.seniority.cmp(&b.seniority))
     }
 
     /// Whether a scale set at GitHub is the own one of another set, which comes before this one.
     pub fn is_an_elders_own(&self, set: &ScaleSetHandle, scale_set_id: i64) -> bool {
-        let Some(url) = set.state().claim.as_ref().map(|claim| claim.url.clone()) else { return false };
+        let Some(url) = set.state().spec.claim.as_ref().map(|claim| claim.url.clone()) else { return false };
         self.all().iter().filter(|other| other.uid != set.uid && other.seniority < set.seniority).any(
             |other| {
                 let state = other.state();
-                state.registration.owns(scale_set_id) && state.claim.as_ref().is_some_and(|c| c.url == url)
+                state.github.registration.owns(scale_set_id)
+                    && state.spec.claim.as_ref().is_some_and(|c| c.url == url)
             },
         )
     }
@@ -75,7 +77,7 @@ impl Registry {
     pub fn reconsider(&self, claim: Option<&Claim>, but: &str) {
         let Some(claim) = claim else { return };
         for set in self.all().into_iter().filter(|set| set.uid != but) {
-            if set.state().claim.as_ref() == Some(claim) {
+            if set.state().spec.claim.as_ref() == Some(claim) {
                 set.read_inputs_again();
                 self.requeue(&set.uid);
             }
@@ -85,7 +87,7 @@ impl Registry {
     /// Has all reconciled that GitHub's rate limit holds for: they can start nothing now, and are to ask for no job.
     pub fn requeue_limited(&self) {
         let limited = |set: &Arc<ScaleSetHandle>| {
-            set.state().service.as_ref().is_some_and(|s| s.limited_for().is_some())
+            set.state().github.service.as_ref().is_some_and(|s| s.limited_for().is_some())
         };
         self.all().iter().filter(|set| limited(set)).for_each(|set| self.requeue(&set.uid));
     }
@@ -96,8 +98,8 @@ impl Registry {
     }
 
     /// What is known under an object's name, of this object or of one before it.
-    pub fn named(&self, ObjectName { namespace, name }: &ObjectName) -> Vec<Arc<ScaleSetHandle>> {
-        self.all().into_iter().filter(|set| set.namespace == *namespace && set.name == *name).collect()
+    pub fn named(&self, object: &ObjectName) -> Vec<Arc<ScaleSetHandle>> {
+        self.all().into_iter().filter(|set| set.object == *object).collect()
     }
 
     /// Knows a set no more.
@@ -111,20 +113,21 @@ impl Registry {
             return;
         };
         for (namespace, sender) in self.senders.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            if namespace.as_ref().is_none_or(|n| *n == set.namespace) {
+            if namespace.as_ref().is_none_or(|n| *n == set.object.namespace) {
                 // A closed channel means that the controller is stopping.
-                let _ = sender.unbounded_send(set.object_name());
+                let _ = sender.unbounded_send(set.object.clone());
             }
         }
     }
 
     /// The scale sets that refer to a Secret or ConfigMap, marked to read it again.
     pub fn referring_to(&self, namespace: &str, name: &str) -> Vec<ObjectName> {
-        let refers = |set: &Arc<ScaleSetHandle>| set.namespace == namespace && set.inputs_refer_to(name);
+        let refers =
+            |set: &Arc<ScaleSetHandle>| set.object.namespace == namespace && set.inputs_refer_to(name);
         let sets = self.all().into_iter().filter(refers);
         sets.map(|set| {
             set.read_inputs_again();
-            set.object_name()
+            set.object.clone()
         })
         .collect()
     }

@@ -65,13 +65,13 @@ fn measure(
     let metrics = &shared.metrics;
     metrics.set(&set.labels, &gauges(state, plan));
     if starts > 0 || plan.demand_status.met == Some(false) {
-        let since = *state.wanting_since.get_or_insert(now);
+        let since = *state.told.wanting_since.get_or_insert(now);
         (0..starts).for_each(|_| metrics.start_latency(StartPhase::DemandToPlaced, elapsed(since, now)));
     } else {
-        state.wanting_since = None;
+        state.told.wanting_since = None;
     }
     let retry_at = state.ledger.failures().at_github(now).and_then(|row| row.retry_at).unwrap_or(now);
-    metrics.backoff(&set.namespace, &set.name, elapsed(now, retry_at));
+    metrics.backoff(&set.object.namespace, &set.object.name, elapsed(now, retry_at));
 }
 
 /// What metrics show of a set beside GitHub's own counts.

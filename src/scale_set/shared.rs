@@ -88,7 +88,7 @@ impl Shared {
     /// Forgets a set whose object is gone, or is kept by us no more, and ends its tasks.
     pub fn forget(&self, set: &ScaleSetHandle) {
         self.registry.remove(&set.uid);
-        let claim = set.state().claim.clone();
+        let claim = set.state().spec.claim.clone();
         self.registry.reconsider(claim.as_ref(), &set.uid);
         set.ended.cancel();
         self.health.forget(&set.uid);

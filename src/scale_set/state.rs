@@ -34,19 +34,36 @@ fn is_session_id(id: &str) -> bool {
 pub struct ScaleSetState {
     /// When its object was last reconciled.
     pub reconciled_at: Timestamp,
+    /// The uptime at the last look.
+    looked_at: Duration,
+    /// Its spec, and all that this refers to.
+    pub spec: SpecState,
+    /// Its deletion.
+    pub deletion: Deletion,
+    /// Its backends, in order.
+    pub backends: Vec<ConfiguredBackend>,
+    /// The hosts that it left out and that still have runners.
+    pub draining: Draining,
+    /// The scale set at GitHub, and how that is reached.
+    pub github: GitHubState,
+    /// Its runners.
+    pub ledger: Ledger,
+    /// Gives up the starts that wait for their host to be ready, by runner.
+    pub preparing: HashMap<String, CancellationToken>,
+    /// What was told of it.
+    pub told: Told,
+}
+
+/// What is known of a spec.
+#[derive(Default)]
+pub struct SpecState {
     /// The object's generation.
     pub object_generation: Option<i64>,
     /// The generation whose inputs are in use.
     pub generation: Option<i64>,
-    /// The uptime at the last look.
-    looked_at: Duration,
-    /// How long its deletion was watched, once it has begun.
-    pub drain_watched: Option<Watched>,
-    /// The object is being deleted: busy runners are waited for until then.
-    pub drain_until: Option<Timestamp>,
-    /// A Secret or ConfigMap that it refers to changed.
-    pub inputs_changed: bool,
-    /// They could not be read when they had changed: not before this is it tried again.
+    /// It, or a Secret or ConfigMap that it refers to, changed.
+    pub changed: bool,
+    /// What it refers to could not be read when it had changed: not before this is it tried again.
     pub read_again_at: Option<Timestamp>,
     /// The names of Secrets and ConfigMaps that it refers to.
     pub referred: BTreeSet<String>,
@@ -58,36 +75,46 @@ pub struct ScaleSetState {
     pub policy: Option<Policy>,
     /// What should be registered.
     pub wanted: Option<WantedScaleSet>,
-    /// Its backends, in order.
-    pub backends: Vec<ConfiguredBackend>,
-    /// The hosts that it left out and that still have runners.
-    pub draining: Draining,
+    /// What it names at GitHub; none before it was first reconciled.
+    pub claim: Option<Claim>,
+    /// The generation whose runner GitHub refused as too old, as status told before this process.
+    pub rejected_before: Option<i64>,
+}
+
+/// The deletion of an object.
+#[derive(Default)]
+pub struct Deletion {
+    /// How long it was watched, once it has begun.
+    pub watched: Option<Watched>,
+    /// Until when busy runners are waited for; none while the object is not being deleted.
+    pub until: Option<Timestamp>,
+    /// Runners that went when the drain was over and whose registration GitHub may still have.
+    pub abandoned: usize,
+}
+
+/// A scale set at GitHub.
+pub struct GitHubState {
     /// How GitHub is reached.
     pub service: Option<Arc<dyn ScaleSetService>>,
-    /// What its spec names at GitHub; none before it was first reconciled.
-    pub claim: Option<Claim>,
-    /// What is known of the scale set at GitHub.
+    /// What is known of the scale set there.
     pub registration: Registration,
     /// How the message session does; none before it was first tried.
     pub listening: Option<ListenState>,
     /// The message session that is open, or was left behind.
     pub session: Option<SessionRecord>,
-    /// Its runners.
-    pub ledger: Ledger,
-    /// Gives up the starts that wait for their host to be ready, by runner.
-    pub preparing: HashMap<String, CancellationToken>,
-    /// What was told of lately, and when: nothing is told twice in a row.
-    pub told: HashMap<Reason, Timestamp>,
+}
+
+/// What was told of a scale set.
+#[derive(Default)]
+pub struct Told {
+    /// When an event of each reason was last published: none is told twice in a row.
+    pub at: HashMap<Reason, Timestamp>,
     /// Since when runners are wanted that are not placed.
     pub wanting_since: Option<Timestamp>,
-    /// Runners that went when the drain was over and whose registration GitHub may still have.
-    pub abandoned: usize,
     /// Failures that were reported already.
     pub failures_reported: u64,
     /// Those that status showed before this process.
     pub failures_before: Vec<api::status::Failure>,
-    /// The generation whose runner GitHub refused as too old, as status told before this process.
-    pub rejected_before: Option<i64>,
     /// The conditions as last shown, for their times.
     pub conditions: Vec<Condition>,
 }
@@ -120,40 +147,32 @@ impl ScaleSetState {
                 && c.status == "True"
                 && c.reason == Reason::RunnerVersionRejected.as_str()
         };
+        let rejected_before = status.conditions.iter().find(rejected).and_then(|c| c.observed_generation);
+        let left_behind = status.session.filter(|s| is_session_id(&s.id)).map(|s| SessionRecord {
+            id: s.id,
+            owner: s.owner,
+            since: s.since.0,
+        });
         ScaleSetState {
             reconciled_at: now,
-            object_generation: None,
-            generation: None,
             looked_at: uptime,
-            drain_watched: None,
-            drain_until: None,
-            inputs_changed: false,
-            read_again_at: None,
-            referred: BTreeSet::new(),
-            unread: None,
-            stalled: None,
-            policy: None,
-            wanted: None,
+            spec: SpecState { rejected_before, ..SpecState::default() },
+            deletion: Deletion::default(),
             backends: Vec::new(),
             draining: Draining::remembered(&status.backends, providers, now),
-            service: None,
-            claim: None,
-            registration: Registration::recorded(own),
-            listening: None,
-            session: status.session.filter(|s| is_session_id(&s.id)).map(|s| SessionRecord {
-                id: s.id,
-                owner: s.owner,
-                since: s.since.0,
-            }),
+            github: GitHubState {
+                service: None,
+                registration: Registration::recorded(own),
+                listening: None,
+                session: left_behind,
+            },
             ledger,
             preparing: HashMap::new(),
-            told: HashMap::new(),
-            wanting_since: None,
-            abandoned: 0,
-            failures_reported: 0,
-            failures_before: status.recent_failures,
-            rejected_before: status.conditions.iter().find(rejected).and_then(|c| c.observed_generation),
-            conditions: status.conditions,
+            told: Told {
+                failures_before: status.recent_failures,
+                conditions: status.conditions,
+                ..Told::default()
+            },
         }
     }
 
@@ -161,7 +180,7 @@ impl ScaleSetState {
     pub fn time_passed(&mut self, uptime: Duration) {
         let passed = uptime.saturating_sub(std::mem::replace(&mut self.looked_at, uptime));
         self.ledger.time_passed(passed);
-        if let Some(draining) = &mut self.drain_watched {
+        if let Some(draining) = &mut self.deletion.watched {
             draining.pass(passed);
         }
     }
@@ -169,21 +188,21 @@ impl ScaleSetState {
     /// Begins to watch the object's deletion. If it was deleted before it was first looked at, nobody saw when.
     pub fn watch_drain(&mut self, object: &RunnerScaleSet, now: Timestamp) {
         if let Some(deleted_at) = &object.metadata.deletion_timestamp {
-            let seen = self.object_generation.is_some();
+            let seen = self.spec.object_generation.is_some();
             let begun = if seen { Watched::default() } else { Watched::begun_before(deleted_at.0, now) };
-            self.drain_watched.get_or_insert(begun);
+            self.deletion.watched.get_or_insert(begun);
         }
     }
 
     /// Until when a deleted object's busy runners are waited for.
     pub fn drain_deadline(&self, object: &RunnerScaleSet, now: Timestamp) -> Option<Timestamp> {
         let deleted_at = object.metadata.deletion_timestamp.as_ref()?.0;
-        Some(self.drain_watched.as_ref()?.due(deleted_at, object.spec.timeouts.drain.get(), now))
+        Some(self.deletion.watched.as_ref()?.due(deleted_at, object.spec.timeouts.drain.get(), now))
     }
 
     /// Why the spec as it is now is not known wholly yet: what it refers to could not be read.
     pub fn behind(&self) -> Option<&str> {
-        self.unread.as_deref().filter(|_| self.generation != self.object_generation)
+        self.spec.unread.as_deref().filter(|_| self.spec.generation != self.spec.object_generation)
     }
 
     /// Makes the backends, keeping those that are as they were, and drains the hosts that are left out; answers whether a
@@ -303,9 +322,9 @@ impl ScaleSetState {
 
     /// Whether it is time to tell of something; if so, it is told now.
     pub fn tell(&mut self, what: Reason, now: Timestamp) -> bool {
-        let due = self.told.get(&what).is_none_or(|at| at.plus(TOLD_FOR) <= now);
+        let due = self.told.at.get(&what).is_none_or(|at| at.plus(TOLD_FOR) <= now);
         if due {
-            self.told.insert(what, now);
+            self.told.at.insert(what, now);
         }
         due
     }
@@ -313,9 +332,9 @@ impl ScaleSetState {
     /// Failures that nobody was told of yet, oldest first.
     pub fn unreported_failures(&mut self) -> Vec<Failure> {
         let failures = self.ledger.failures();
-        let mut fresh: Vec<Failure> = failures.since(self.failures_reported).cloned().collect();
+        let mut fresh: Vec<Failure> = failures.since(self.told.failures_reported).cloned().collect();
         fresh.reverse();
-        self.failures_reported = failures.noted();
+        self.told.failures_reported = failures.noted();
         fresh
     }
 }
@@ -381,7 +400,7 @@ mod tests {
         let object = deleted();
         state.watch_drain(&object, at(now));
         state.time_passed(uptime);
-        state.object_generation = object.metadata.generation;
+        state.spec.object_generation = object.metadata.generation;
         state.drain_deadline(&object, at(now)).unwrap().as_second()
     }
 
@@ -394,7 +413,7 @@ mod tests {
             at(-60),
             Duration::ZERO,
         );
-        state.object_generation = Some(1);
+        state.spec.object_generation = Some(1);
         assert_eq!(look(&mut state, 0, HOUR), 3600);
         assert_eq!(look(&mut state, 100_000, HOUR + HOUR / 4), 100_000 + 2700, "what is left of the hour");
         assert_eq!(look(&mut state, 102_700, HOUR + HOUR), 3600, "it is over");

@@ -173,8 +173,8 @@ impl Starter<'_> {
 
     async fn register_and_start(self, reservation: Box<dyn Reservation>, deadline: Duration) -> Outcome {
         // The host's turn is kept until the runner is up, so that no configuration is minted long before it is needed.
-        let ahead = self.set.minted_ahead(self.backend.name(), reservation.host());
-        let turns = async { (ahead.acquire().await, self.set.minting.acquire().await) };
+        let ahead = self.set.limits.minted_ahead(self.backend.name(), reservation.host());
+        let turns = async { (ahead.acquire().await, self.set.limits.minting.acquire().await) };
         let Ok((Ok(_ahead), Ok(minting))) = timeout(deadline, turns).await else {
             return self.fail(Reason::StartTimeout, "its turn to start did not come within timeouts.start");
         };
@@ -294,7 +294,7 @@ impl Remover<'_> {
             // With its instance gone, GitHub may let go of it; if not, it cleans up after a runner that is silent.
             let released = timeout(LAST_WORD, self.deregister(false)).await;
             if why == Removal::DrainExpired && !matches!(released, Ok(Ok(()))) {
-                self.set.state().abandoned += 1;
+                self.set.state().deletion.abandoned += 1;
             }
         }
         self.retire();
@@ -360,7 +360,7 @@ impl Remover<'_> {
         if known == Registration::Absent {
             return Ok(());
         }
-        let turn = timeout(TURN, self.set.deregistering.acquire()).await;
+        let turn = timeout(TURN, self.set.limits.deregistering.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
             return Err(github::Error::Transient("too many removals are under way".into()));
         };
@@ -407,7 +407,8 @@ impl Remover<'_> {
     /// Whether GitHub's own answer says that a registration is this scale set's, or it was made by this process. A name
     /// may come from a status, which anyone may have written.
     fn is_ours(&self, known: Registration, found: &RunnerReference) -> bool {
-        known == Registration::Present(found.id) || self.set.state().registration.owns(found.scale_set_id)
+        known == Registration::Present(found.id)
+            || self.set.state().github.registration.owns(found.scale_set_id)
     }
 
     /// A registration of the runner's name is another's, and stays. Of a runner that ended nothing is registered then; one
