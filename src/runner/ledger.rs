@@ -28,14 +28,14 @@ const RETIRED_SETTLES: Duration = Duration::from_secs(10);
 const CONNECTED_AFTER: Duration = Duration::from_secs(60);
 /// A list of GitHub's that lacks a runner is believed when another, this much later, does so too.
 const UNLISTED_SETTLES: Duration = Duration::from_secs(5);
-/// How much of what was heard of jobs is remembered, to tell repeats: what comes again is of the last few messages.
+/// How many job events are remembered, to tell repeats: what comes again is of the last few messages.
 const EVENTS_REMEMBERED: usize = 2_000;
 /// After GitHub answered that a job still runs, the removal is not tried again before this: it is costly for the service.
 const BUSY_RETRY: Duration = Duration::from_secs(30);
 
-/// What was heard of a job: its id, its runner, and whether it was over. GitHub may hand a job out anew, under the id that
-/// it has; no runner gets it twice.
-type Heard = (String, String, bool);
+/// A job event that was applied: the job's id, its runner, and whether the job was over. GitHub may hand a job out anew, under
+/// the id that it has; no runner gets it twice.
+type AppliedEvent<'a> = (&'a str, &'a str, bool);
 
 /// The runners of one scale set and what is known of its demand.
 #[derive(Debug, Default)]
@@ -43,7 +43,8 @@ pub struct Ledger {
     runners: BTreeMap<String, Runner>,
     demand: Demand,
     failures: Failures,
-    heard: Recent<Heard>,
+    /// Of [`AppliedEvent`]s.
+    applied: Recent,
     retired: HashMap<String, Retired>,
     unseen: Unseen,
 }
@@ -59,7 +60,7 @@ struct Retired {
 impl Ledger {
     /// An empty ledger.
     pub fn new() -> Ledger {
-        Ledger { heard: Recent::new(EVENTS_REMEMBERED), ..Ledger::default() }
+        Ledger { applied: Recent::new(EVENTS_REMEMBERED), ..Ledger::default() }
     }
 
     /// All runners, by name.
@@ -155,8 +156,8 @@ impl Ledger {
         if !runner.occupies() && runner.operation.is_none() && !instance.state.ended() {
             runner.revive(instance, now);
             // GitHub said so while the runner was held to be gone, and does not say it again.
-            let over = |job: &Job| self.heard.contains(&(job.id.clone(), instance.runner.clone(), true));
-            runner.job_completed_at = runner.job.as_ref().is_some_and(over).then_some(now);
+            let is_over = |job: &Job| self.applied.contains(over(&job.id, &instance.runner));
+            runner.job_completed_at = runner.job.as_ref().is_some_and(is_over).then_some(now);
         }
         runner.observe(instance, now);
         if runner.exit.is_some() && runner.occupies() && runner.operation != Some(Operation::Starting) {
@@ -246,14 +247,14 @@ impl Ledger {
         match event {
             JobEvent::Available { .. } | JobEvent::Assigned { .. } => true,
             JobEvent::Started { job, runner_name, runner_id } => {
-                let news = self.heard.insert((job.id.clone(), runner_name.clone(), false));
+                let news = self.applied.insert(begun(&job.id, runner_name));
                 if news {
                     self.job_started(job, runner_name, *runner_id, now);
                 }
                 news
             }
             JobEvent::Completed { job, runner_name, .. } => {
-                let news = self.heard.insert((job.id.clone(), runner_name.clone(), true));
+                let news = self.applied.insert(over(&job.id, runner_name));
                 if news {
                     self.job_completed(job, runner_name, now);
                 }
@@ -265,7 +266,7 @@ impl Ledger {
     fn job_started(&mut self, job: &Job, runner_name: &str, runner_id: i64, now: Timestamp) {
         self.demand.started(runner_name, &job.id, now);
         self.came_to_a_job(runner_name);
-        let over = self.heard.contains(&(job.id.clone(), runner_name.to_owned(), true));
+        let is_over = self.applied.contains(over(&job.id, runner_name));
         let Some(runner) = self.runners.get_mut(runner_name) else {
             return;
         };
@@ -278,11 +279,11 @@ impl Ledger {
             self.demand.idle_taken();
         }
         runner.job = Some(job.clone());
-        if runner.enter(Phase::Busy, now) && over {
+        if runner.enter(Phase::Busy, now) && is_over {
             runner.job_completed_at = Some(now);
         }
         let died = runner.exit.as_ref().is_some_and(|exit| !exit.clean());
-        if died && runner.phase == Phase::Failed && !over {
+        if died && runner.phase == Phase::Failed && !is_over {
             // Its end was seen before anyone heard of its job.
             self.demand.ended_with_job(runner, now);
             self.failures.note(Failure::job_lost(runner, now));
@@ -291,7 +292,7 @@ impl Ledger {
 
     fn job_completed(&mut self, job: &Job, runner_name: &str, now: Timestamp) {
         self.demand.completed(runner_name, &job.id);
-        if !self.heard.contains(&(job.id.clone(), runner_name.to_owned(), false)) {
+        if !self.applied.contains(begun(&job.id, runner_name)) {
             self.came_to_a_job(runner_name);
         }
         let Some(runner) = self.runners.get_mut(runner_name) else {
@@ -502,6 +503,14 @@ impl Ledger {
     fn forget_retired(&mut self, now: Timestamp) {
         self.retired.retain(|_, retired| retired.at.plus(RETIRED_FOR) > now);
     }
+}
+
+fn begun<'a>(job: &'a str, runner: &'a str) -> AppliedEvent<'a> {
+    (job, runner, false)
+}
+
+fn over<'a>(job: &'a str, runner: &'a str) -> AppliedEvent<'a> {
+    (job, runner, true)
 }
 
 #[cfg(test)]
