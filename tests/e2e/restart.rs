@@ -12,7 +12,7 @@ use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub}
 use crate::harness::{Controller, IMAGE, Lab, Manifest, PATIENCE, eventually, github, lab, phases};
 
 /// A controller that starts hears of new jobs within this, whatever the one before left behind.
-const LISTENING_WITHIN: Duration = Duration::from_secs(2);
+const LISTENING_WITHIN: Duration = Duration::from_secs(20);
 /// A controller that is asked to stop is gone within this.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 
