@@ -87,6 +87,8 @@ pub mod reason {
     pub const NETWORK_MISSING: &str = "NetworkMissing";
     /// The engine failed: its disk is full, for one.
     pub const ENGINE_ERROR: &str = "EngineError";
+    /// The account's limit on calls is reached, for longer than a start can wait.
+    pub const THROTTLED: &str = "Throttled";
     /// A host does not answer.
     pub const HOST_UNREACHABLE: &str = "HostUnreachable";
     /// `spec.suspend` is set.
@@ -110,6 +112,12 @@ pub mod reason {
     pub const OUT_OF_MEMORY: &str = "OutOfMemory";
     /// A runner's instance vanished before it had a job.
     pub const VANISHED: &str = "Vanished";
+    /// A task came to its end before its containers ran.
+    pub const TASK_NOT_STARTED: &str = "TaskNotStarted";
+    /// AWS took a runner's Spot capacity back.
+    pub const SPOT_INTERRUPTION: &str = "SpotInterruption";
+    /// The machine under a runner was lost or is ill.
+    pub const HOST_LOST: &str = "HostLost";
     /// A runner's instance ended while its job ran.
     pub const JOB_LOST: &str = "JobLost";
     /// GitHub refuses the runner's version; a newer image is needed.

@@ -23,7 +23,14 @@ use crate::time::{Plus, elapsed};
 const HOSTS_ANSWER: Duration = Duration::from_secs(10);
 
 /// What befalls only runners that had begun, beside an end with an exit code.
-const BEGUN: [&str; 4] = [reason::VANISHED, reason::JOB_LOST, reason::JOB_TIMEOUT, reason::NEVER_CONNECTED];
+const BEGUN: [&str; 6] = [
+    reason::VANISHED,
+    reason::JOB_LOST,
+    reason::JOB_TIMEOUT,
+    reason::NEVER_CONNECTED,
+    reason::SPOT_INTERRUPTION,
+    reason::HOST_LOST,
+];
 
 /// What a look came to.
 pub(super) struct Decision {
