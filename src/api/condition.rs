@@ -111,6 +111,8 @@ reasons! {
     NetworkMissing,
     /// The engine failed: its disk is full, for one.
     EngineError,
+    /// The account's limit on calls is reached, for longer than a start can wait.
+    Throttled,
     /// A host does not answer.
     HostUnreachable,
     /// `spec.suspend` is set.
@@ -134,6 +136,12 @@ reasons! {
     OutOfMemory,
     /// A runner's instance vanished before it had a job.
     Vanished,
+    /// A task came to its end before its containers ran.
+    TaskNotStarted,
+    /// AWS took a runner's Spot capacity back.
+    SpotInterruption,
+    /// The machine under a runner was lost or is ill.
+    HostLost,
     /// A runner's instance ended while its job ran.
     JobLost,
     /// GitHub refuses the runner's version; a newer image is needed.

@@ -8,6 +8,7 @@ use super::{
 use kube::core::Rule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Runners in tasks on Amazon ECS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -81,6 +82,40 @@ pub struct Ecs {
     /// Whether tasks in subnets get a public address. Default: false.
     #[serde(default)]
     pub assign_public_ip: bool,
+
+    /// The platform version of tasks on Fargate, like LATEST or 1.4.0. Default: none, which is LATEST.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), regex(pattern = "^[A-Za-z0-9.]+$"))]
+    pub platform_version: Option<String>,
+
+    /// Further tags of every task (at most 40), for cost allocation. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 40, "x-kubernetes-validations" = tag_rules()))]
+    pub tags: BTreeMap<String, Tag>,
+
+    /// Whether a job that a Spot interruption ended is run again, where the credentials for GitHub may do so. Default: false.
+    #[serde(default)]
+    pub rerun_interrupted: bool,
+}
+
+/// The value of a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Tag(#[schemars(length(max = 256), regex(pattern = TAG))] pub String);
+
+/// What AWS takes in the key or the value of a tag.
+const TAG: &str = "^[\\p{L}\\p{Z}\\p{N}_.:/=+@-]*$";
+
+/// What holds for the keys of tags, which no pattern of the schema sees.
+fn tag_rules() -> Vec<Rule> {
+    let rule = |rule: &str, message: &str| Rule::new(rule).message(message);
+    vec![
+        rule("self.all(key, size(key) > 0 && size(key) <= 128)", "ecs.tags: a key has 1 to 128 characters"),
+        rule(
+            "self.all(key, !key.startsWith('paddock.dev/') && !key.startsWith('aws:'))",
+            "ecs.tags: keys that begin with paddock.dev/ or aws: are reserved",
+        ),
+    ]
 }
 
 fn runner_container() -> String {
@@ -122,6 +157,11 @@ fn rules() -> Vec<Rule> {
             "!self.assignPublicIp || self.subnets.size() > 0".into(),
             ".assignPublicIp",
             "ecs.assignPublicIp needs ecs.subnets",
+        ),
+        rule(
+            "!has(self.platformVersion) || !has(self.launchType) || self.launchType == 'FARGATE'".into(),
+            ".platformVersion",
+            "ecs.platformVersion is for Fargate only",
         ),
         rule(
             format!("!({fargate} && {managed}) || {}", fargate_sizes()),

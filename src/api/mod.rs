@@ -27,7 +27,7 @@ pub use docker::{
 };
 pub use duration::{Duration, InvalidDuration};
 pub use ecs::{
-    Architecture, CapacityProvider, Ecs, EcsDockerAccess, LaunchType, ManagedTaskDefinition, NetworkMode,
+    Architecture, CapacityProvider, Ecs, EcsDockerAccess, LaunchType, ManagedTaskDefinition, NetworkMode, Tag,
 };
 pub use env::{EnvVar, EnvVarSource, JIT_CONFIG_ENV, VERSION_EXIT_CODE_ENV};
 pub use github::{GitHub, Proxy};

@@ -1,6 +1,7 @@
 //! Where runners run. One trait that every backend meets, and the four kinds of error that a plan tells apart.
 
 pub mod docker;
+pub mod ecs;
 
 mod backoff;
 mod provider;
@@ -62,7 +63,10 @@ pub trait Backend: Send + Sync {
 /// The kinds of capacity that this program has, a line each. `cluster` is the cluster's id; `requeuer` is told which scale sets
 /// should look again.
 pub fn providers(cluster: &str, requeuer: &Requeuer) -> Providers {
-    Providers::new(vec![Arc::new(docker::DockerProvider::new(cluster, requeuer.clone()))])
+    Providers::new(vec![
+        Arc::new(docker::DockerProvider::new(cluster, requeuer.clone())),
+        Arc::new(ecs::EcsProvider::new(cluster, requeuer.clone())),
+    ])
 }
 
 /// A runner to be started.
@@ -85,8 +89,8 @@ pub trait Reservation: Send {
     /// Dropping the future abandons the wait and keeps the slot.
     async fn ready(&mut self) -> Result<(), Error>;
 
-    /// Starts an instance for a runner and waits until it is up. After an error nothing of it is left. It is carried
-    /// through even if the future is dropped.
+    /// Starts an instance for a runner and waits until it is up, or is on its way up where the backend shows how far it is.
+    /// After an error nothing of it is left. It is carried through even if the future is dropped.
     async fn start(self: Box<Self>, runner: &NewRunner<'_>) -> Result<Instance, Error>;
 }
 

@@ -182,7 +182,7 @@ impl Scenario {
     }
 
     pub fn exits(&mut self, name: &str, code: i64) {
-        let exit = Exit { code: Some(code), out_of_memory: false, at: at(self.now) };
+        let exit = Exit { code: Some(code), out_of_memory: false, at: at(self.now), ..Exit::default() };
         self.show(name, InstanceState::Exited(exit));
     }
 }

@@ -77,7 +77,9 @@ impl Failure {
     }
 
     pub(super) fn start(runner: &Runner, reason: Reason, message: &str, at: Timestamp) -> Failure {
-        Failure::new(runner, reason, message.to_owned(), at)
+        // A place that was full is no worse for it: it says itself when it may be tried again.
+        let holds_back = reason != Reason::NoCapacity;
+        Failure { holds_back, ..Failure::new(runner, reason, message.to_owned(), at) }
     }
 
     pub(super) fn registration(runner: &Runner, reason: Reason, message: &str, at: Timestamp) -> Failure {
@@ -97,7 +99,9 @@ impl Failure {
         };
         let job = runner.job.as_ref().map_or("its job", |j| j.display_name.as_str());
         let message = format!("{how} while `{job}` was running");
-        Failure { holds_back: false, ..Failure::new(runner, Reason::JobLost, message, at) }
+        let cause = runner.exit.as_ref().and_then(|exit| exit.cause.as_ref());
+        let why = cause.map_or(Reason::JobLost, |cause| cause.why.reason);
+        Failure { holds_back: false, ..Failure::new(runner, why, message, at) }
     }
 
     pub(super) fn job_timed_out(runner: &Runner, at: Timestamp) -> Failure {
@@ -113,6 +117,7 @@ impl Failure {
         };
         let why = match exit {
             Exit { out_of_memory: true, .. } => Reason::OutOfMemory,
+            Exit { cause: Some(cause), .. } => cause.why.reason,
             Exit { code: Some(VERSION_REJECTED), .. } => Reason::RunnerVersionRejected,
             exit if exit.killed() => Reason::Killed,
             _ => Reason::EndedWithoutJob,
@@ -120,16 +125,25 @@ impl Failure {
         let message = format!("{} before it had a job", describe(exit));
         // What was killed from outside, or was well for a while, says nothing against the host or the template: it is
         // replaced at once.
-        let holds_back = !exit.killed() && runner.was_short_lived();
+        let blameless = exit.killed() || exit.cause.as_ref().is_some_and(|cause| cause.blameless);
+        let holds_back = !blameless && runner.was_short_lived();
         Failure { holds_back, ..Failure::new(runner, why, message, at) }
     }
 }
 
 fn describe(exit: &Exit) -> String {
-    match exit {
+    let how = match exit {
         Exit { out_of_memory: true, .. } => "it ran out of memory".to_owned(),
+        Exit { cause: Some(cause), code: Some(code), .. } => {
+            format!("{} (exit code {code})", cause.why.message)
+        }
+        Exit { cause: Some(cause), .. } => cause.why.message.clone(),
         Exit { code: Some(code), .. } => format!("it ended with exit code {code}"),
         Exit { code: None, .. } => "it ended".to_owned(),
+    };
+    match &exit.log {
+        Some(log) => format!("{how} (its log: {log})"),
+        None => how,
     }
 }
 

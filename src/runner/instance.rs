@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use crate::api::Explanation;
+
 /// An instance as its backend last showed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
@@ -28,6 +30,8 @@ pub struct Instance {
 pub enum InstanceState {
     /// Made, and not running yet.
     Starting,
+    /// Made, and at that step of its way up. Each step has the whole of `timeouts.start`.
+    Launching(&'static str),
     /// Made by a controller that is no more, and as far as can be seen nobody comes to start it.
     NeverStarted,
     /// Its process runs.
@@ -44,7 +48,7 @@ impl InstanceState {
 }
 
 /// How an instance ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exit {
     /// The process's exit code; absent when the backend does not know it.
     pub code: Option<i64>,
@@ -52,12 +56,27 @@ pub struct Exit {
     pub out_of_memory: bool,
     /// When.
     pub at: Timestamp,
+    /// What ended it, where its backend says more than an exit code does.
+    pub cause: Option<Cause>,
+    /// Where what it printed is kept, as a URL.
+    pub log: Option<String>,
+    /// Nothing is left of it that could be removed: where its runner is not known, nothing is to be done about it.
+    pub leaves_nothing: bool,
+}
+
+/// What ended an instance from outside, or kept it from coming up, as its backend tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// What happened.
+    pub why: Explanation,
+    /// It says nothing against the host or the template: its replacement need not wait.
+    pub blameless: bool,
 }
 
 impl Exit {
     /// Its runner ended by itself, and all is well.
     pub fn clean(&self) -> bool {
-        !self.out_of_memory && self.code == Some(0)
+        !self.out_of_memory && self.code == Some(0) && self.cause.is_none()
     }
 
     /// Exit codes from 128 upwards name a signal: something else ended the process. 137 is SIGKILL, 143 SIGTERM.

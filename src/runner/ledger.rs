@@ -142,6 +142,9 @@ impl Ledger {
             self.retired.remove(&instance.runner);
         }
         let mut first_sight = !self.runners.contains_key(&instance.runner);
+        if first_sight && matches!(&instance.state, InstanceState::Exited(exit) if exit.leaves_nothing) {
+            return;
+        }
         let runner = self.runners.entry(instance.runner.clone()).or_insert_with(|| Runner::adopted(instance));
         if runner.template_hash.is_empty() {
             first_sight = true;

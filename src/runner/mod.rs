@@ -22,7 +22,7 @@ pub use demand::Demand;
 pub use failure::{Failure, FailureStreak, Failures};
 pub use host::{Availability, HostState};
 pub use identity::{Identity, runner_name};
-pub use instance::{Exit, Instance, InstanceState};
+pub use instance::{Cause, Exit, Instance, InstanceState};
 pub use jit::JitConfiguration;
 pub use job::{Job, JobEvent, JobOutcome, Statistics};
 pub use ledger::Ledger;

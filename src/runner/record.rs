@@ -78,6 +78,8 @@ pub struct Runner {
     pub instance_id: Option<String>,
     /// How its instance ended, once it did.
     pub exit: Option<Exit>,
+    /// The step of its way up that its backend showed last.
+    pub launch_step: Option<&'static str>,
     /// An earlier controller made it and did not come to start it.
     pub never_started: bool,
     /// It had ended before this controller first saw it.
@@ -118,6 +120,7 @@ impl Runner {
             unlisted_since: None,
             instance_id: None,
             exit: None,
+            launch_step: None,
             never_started: false,
             found_ended: false,
             job: None,
@@ -210,6 +213,14 @@ impl Runner {
         self.missing_since = None;
         match &instance.state {
             InstanceState::Starting => self.never_started = false,
+            InstanceState::Launching(step) => {
+                self.never_started = false;
+                // The way up may be long, and none of its steps may be.
+                let before = self.launch_step.replace(step);
+                if self.phase == Phase::Pending && before.is_some_and(|before| before != *step) {
+                    self.since = now;
+                }
+            }
             InstanceState::NeverStarted => self.never_started = true,
             InstanceState::Running => {
                 self.never_started = false;

@@ -4,7 +4,14 @@ use crate::api::{Explanation, Reason};
 use crate::runner::Failure;
 
 /// What befalls only runners that had begun, beside an end with an exit code.
-const BEGUN: [Reason; 4] = [Reason::Vanished, Reason::JobLost, Reason::JobTimeout, Reason::NeverConnected];
+const BEGUN: [Reason; 6] = [
+    Reason::Vanished,
+    Reason::JobLost,
+    Reason::JobTimeout,
+    Reason::NeverConnected,
+    Reason::SpotInterruption,
+    Reason::HostLost,
+];
 
 /// Something that is told of an object once, beside what its status shows.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -150,7 +150,8 @@ impl State {
     pub fn end_instance(&mut self, host: usize, id: &str, code: i64, out_of_memory: bool) {
         let now = self.now;
         let Some(instance) = self.hosts[host].instances.get_mut(id).filter(|i| i.live()) else { return };
-        instance.shown.state = InstanceState::Exited(Exit { code: Some(code), out_of_memory, at: now });
+        instance.shown.state =
+            InstanceState::Exited(Exit { code: Some(code), out_of_memory, at: now, ..Exit::default() });
         let (name, registration) = (instance.shown.runner.clone(), instance.registration);
         let made_at = instance.shown.created_at;
         self.note_end(code, made_at);

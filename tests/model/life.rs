@@ -461,7 +461,7 @@ fn show(life: &Arc<Life>, host: usize) {
     for (id, gone) in &view.instances {
         if !shown.contains_key(id) {
             let mut gone = gone.clone();
-            gone.end(Exit { code: None, out_of_memory: false, at: now });
+            gone.end(Exit { code: None, out_of_memory: false, at: now, ..Exit::default() });
             shown.insert(id.clone(), gone);
         }
     }

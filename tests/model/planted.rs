@@ -198,7 +198,7 @@ impl Resolved for PlantedBlock {
 
 fn bury(instance: &mut Instance) {
     if instance.state == InstanceState::NeverStarted {
-        let exit = Exit { code: None, out_of_memory: false, at: instance.created_at };
+        let exit = Exit { code: None, out_of_memory: false, at: instance.created_at, ..Exit::default() };
         instance.state = InstanceState::Exited(exit);
     }
 }

@@ -104,7 +104,12 @@ impl Scene {
                 outcome: JobOutcome::Succeeded,
             }),
             ["exits", name, code] => {
-                let exit = Exit { code: Some(code.parse().unwrap()), out_of_memory: false, at: self.now };
+                let exit = Exit {
+                    code: Some(code.parse().unwrap()),
+                    out_of_memory: false,
+                    at: self.now,
+                    ..Exit::default()
+                };
                 self.show(name, InstanceState::Exited(exit));
             }
             ["fails", name, reason] => self.ledger.start_failed(name, known(reason), "it said no", self.now),

@@ -210,6 +210,7 @@ fn exited(mut container: Container, state: ContainerState) -> Container {
         out_of_memory: container.out_of_memory && state.exit_code != Some(0),
         // The engine says year 1 of what never ran.
         at: finished_at.max(container.instance.created_at),
+        ..Exit::default()
     });
     container
 }
@@ -226,7 +227,8 @@ fn not_inspected(container: Container, known: Option<Container>, error: &Error, 
         }
         Some(since) if now.duration_since(since) >= INSPECTED_WITHIN => {
             warn!(runner, %error, "a container that ended cannot be inspected: how it ended stays unknown");
-            kept.instance.state = InstanceState::Exited(Exit { code: None, out_of_memory: false, at: now });
+            kept.instance.state =
+                InstanceState::Exited(Exit { code: None, out_of_memory: false, at: now, ..Exit::default() });
         }
         Some(_) => {}
     }
@@ -318,7 +320,7 @@ mod tests {
             assert_eq!(kept.instance.state.ended(), ended, "at {second} s");
             known = Some(kept);
         }
-        let exit = Exit { code: None, out_of_memory: false, at: at(130) };
+        let exit = Exit { code: None, out_of_memory: false, at: at(130), ..Exit::default() };
         assert_eq!(known.map(|known| known.instance.state), Some(InstanceState::Exited(exit)));
     }
 }

@@ -52,7 +52,8 @@ impl Container {
     }
 
     fn end(&mut self, code: Option<i64>, at: Timestamp) {
-        self.instance.state = InstanceState::Exited(Exit { code, out_of_memory: false, at });
+        self.instance.state =
+            InstanceState::Exited(Exit { code, out_of_memory: false, at, ..Exit::default() });
     }
 
     fn apply(&mut self, change: Change, at: Timestamp) {
@@ -264,7 +265,12 @@ mod tests {
     }
 
     fn exited(code: i64, second: i64) -> InstanceState {
-        InstanceState::Exited(Exit { code: Some(code), out_of_memory: false, at: at(second) })
+        InstanceState::Exited(Exit {
+            code: Some(code),
+            out_of_memory: false,
+            at: at(second),
+            ..Exit::default()
+        })
     }
 
     fn event(index: &mut Index, id: &str, change: Change, second: i64) -> Option<String> {

@@ -89,7 +89,7 @@ fn a_job_that_is_heard_of_after_its_runner_is_gone_ends_the_row_of_failures() {
 fn a_busy_runner_that_does_not_end_cleanly_has_lost_its_job() {
     for code in [Some(255), Some(139), Some(134), Some(1), Some(7), Some(137), None] {
         let mut scenario = Scenario::at_work(serde_json::json!({}));
-        let exit = Exit { code, out_of_memory: false, at: at(0) };
+        let exit = Exit { code, out_of_memory: false, at: at(0), ..Exit::default() };
         scenario.show("linux-001", InstanceState::Exited(exit));
         assert_eq!(last_failure(&scenario), Some(Reason::JobLost), "{code:?}");
         for second in [11, 600] {

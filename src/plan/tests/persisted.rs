@@ -8,8 +8,10 @@ fn a_job_that_only_a_status_remembers_is_not_taken_off_the_demand() {
     let mut scenario = Scenario::new(serde_json::json!({}));
     scenario.ledger.restore([remembered("linux-gone", "1"), remembered("linux-ended", "2")], at(0));
     scenario.assigned(2);
-    scenario
-        .show("linux-ended", InstanceState::Exited(Exit { code: Some(0), out_of_memory: false, at: at(0) }));
+    scenario.show(
+        "linux-ended",
+        InstanceState::Exited(Exit { code: Some(0), out_of_memory: false, at: at(0), ..Exit::default() }),
+    );
     for second in [1, 2] {
         let (backend, host) = ("rack".to_owned(), "rack-1".to_owned());
         let listing = Observation { backend, host, listed_at: Some(at(second)), instances: Vec::new() };
@@ -129,8 +131,10 @@ fn what_an_earlier_controller_s_runner_did_before_it_was_found_ended_is_no_failu
     let mut scenario = Scenario::new(serde_json::json!({}));
     let idle = PersistedRunner { phase: Phase::Idle, job: None, ..remembered("linux-old", "1") };
     scenario.ledger.restore([idle], at(0));
-    scenario
-        .show("linux-old", InstanceState::Exited(Exit { code: Some(0), out_of_memory: false, at: at(0) }));
+    scenario.show(
+        "linux-old",
+        InstanceState::Exited(Exit { code: Some(0), out_of_memory: false, at: at(0), ..Exit::default() }),
+    );
     scenario.now = 11;
     scenario.ledger.observe(&[], at(scenario.now));
     assert_eq!(scenario.ledger.failures().recent().count(), 0);

@@ -44,7 +44,7 @@ fn what_is_left_of_a_runner_is_due_when_it_ends_whenever_its_removal_was_to_be_t
     let mut ledger = with_one_idle();
     ledger.begin_removal("a");
     ledger.found_busy("a", at(1));
-    let exit = Exit { code: Some(0), out_of_memory: false, at: at(5) };
+    let exit = Exit { code: Some(0), out_of_memory: false, at: at(5), ..Exit::default() };
     ledger.observe(&[listing(Some(5), vec![instance("a", InstanceState::Exited(exit))])], at(5));
     assert_eq!(ledger.runner("a").unwrap().retry_at, None);
 }
@@ -54,7 +54,7 @@ fn what_is_left_of_a_runner_is_due_when_it_ends_whenever_its_removal_was_to_be_t
 fn an_answer_that_a_runner_is_busy_holds_up_nothing_once_the_runner_has_ended() {
     let mut ledger = with_one_idle();
     ledger.begin_removal("a");
-    let exit = Exit { code: Some(0), out_of_memory: false, at: at(5) };
+    let exit = Exit { code: Some(0), out_of_memory: false, at: at(5), ..Exit::default() };
     ledger.observe(&[listing(Some(5), vec![instance("a", InstanceState::Exited(exit))])], at(5));
     ledger.found_busy("a", at(6));
     let runner = ledger.runner("a").unwrap();
