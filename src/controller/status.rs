@@ -91,10 +91,10 @@ fn runner_status(runner: &Runner, outdated: bool) -> RunnerStatus {
         phase: runner.phase,
         backend: runner.backend.clone(),
         host: Some(runner.host.clone()).filter(|h| !h.is_empty()),
-        instance_id: runner.instance_id.clone(),
+        instance_id: runner.seen.instance_id.clone(),
         since: whole_seconds(runner.since),
         outdated,
-        job: runner.job.as_ref().map(|job| Job {
+        job: runner.work.job.as_ref().map(|job| Job {
             repository: job.repository.clone(),
             workflow_ref: job.workflow_ref.clone(),
             run_id: job.run_id,

@@ -54,7 +54,7 @@ pub(super) fn capacity(input: &Input<'_>, bounds: &Bounds, counts: &Counts) -> C
 /// Counts runners without a job that their host, listed as a whole, has not shown: they keep their slot until it does so
 /// again, which is long where the host goes silent, and no job is asked for on their account.
 fn missing(input: &Input<'_>) -> u32 {
-    let missing = |r: &&Runner| r.serves() && r.phase != Phase::Busy && r.missing_since.is_some();
+    let missing = |r: &&Runner| r.serves() && r.phase != Phase::Busy && r.seen.missing_since.is_some();
     u32::try_from(input.ledger.runners().filter(missing).count()).unwrap_or(u32::MAX)
 }
 
@@ -85,7 +85,7 @@ fn host_starts_soon(host: &HostState, now: Timestamp, capacity: &mut Capacity) -
 /// Runners whose slots are about to be free: their job is over, or they are being removed.
 fn freeing<'a>(input: &Input<'a>, capacity: &mut Capacity) -> Vec<&'a Runner> {
     let leaving = input.ledger.runners().filter(|r| r.occupies() && !r.serves());
-    leaving.filter(|r| r.leaving_since.is_none_or(|since| capacity.is_recent(since, input.now))).collect()
+    leaving.filter(|r| r.leaving.since.is_none_or(|since| capacity.is_recent(since, input.now))).collect()
 }
 
 fn freed_on(freeing: &[&Runner], backend: &BackendView, hosts: &[&HostState]) -> u32 {

@@ -93,7 +93,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
 }
 
 fn to_collect(runner: &Runner, now: Timestamp) -> bool {
-    !runner.occupies() && runner.operation.is_none() && runner.retry_at.is_none_or(|at| at <= now)
+    !runner.occupies() && runner.operation.is_none() && runner.leaving.retry_at.is_none_or(|at| at <= now)
 }
 
 fn collect(runner: &Runner) -> Action {

@@ -50,10 +50,10 @@ pub(super) fn scale_down(
         .ledger
         .runners()
         .filter(|r| !r.occupies())
-        .filter_map(|r| r.retry_at)
+        .filter_map(|r| r.leaving.retry_at)
         .for_each(|at| scale_down.wake(at));
     for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
-        match runner.retry_at {
+        match runner.leaving.retry_at {
             Some(at) if at > input.now => scale_down.wake(at),
             // Once the drain is over, no other reason to go is as good.
             _ if drain_is_over(input) => {}
@@ -79,16 +79,16 @@ fn overdue(input: &Input<'_>, runner: &Runner, scale_down: &mut ScaleDown) -> Op
     if runner.registration == Registration::Absent {
         return Some(Removal::Unregistered);
     }
-    if runner.draining && runner.phase != Phase::Busy {
+    if runner.leaving.draining && runner.phase != Phase::Busy {
         return Some(Removal::HostRemoved);
     }
     let policy = input.policy;
-    let since_job = runner.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
-    let over_since = runner.job_completed_at.unwrap_or(input.now);
+    let since_job = runner.work.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
+    let over_since = runner.work.over_at.unwrap_or(input.now);
     // An engine that was killed while it started a container shows it so for ever: its end is not seen.
-    let grace = if runner.never_started { Duration::ZERO } else { GRACE };
+    let grace = if runner.seen.never_started { Duration::ZERO } else { GRACE };
     let limits: &[(Option<Duration>, Timestamp, Removal)] = match runner.phase {
-        Phase::Pending if runner.never_started => return Some(Removal::NeverStarted),
+        Phase::Pending if runner.seen.never_started => return Some(Removal::NeverStarted),
         Phase::Pending => {
             &[(Some(policy.start_timeout(&runner.backend)), runner.since, Removal::StartTimeout)]
         }
@@ -98,7 +98,7 @@ fn overdue(input: &Input<'_>, runner: &Runner, scale_down: &mut ScaleDown) -> Op
         ],
         Phase::Busy => &[
             (policy.job_timeout, since_job, Removal::JobTimeout),
-            (runner.job_completed_at.map(|_| grace), over_since, Removal::LingeringAfterJob),
+            (runner.work.over_at.map(|_| grace), over_since, Removal::LingeringAfterJob),
         ],
         Phase::Done | Phase::Failed => &[],
     };
@@ -108,7 +108,7 @@ fn overdue(input: &Input<'_>, runner: &Runner, scale_down: &mut ScaleDown) -> Op
         };
         let due = match why {
             // A job is not stopped because someone set the clock.
-            Removal::JobTimeout => runner.busy.due(*since, limit, input.now),
+            Removal::JobTimeout => runner.work.busy.due(*since, limit, input.now),
             _ => since.plus(limit),
         };
         if due <= input.now {
@@ -137,7 +137,7 @@ fn stand_down(input: &Input<'_>, scale_down: &mut ScaleDown) {
     // What waits for its host to be ready may be given up at any time: there is nothing of it yet.
     let free = |r: &&Runner| matches!(r.operation, None | Some(Operation::Preparing));
     for runner in input.ledger.runners().filter(|r| r.occupies()).filter(free) {
-        let ready = runner.retry_at.is_none_or(|at| at <= input.now);
+        let ready = runner.leaving.retry_at.is_none_or(|at| at <= input.now);
         // While an object is deleted nobody listens any more: asking for the removal of a busy runner tells whether it still is.
         let asked = runner.phase != Phase::Busy || input.policy.drain_until.is_some();
         if ready && asked && !scale_down.goes(runner) {
@@ -148,7 +148,7 @@ fn stand_down(input: &Input<'_>, scale_down: &mut ScaleDown) {
 
 /// Of idle runners that leave assigned jobs alone, and have done so for minutes, the oldest goes.
 fn recycle_deaf(input: &Input<'_>, scale_down: &mut ScaleDown) {
-    let ready = |r: &&Runner| r.operation.is_none() && r.retry_at.is_none_or(|at| at <= input.now);
+    let ready = |r: &&Runner| r.operation.is_none() && r.leaving.retry_at.is_none_or(|at| at <= input.now);
     let idle = input.ledger.runners().filter(|r| r.serves() && r.phase == Phase::Idle && !scale_down.goes(r));
     let due = |r: &'_ Runner| Some((input.ledger.demand().recycling_due(r)?, r.since, r.name.clone()));
     let Some((at, _, name)) = idle.filter(ready).filter_map(due).min() else { return };
@@ -168,10 +168,10 @@ fn remove_surplus(input: &Input<'_>, idle_wanted: u32, scale_down: &mut ScaleDow
     idle.sort_by_key(|r| (r.created_at, r.name.clone()));
     for runner in idle.into_iter().take(surplus) {
         scale_down.surplus.push(runner.name.clone());
-        let due = runner.surplus_since.unwrap_or(input.now).plus(input.policy.scale_down_delay);
+        let due = runner.leaving.surplus_since.unwrap_or(input.now).plus(input.policy.scale_down_delay);
         if due > input.now {
             scale_down.wake(due);
-        } else if runner.retry_at.is_none_or(|at| at <= input.now) {
+        } else if runner.leaving.retry_at.is_none_or(|at| at <= input.now) {
             scale_down.remove(runner, Removal::Surplus);
         }
     }
@@ -210,7 +210,7 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, scale_
     let removable = idle.len().saturating_sub(needed).min(budget.saturating_sub(going));
     scale_down.replacements = u32::try_from(surge).unwrap_or(u32::MAX);
     for runner in outdated.into_iter().take(removable) {
-        if runner.retry_at.is_none_or(|at| at <= input.now) {
+        if runner.leaving.retry_at.is_none_or(|at| at <= input.now) {
             scale_down.remove(runner, Removal::Outdated);
         }
     }

@@ -62,15 +62,16 @@ impl Unexplained {
     /// When messages are not waited for any more. An earlier controller may have heard those of a runner that was found
     /// ended.
     fn settles_at(&self) -> Timestamp {
-        let answered_at = if self.runner.found_ended { Some(self.at) } else { self.answered_at };
+        let answered_at = if self.runner.seen.found_ended { Some(self.at) } else { self.answered_at };
         let longest = self.at.plus(LONGEST_SILENCE);
         answered_at.map_or(longest, |at| longest.min(at.plus(MESSAGES_ARRIVE)))
     }
 
     /// GitHub has been seen to drop idle runners after minutes, which then end cleanly: that is no failure.
     fn judge(self, now: Timestamp, failures: &mut Failures) {
-        let dropped = self.runner.exit.as_ref().is_some_and(Exit::clean) && !self.runner.was_short_lived();
-        if !self.runner.found_ended && !dropped {
+        let dropped =
+            self.runner.seen.exit.as_ref().is_some_and(Exit::clean) && !self.runner.was_short_lived();
+        if !self.runner.seen.found_ended && !dropped {
             failures.note(Failure::ended_without_job(&self.runner, now));
         }
     }
@@ -148,8 +149,8 @@ impl Demand {
     /// A runner that ended cleanly reported its job's end before its own: GitHub's counts lag behind for a moment only,
     /// and an earlier controller may have heard of it already.
     pub(super) fn ended_with_job(&mut self, runner: &Runner, now: Timestamp) {
-        let Some(job) = &runner.job else { return };
-        let dead = !runner.exit.as_ref().is_some_and(Exit::clean);
+        let Some(job) = &runner.work.job else { return };
+        let dead = !runner.seen.exit.as_ref().is_some_and(Exit::clean);
         self.ended.insert(job.id.clone(), now.plus(if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE }));
     }
 

@@ -61,7 +61,7 @@ impl Failure {
             host: runner.host.clone(),
             reason,
             message,
-            exit_code: runner.exit.as_ref().and_then(|e| e.code),
+            exit_code: runner.seen.exit.as_ref().and_then(|e| e.code),
             at,
             holds_back: true,
             by_github: false,
@@ -93,25 +93,25 @@ impl Failure {
     }
 
     pub(super) fn job_lost(runner: &Runner, at: Timestamp) -> Failure {
-        let how = match &runner.exit {
+        let how = match &runner.seen.exit {
             Some(exit) => describe(exit),
             None => "its instance is gone".to_owned(),
         };
-        let job = runner.job.as_ref().map_or("its job", |j| j.display_name.as_str());
+        let job = runner.work.job.as_ref().map_or("its job", |j| j.display_name.as_str());
         let message = format!("{how} while `{job}` was running");
-        let cause = runner.exit.as_ref().and_then(|exit| exit.cause.as_ref());
+        let cause = runner.seen.exit.as_ref().and_then(|exit| exit.cause.as_ref());
         let why = cause.map_or(Reason::JobLost, |cause| cause.why.reason);
         Failure { holds_back: false, ..Failure::new(runner, why, message, at) }
     }
 
     pub(super) fn job_timed_out(runner: &Runner, at: Timestamp) -> Failure {
-        let job = runner.job.as_ref().map_or("its job", |j| j.display_name.as_str());
+        let job = runner.work.job.as_ref().map_or("its job", |j| j.display_name.as_str());
         let message = format!("`{job}` ran longer than timeouts.job");
         Failure { holds_back: false, ..Failure::new(runner, Reason::JobTimeout, message, at) }
     }
 
     pub(super) fn ended_without_job(runner: &Runner, at: Timestamp) -> Failure {
-        let Some(exit) = &runner.exit else {
+        let Some(exit) = &runner.seen.exit else {
             let message = "its instance is gone".to_owned();
             return Failure { holds_back: false, ..Failure::new(runner, Reason::Vanished, message, at) };
         };

@@ -95,9 +95,9 @@ impl Ledger {
             let mut runner = Runner::pending(&entry.name, &entry.backend, &entry.host, "", now);
             runner.phase = entry.phase;
             runner.since = entry.since;
-            runner.busy = Watched::begun_before(entry.since, now);
-            runner.instance_id = entry.instance_id;
-            runner.job = entry.job;
+            runner.work.busy = Watched::begun_before(entry.since, now);
+            runner.seen.instance_id = entry.instance_id;
+            runner.work.job = entry.job;
             self.runners.entry(entry.name).or_insert(runner);
         }
     }
@@ -105,7 +105,7 @@ impl Ledger {
     /// Notes how much time has passed since the last look, by a clock that nobody sets.
     pub fn time_passed(&mut self, passed: Duration) {
         let busy = self.runners.values_mut().filter(|r| r.phase == Phase::Busy);
-        busy.for_each(|runner| runner.busy.pass(passed));
+        busy.for_each(|runner| runner.work.busy.pass(passed));
     }
 
     /// Takes over what the backends show now.
@@ -120,7 +120,7 @@ impl Ledger {
         self.unseen.observe(observations);
         for runner in self.runners.values_mut() {
             let leaving = runner.occupies() && !runner.serves();
-            runner.leaving_since = leaving.then(|| runner.leaving_since.unwrap_or(now));
+            runner.leaving.since = leaving.then(|| runner.leaving.since.unwrap_or(now));
         }
         self.demand.settle(now, &mut self.failures);
         let (idle, busy) = (self.serving(Phase::Idle), self.serving(Phase::Busy));
@@ -152,18 +152,18 @@ impl Ledger {
             runner.created_at = instance.created_at;
         }
         // One that had ended before it was first seen was an earlier controller's: what it did is not known.
-        runner.found_ended |= first_sight && instance.state.ended();
+        runner.seen.found_ended |= first_sight && instance.state.ended();
         if first_sight && instance.state == InstanceState::Running {
-            runner.up_since = Some(instance.created_at);
+            runner.seen.up_since = Some(instance.created_at);
         }
         if !runner.occupies() && runner.operation.is_none() && !instance.state.ended() {
             runner.revive(instance, now);
             // GitHub said so while the runner was held to be gone, and does not say it again.
             let is_over = |job: &Job| self.applied.contains(over(&job.id, &instance.runner));
-            runner.job_completed_at = runner.job.as_ref().is_some_and(is_over).then_some(now);
+            runner.work.over_at = runner.work.job.as_ref().is_some_and(is_over).then_some(now);
         }
         runner.observe(instance, now);
-        if runner.exit.is_some() && runner.occupies() && runner.operation != Some(Operation::Starting) {
+        if runner.seen.exit.is_some() && runner.occupies() && runner.operation != Some(Operation::Starting) {
             self.end(&instance.runner, now);
         }
     }
@@ -178,15 +178,15 @@ impl Ledger {
             }
             // Where nothing was listed since, nothing new is known of it.
             let Some(listed_at) = listings.without(runner) else { continue };
-            match runner.missing_since {
-                None => runner.missing_since = Some(listed_at),
+            match runner.seen.missing_since {
+                None => runner.seen.missing_since = Some(listed_at),
                 Some(first) if listed_at > first => gone.push(runner.name.clone()),
                 Some(_) => {}
             }
         }
         for name in gone {
             if let Some(runner) = self.runners.get_mut(&name) {
-                runner.instance_id = None;
+                runner.seen.instance_id = None;
             }
             self.end(&name, now);
         }
@@ -199,15 +199,15 @@ impl Ledger {
             return;
         };
         // A refusal to stop it delays nothing any more: what is left of it can be cleared away.
-        runner.retry_at = None;
-        let exit = runner.exit.clone();
+        runner.leaving.retry_at = None;
+        let exit = runner.seen.exit.clone();
         if exit.is_none() && runner.template_hash.is_empty() {
             // No host ever showed it, only a status remembers it: the controller that wrote that has heard and said
             // what became of it since.
             runner.enter(Phase::Done, now);
         } else if runner.phase == Phase::Busy {
             runner.enter(Phase::Done, now);
-            if runner.job_completed_at.is_none() {
+            if runner.work.over_at.is_none() {
                 self.demand.ended_with_job(runner, now);
                 if !exit.as_ref().is_some_and(Exit::clean) {
                     self.failures.note(Failure::job_lost(runner, now));
@@ -232,7 +232,7 @@ impl Ledger {
     pub fn count(&mut self, statistics: Statistics, now: Timestamp) {
         let at_work = |r: &Runner| match r.phase {
             Phase::Idle => r.since.plus(CONNECTED_AFTER) <= now,
-            Phase::Busy => r.job_completed_at.is_none(),
+            Phase::Busy => r.work.over_at.is_none(),
             Phase::Pending | Phase::Done | Phase::Failed => false,
         };
         let contradicted =
@@ -281,11 +281,11 @@ impl Ledger {
         if runner.phase == Phase::Idle && runner.since.plus(CONNECTED_AFTER) <= now {
             self.demand.idle_taken();
         }
-        runner.job = Some(job.clone());
+        runner.work.job = Some(job.clone());
         if runner.enter(Phase::Busy, now) && is_over {
-            runner.job_completed_at = Some(now);
+            runner.work.over_at = Some(now);
         }
-        let died = runner.exit.as_ref().is_some_and(|exit| !exit.clean());
+        let died = runner.seen.exit.as_ref().is_some_and(|exit| !exit.clean());
         if died && runner.phase == Phase::Failed && !is_over {
             // Its end was seen before anyone heard of its job.
             self.demand.ended_with_job(runner, now);
@@ -302,9 +302,9 @@ impl Ledger {
             return;
         };
         if runner.occupies() {
-            runner.job.get_or_insert_with(|| job.clone());
+            runner.work.job.get_or_insert_with(|| job.clone());
             runner.enter(Phase::Busy, now);
-            runner.job_completed_at.get_or_insert(now);
+            runner.work.over_at.get_or_insert(now);
         }
     }
 
@@ -359,7 +359,7 @@ impl Ledger {
         };
         runner.operation = None;
         runner.observe(instance, now);
-        if runner.exit.is_some() && runner.occupies() {
+        if runner.seen.exit.is_some() && runner.occupies() {
             self.end(&instance.runner, now);
         }
     }
@@ -410,14 +410,14 @@ impl Ledger {
     pub fn begin_removal(&mut self, name: &str) {
         if let Some(runner) = self.runners.get_mut(name) {
             runner.operation = Some(Operation::Removing);
-            runner.retry_at = None;
+            runner.leaving.retry_at = None;
         }
     }
 
     /// It was not up in time: a failed start, although something of it may be left to remove. Said once, however often its
     /// removal is tried.
     pub fn start_timed_out(&mut self, name: &str, message: &str, now: Timestamp) {
-        let Some(runner) = self.runners.get(name).filter(|r| r.retry_at.is_none()) else {
+        let Some(runner) = self.runners.get(name).filter(|r| r.leaving.retry_at.is_none()) else {
             return;
         };
         let failure = Failure::start(runner, Reason::StartTimeout, message, now);
@@ -426,7 +426,7 @@ impl Ledger {
 
     /// Its job runs for too long, and is stopped with it. Said once, too.
     pub fn job_timed_out(&mut self, name: &str, now: Timestamp) {
-        let Some(runner) = self.runners.get(name).filter(|r| r.retry_at.is_none()) else {
+        let Some(runner) = self.runners.get(name).filter(|r| r.leaving.retry_at.is_none()) else {
             return;
         };
         let failure = Failure::job_timed_out(runner, now);
@@ -469,8 +469,8 @@ impl Ledger {
                 // It ended while the answer was under way.
                 return;
             }
-            runner.retry_at = Some(now.plus(BUSY_RETRY));
-            runner.job_completed_at = runner.job_completed_at.map(|_| now);
+            runner.leaving.retry_at = Some(now.plus(BUSY_RETRY));
+            runner.work.over_at = runner.work.over_at.map(|_| now);
             runner.enter(Phase::Busy, now);
         }
     }
@@ -479,7 +479,7 @@ impl Ledger {
     pub fn removal_failed(&mut self, name: &str, retry_at: Timestamp) {
         if let Some(runner) = self.runners.get_mut(name) {
             runner.operation = None;
-            runner.retry_at = Some(retry_at);
+            runner.leaving.retry_at = Some(retry_at);
         }
     }
 
@@ -496,9 +496,9 @@ impl Ledger {
         let names: HashSet<&str> = names.iter().map(String::as_str).collect();
         for runner in self.runners.values_mut() {
             if names.contains(runner.name.as_str()) {
-                runner.surplus_since.get_or_insert(now);
+                runner.leaving.surplus_since.get_or_insert(now);
             } else {
-                runner.surplus_since = None;
+                runner.leaving.surplus_since = None;
             }
         }
     }

@@ -28,6 +28,6 @@ pub use job::{Job, JobEvent, JobOutcome, Statistics};
 pub use ledger::Ledger;
 pub use observation::Observation;
 pub use persisted::PersistedRunner;
-pub use record::{Operation, Phase, Registration, Runner};
+pub use record::{Leaving, Operation, Phase, Registration, Runner, Seen, Work};
 pub use unseen::HostCount;
 pub use watched::Watched;

@@ -67,41 +67,62 @@ pub struct Runner {
     pub phase: Phase,
     /// Since when it is in its phase.
     pub since: Timestamp,
-    /// Since when its instance is up: since it was first seen so. Of one that an earlier controller started, since the
-    /// backend made it.
-    pub up_since: Option<Timestamp>,
     /// Its registration at GitHub.
     pub registration: Registration,
     /// Since when GitHub's list lacks its name.
-    pub unlisted_since: Option<Timestamp>,
+    pub(super) unlisted_since: Option<Timestamp>,
+    /// What is being done to it.
+    pub operation: Option<Operation>,
+    /// What its host has shown of it.
+    pub seen: Seen,
+    /// Its job.
+    pub work: Work,
+    /// Its way out.
+    pub leaving: Leaving,
+}
+
+/// What a host has shown of a runner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
     /// The backend's id of its instance, once there is one.
     pub instance_id: Option<String>,
-    /// How its instance ended, once it did.
-    pub exit: Option<Exit>,
+    /// Since when its instance is up: since it was first seen so. Of one that an earlier controller started, since the
+    /// backend made it.
+    pub up_since: Option<Timestamp>,
     /// The step of its way up that its backend showed last.
     pub launch_step: Option<&'static str>,
+    /// How its instance ended, once it did.
+    pub exit: Option<Exit>,
     /// An earlier controller made it and did not come to start it.
     pub never_started: bool,
     /// It had ended before this controller first saw it.
     pub found_ended: bool,
-    /// Its job, once it has one.
+    /// Since when its host, listed as a whole, has not shown its instance: the time of that listing.
+    pub missing_since: Option<Timestamp>,
+}
+
+/// The job of a runner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Work {
+    /// The job, once the runner has one.
     pub job: Option<Job>,
-    /// How long it has been busy, as this process has seen.
+    /// How long the runner has been busy, as this process has seen.
     pub busy: Watched,
-    /// When GitHub said that its job was over. The runner still takes its slot until its instance is seen gone.
-    pub job_completed_at: Option<Timestamp>,
-    /// What is being done to it.
-    pub operation: Option<Operation>,
+    /// When GitHub said that the job was over. The runner still takes its slot until its instance is seen gone.
+    pub over_at: Option<Timestamp>,
+}
+
+/// The way out of a runner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leaving {
     /// Since when there is no demand for it.
     pub surplus_since: Option<Timestamp>,
     /// Since when it takes its slot and serves nobody: it is being removed, or its job is over.
-    pub leaving_since: Option<Timestamp>,
+    pub since: Option<Timestamp>,
     /// Its removal was refused or failed: not before this is it tried again.
     pub retry_at: Option<Timestamp>,
     /// The spec left its host out: no other runner takes its place there.
     pub draining: bool,
-    /// Since when its host, listed as a whole, has not shown its instance: the time of that listing.
-    pub missing_since: Option<Timestamp>,
 }
 
 impl Runner {
@@ -115,23 +136,12 @@ impl Runner {
             created_at: now,
             phase: Phase::Pending,
             since: now,
-            up_since: None,
             registration: Registration::Unknown,
             unlisted_since: None,
-            instance_id: None,
-            exit: None,
-            launch_step: None,
-            never_started: false,
-            found_ended: false,
-            job: None,
-            busy: Watched::default(),
-            job_completed_at: None,
             operation: None,
-            surplus_since: None,
-            leaving_since: None,
-            retry_at: None,
-            draining: false,
-            missing_since: None,
+            seen: Seen::default(),
+            work: Work::default(),
+            leaving: Leaving::default(),
         }
     }
 
@@ -144,7 +154,7 @@ impl Runner {
             &instance.template_hash,
             instance.created_at,
         );
-        runner.instance_id = Some(instance.id.clone());
+        runner.seen.instance_id = Some(instance.id.clone());
         runner
     }
 
@@ -152,7 +162,7 @@ impl Runner {
     pub fn is_registered(&self) -> bool {
         match self.registration {
             Registration::Present(_) => true,
-            Registration::Unknown => self.instance_id.is_some(),
+            Registration::Unknown => self.seen.instance_id.is_some(),
             Registration::Absent => false,
         }
     }
@@ -168,17 +178,17 @@ impl Runner {
         self.occupies()
             && self.operation != Some(Operation::Removing)
             && self.registration != Registration::Absent
-            && self.job_completed_at.is_none()
+            && self.work.over_at.is_none()
     }
 
     /// Whether its host does not show it: it was listed without it, or nothing but a status knows of the runner.
     pub fn is_hidden(&self) -> bool {
-        self.missing_since.is_some() || self.template_hash.is_empty()
+        self.seen.missing_since.is_some() || self.template_hash.is_empty()
     }
 
     /// Whether it ended within a minute after it came up, or never came up at all.
     pub(super) fn was_short_lived(&self) -> bool {
-        self.up_since.is_none_or(|up_since| self.since <= up_since.plus(SHORT_LIFE))
+        self.seen.up_since.is_none_or(|up_since| self.since <= up_since.plus(SHORT_LIFE))
     }
 
     /// Moves to a phase if that is allowed; says whether it moved.
@@ -187,8 +197,8 @@ impl Runner {
         if moved {
             self.phase = phase;
             self.since = now;
-            self.busy = Watched::default();
-            self.surplus_since = None;
+            self.work.busy = Watched::default();
+            self.leaving.surplus_since = None;
         }
         moved
     }
@@ -196,38 +206,38 @@ impl Runner {
     /// Its instance lives, although its start was said to have failed, or it was not to be seen for a while: it takes its
     /// slot again, and goes as every other runner does.
     pub(super) fn revive(&mut self, instance: &Instance, now: Timestamp) {
-        self.phase = if self.job.is_some() { Phase::Busy } else { Phase::Pending };
-        self.since = if self.job.is_some() { now } else { instance.created_at };
-        self.busy = Watched::default();
-        self.exit = None;
-        self.retry_at = None;
+        self.phase = if self.work.job.is_some() { Phase::Busy } else { Phase::Pending };
+        self.since = if self.work.job.is_some() { now } else { instance.created_at };
+        self.work.busy = Watched::default();
+        self.seen.exit = None;
+        self.leaving.retry_at = None;
     }
 
     /// Takes over what its backend shows of its instance. An instance that ended is not judged here: that takes the
     /// ledger's knowledge of jobs.
     pub(super) fn observe(&mut self, instance: &Instance, now: Timestamp) {
-        self.instance_id = Some(instance.id.clone());
+        self.seen.instance_id = Some(instance.id.clone());
         // The spec may call its backend and its host otherwise than when it was asked for.
         self.backend.clone_from(&instance.backend);
         self.host.clone_from(&instance.host);
-        self.missing_since = None;
+        self.seen.missing_since = None;
         match &instance.state {
-            InstanceState::Starting => self.never_started = false,
+            InstanceState::Starting => self.seen.never_started = false,
             InstanceState::Launching(step) => {
-                self.never_started = false;
+                self.seen.never_started = false;
                 // The way up may be long, and none of its steps may be.
-                let before = self.launch_step.replace(step);
+                let before = self.seen.launch_step.replace(step);
                 if self.phase == Phase::Pending && before.is_some_and(|before| before != *step) {
                     self.since = now;
                 }
             }
-            InstanceState::NeverStarted => self.never_started = true,
+            InstanceState::NeverStarted => self.seen.never_started = true,
             InstanceState::Running => {
-                self.never_started = false;
-                self.up_since.get_or_insert(now);
+                self.seen.never_started = false;
+                self.seen.up_since.get_or_insert(now);
                 self.enter(Phase::Idle, now);
             }
-            InstanceState::Exited(exit) => self.exit = Some(exit.clone()),
+            InstanceState::Exited(exit) => self.seen.exit = Some(exit.clone()),
         }
     }
 }

@@ -222,7 +222,7 @@ fn begin_removal(
 ) -> Option<Task> {
     let runner = state.ledger.runner(name)?.clone();
     let backend = state.backend_of(&runner)?;
-    let unexplained = runner.phase == Phase::Done && runner.job.is_none();
+    let unexplained = runner.phase == Phase::Done && runner.work.job.is_none();
     if let Some(why) = why {
         debug!(runner = name, why = why.as_str(), "removal begins");
     }

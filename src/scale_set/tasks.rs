@@ -280,7 +280,7 @@ impl Remover<'_> {
                 return self.retry_after(pause(&error, REMOVAL_RETRY));
             }
         }
-        if self.runner.instance_id.is_none() {
+        if self.runner.seen.instance_id.is_none() {
             // An earlier controller asked for it; whether there is an instance is for its host to show.
             return self.retry_after(TWO_LOOKS);
         }
@@ -305,14 +305,17 @@ impl Remover<'_> {
     async fn collect(&self) {
         self.keep_log().await;
         // An instance that was not seen to end may have a job, whatever became of its start.
-        if self.runner.exit.is_none() && self.runner.instance_id.is_some() && !self.release(true).await {
+        if self.runner.seen.exit.is_none()
+            && self.runner.seen.instance_id.is_some()
+            && !self.release(true).await
+        {
             return;
         }
         if !self.remove_instance().await {
             return self.retry_after(REMOVAL_RETRY);
         }
-        let clean = self.runner.exit.as_ref().is_some_and(|exit| exit.code == Some(0));
-        if clean && self.runner.job.is_some() {
+        let clean = self.runner.seen.exit.as_ref().is_some_and(|exit| exit.code == Some(0));
+        if clean && self.runner.work.job.is_some() {
             return self.retire();
         }
         let now = self.shared.now();
@@ -341,7 +344,7 @@ impl Remover<'_> {
     /// Adds the last lines that a failed runner printed to the report of its failure, which is yet to come for one whose
     /// end is unexplained.
     async fn keep_log(&self) {
-        let Some(id) = &self.runner.instance_id else { return };
+        let Some(id) = &self.runner.seen.instance_id else { return };
         if !self.unexplained && !self.set.state().ledger.failures().lacks_log(&self.runner.name) {
             return;
         }
@@ -426,7 +429,7 @@ impl Remover<'_> {
 
     /// Whether nothing of the instance is left.
     async fn remove_instance(&self) -> bool {
-        let Some(id) = &self.runner.instance_id else {
+        let Some(id) = &self.runner.seen.instance_id else {
             return true;
         };
         match self.backend.remove(&self.runner.host, id).await {

@@ -220,7 +220,7 @@ fn a_runner_that_is_shown_again_after_its_job_was_over_goes() {
         scenario.now = 20;
         scenario.show("linux-001", state.clone());
         let runner = scenario.ledger.runner("linux-001").unwrap();
-        let over = (runner.phase, runner.job_completed_at);
+        let over = (runner.phase, runner.work.over_at);
         assert_eq!(over, (Phase::Busy, Some(at(20))), "{state:?}");
         if state == InstanceState::Starting {
             scenario.show("linux-001", InstanceState::NeverStarted);

@@ -50,7 +50,7 @@ impl Scenario {
                     .ledger
                     .runners()
                     .filter(|r| r.phase == Phase::Busy)
-                    .filter_map(|r| Some((r.name.clone(), r.job.as_ref()?.id.clone())))
+                    .filter_map(|r| Some((r.name.clone(), r.work.job.as_ref()?.id.clone())))
                     .collect();
                 if let Some((name, job)) = busy.get(*n) {
                     self.completed(name, job);
@@ -113,7 +113,7 @@ proptest! {
         }
         // After quiet: demand met, and nobody idle without need.
         scenario.policy.suspend = false;
-        scenario.assigned(u32::try_from(scenario.names(|r| r.phase == Phase::Busy && r.job_completed_at.is_none()).len()).unwrap());
+        scenario.assigned(u32::try_from(scenario.names(|r| r.phase == Phase::Busy && r.work.over_at.is_none()).len()).unwrap());
         for _ in 0..40 {
             scenario.now += 400;
             scenario.make(&Move::Removed, 0);

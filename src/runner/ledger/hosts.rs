@@ -21,7 +21,7 @@ impl Ledger {
     /// Marks the runners on hosts that drain, by backend and name, and unmarks all others.
     pub fn mark_draining(&mut self, drains: impl Fn(&str, &str) -> bool) {
         for runner in self.runners.values_mut() {
-            runner.draining = drains(&runner.backend, &runner.host);
+            runner.leaving.draining = drains(&runner.backend, &runner.host);
         }
     }
 

@@ -46,7 +46,7 @@ fn what_is_left_of_a_runner_is_due_when_it_ends_whenever_its_removal_was_to_be_t
     ledger.found_busy("a", at(1));
     let exit = Exit { code: Some(0), out_of_memory: false, at: at(5), ..Exit::default() };
     ledger.observe(&[listing(Some(5), vec![instance("a", InstanceState::Exited(exit))])], at(5));
-    assert_eq!(ledger.runner("a").unwrap().retry_at, None);
+    assert_eq!(ledger.runner("a").unwrap().leaving.retry_at, None);
 }
 
 /// The answer was under way when the runner ended.
@@ -58,7 +58,7 @@ fn an_answer_that_a_runner_is_busy_holds_up_nothing_once_the_runner_has_ended() 
     ledger.observe(&[listing(Some(5), vec![instance("a", InstanceState::Exited(exit))])], at(5));
     ledger.found_busy("a", at(6));
     let runner = ledger.runner("a").unwrap();
-    assert_eq!((runner.phase, runner.operation, runner.retry_at), (Phase::Done, None, None));
+    assert_eq!((runner.phase, runner.operation, runner.leaving.retry_at), (Phase::Done, None, None));
 }
 
 #[test]
