@@ -381,26 +381,6 @@ async fn a_controller_that_comes_later_finds_all_that_is_there() {
 }
 
 #[tokio::test]
-async fn a_start_that_nobody_waits_for_is_carried_through() {
-    let stage = Stage::new("abandoned").await;
-    let backend = stage.backend("set", stage.template(WAITS));
-    prepared(&backend).await;
-    let slot = backend.reserve(HOST).unwrap();
-    let (name, jit) = (runner_name("linux"), jit());
-    let runner = NewRunner { name: &name, jit: &jit };
-    let start = slot.start(&runner);
-    assert!(tokio::time::timeout(Duration::from_millis(1), start).await.is_err());
-    until("it runs all the same", || {
-        let instances = backend.instances().remove(0).instances;
-        let runs = |instance: &&_| {
-            matches!(instance, paddock::runner::Instance { state: InstanceState::Running, .. })
-        };
-        instances.iter().find(runs).map(|instance| assert_eq!(instance.runner, name))
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn hosts_that_cannot_be_used_say_why() {
     let stage = Stage::new("hosts").await;
     let mut template = stage.template(WAITS);

@@ -4,6 +4,7 @@
 // A test that cannot go on fails where it stands.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod conformance;
 mod images;
 mod lives;
 mod outages;

@@ -2,10 +2,10 @@
 
 use paddock::backend::Backend;
 use paddock::backend::docker::{DockerBackend, DockerTemplate};
-use paddock::runner::{Identity, runner_name};
+use paddock::runner::Identity;
 
 use crate::parts::Engine;
-use crate::stage::{HOST, Stage, connected, exit, host, prepared, remove, shown, start, start_in, until};
+use crate::stage::{HOST, Stage, connected, host, prepared, remove, shown, start, until};
 
 /// Slots count every runner on the engine, so each test has an engine of its own.
 async fn stage(name: &str) -> (Engine, Stage) {
@@ -52,35 +52,6 @@ async fn two_sets_share_the_slots_and_the_smallest_number_counts() {
     assert_eq!(free(&first), 3);
     drop(first);
     assert_eq!(free(&third), u32::MAX);
-}
-
-#[tokio::test]
-async fn a_runner_takes_one_slot_from_its_reservation_to_its_end() {
-    let (_engine, stage) = stage("one-slot").await;
-    let backend = stage.backend("set", limited(&stage, "sleep 1000", Some(4)));
-    let brief = stage.backend("other", limited(&stage, "exit 0", Some(4)));
-    prepared(&backend).await;
-    prepared(&brief).await;
-
-    let slot = backend.reserve(HOST).unwrap();
-    let name = runner_name("linux");
-    let watch = async {
-        loop {
-            assert_eq!(free(&backend), 3);
-            tokio::task::yield_now().await;
-        }
-    };
-    let instance = tokio::select! {
-        instance = start_in(slot, &name) => instance.unwrap(),
-        never = watch => never,
-    };
-    assert_eq!(free(&backend), 3);
-
-    let ended = start(&brief).await.unwrap();
-    until("it ends", || exit(&brief, &ended.id)).await;
-    assert_eq!(free(&backend), 3, "what ended takes no slot, removed or not");
-    backend.remove(HOST, &instance.id).await.unwrap();
-    assert_eq!(free(&backend), 4);
 }
 
 #[tokio::test]

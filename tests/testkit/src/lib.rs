@@ -7,8 +7,11 @@
 //! [`ecs`] is a simulated Amazon ECS, in the binary `sim-ecs` too; its tasks run `fake-runner` as a process.
 //!
 //! [`tart`] has simulated Macs: a stand-in for `tart` whose machines run `fake-runner`, behind a real sshd.
+//!
+//! [`wait`] waits for a state, by a deadline.
 
 pub mod ecs;
 pub mod github;
 pub mod raw;
 pub mod tart;
+pub mod wait;

@@ -1,0 +1,83 @@
+//! What the suite needs of a kind of capacity: a host to run on, and a hand on it past the controller.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use paddock::api;
+use paddock::backend::{Provider, Requeuer};
+use paddock::runner::Instance;
+use tokio::runtime::{Builder, Runtime};
+
+/// The backend's name in every block.
+pub const BACKEND: &str = "rack";
+/// The host's name in every block.
+pub const HOST: &str = "local";
+/// The line that every runner of a stage prints when it is up.
+pub const PRINTED: &str = "the runner is up";
+
+/// A host of one kind of capacity, as a test has it. All that a test left there goes when this is dropped.
+#[allow(async_fn_in_trait)] // one thread runs a test
+pub trait Stage: Sized {
+    /// The deadline for what must come, on a machine that does other things too.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Makes the runtime of a test: one thread with the real clock, unless the hosts are simulated.
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_all().build().expect("a runtime")
+    }
+
+    /// Sets up a host that can run what [`Stage::backend`] names.
+    async fn set_up(host: HostUse) -> Self;
+
+    /// Returns the cluster's id of the stage's controllers. No other stage has the same.
+    fn cluster(&self) -> &str;
+
+    /// Makes the provider of one more controller of the cluster. It knows nothing yet.
+    fn provider(&self, requeuer: Requeuer) -> Arc<dyn Provider>;
+
+    /// Returns a backend named [`BACKEND`] with one host named [`HOST`]. Its runners print [`PRINTED`] and run until
+    /// [`Stage::end`].
+    fn backend(&self, block: &Block) -> api::Backend;
+
+    /// Has the runner of an instance end by itself with an exit code.
+    async fn end(&mut self, instance: &Instance, code: u8);
+
+    /// Adds to the host an instance that is not of this cluster and has not ended, and returns its id.
+    async fn add_foreign(&mut self) -> String;
+
+    /// Tells whether the host has an instance, asked past every controller.
+    async fn has(&mut self, instance_id: &str) -> bool;
+
+    /// Has the host answer nobody any more. What runs there may end with it.
+    async fn fall_silent(&mut self);
+
+    /// Has the host answer again, with what is left there.
+    async fn answer_again(&mut self);
+}
+
+/// Says with whom a stage shares its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostUse {
+    /// Other tests may run instances there at the same time: the stage states no maximum and silences nothing.
+    Shared,
+    /// Nothing runs there but what this test starts.
+    Own,
+}
+
+/// What a test asks of a backend's block, beside what all have.
+#[derive(Debug, Clone, Default)]
+pub struct Block {
+    /// The maximum of runners on the host.
+    pub max_runners: Option<u8>,
+    /// Something is changed that the runners are made from.
+    pub changed: bool,
+    /// The host's endpoint is spelled in another way.
+    pub respelled: bool,
+}
+
+impl Block {
+    /// A block that states the host's maximum.
+    pub fn limited(max_runners: u8) -> Block {
+        Block { max_runners: Some(max_runners), ..Block::default() }
+    }
+}

@@ -1,0 +1,5 @@
+//! The suite over the fake.
+
+use crate::stage::FakeStage;
+
+conformance::suite!(FakeStage);
