@@ -1,6 +1,7 @@
 //! Where runners run. One trait that every backend meets, and the four kinds of error that a plan tells apart.
 
 pub mod docker;
+pub mod remote;
 
 mod backoff;
 mod provider;
