@@ -87,6 +87,14 @@ pub mod reason {
     pub const NETWORK_MISSING: &str = "NetworkMissing";
     /// The engine failed: its disk is full, for one.
     pub const ENGINE_ERROR: &str = "EngineError";
+    /// A host runs as many virtual machines as it may: someone else's are among them.
+    pub const HOST_FULL: &str = "HostFull";
+    /// A host's disk is full.
+    pub const DISK_FULL: &str = "DiskFull";
+    /// Tart failed.
+    pub const TART_ERROR: &str = "TartError";
+    /// The guest agent of a virtual machine does not answer.
+    pub const GUEST_AGENT_SILENT: &str = "GuestAgentSilent";
     /// A host does not answer.
     pub const HOST_UNREACHABLE: &str = "HostUnreachable";
     /// `spec.suspend` is set.

@@ -42,18 +42,22 @@ pub(super) fn decide(set: &ScaleSetHandle, ctx: &Context, now: Timestamp) -> Opt
     let mut state = set.state();
     let observations = state.observations();
     state.ledger.observe(&observations, now);
+    let lost = state.lost_hosts();
+    state.ledger.mark_lost(&lost, now);
     drain(&mut state, set, ctx, now);
     let (mut plan, views) = plan_for(&state, set, now)?;
     let listed = (!observed(&state, set, now)).then(|| set.since.plus(HOSTS_ANSWER));
     plan.wake_at = [plan.wake_at, listed, limited_until(&state, now)].into_iter().flatten().min();
     state.ledger.mark_surplus(&plan.surplus, now);
     let tasks = begin(&mut state, set, &plan, now);
+    keep_warm(&state, set, now);
     report(&mut state, set, ctx, &plan, &tasks, now);
     let status = status::status(&mut state, Some((&plan, &views)), now);
     let busy_with = |r: &&Runner| r.occupies() || r.operation.is_some();
     let known = state.ledger.runners().filter(busy_with).count();
     let registered = state.ledger.runners().count() - known;
-    let running = known + state.ledger.unseen(|_, _| true) as usize;
+    let left_over = state.all_backends().map(|backend| backend.left_over()).fold(0, u32::saturating_add);
+    let running = known + state.ledger.unseen(|_, _| true) as usize + left_over as usize;
     let left = Left { unseen: !observed(&state, set, now), running, registered, abandoned: state.abandoned };
     Some(Decision { plan, tasks, status, left })
 }
@@ -178,6 +182,17 @@ fn begin(state: &mut ScaleSetState, set: &ScaleSetHandle, plan: &Plan, now: Time
         }
     }
     tasks
+}
+
+/// Has instances kept ready ahead of need where the spec asks for it and starts something; on hosts that it left out they go.
+fn keep_warm(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) {
+    let frozen = (state.stalled.is_some() || state.behind().is_some()) && state.drain_until.is_none();
+    if frozen || !observed(state, set, now) {
+        return;
+    }
+    let wanted = state.policy.as_ref().is_some_and(|policy| !policy.stands_down());
+    state.backends.iter().for_each(|configured| configured.backend.keep_warm(wanted));
+    state.draining.backends().for_each(|backend| backend.keep_warm(false));
 }
 
 fn begin_start(

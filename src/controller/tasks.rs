@@ -130,6 +130,12 @@ impl Starter<'_> {
         let now = self.ctx.environment.now();
         match ready {
             Some(Ok(())) => (!state.ledger.host_ready(self.name, now)).then_some("abandoned"),
+            // No failure of anything: another host, or the next look, finds a slot.
+            Some(Err(backend::Error::NoCapacity { reason: reason::HOST_FULL, message })) => {
+                info!(message, "the host has no slot after all: the start is put off");
+                state.ledger.start_put_off(self.name);
+                Some(reason::HOST_FULL)
+            }
             Some(Err(error)) => {
                 let (why, message) = (reason_of(&error), error.to_string());
                 warn!(reason = why, message, "the host could not be made ready for the runner");

@@ -98,6 +98,8 @@ pub struct Runner {
     pub retry_at: Option<Timestamp>,
     /// The spec left its host out: no other runner takes its place there.
     pub draining: bool,
+    /// Its host has been silent for so long that nothing is counted on there.
+    pub host_lost: bool,
     /// Since when its host, listed as a whole, has not shown its instance: the time of that listing.
     pub missing_since: Option<Timestamp>,
 }
@@ -128,6 +130,7 @@ impl Runner {
             leaving_since: None,
             retry_at: None,
             draining: false,
+            host_lost: false,
             missing_since: None,
         }
     }

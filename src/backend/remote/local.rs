@@ -6,8 +6,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use super::command::{Part, Script};
 use super::failure::Failure;
+use super::script::{Part, Script};
 
 /// What is read at once.
 const BUFFER: usize = 16 << 10;

@@ -1,19 +1,20 @@
 //! Commands on a host, on this machine or over SSH: scripts with arguments that no value can break out of, secrets by
 //! standard input, a deadline on each, and no more at once than a host's sshd takes.
 
-mod command;
 mod endpoint;
 mod failure;
 mod known_hosts;
 mod local;
 mod login;
+mod process;
 mod quote;
+mod script;
 mod ssh;
 
-pub use command::{Output, Part, Script};
 pub use endpoint::Endpoint;
 pub use failure::Failure;
 pub use login::{InvalidLogin, SshLogin};
+pub use script::{Output, Part, Script};
 
 use std::time::Duration;
 
@@ -22,14 +23,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use crate::time::Plus;
-use command::Process;
+use process::Process;
 use ssh::Ssh;
 
 /// Commands at once on one host. sshd refuses the eleventh on a connection (`MaxSessions 10`), and one is left for a command
 /// that watches and one for a person's luck.
 const AT_ONCE: usize = 8;
-/// What is kept of a command's output and of its errors; the rest is read and dropped.
-const KEPT: usize = 4 << 20;
 
 /// A host on which commands are run.
 #[derive(Debug)]
@@ -178,7 +177,7 @@ impl Remote {
 
     async fn begin(&self, script: &Script) -> Result<Process, Failure> {
         match &self.form {
-            Form::Local => Ok(Process::Local(local::begin(script).await?)),
+            Form::Local => Ok(Process::Local(Box::new(local::begin(script).await?))),
             Form::Ssh(ssh) => Ok(Process::Ssh(ssh.begin(script).await?)),
         }
     }

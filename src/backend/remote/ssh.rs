@@ -11,11 +11,11 @@ use russh::{ChannelMsg, ChannelReadHalf, ChannelStream, ChannelWriteHalf, Prefer
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::command::{Part, Script};
 use super::endpoint::Address;
 use super::failure::Failure;
 use super::known_hosts::KnownHosts;
 use super::login::SshLogin;
+use super::script::{Part, Script};
 
 /// For the connection, the exchange of keys and the login.
 const CONNECT: Duration = Duration::from_secs(20);

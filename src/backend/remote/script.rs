@@ -1,13 +1,12 @@
-//! A script for a host's shell, what it prints, and the process that runs it.
+//! A script for a host's shell, and what it prints.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::KEPT;
-use super::failure::Failure;
-use super::local::LocalProcess;
 use super::quote::quote;
-use super::ssh::SshProcess;
+
+/// What is kept of a command's output and of its errors; the rest is read and dropped.
+const KEPT: usize = 4 << 20;
 
 /// A script for `/bin/sh`. Its text is the program's own and constant; values come in as its arguments, and secrets by
 /// standard input, so that neither can change what it does.
@@ -93,7 +92,8 @@ impl Output {
         String::from_utf8_lossy(&self.errors).trim().to_owned()
     }
 
-    pub(super) fn add(&mut self, part: Part) {
+    /// Adds a part, up to a bound.
+    pub fn add(&mut self, part: Part) {
         let (kept, bytes) = match part {
             Part::Output(bytes) => (&mut self.output, bytes),
             Part::Error(bytes) => (&mut self.errors, bytes),
@@ -104,29 +104,5 @@ impl Output {
         };
         let room = KEPT.saturating_sub(kept.len());
         kept.extend(bytes.into_iter().take(room));
-    }
-}
-
-/// A script that runs. Dropped before its end, it is ended.
-pub(super) enum Process {
-    Local(LocalProcess),
-    Ssh(SshProcess),
-}
-
-impl Process {
-    /// The next part; none when the connection ended before the script did.
-    pub(super) async fn next(&mut self) -> Result<Option<Part>, Failure> {
-        match self {
-            Process::Local(process) => process.next().await.map(Some),
-            Process::Ssh(process) => Ok(process.next().await),
-        }
-    }
-
-    /// Notes that there is nothing to be ended any more.
-    pub(super) fn ended(&mut self) {
-        match self {
-            Process::Local(process) => process.ended(),
-            Process::Ssh(process) => process.ended(),
-        }
     }
 }
