@@ -111,6 +111,14 @@ reasons! {
     NetworkMissing,
     /// The engine failed: its disk is full, for one.
     EngineError,
+    /// A host runs as many virtual machines as it may: someone else's are among them.
+    HostFull,
+    /// A host's disk is full.
+    DiskFull,
+    /// Tart failed.
+    TartError,
+    /// The guest agent of a virtual machine does not answer.
+    GuestAgentSilent,
     /// The account's limit on calls is reached, for longer than a start can wait.
     Throttled,
     /// A host does not answer.

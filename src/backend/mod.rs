@@ -2,6 +2,8 @@
 
 pub mod docker;
 pub mod ecs;
+pub mod remote;
+pub mod tart;
 
 mod backoff;
 mod provider;
@@ -53,6 +55,29 @@ pub trait Backend: Send + Sync {
     /// Takes a slot on a host, if one is free that is not kept for another.
     fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>>;
 
+    /// Keeps instances ready ahead of need, as many as the spec asks for, in the background; or removes them where they are
+    /// not wanted. Wakes the scale set when that changed something. No IO; to be said at each look, after what was
+    /// reserved in it.
+    fn keep_warm(&self, wanted: bool) {
+        let _ = wanted;
+    }
+
+    /// How many instances are ready ahead of need. None: this kind has none.
+    fn warm(&self) -> Option<u32> {
+        None
+    }
+
+    /// The hosts that have been silent for so long that nothing is counted on there: their idle runners count as gone. Kinds
+    /// whose instances outlive a silent host for long, and are seen again as they were, have none.
+    fn lost_hosts(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// How many instances without a runner are on its hosts, whatever their state.
+    fn left_over(&self) -> u32 {
+        0
+    }
+
     /// Removes an instance, running or not. [`Error::Gone`] when there is none.
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error>;
 
@@ -66,6 +91,7 @@ pub fn providers(cluster: &str, requeuer: &Requeuer) -> Providers {
     Providers::new(vec![
         Arc::new(docker::DockerProvider::new(cluster, requeuer.clone())),
         Arc::new(ecs::EcsProvider::new(cluster, requeuer.clone())),
+        Arc::new(tart::TartProvider::new(cluster, requeuer.clone())),
     ])
 }
 

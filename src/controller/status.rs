@@ -166,7 +166,7 @@ fn backend(state: &ScaleSetState, view: &BackendView, configured: &ConfiguredBac
         name: view.name.clone(),
         kind: configured.backend.kind(),
         current_runners: current,
-        warm: None,
+        warm: configured.backend.warm().map(|warm| count(warm as usize)),
         message: messages.join("; "),
         backoff_until: view.hosts.iter().filter_map(until).max_by_key(|t| t.0),
         hosts: view.hosts.iter().map(host).collect(),

@@ -54,6 +54,8 @@ pub enum Removal {
     Unregistered,
     /// The spec does not name its host any more.
     HostRemoved,
+    /// Its host has not answered for minutes: it is not counted on any more.
+    HostLost,
     /// Jobs waited for minutes while it was idle: it seems never to have reached GitHub.
     NeverConnected,
     /// The set is suspended.
@@ -83,6 +85,7 @@ impl Removal {
             Removal::LingeringAfterJob => "LingeringAfterJob",
             Removal::Unregistered => "Unregistered",
             Removal::HostRemoved => "HostRemoved",
+            Removal::HostLost => "HostLost",
             Removal::NeverConnected => "NeverConnected",
             Removal::Suspended => "Suspended",
             Removal::Deleted => "Deleted",

@@ -115,26 +115,30 @@ fn prepare(input: &Input<'_>, backend: &BackendView, placement: &mut Placement) 
 /// The free places of one backend.
 struct Room<'a> {
     ceiling: u32,
-    /// Free slots on hosts that can take a start now, and how many starts failed there in a row.
-    ready: HashMap<&'a str, (u32, u32)>,
+    /// Free slots on hosts that can take a start now, how many of them are warm, and how many starts failed there in a row.
+    ready: HashMap<&'a str, (u32, u32, u32)>,
 }
 
 impl<'a> Room<'a> {
     fn of(backend: &'a BackendView, ledger: &Ledger) -> Room<'a> {
-        let free = |host: &'a HostState| (host.name.as_str(), (host.free_slots, host.failures));
+        let free = |host: &'a HostState| (host.name.as_str(), (host.free_slots, host.warm, host.failures));
         let ready = backend.hosts.iter().filter(|h| h.availability == Availability::Ready);
         Room { ceiling: ceiling(backend, ledger), ready: ready.map(free).collect() }
     }
 
-    /// Takes a place on the host with the fewest failures and, among those, the most free slots; else the first by name.
+    /// Takes a place on the host with the fewest failures and, among those, where an instance is ready already; else the most
+    /// free slots; else the first by name.
     fn take(&mut self) -> Option<String> {
         if self.ceiling == 0 {
             return None;
         }
-        let free = self.ready.iter_mut().filter(|(_, (slots, _))| *slots > 0);
-        let best = free.max_by_key(|(name, (slots, failures))| (Reverse(*failures), *slots, Reverse(**name)));
-        let (name, (slots, _)) = best?;
+        let free = self.ready.iter_mut().filter(|(_, (slots, ..))| *slots > 0);
+        let best = free.max_by_key(|(name, (slots, warm, failures))| {
+            (Reverse(*failures), *warm > 0, *slots, Reverse(**name))
+        });
+        let (name, (slots, warm, _)) = best?;
         *slots -= 1;
+        *warm = warm.saturating_sub(1);
         self.ceiling -= 1;
         Some((*name).to_owned())
     }

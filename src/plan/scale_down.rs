@@ -82,6 +82,9 @@ fn overdue(input: &Input<'_>, runner: &Runner, scale_down: &mut ScaleDown) -> Op
     if runner.leaving.draining && runner.phase != Phase::Busy {
         return Some(Removal::HostRemoved);
     }
+    if runner.leaving.host_lost && runner.phase != Phase::Busy {
+        return Some(Removal::HostLost);
+    }
     let policy = input.policy;
     let since_job = runner.work.job.as_ref().and_then(|j| j.runner_assigned_at).unwrap_or(runner.since);
     let over_since = runner.work.over_at.unwrap_or(input.now);

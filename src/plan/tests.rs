@@ -192,6 +192,7 @@ pub(super) fn backend(name: &str, hosts: &[(&str, u32)]) -> BackendView {
         name: (*name).to_owned(),
         availability: Availability::Ready,
         free_slots: *free_slots,
+        warm: 0,
         failures: 0,
         message: String::new(),
     };

@@ -13,6 +13,8 @@ pub struct HostState {
     pub availability: Availability,
     /// Slots that are free for this scale set; `u32::MAX` where nothing limits them.
     pub free_slots: u32,
+    /// How many of these have an instance that is ready and waits for a runner.
+    pub warm: u32,
     /// How many starts failed there in a row.
     pub failures: u32,
     /// Why it takes none, or what it is about, in words; empty when all is well.

@@ -123,6 +123,8 @@ pub struct Leaving {
     pub retry_at: Option<Timestamp>,
     /// The spec left its host out: no other runner takes its place there.
     pub draining: bool,
+    /// Its host has been silent for so long that nothing is counted on there.
+    pub host_lost: bool,
 }
 
 impl Runner {

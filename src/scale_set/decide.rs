@@ -59,12 +59,15 @@ pub fn decide(
 ) -> Option<(Decision, Vec<Task>)> {
     let observations = state.observations();
     state.ledger.observe(&observations, now);
+    let lost = state.lost_hosts();
+    state.ledger.mark_lost(&lost, now);
     drain(state, set, shared, now);
     let (mut plan, views) = preview(state, set, now)?;
     let listed = (!observed(state, set, now)).then(|| set.since.plus(HOSTS_ANSWER));
     plan.wake_at = [plan.wake_at, listed, limited_until(state, now)].into_iter().flatten().min();
     state.ledger.mark_surplus(&plan.surplus, now);
     let tasks = begin(state, set, &plan, now);
+    keep_warm(state, set, now);
     let starts = tasks.iter().filter(|task| matches!(task, Task::Start { .. })).count();
     report(state, set, shared, &plan, starts, now);
     let left = left(state, set, now);
@@ -75,7 +78,8 @@ fn left(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> Left {
     let busy_with = |r: &&Runner| r.occupies() || r.operation.is_some();
     let known = state.ledger.runners().filter(busy_with).count();
     let registered = state.ledger.runners().count() - known;
-    let running = known + state.ledger.unseen(|_, _| true) as usize;
+    let left_over = state.all_backends().map(|backend| backend.left_over()).fold(0, u32::saturating_add);
+    let running = known + state.ledger.unseen(|_, _| true) as usize + left_over as usize;
     Left { unseen: !observed(state, set, now), running, registered, abandoned: state.deletion.abandoned }
 }
 
@@ -153,7 +157,7 @@ fn begin(state: &mut ScaleSetState, set: &ScaleSetHandle, plan: &Plan, now: Time
     }
     // Another set took the slot meanwhile: they wait for the next.
     let mut unplaced = Vec::new();
-    let frozen = (state.spec.stalled.is_some() || state.behind().is_some()) && state.deletion.until.is_none();
+    let frozen = is_frozen(state);
     for action in &plan.actions {
         match action {
             Action::Collect { runner } => tasks.extend(begin_removal(state, runner, None, now)),
@@ -190,6 +194,21 @@ fn begin(state: &mut ScaleSetState, set: &ScaleSetHandle, plan: &Plan, now: Time
         }
     }
     tasks
+}
+
+/// Has instances kept ready ahead of need where the spec asks for it and starts something; on hosts that it left out they go.
+fn keep_warm(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) {
+    if is_frozen(state) || !observed(state, set, now) {
+        return;
+    }
+    let wanted = state.spec.policy.as_ref().is_some_and(|policy| !policy.stands_down());
+    state.backends.iter().for_each(|configured| configured.backend.keep_warm(wanted));
+    state.draining.backends().for_each(|backend| backend.keep_warm(false));
+}
+
+/// Whether nothing new is begun: the spec cannot be followed, or is not known wholly.
+fn is_frozen(state: &ScaleSetState) -> bool {
+    (state.spec.stalled.is_some() || state.behind().is_some()) && state.deletion.until.is_none()
 }
 
 fn begin_start(

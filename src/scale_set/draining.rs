@@ -186,7 +186,8 @@ impl Draining {
                     .extend(given_up.into_iter().map(|name| format!("{name} on {backend}/{}", host.name)));
             }
             let here = ledger.runners().any(|r| r.backend == *backend && r.host == host.name);
-            let shows = listing.is_some_and(|listing| !listing.instances.is_empty());
+            let left_over = known.backend.left_over() > 0;
+            let shows = listing.is_some_and(|listing| !listing.instances.is_empty()) || left_over;
             known.first_listed = known.first_listed.or(listed_at);
             *remembered &= !shows;
             // A status knows hosts better than runners: a first listing without any is not enough.

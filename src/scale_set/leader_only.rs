@@ -179,6 +179,24 @@ impl Backend for LeaderOnly<dyn Backend> {
         Some(Box::new(LeaderOnlyReservation { reservation, leads: self.leads.clone() }))
     }
 
+    fn keep_warm(&self, wanted: bool) {
+        if let Ok(backend) = self.leading() {
+            backend.keep_warm(wanted);
+        }
+    }
+
+    fn warm(&self) -> Option<u32> {
+        self.inner.warm()
+    }
+
+    fn lost_hosts(&self) -> Vec<String> {
+        self.inner.lost_hosts()
+    }
+
+    fn left_over(&self) -> u32 {
+        self.inner.left_over()
+    }
+
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), backend::Error> {
         self.leading()?.remove(host, instance_id).await
     }

@@ -320,6 +320,15 @@ impl ScaleSetState {
         self.all_backends().flat_map(of).collect()
     }
 
+    /// The hosts on which nothing is counted any more, by backend and name.
+    pub fn lost_hosts(&self) -> Vec<(String, String)> {
+        let of = |backend: &Arc<dyn Backend>| {
+            let name = backend.name().to_owned();
+            backend.lost_hosts().into_iter().map(move |host| (name.clone(), host))
+        };
+        self.all_backends().flat_map(of).collect()
+    }
+
     /// Whether it is time to tell of something; if so, it is told now.
     pub fn tell(&mut self, what: Reason, now: Timestamp) -> bool {
         let due = self.told.at.get(&what).is_none_or(|at| at.plus(TOLD_FOR) <= now);

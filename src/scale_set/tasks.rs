@@ -157,6 +157,12 @@ impl Starter<'_> {
         let now = self.shared.now();
         match ready {
             Some(Ok(())) => (!state.ledger.host_ready(self.name, now)).then_some(Outcome::Abandoned),
+            // No failure of anything: another host, or the next look, finds a slot.
+            Some(Err(backend::Error::NoCapacity(why))) if why.reason == Reason::HostFull => {
+                info!(why.message, "the host has no slot after all: the start is put off");
+                state.ledger.start_put_off(self.name);
+                Some(Outcome::NotStarted(why.reason))
+            }
             Some(Err(error)) => {
                 let (why, message) = (error.reason(), error.to_string());
                 warn!(reason = why.as_str(), message, "the host could not be made ready for the runner");

@@ -23,6 +23,7 @@ mod reaper;
 mod restart;
 mod rollout;
 mod secrets;
+mod tart;
 mod trouble;
 mod twins;
 mod variants;

@@ -570,7 +570,14 @@ impl Backend for Handle {
             let availability = self.0.availability(&state, *host);
             let up = availability != Availability::Unreachable;
             let free_slots = if up { self.0.free(&state, *host) } else { 0 };
-            HostState { name: name.clone(), availability, free_slots, failures: 0, message: String::new() }
+            HostState {
+                name: name.clone(),
+                availability,
+                free_slots,
+                warm: 0,
+                failures: 0,
+                message: String::new(),
+            }
         };
         self.0.hosts.iter().map(host).collect()
     }

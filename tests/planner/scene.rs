@@ -133,6 +133,7 @@ impl Scene {
                 name: name.to_owned(),
                 availability: Availability::Ready,
                 free_slots: slots.parse().unwrap(),
+                warm: 0,
                 failures: 0,
                 message: String::new(),
             }

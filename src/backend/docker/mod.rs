@@ -217,7 +217,7 @@ impl Host {
             Ok(binding) => binding.state(),
             Err(why) => (Availability::Refused, 0, why.clone()),
         };
-        HostState { name: self.name.clone(), availability, free_slots, failures: 0, message }
+        HostState { name: self.name.clone(), availability, free_slots, warm: 0, failures: 0, message }
     }
 }
 

@@ -24,6 +24,26 @@ fn a_runner_without_a_registration_is_replaced_and_its_removal_tried_until_it_is
     }
 }
 
+/// A Mac that has not answered for minutes: whatever is idle there takes no job that is counted on it.
+#[test]
+fn idle_runners_of_a_lost_host_are_replaced_elsewhere_and_busy_ones_are_not() {
+    let mut scenario = Scenario::at_work(serde_json::json!({"minRunners": 1, "maxRunners": 2}));
+    scenario.assigned(1);
+    let lost = |scenario: &Scenario| -> Vec<(String, String)> {
+        scenario.ledger.runners().map(|r| (r.backend.clone(), r.host.clone())).collect()
+    };
+    let everywhere = lost(&scenario);
+    scenario.ledger.mark_lost(&everywhere, at(2));
+    assert_eq!(removals(&scenario.step()), [("linux-002", Removal::HostLost)], "the busy one stays");
+    scenario.ledger.deregistered("linux-002");
+    scenario.ledger.removal_failed("linux-002", at(10));
+    scenario.ledger.mark_lost(&everywhere, at(3));
+    assert!(scenario.ledger.runner("linux-002").is_none(), "it takes no slot of the set's");
+    assert_eq!(starts(&scenario.step()), 1, "another takes its place");
+    scenario.ledger.mark_lost(&[], at(4));
+    assert!(scenario.ledger.runners().all(|runner| !runner.leaving.host_lost));
+}
+
 /// A controller that begins after one that had 5 runners on a host, and named 2 of them.
 fn after_a_restart(spec: serde_json::Value) -> Scenario {
     let mut scenario = Scenario::new(spec);

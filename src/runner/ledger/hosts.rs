@@ -25,6 +25,18 @@ impl Ledger {
         }
     }
 
+    /// Marks the runners on hosts that are lost, by backend and name, and unmarks all others. Those that no job can be on any
+    /// more are forgotten: whatever is left of them is seen when their host is.
+    pub fn mark_lost(&mut self, lost: &[(String, String)], now: Timestamp) {
+        let is_lost = |runner: &Runner| {
+            lost.iter().any(|(backend, host)| runner.backend == *backend && runner.host == *host)
+        };
+        self.runners.values_mut().for_each(|runner| runner.leaving.host_lost = is_lost(runner));
+        for (backend, host) in lost {
+            self.give_up(backend, host, now);
+        }
+    }
+
     /// Calls a host of a backend otherwise from now on.
     pub fn rename_host(&mut self, backend: &str, from: &str, to: &str) {
         let there = |runner: &&mut Runner| runner.backend == backend && runner.host == from;

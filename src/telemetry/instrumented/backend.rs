@@ -44,6 +44,22 @@ impl Backend for Instrumented<dyn Backend> {
         Some(Box::new(InstrumentedReservation { reservation, calls: self.calls() }))
     }
 
+    fn keep_warm(&self, wanted: bool) {
+        self.inner.keep_warm(wanted);
+    }
+
+    fn warm(&self) -> Option<u32> {
+        self.inner.warm()
+    }
+
+    fn lost_hosts(&self) -> Vec<String> {
+        self.inner.lost_hosts()
+    }
+
+    fn left_over(&self) -> u32 {
+        self.inner.left_over()
+    }
+
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
         let began = Instant::now();
         self.calls().ended("remove", began, self.inner.remove(host, instance_id).await)

@@ -6,6 +6,7 @@
 
 mod controller;
 mod docker;
+mod macs;
 mod manifest;
 mod objects;
 

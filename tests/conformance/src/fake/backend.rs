@@ -63,7 +63,7 @@ impl FakeBackend {
         if message.is_empty() && free_slots == 0 {
             message = full;
         }
-        HostState { name: bound.name.clone(), availability, free_slots, failures: 0, message }
+        HostState { name: bound.name.clone(), availability, free_slots, warm: 0, failures: 0, message }
     }
 
     fn listing(&self, bound: &Bound) -> Listing {

@@ -1,0 +1,167 @@
+//! Scripts over SSH: one connection to a host, on which each is a channel.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use russh::client::{self, Handle, Msg};
+use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::{ChannelMsg, ChannelReadHalf, ChannelStream, ChannelWriteHalf, Preferred, Sig};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::endpoint::Address;
+use super::failure::Failure;
+use super::known_hosts::KnownHosts;
+use super::login::SshLogin;
+use super::script::{Part, Script};
+
+/// For the connection, the exchange of keys and the login.
+const CONNECT: Duration = Duration::from_secs(20);
+/// When nothing was heard for so long, the host is asked whether it is there ...
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// ... and after so many questions without an answer it is not.
+const UNANSWERED: usize = 2;
+/// The extended data of a channel that is standard error.
+const STANDARD_ERROR: u32 = 1;
+
+/// A host with sshd, and the connection to it.
+pub(super) struct Ssh {
+    address: Address,
+    login: SshLogin,
+    connection: Mutex<Result<Arc<Handle<Client>>, Failure>>,
+}
+
+impl Ssh {
+    pub(super) fn new(address: Address, login: SshLogin) -> Ssh {
+        let none = Failure::Disconnected("not connected yet".to_owned());
+        Ssh { address, login, connection: Mutex::new(Err(none)) }
+    }
+
+    pub(super) async fn connect(&self) -> Result<(), Failure> {
+        let late = || Failure::TimedOut { what: "connecting to the host's sshd", seconds: CONNECT.as_secs() };
+        let connection = timeout(CONNECT, self.logged_in()).await.unwrap_or_else(|_| Err(late()));
+        let result = connection.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.set(connection.map(Arc::new));
+        result
+    }
+
+    pub(super) fn disconnect(&self) {
+        self.set(Err(Failure::Disconnected("not connected".to_owned())));
+    }
+
+    async fn logged_in(&self) -> Result<Handle<Client>, Failure> {
+        let Address { user, host, port } = &self.address;
+        let known = |refusal: super::known_hosts::Refusal| Failure::HostKey(refusal.to_string());
+        let algorithms = self.login.known_hosts.algorithms(&self.address).map_err(known)?;
+        let config = client::Config {
+            keepalive_interval: Some(KEEP_ALIVE),
+            keepalive_max: UNANSWERED,
+            nodelay: true,
+            preferred: Preferred { key: Cow::Owned(algorithms), ..Preferred::default() },
+            ..client::Config::default()
+        };
+        let client = Client { known_hosts: self.login.known_hosts.clone(), address: self.address.clone() };
+        let mut connection = client::connect(Arc::new(config), (host.as_str(), *port), client).await?;
+        let key = PrivateKeyWithHashAlg::new(self.login.key.clone(), None);
+        if !connection.authenticate_publickey(user, key).await?.success() {
+            return Err(Failure::LoginRefused { user: user.clone() });
+        }
+        debug!(host, port, user, "connected over SSH");
+        Ok(connection)
+    }
+
+    fn set(&self, connection: Result<Arc<Handle<Client>>, Failure>) {
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+    }
+
+    fn connection(&self) -> Result<Arc<Handle<Client>>, Failure> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) async fn begin(&self, script: &Script) -> Result<SshProcess, Failure> {
+        let channel = self.connection()?.channel_open_session().await?;
+        let (from, to) = channel.split();
+        let process = SshProcess { from, to: Some(Arc::new(to)) };
+        if let Some(to) = process.to.clone() {
+            to.exec(true, script.line()).await?;
+            let input = script.input.clone();
+            // It may end without having read all of it, and must not be waited for before its output is read.
+            tokio::spawn(async move {
+                if !input.is_empty() {
+                    let _ = to.data_bytes(input).await;
+                }
+                let _ = to.eof().await;
+            });
+        }
+        Ok(process)
+    }
+
+    pub(super) async fn open_socket(&self, path: &str) -> Result<ChannelStream<Msg>, Failure> {
+        let channel = self.connection()?.channel_open_direct_streamlocal(path).await?;
+        Ok(channel.into_stream())
+    }
+}
+
+/// Without the login.
+impl fmt::Debug for Ssh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ssh").field("address", &self.address).finish()
+    }
+}
+
+/// Judges the host.
+pub(super) struct Client {
+    known_hosts: KnownHosts,
+    address: Address,
+}
+
+impl client::Handler for Client {
+    type Error = Failure;
+
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Failure> {
+        let refused = |refusal: super::known_hosts::Refusal| Failure::HostKey(refusal.to_string());
+        self.known_hosts.check(&self.address, &key.public_key()).map_err(refused)?;
+        Ok(true)
+    }
+}
+
+/// A script that runs over SSH.
+pub(super) struct SshProcess {
+    from: ChannelReadHalf,
+    to: Option<Arc<ChannelWriteHalf<Msg>>>,
+}
+
+impl SshProcess {
+    pub(super) async fn next(&mut self) -> Option<Part> {
+        loop {
+            match self.from.wait().await? {
+                ChannelMsg::Data { data } => return Some(Part::Output(data.to_vec())),
+                ChannelMsg::ExtendedData { data, ext: STANDARD_ERROR } => {
+                    return Some(Part::Error(data.to_vec()));
+                }
+                ChannelMsg::ExitStatus { exit_status } => return Some(Part::Exit(Some(exit_status))),
+                ChannelMsg::ExitSignal { .. } => return Some(Part::Exit(None)),
+                ChannelMsg::Failure | ChannelMsg::Close => return None,
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn ended(&mut self) {
+        self.to = None;
+    }
+}
+
+impl Drop for SshProcess {
+    /// sshd signals the process group of what it started. Closing the channel alone would leave it running.
+    fn drop(&mut self) {
+        if let (Some(to), Ok(runtime)) = (self.to.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                let _ = to.signal(Sig::TERM).await;
+                let _ = to.close().await;
+            });
+        }
+    }
+}
