@@ -14,7 +14,7 @@ use super::observation::Listings;
 use super::recent::Recent;
 use super::unseen::Unseen;
 use super::{
-    Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, PersistedRunner, Phase,
+    Exit, Instance, InstanceState, Job, JobEvent, JobOutcome, Observation, Operation, PersistedRunner, Phase,
     Registration, Runner, Statistics, Watched,
 };
 use crate::api::Reason;
@@ -214,6 +214,11 @@ impl Ledger {
                 }
             } else {
                 self.failures.succeeded(&runner.backend, &runner.host);
+                // A runner that is told to end gives its job up, and may still say so to GitHub.
+                let given_up = runner.work.outcome.is_some_and(|outcome| outcome != JobOutcome::Succeeded);
+                if given_up && exit.as_ref().is_some_and(|exit| exit.cause.is_some()) {
+                    self.failures.note(Failure::job_lost(runner, now));
+                }
             }
         } else if runner.operation == Some(Operation::Removing) {
             runner.enter(Phase::Done, now);
@@ -256,10 +261,10 @@ impl Ledger {
                 }
                 news
             }
-            JobEvent::Completed { job, runner_name, .. } => {
+            JobEvent::Completed { job, runner_name, outcome } => {
                 let news = self.applied.insert(over(&job.id, runner_name));
                 if news {
-                    self.job_completed(job, runner_name, now);
+                    self.job_completed(job, runner_name, *outcome, now);
                 }
                 news
             }
@@ -293,7 +298,7 @@ impl Ledger {
         }
     }
 
-    fn job_completed(&mut self, job: &Job, runner_name: &str, now: Timestamp) {
+    fn job_completed(&mut self, job: &Job, runner_name: &str, outcome: JobOutcome, now: Timestamp) {
         self.demand.completed(runner_name, &job.id);
         if !self.applied.contains(begun(&job.id, runner_name)) {
             self.came_to_a_job(runner_name);
@@ -305,6 +310,7 @@ impl Ledger {
             runner.work.job.get_or_insert_with(|| job.clone());
             runner.enter(Phase::Busy, now);
             runner.work.over_at.get_or_insert(now);
+            runner.work.outcome = Some(outcome);
         }
     }
 

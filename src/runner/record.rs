@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Exit, Instance, InstanceState, Job, Watched};
+use super::{Exit, Instance, InstanceState, Job, JobOutcome, Watched};
 pub use crate::api::RunnerPhase as Phase;
 use crate::time::Plus;
 
@@ -110,6 +110,8 @@ pub struct Work {
     pub busy: Watched,
     /// When GitHub said that the job was over. The runner still takes its slot until its instance is seen gone.
     pub over_at: Option<Timestamp>,
+    /// How GitHub said that it ended.
+    pub outcome: Option<JobOutcome>,
 }
 
 /// The way out of a runner.

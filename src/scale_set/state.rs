@@ -314,6 +314,7 @@ impl ScaleSetState {
                 backend: name.clone(),
                 host: listing.host,
                 listed_at: listing.listed_at.filter(|_| listing.current),
+                hides: listing.hides,
                 instances: listing.instances,
             })
         };

@@ -119,6 +119,7 @@ impl TartBackend {
             host: host.to_owned(),
             listed_at: view.listed_at,
             current: view.down.is_none(),
+            hides: Duration::ZERO,
             instances: shown.collect(),
         }
     }
@@ -126,7 +127,13 @@ impl TartBackend {
 
 /// What is shown of a host of which nothing is known.
 fn unknown(host: &str) -> Listing {
-    Listing { host: host.to_owned(), listed_at: None, current: false, instances: Vec::new() }
+    Listing {
+        host: host.to_owned(),
+        listed_at: None,
+        current: false,
+        hides: Duration::ZERO,
+        instances: Vec::new(),
+    }
 }
 
 #[async_trait]

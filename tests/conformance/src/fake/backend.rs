@@ -83,6 +83,7 @@ impl FakeBackend {
             host: bound.name.clone(),
             listed_at: view.listed_at,
             current: view.current,
+            hides: std::time::Duration::ZERO,
             instances: shown.collect(),
         }
     }
