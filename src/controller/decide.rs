@@ -50,7 +50,9 @@ pub(super) fn decide(set: &ScaleSetHandle, ctx: &Context, now: Timestamp) -> Opt
     plan.wake_at = [plan.wake_at, listed, limited_until(&state, now)].into_iter().flatten().min();
     state.ledger.mark_surplus(&plan.surplus, now);
     let tasks = begin(&mut state, set, &plan, now);
-    keep_warm(&state, set, now);
+    if ctx.leadership.is_held() {
+        keep_warm(&state, set, now);
+    }
     report(&mut state, set, ctx, &plan, &tasks, now);
     let status = status::status(&mut state, Some((&plan, &views)), now);
     let busy_with = |r: &&Runner| r.occupies() || r.operation.is_some();
