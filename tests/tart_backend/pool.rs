@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use paddock::backend::tart::TartTemplate;
+use paddock::backend::tart::{Limits, TartTemplate};
 use paddock::backend::{Availability, Backend};
 use testkit::tart::{Effect, Fault, Mac, VmState};
 
@@ -158,4 +158,25 @@ async fn a_start_that_is_given_up_leaves_a_warm_vm_or_none() {
     until("it goes, as none is wanted", || (backend.left_over() == 0).then_some(())).await;
     nothing_left(&mac).await;
     assert_eq!(host(&backend, "mac-1").availability, Availability::Ready);
+}
+
+/// Starts of VMs wait for each other's clones: until then `tart list` shows the VM as stopped.
+#[tokio::test]
+async fn a_vm_whose_start_is_slow_is_not_taken_for_dead() {
+    let stage = Stage::with("slow-start", Limits { relist: Duration::from_millis(100), ..limits() });
+    let mac = mac("sleep 1000").await;
+    mac.fault(Fault::of("run", Effect::Slow { ms: 1500 })).unwrap();
+    let backend = stage.backend("set", warm(&[&mac], 1));
+    prepared(&backend).await;
+    tended(&backend, 1).await;
+    let listed = || backend.instances()[0].listed_at;
+    for _ in 0..3 {
+        let last = listed();
+        until("another round", || {
+            backend.keep_warm(true);
+            (listed() > last).then_some(())
+        })
+        .await;
+    }
+    assert_eq!((calls(&mac, "clone"), backend.warm()), (1, Some(1)));
 }

@@ -26,8 +26,8 @@ use crate::time::Plus;
 use process::Process;
 use ssh::Ssh;
 
-/// Commands at once on one host. sshd refuses the eleventh on a connection (`MaxSessions 10`), and one is left for a command
-/// that watches and one for a person's luck.
+/// Commands at once on one host. sshd refuses the eleventh on a connection (`MaxSessions 10`): two are left for those that watch
+/// the host.
 const AT_ONCE: usize = 8;
 
 /// A host on which commands are run.
@@ -107,7 +107,7 @@ impl Remote {
         self.carry_through(script, deadline, silence, take).await
     }
 
-    /// Runs a script beside all others, out of turn: for the one command of a host that watches it.
+    /// Runs a script beside all others, out of turn: for the two commands of a host that watch it.
     ///
     /// # Errors
     /// As [`Remote::run`].

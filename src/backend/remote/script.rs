@@ -47,9 +47,10 @@ impl Script {
         words
     }
 
-    /// The line for a login shell, whichever that is.
+    /// The line for a login shell, whichever that is. What it runs prints the number of its process before anything else.
     pub(super) fn line(&self) -> String {
-        let words: Vec<String> = self.words().into_iter().map(quote).collect();
+        let named = ["/bin/sh", "-c", "echo $$; exec \"$@\"", "paddock"];
+        let words: Vec<String> = named.into_iter().chain(self.words()).map(quote).collect();
         format!("exec {}", words.join(" "))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use russh::client::{self, Handle, Msg};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{ChannelMsg, ChannelReadHalf, ChannelStream, ChannelWriteHalf, Preferred, Sig};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::endpoint::Address;
@@ -23,6 +23,9 @@ const CONNECT: Duration = Duration::from_secs(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// ... and after so many questions without an answer it is not.
 const UNANSWERED: usize = 2;
+/// How often it is tried to end a command, and how long in between.
+const KILLS: u32 = 10;
+const BETWEEN_KILLS: Duration = Duration::from_millis(200);
 /// The extended data of a channel that is standard error.
 const STANDARD_ERROR: u32 = 1;
 
@@ -81,20 +84,27 @@ impl Ssh {
     }
 
     pub(super) async fn begin(&self, script: &Script) -> Result<SshProcess, Failure> {
-        let channel = self.connection()?.channel_open_session().await?;
-        let (from, to) = channel.split();
-        let process = SshProcess { from, to: Some(Arc::new(to)) };
-        if let Some(to) = process.to.clone() {
-            to.exec(true, script.line()).await?;
-            let input = script.input.clone();
-            // It may end without having read all of it, and must not be waited for before its output is read.
-            tokio::spawn(async move {
-                if !input.is_empty() {
-                    let _ = to.data_bytes(input).await;
-                }
-                let _ = to.eof().await;
-            });
-        }
+        let connection = self.connection()?;
+        let (from, to) = connection.channel_open_session().await?.split();
+        let to = Arc::new(to);
+        let process = SshProcess {
+            connection,
+            from,
+            to: to.clone(),
+            head: Vec::new(),
+            number: None,
+            exit: None,
+            ended: false,
+        };
+        to.exec(true, script.line()).await?;
+        let input = script.input.clone();
+        // It may end without having read all of it, and must not be waited for before its output is read.
+        tokio::spawn(async move {
+            if !input.is_empty() {
+                let _ = to.data_bytes(input).await;
+            }
+            let _ = to.eof().await;
+        });
         Ok(process)
     }
 
@@ -129,39 +139,86 @@ impl client::Handler for Client {
 
 /// A script that runs over SSH.
 pub(super) struct SshProcess {
+    connection: Arc<Handle<Client>>,
     from: ChannelReadHalf,
-    to: Option<Arc<ChannelWriteHalf<Msg>>>,
+    to: Arc<ChannelWriteHalf<Msg>>,
+    /// What it printed before it had printed the number of its process.
+    head: Vec<u8>,
+    /// The number of its process, which leads a group of its own.
+    number: Option<u32>,
+    exit: Option<Part>,
+    ended: bool,
 }
 
 impl SshProcess {
+    /// The next part. sshd tells of the end before it has handed over all that was printed: the end comes last here.
     pub(super) async fn next(&mut self) -> Option<Part> {
         loop {
-            match self.from.wait().await? {
-                ChannelMsg::Data { data } => return Some(Part::Output(data.to_vec())),
+            let Some(message) = self.from.wait().await else { return self.exit.take() };
+            match message {
+                ChannelMsg::Data { data } => {
+                    let rest = self.without_number(&data);
+                    if !rest.is_empty() {
+                        return Some(Part::Output(rest));
+                    }
+                }
                 ChannelMsg::ExtendedData { data, ext: STANDARD_ERROR } => {
                     return Some(Part::Error(data.to_vec()));
                 }
-                ChannelMsg::ExitStatus { exit_status } => return Some(Part::Exit(Some(exit_status))),
-                ChannelMsg::ExitSignal { .. } => return Some(Part::Exit(None)),
-                ChannelMsg::Failure | ChannelMsg::Close => return None,
+                ChannelMsg::ExitStatus { exit_status } => self.exit = Some(Part::Exit(Some(exit_status))),
+                ChannelMsg::ExitSignal { .. } => self.exit = Some(Part::Exit(None)),
+                ChannelMsg::Failure => return None,
+                ChannelMsg::Close => return self.exit.take(),
                 _ => {}
             }
         }
     }
 
+    fn without_number(&mut self, data: &[u8]) -> Vec<u8> {
+        if self.number.is_some() {
+            return data.to_vec();
+        }
+        self.head.extend_from_slice(data);
+        let Some(end) = self.head.iter().position(|byte| *byte == b'\n') else { return Vec::new() };
+        let rest = self.head.split_off(end + 1);
+        self.number = String::from_utf8_lossy(&self.head).trim().parse().ok();
+        rest
+    }
+
     pub(super) fn ended(&mut self) {
-        self.to = None;
+        self.ended = true;
     }
 }
 
 impl Drop for SshProcess {
-    /// sshd signals the process group of what it started. Closing the channel alone would leave it running.
+    /// Ends the script with all that it started. Closing the channel would leave it running; and of sshd's own signals root
+    /// has none, so that a second command signals the group.
     fn drop(&mut self) {
-        if let (Some(to), Ok(runtime)) = (self.to.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(async move {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (connection, to) = (self.connection.clone(), self.to.clone());
+        let number = self.number.filter(|_| !self.ended);
+        let ended = self.ended;
+        runtime.spawn(async move {
+            if !ended {
                 let _ = to.signal(Sig::TERM).await;
-                let _ = to.close().await;
-            });
+            }
+            let _ = to.close().await;
+            if let Some(number) = number {
+                kill(&connection, number).await;
+            }
+        });
+    }
+}
+
+async fn kill(connection: &Handle<Client>, number: u32) {
+    let line = format!("exec /bin/kill -TERM -- -{number}");
+    for _ in 0..KILLS {
+        // sshd may have all the commands that it takes.
+        if let Ok(channel) = connection.channel_open_session().await
+            && channel.exec(true, line.as_str()).await.is_ok()
+        {
+            return;
         }
+        sleep(BETWEEN_KILLS).await;
     }
 }

@@ -14,7 +14,7 @@ use super::listing::Listed;
 use super::mac::Mac;
 use super::scripts;
 use crate::backend::backoff::Backoff;
-use crate::backend::remote::{Failure, Part};
+use crate::backend::remote::{Failure, Output, Part};
 use crate::rng;
 
 /// For a whole listing. Tart looks at every image.
@@ -86,7 +86,9 @@ async fn list(mac: &Mac) -> Result<Listed, Failure> {
     let script = mac.script("a listing", scripts::LIST, LISTING);
     let mut why = String::new();
     for _ in 0..LIST_TRIES {
-        let output = mac.remote.run(&script).await?;
+        // Not in turn: a host that is busy with clones has not gone silent.
+        let mut output = Output::default();
+        mac.remote.watch(&script, LISTING, &mut |part| output.add(part)).await?;
         why = match output.code {
             Some(0) => match Listed::read(&output.text()) {
                 Ok(listed) => return Ok(listed),

@@ -3,8 +3,8 @@
 //!
 //! Beside its VMs a host keeps a folder of notes for each: `record` (see `record.rs`), `runner` (its name), `started`, `exit`
 //! (the runner's exit code and when), `run` (what `tart run` printed), `ran` (its exit code and when), `log` (the end of what
-//! the runner printed). What must outlive the connection is started by `nohup`, in a process group of its own where the shell
-//! can: sshd signals the group of a command that is ended.
+//! the runner printed). What must outlive the connection ignores hang-ups (macOS's own `nohup` refuses without a console), in a process
+//! group of its own where the shell can: sshd signals the group of a command that is ended.
 
 /// A text with what all have in common before it: where Homebrew puts Tart, that Tart must not remove images by itself, and
 /// the folder of notes.
@@ -96,7 +96,8 @@ grep -q "\"macAddress\" : \"$4\"" "$config" || { echo "the MAC address cannot be
 pub(super) const RUN: &str = script!(
     r#"[ -f "$notes/$1/record" ] || exit 80
 set -m 2>/dev/null
-nohup /bin/sh -c '
+/bin/sh -c '
+  trap "" HUP
   tart run --no-graphics "$1" </dev/null >"$2/run" 2>&1
   echo "$? $(date +%s)" >"$2/ran.new" && mv "$2/ran.new" "$2/ran"
 ' paddock "$1" "$notes/$1" </dev/null >/dev/null 2>&1 &
@@ -129,7 +130,8 @@ pub(super) const START: &str = script!(
 printf '%s\n' "$2" >"$dir/runner.new" && mv "$dir/runner.new" "$dir/runner" || exit
 tart exec -i "$1" /bin/sh -c "$4" paddock "$3" || exit
 set -m 2>/dev/null
-nohup /bin/sh -c '
+/bin/sh -c '
+  trap "" HUP
   tart exec "$1" /bin/sh -c "$4" paddock "$3" </dev/null >"$2/code" 2>"$2/log"
   code=
   read -r code <"$2/code"

@@ -14,6 +14,7 @@ use super::scripts;
 use super::template::TartTemplate;
 use crate::api::Reason;
 use crate::backend::Error;
+use crate::backend::remote::Script;
 use crate::runner::{Instance, JitConfiguration};
 use crate::time::Plus;
 
@@ -54,7 +55,7 @@ pub(super) async fn make(
                     state.slots.users()
                 });
             }
-            discard(mac, &record.cluster, &record.scale_set_uid, name).await;
+            discard(mac, &record.scale_set_uid, name).await;
         }
     }
     made
@@ -84,11 +85,15 @@ async fn try_to_make(mac: &Mac, name: &str, record: &Record, template: &TartTemp
         down_since: None,
         unstarted: 0,
     };
-    mac.change(|view| view.index.put(spare, Instant::now()).into_iter().collect());
-    await_agent(mac, name, mac.limits.boot).await
+    let note = |vm: Vm| mac.change(|view| view.index.put(vm, Instant::now()).into_iter().collect());
+    note(spare.clone());
+    await_agent(mac, name, mac.limits.boot).await?;
+    // A listing meanwhile may have shown it as not running yet: Tart's starts wait for each other.
+    note(spare);
+    Ok(())
 }
 
-async fn succeed(mac: &Mac, script: crate::backend::remote::Script, what: &str) -> Result<(), Error> {
+async fn succeed(mac: &Mac, script: Script, what: &str) -> Result<(), Error> {
     let output = mac.run(&script).await?;
     if output.code == Some(0) { Ok(()) } else { Err(meaning(what, &output)) }
 }
@@ -141,7 +146,7 @@ pub(super) async fn start(
     match succeed(mac, script, "the runner cannot be started in its VM").await {
         Ok(()) => {}
         Err(error) => {
-            discard(mac, &record.cluster, &record.scale_set_uid, name).await;
+            discard(mac, &record.scale_set_uid, name).await;
             // The image is there: the VM or what is in it is not.
             return Err(match error {
                 Error::NoCapacity(why) => Error::no_capacity(Reason::TartError, why.message),
@@ -208,7 +213,7 @@ fn marked(
     (what, text): (&'static str, &'static str),
     (cluster, scale_set_uid): (&str, &str),
     name: &str,
-) -> Result<crate::backend::remote::Script, Error> {
+) -> Result<Script, Error> {
     if !is_vm_name(name) {
         return Err(Error::Refused(format!("{} is not the name of a VM of ours", told(name))));
     }
@@ -217,8 +222,7 @@ fn marked(
 }
 
 /// Removes what a start that failed may have left.
-async fn discard(mac: &Mac, cluster: &str, scale_set_uid: &str, name: &str) {
-    debug_assert_eq!(cluster, mac.cluster);
+async fn discard(mac: &Mac, scale_set_uid: &str, name: &str) {
     if let Err(error) = remove(mac, scale_set_uid, name).await
         && !matches!(error, Error::Gone)
     {
