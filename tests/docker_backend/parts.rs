@@ -19,7 +19,8 @@ pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("paddock-{}-{name}", std::process::id()));
+        // The path of an engine's longest socket below it may have 104 bytes.
+        let path = std::env::temp_dir().join(format!("{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Folder(path)
     }
