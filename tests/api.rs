@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use axum::http::Request;
+use harness::api_server::{client, in_namespace};
+use harness::merged;
 use kube::api::{Patch, PatchParams, PostParams, ValidationDirective};
 use kube::core::{CustomResourceExt, Status};
 use kube::{Api, Client};
@@ -12,7 +12,6 @@ use paddock::api::{BackendType, RunnerScaleSet, RunnerScaleSetStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use support::{client, in_namespace, merged};
 
 /// The least that is accepted, with changes merged in.
 fn manifest(changes: Value) -> Value {

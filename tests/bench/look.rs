@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::{Json, Router, routing::get};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use harness::eventually;
 use jiff::Timestamp;
 use paddock::api::{DockerAccess, PullPolicy};
 use paddock::api::{RunnerScaleSet, RunnerScaleSetSpec};
@@ -127,13 +128,12 @@ impl Bench {
             hosts: specs,
         };
         let backend = DockerBackend::new("rack", identity, template, &engines);
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-        while backend.instances().iter().map(|l| l.instances.len()).sum::<usize>() < ours
-            || backend.instances().iter().any(|l| l.listed_at.is_none())
-        {
-            assert!(tokio::time::Instant::now() < deadline, "the engines are not listed");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        eventually("the engines are listed", Duration::from_secs(60), async || {
+            let listings = backend.instances();
+            let shown: usize = listings.iter().map(|listing| listing.instances.len()).sum();
+            (shown >= ours && listings.iter().all(|listing| listing.listed_at.is_some())).then_some(())
+        })
+        .await;
         let spec: RunnerScaleSetSpec = serde_json::from_value(json!({
             "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
             "maxRunners": 100_000, "backends": [{"name": "rack", "docker": {}}],

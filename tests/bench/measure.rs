@@ -1,9 +1,6 @@
 //! The figures of a controller at work, within `tests/with-controller`: how fast a burst of jobs and a lost spare are
 //! answered, what is written to the API server, how much memory it takes. Prints a table, and writes it to the file named.
 
-#[path = "../demo/stage.rs"]
-mod stage;
-
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -13,12 +10,13 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 use futures::{StreamExt, TryStreamExt, future, stream as streams};
+use harness::found_every;
+use harness::stage::{ContainerEvent, Result, Stage, variable};
 use jiff::Timestamp;
 use kube::api::{DeleteParams, GetParams, ListParams, PartialObjectMeta, PostParams, Request};
 use paddock::api::RunnerScaleSet;
 use paddock::runner::Identity;
 use serde_json::{Value, json};
-use stage::{ContainerEvent, Result, Stage, variable};
 
 /// The scale set that the jobs are for.
 const SCALE_SET: &str = "bench";
@@ -38,6 +36,8 @@ const KILLS: usize = 20;
 const SETS: usize = 100;
 /// The longest that anything may take.
 const DEADLINE: Duration = Duration::from_secs(180);
+/// Asking costs what is measured.
+const ASKED_EVERY: Duration = Duration::from_millis(100);
 /// Status is written at most this long after the last change, with a margin.
 const WRITTEN: Duration = Duration::from_secs(4);
 /// Between two measurements of time.
@@ -309,14 +309,11 @@ async fn count_writes(stage: &Stage) -> Result<f64> {
 
 /// Asks again and again.
 async fn until(what: &str, mut reached: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let begin = Instant::now();
-    while !reached().await? {
-        if begin.elapsed() > DEADLINE {
-            return Err(format!("not so in {} s: {what}", DEADLINE.as_secs()).into());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
+    // What is found is the state, or what keeps it from being asked for.
+    let find = async || reached().await.map(|so| so.then_some(())).transpose();
+    found_every(ASKED_EVERY, DEADLINE, find)
+        .await
+        .unwrap_or_else(|| Err(format!("not so in {} s: {what}", DEADLINE.as_secs()).into()))
 }
 
 /// The nth event of that kind since then.

@@ -1,18 +1,16 @@
 //! The second half of the demo: waits for the sample scale set, queues jobs, prints what happens to the fleet as it happens,
 //! deletes the set, looks at what is left, and sums up. `play` is its first half.
 
-mod stage;
-
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use harness::stage::{ContainerEvent, Job, Result, Stage};
 use jiff::Timestamp;
 use kube::api::DeleteParams;
 use kube::runtime::watcher::{self, Event, watcher};
 use paddock::api::{RunnerPhase, RunnerScaleSet, RunnerScaleSetStatus};
-use stage::{ContainerEvent, Job, Result, Stage};
 
 /// The name in `deploy/samples/docker.yaml`.
 const SCALE_SET: &str = "linux";

@@ -1,19 +1,17 @@
 //! The demo of a fleet of Macs: three of the tests' stand-ins behind a real sshd each, a warm pool of one, eight jobs. Prints
 //! what each Mac runs whenever that changes, and sums up.
 
-mod stage;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use harness::stage::{Result, Stage};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use paddock::api::{RunnerScaleSet, RunnerScaleSetStatus};
 use serde_json::{Value, json};
-use stage::{Result, Stage};
 use testkit::tart::{IMAGE, Mac};
 
 /// The name in `deploy/samples/tart.yaml`.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bollard::query_parameters::{KillContainerOptionsBuilder, LogsOptionsBuilder};
-use conformance::{BACKEND, Block, HOST, HostUse, PRINTED, Stage};
+use conformance::{BACKEND, Block, HostUse, PRINTED, Stage};
 use futures::StreamExt;
 use paddock::api;
 use paddock::backend::docker::DockerProvider;
@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::parts::{Engine, Folder};
-use crate::stage::{self, IMAGE, PATIENCE};
+use crate::stage::{self, HOST, IMAGE, PATIENCE};
 
 /// The signals that end a runner, and the codes that it ends with.
 const ENDS: [(&str, u8); 2] = [("USR1", 0), ("TERM", 7)];

@@ -8,6 +8,7 @@ use bollard::query_parameters::{
     EventsOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, WaitContainerOptions,
 };
 use futures::StreamExt;
+use harness::eventually;
 use jiff::Timestamp;
 use paddock::api::{DockerAccess, Reason};
 use paddock::backend::docker::{DockerBackend, Engines, HostSpec};
@@ -58,10 +59,8 @@ async fn one_life() {
     assert_eq!(shown(&backend, &instance.id), Some(instance.clone()));
 
     // Its output says that the trap is set.
-    let begun = Instant::now();
-    while !backend.log_tail(HOST, &instance.id).await.unwrap().contains("up\n") {
-        assert!(begun.elapsed() < PATIENCE);
-    }
+    let log = async || backend.log_tail(HOST, &instance.id).await.unwrap();
+    eventually("it is up", PATIENCE, async || log().await.contains("up\n").then_some(())).await;
     let woken = stage.woken("set");
     let mut engine_tells = stage.docker.wait_container(&instance.id, None::<WaitContainerOptions>);
     signal(&stage, &instance.id, "TERM").await;

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ImportImageOptions, PushImageOptionsBuilder, RemoveImageOptionsBuilder,
@@ -10,6 +9,7 @@ use bollard::query_parameters::{
 };
 use bollard::{Docker, body_full};
 use futures::{StreamExt, TryStreamExt};
+use harness::{found, found_blocking};
 use tokio::process::{Child, Command};
 
 use crate::stage::{IMAGE, PATIENCE, connect};
@@ -19,7 +19,8 @@ pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("paddock-{}-{name}", std::process::id()));
+        // The path of an engine's longest socket below it may have 104 bytes.
+        let path = std::env::temp_dir().join(format!("{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Folder(path)
     }
@@ -47,10 +48,7 @@ impl Process {
     fn terminate(&mut self) {
         let Some(id) = self.0.id() else { return };
         let _ = std::process::Command::new("kill").arg(id.to_string()).status();
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE && matches!(self.0.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        found_blocking(PATIENCE, || (!matches!(self.0.try_wait(), Ok(None))).then_some(()));
     }
 }
 
@@ -106,14 +104,9 @@ impl Engine {
             .arg(file("d.pid"))
             .stderr(log);
         self.process = Some(Process::start(&mut command, "a test needs to start an engine, as root"));
-        let begun = Instant::now();
-        while Docker::connect_with_unix(&self.endpoint, 5, bollard::API_DEFAULT_VERSION).is_err()
-            || connect_once(&self.endpoint).await.is_none()
-        {
-            let log = || std::fs::read_to_string(file("log")).unwrap_or_default();
-            assert!(begun.elapsed() < PATIENCE, "dockerd does not start: {}", log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let answers = found(PATIENCE, async || connect_once(&self.endpoint).await).await;
+        let log = || std::fs::read_to_string(file("log")).unwrap_or_default();
+        assert!(answers.is_some(), "dockerd does not start: {}", log());
     }
 
     /// Ends it.
@@ -200,12 +193,9 @@ impl Registry {
         let mut command = Command::new(program());
         command.arg("serve").arg(file("config.yml")).stderr(log);
         let process = Process::start(&mut command, "run `make test` once");
-        let begun = Instant::now();
-        while tokio::net::TcpStream::connect(&address).await.is_err() {
-            let log = || std::fs::read_to_string(file("log")).unwrap_or_default();
-            assert!(begun.elapsed() < PATIENCE, "the registry does not start: {}", log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let connected = found(PATIENCE, async || tokio::net::TcpStream::connect(&address).await.ok()).await;
+        let log = || std::fs::read_to_string(file("log")).unwrap_or_default();
+        assert!(connected.is_some(), "the registry does not start: {}", log());
         Registry { _process: process, _folder: folder, address, docker: docker.clone() }
     }
 

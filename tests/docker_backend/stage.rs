@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
@@ -10,6 +10,7 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
+use harness::eventually;
 use paddock::api::{DockerAccess, PullPolicy};
 use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec};
 use paddock::backend::{Availability, Backend, Error, HostState, NewRunner, Requeuer, Reservation};
@@ -168,14 +169,7 @@ async fn labelled(docker: &Docker, cluster: &str) -> Vec<String> {
 
 /// Waits until `look` sees what it looks for.
 pub async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(begun.elapsed() < PATIENCE, "still not so after {} s: {what}", PATIENCE.as_secs());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually(what, PATIENCE, async || look()).await
 }
 
 /// The only host, as the backend shows it.

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use harness::{Lab, Manifest, PATIENCE, github, is, lab};
 use serde_json::json;
 use testkit::github::{Endpoint, JobId, JobResult, JobSpec, JobStatus, SimGithub};
-
-use crate::harness::{Lab, Manifest, PATIENCE, github, is, lab};
 
 /// The engine's.
 const SOCKET: &str = "/var/run/docker.sock";

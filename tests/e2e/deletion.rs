@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use harness::{Lab, Manifest, PATIENCE, github, is, lab, signal};
 use jiff::Timestamp;
 use serde_json::json;
 use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub};
-
-use crate::harness::{Lab, Manifest, PATIENCE, github, is, lab, signal};
 
 /// A scale set with one busy and two idle runners; gives the busy one's name.
 async fn one_busy_two_idle(lab: &Lab, github: &SimGithub, drain: &str) -> String {

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use harness::{Lab, Manifest, PATIENCE, github, lab};
 use paddock::api::RunnerScaleSet;
 use paddock::api::status::{HostStatus, RunnerPhase};
 use serde_json::json;
 use testkit::github::{JobId, JobResult, JobSpec, SimGithub};
-
-use crate::harness::{Lab, Manifest, PATIENCE, github, lab};
 
 /// The engine's.
 const SOCKET: &str = "unix:///var/run/docker.sock";

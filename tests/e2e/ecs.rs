@@ -12,7 +12,7 @@ use testkit::ecs::{
 };
 use testkit::github::{DEFAULT_TOKEN, JobResult, JobSpec, JobStatus, SimGithub};
 
-use crate::harness::{Lab, Manifest, PATIENCE, condition, is, lab, phases};
+use harness::{Lab, Manifest, PATIENCE, condition, is, lab, phases};
 
 /// A cluster is looked at every 30 s where nothing moves: what nobody tells takes so long to be seen.
 const SEEN_WITHIN: Duration = Duration::from_secs(75);

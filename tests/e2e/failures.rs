@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use harness::{Manifest, PATIENCE, condition, github, is, lab};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use testkit::github::{DEFAULT_TOKEN, Endpoint, Fault, JobSpec, JobStatus, SimGithub};
-
-use crate::harness::{Manifest, PATIENCE, condition, github, is, lab};
 
 /// The third start in a row waits at least so long, the fourth twice that.
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(5);

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use harness::{Lab, Manifest, PATIENCE, github, lab};
 use serde_json::json;
 use testkit::github::{Endpoint, JobResult, JobSpec, JobStatus};
-
-use crate::harness::{Lab, Manifest, PATIENCE, github, lab};
 
 /// After its exit, no container stays for longer.
 const CLEARED_WITHIN: Duration = Duration::from_secs(2);

@@ -3,11 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
+use harness::{Controller, Lab, Manifest, PATIENCE, eventually, github, lab, lab_on_own_server};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use testkit::github::{DEFAULT_TOKEN, Endpoint, Fault, JobSpec, JobStatus, SimGithub};
-
-use crate::harness::{Controller, Lab, Manifest, PATIENCE, eventually, github, lab, lab_on_own_server};
 
 /// A time that can be read, and to which nothing can be added.
 const END_OF_TIME: &str = "9999-12-30T21:59:59Z";

@@ -1,6 +1,6 @@
 //! What a person types to install Paddock.
 
-use crate::harness::lab;
+use harness::lab;
 
 const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/");
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");

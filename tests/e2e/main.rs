@@ -3,19 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
-#[path = "../github/gateways.rs"]
-mod gateways;
-
 mod changes;
 mod deletion;
 mod draining;
 mod ecs;
 mod failures;
 mod fleet;
-mod harness;
 mod hostile;
 mod install;
 mod network;

@@ -1,13 +1,12 @@
 //! Ways to GitHub that the spec names: a proxy with login and exclusions, an authority of one's own.
 
+use harness::gateways::{LOGIN, TestProxy, TlsFront};
+use harness::{Manifest, PATIENCE, lab};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::json;
 use testkit::github::{DEFAULT_TOKEN, Endpoint, SimGithub};
-
-use crate::gateways::{LOGIN, TestProxy, TlsFront};
-use crate::harness::{Manifest, PATIENCE, lab};
 
 #[tokio::test]
 async fn proxy_login_exclusions_and_authority_come_from_the_spec() {

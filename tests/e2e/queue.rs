@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use harness::{Controller, Lab, Manifest, PATIENCE, github, lab, phases};
 use serde_json::json;
 use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub, State};
-
-use crate::harness::{Controller, Lab, Manifest, PATIENCE, github, lab, phases};
 
 /// A fault, by name, and how it is brought about.
 type Trouble = (&'static str, fn(&SimGithub));
@@ -257,7 +256,7 @@ async fn a_stranger_s_session_is_named_and_waited_out() {
         github.drop_session("linux").unwrap();
         github.occupy_session("linux", "a-stranger").unwrap();
         let set = lab.until_is("linux", "Listening", "False", Some("SessionConflict")).await;
-        let message = &crate::harness::condition(&set, "Listening").unwrap().message;
+        let message = &harness::condition(&set, "Listening").unwrap().message;
         assert!(message.contains("a-stranger"), "{message}");
         let second = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
         let disturbed =

@@ -10,6 +10,8 @@ use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 use futures::StreamExt;
+use harness::api_server;
+use harness::{IMAGE, Lab, Manifest, PATIENCE, eventually, github, lab};
 use http::Request;
 use jiff::Timestamp;
 use kube::client::Body;
@@ -26,9 +28,6 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tower::service_fn;
-
-use crate::harness::{IMAGE, Lab, Manifest, PATIENCE, eventually, github, lab};
-use crate::support;
 
 /// The age of an orphan, in seconds.
 const TEN_MINUTES: i64 = 600;
@@ -253,7 +252,7 @@ async fn no_instance_goes_unless_the_api_server_itself_says_that_its_scale_set_i
         place(lab, &lab.cluster, "gone", &format!("{}/gone", lab.namespace), &uid).await;
         // There the controller's ServiceAccount has no rights.
         place(lab, &lab.cluster, "hidden", "default/gone", &uid).await;
-        let as_controller = support::client_of(&lab.folder().join("kubeconfig")).await;
+        let as_controller = api_server::client_of(&lab.folder().join("kubeconfig")).await;
         let nobody = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
 
         let way = watch::Sender::new((lab.client.clone(), "v1alpha1"));

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{CreateContainerOptions, StartContainerOptions};
+use harness::{Controller, IMAGE, Lab, Manifest, PATIENCE, eventually, github, lab, phases};
 use paddock::api::status::RunnerPhase;
 use paddock::runner::Identity;
 use serde_json::json;
 use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub};
-
-use crate::harness::{Controller, IMAGE, Lab, Manifest, PATIENCE, eventually, github, lab, phases};
 
 /// A controller that starts hears of new jobs within this, whatever the one before left behind.
 const LISTENING_WITHIN: Duration = Duration::from_secs(20);

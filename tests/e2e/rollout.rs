@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use harness::{Lab, Manifest, PATIENCE, eventually, github, lab};
 use jiff::Timestamp;
 use paddock::api::RunnerScaleSet;
 use paddock::api::status::RunnerPhase;
@@ -10,8 +11,6 @@ use serde_json::json;
 use testkit::github::{Endpoint, JobResult, JobSpec, JobStatus, SimGithub};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-use crate::harness::{Lab, Manifest, PATIENCE, eventually, github, lab};
 
 const MIN_RUNNERS: usize = 4;
 const MAX_RUNNERS: i64 = 12;

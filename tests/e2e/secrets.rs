@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use harness::{Lab, Manifest, PATIENCE, lab};
 use serde_json::json;
 use testkit::github::{Effect, Endpoint, Fault, JobSpec, JobStatus, SimGithub, app_private_key};
 use tokio::task::JoinHandle;
-
-use crate::harness::{Lab, Manifest, PATIENCE, lab};
 
 const TOKEN: &str = "ghp_planted0token0planted";
 const PROXY_LOGIN: (&str, &str) = ("planted-user", "planted-proxy-password");

@@ -9,7 +9,7 @@ use serde_json::json;
 use testkit::github::{Endpoint, JobResult, JobSpec, JobStatus, SimGithub};
 use testkit::tart::{Mac, Scenario, VmState};
 
-use crate::harness::{Manifest, PATIENCE, eventually, github, is, lab, phases};
+use harness::{Manifest, PATIENCE, eventually, github, is, lab, phases};
 
 fn slow_boots(scenario: &mut Scenario) {
     (scenario.clone, scenario.boot) = (Duration::from_millis(100), Duration::from_millis(700));
@@ -226,7 +226,7 @@ async fn what_cannot_be_used_is_said_at_its_field() {
             .await;
         lab.apply(&Manifest::tart(&github.config_url("acme"), &macs)).await;
         let stalled = lab.until_is("macos", "Stalled", "True", Some("SecretInvalid")).await;
-        let message = &crate::harness::condition(&stalled, "Stalled").unwrap().message;
+        let message = &harness::condition(&stalled, "Stalled").unwrap().message;
         assert!(message.starts_with("spec.backends[macs].tart.hosts[mac-1].sshSecretRef: "), "{message}");
         assert!(!message.contains("planted-secret"), "{message}");
         lab.mac_secret(1, &macs[0]).await;

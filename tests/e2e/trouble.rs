@@ -4,11 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
+use harness::{IMAGE, Lab, Manifest, PATIENCE, github, is, lab};
 use serde_json::json;
 use testkit::github::{DEFAULT_TOKEN, Endpoint, Fault, SimGithub};
 use tokio::time::Instant;
-
-use crate::harness::{IMAGE, Lab, Manifest, PATIENCE, github, is, lab};
 
 /// What is wrong shows within this.
 const SHOWN_WITHIN: Duration = Duration::from_secs(10);

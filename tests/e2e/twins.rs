@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
+use harness::{Lab, Manifest, PATIENCE, condition, github, is, lab};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use testkit::github::{DEFAULT_TOKEN, Endpoint, SimGithub};
-
-use crate::harness::{Lab, Manifest, PATIENCE, condition, github, is, lab};
 
 /// What the API server can tell apart: it counts creation in whole seconds.
 const ONE_SECOND: Duration = Duration::from_millis(1100);

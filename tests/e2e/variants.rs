@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use harness::{Lab, Manifest, PATIENCE, github, is, lab, phases};
 use serde_json::json;
 use testkit::github::{
     DEFAULT_TOKEN, Endpoint, JobResult, JobSpec, JobStatus, Model, SimGithub, app_private_key,
 };
-
-use crate::harness::{Lab, Manifest, PATIENCE, github, is, lab, phases};
 
 /// Runs jobs to their end, each with a container of its own.
 async fn run_jobs(lab: &Lab, github: &SimGithub, count: usize) {
@@ -41,7 +40,7 @@ async fn enterprise_server_offers_jobs_and_they_are_acquired() {
             .spec(json!({"maxRunners": 2, "labels": ["x64"]}));
         lab.apply(&manifest).await;
         let set = lab.until_is("linux", "Registered", "False", Some("LabelsDropped")).await;
-        let message = &crate::harness::condition(&set, "Registered").unwrap().message;
+        let message = &harness::condition(&set, "Registered").unwrap().message;
         assert!(message.contains("x64"), "{message}");
         lab.until_is("linux", "Ready", "True", None).await;
         github.wait_until(PATIENCE, |s| s.job(early).unwrap().status == JobStatus::Completed).await.unwrap();

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use harness::{Manifest, PATIENCE, lab};
 use scaleset::testing::{DEFAULT_PAT, Emulator, JobState};
 use serde_json::json;
-
-use crate::harness::{Manifest, PATIENCE, lab};
 
 #[tokio::test]
 async fn jobs_run_against_the_scaleset_crate_s_emulator() {

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::http::Request;
+use harness::{Lab, Manifest, PATIENCE, github, lab_on_own_server};
 use kube::Client;
 use testkit::github::{JobSpec, JobStatus};
-
-use crate::harness::{Lab, Manifest, PATIENCE, github, lab_on_own_server};
 
 /// At most so many writes for one job that comes alone, from its queueing until all is still again.
 const ONE_JOB: u64 = 5;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::query_parameters::ListContainersOptionsBuilder;
+use harness::{Lab, PATIENCE, eventually, is};
 use testkit::github::{JobId, JobResult, JobStatus, RunnerId, SimGithub, State};
 use tokio::task::JoinHandle;
 
-use crate::harness::{Lab, PATIENCE, eventually, is};
 use crate::load::{MAX_RUNNERS, soaking};
 
 /// GitHub's list of runners is looked at every five minutes, and what is found is believed at the second look.

@@ -4,11 +4,11 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
+use harness::{Lab, PATIENCE, github, is, lab_on_own_server, signal};
 use testkit::github::{JobStatus, SimGithub};
 use tokio::process::Command;
 
 use crate::account::{Witness, assert_timeline, settle};
-use crate::harness::{Lab, PATIENCE, github, is, lab_on_own_server, signal};
 use crate::load::{Chance, manifest, short_or_long};
 
 /// Jobs that are queued in each outage.

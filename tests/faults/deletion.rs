@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use harness::{Lab, github, lab};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::json;
 use testkit::github::{JobSpec, SimGithub};
 
-use crate::harness::{Lab, github, lab};
 use crate::load::manifest;
 use crate::network::github_behind_a_proxy;
 use crate::proxy::Weather;

@@ -7,13 +7,15 @@ use std::process::{Command as Blocking, Stdio};
 use std::time::Duration;
 
 use bollard::Docker;
+use harness::{IMAGE, PATIENCE, eventually, found_blocking, signal};
 use serde_json::json;
 use tokio::process::{Child, Command};
 
-use crate::harness::{IMAGE, PATIENCE, eventually, signal};
-
 /// Brings the loopback device up and passes connections on; `make image` put it there.
 const BUSYBOX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/debian/busybox-static/bin/busybox");
+
+/// How long an engine may take to end when it is asked to.
+const STOP: Duration = Duration::from_secs(5);
 
 /// A Docker engine. It ends with this, with all that it ran.
 pub struct Engine {
@@ -100,12 +102,7 @@ impl Drop for Engine {
         }
         if let Some(pid) = self.process.id() {
             let _ = Blocking::new("kill").arg(pid.to_string()).status();
-            for _ in 0..500 {
-                if !matches!(self.process.try_wait(), Ok(None)) {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            found_blocking(STOP, || (!matches!(self.process.try_wait(), Ok(None))).then_some(()));
         }
         // What an engine that was killed left mounted would keep the folder.
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();

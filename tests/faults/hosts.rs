@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use harness::{Lab, Manifest, PATIENCE, github, lab, merged};
 use serde_json::json;
 use testkit::github::{JobStatus, SimGithub};
 use tokio::net::UnixListener;
@@ -13,9 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::account::{Witness, settle};
 use crate::engine::Engine;
-use crate::harness::{Lab, Manifest, PATIENCE, github, lab};
 use crate::load::{Chance, manifest};
-use crate::support::merged;
 
 /// What the bad engine says.
 const WHY: &str = "write /var/lib/docker: no space left on device";

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use harness::lab;
 use testkit::github::{DEFAULT_TOKEN, SimGithub};
 
 use crate::account::{Witness, assert_timeline, settle};
-use crate::harness::lab;
 use crate::load::{Chance, manifest, short_or_long};
 
 /// Jobs that are queued between two kills.

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use harness::{Controller, Lab, PATIENCE, eventually, github, lab, signal};
 use jiff::Timestamp;
 use serde_json::json;
 use testkit::github::{JobResult, JobSpec, JobStatus, SimGithub};
 
 use crate::account::{Witness, assert_timeline, settle};
-use crate::harness::{Controller, Lab, PATIENCE, eventually, github, lab, signal};
 use crate::load::{Chance, manifest, short_or_long};
 use crate::proxy::{Proxy, Weather};
 

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use harness::Manifest;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use testkit::github::{JobId, JobSpec, SimGithub};
-
-use crate::harness::Manifest;
 
 /// Never more runners than this in these tests.
 pub const MAX_RUNNERS: usize = 4;

@@ -6,12 +6,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
-#[path = "../e2e/harness/mod.rs"]
-mod harness;
-
 mod account;
 mod apiserver;
 mod deletion;

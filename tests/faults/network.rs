@@ -3,12 +3,12 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use harness::{Lab, lab};
 use jiff::Timestamp;
 use testkit::github::{DEFAULT_TOKEN, Endpoint, SimGithub};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::account::{Witness, assert_timeline, settle};
-use crate::harness::{Lab, lab};
 use crate::load::{Chance, manifest, short_or_long, soaking};
 use crate::proxy::{Proxy, Weather};
 

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use harness::{IMAGE, Lab, PATIENCE, eventually, github, lab};
 use serde_json::json;
 use testkit::github::{Endpoint, JobSpec, JobStatus, SimGithub};
 use tokio::process::{Child, Command};
 
-use crate::harness::{IMAGE, Lab, PATIENCE, eventually, github, lab};
 use crate::load::manifest;
 use crate::proxy::{Proxy, Weather};
 

@@ -3,7 +3,6 @@
 
 mod calls;
 mod dialect;
-mod gateways;
 mod hazards;
 mod lengths;
 mod limits;

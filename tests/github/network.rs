@@ -1,9 +1,9 @@
 //! Proxies with login and exclusions, and certificate authorities of one's own.
 
+use harness::gateways::{LOGIN, TestProxy, TlsFront};
 use paddock::github::{Client, ClientConfig, Deadlines, Error, Network, Proxy, ScaleSetService};
 use testkit::github::{DEFAULT_TOKEN, Endpoint, SimGithub};
 
-use crate::gateways::{LOGIN, TestProxy, TlsFront};
 use crate::support::{config, github, scale_set};
 
 fn network(proxy: &TestProxy, login: Option<(&str, &str)>, no_proxy: &[&str]) -> Network {

@@ -14,16 +14,20 @@ use paddock::backend::{
 use paddock::runner::{Exit, Identity, Instance, InstanceState, JitConfiguration, runner_name};
 use testkit::wait::eventually;
 
-use crate::stage::{BACKEND, Block, HOST, Stage};
+use crate::stage::{BACKEND, Block, Stage};
 
 /// A controller of the stage's cluster.
 pub struct Controller {
     /// The kinds of capacity that it has: the stage's.
     pub providers: Providers,
     cluster: String,
+    secret: Secret,
     requeued: Arc<Mutex<HashMap<String, usize>>>,
     patience: Duration,
 }
+
+/// Reads a key of a Secret.
+type Secret = fn(&str, &str) -> Option<String>;
 
 /// A scale set's backend with the stage's host, as a controller has it.
 pub struct ScaleSet {
@@ -31,6 +35,8 @@ pub struct ScaleSet {
     pub backend: Arc<dyn Backend>,
     /// The scale set's UID.
     pub uid: String,
+    /// The host's name in the backend.
+    pub host_name: String,
     /// Which host it is.
     pub key: HostKey,
     requeued: Arc<Mutex<HashMap<String, usize>>>,
@@ -38,13 +44,14 @@ pub struct ScaleSet {
     patience: Duration,
 }
 
-/// No block of the suite refers to a Secret.
-struct NoSecrets;
+/// The Secrets of a stage.
+struct Secrets(Secret);
 
 #[async_trait]
-impl References for NoSecrets {
-    async fn secret_text(&self, field: &str, secret: &str, _: &str) -> Result<String, ResolveError> {
-        Err(ResolveError::Unread(format!("{field}: there is no Secret {secret}")))
+impl References for Secrets {
+    async fn secret_text(&self, field: &str, secret: &str, key: &str) -> Result<String, ResolveError> {
+        let unread = || ResolveError::Unread(format!("{field}: there is no {key} in a Secret {secret}"));
+        (self.0)(secret, key).ok_or_else(unread)
     }
 }
 
@@ -58,6 +65,7 @@ impl Controller {
         Controller {
             providers: Providers::new(vec![stage.provider(requeuer)]),
             cluster: stage.cluster().to_owned(),
+            secret: S::secret,
             requeued,
             patience: S::PATIENCE,
         }
@@ -65,12 +73,12 @@ impl Controller {
 
     /// Resolves a block, which must succeed.
     pub async fn resolve(&self, spec: &api::Backend) -> Arc<dyn Resolved> {
-        self.providers.resolve(spec, &NoSecrets).await.unwrap()
+        self.providers.resolve(spec, &Secrets(self.secret)).await.unwrap()
     }
 
     /// Resolves a block.
     pub async fn try_resolve(&self, spec: &api::Backend) -> Result<Arc<dyn Resolved>, ResolveError> {
-        self.providers.resolve(spec, &NoSecrets).await
+        self.providers.resolve(spec, &Secrets(self.secret)).await
     }
 
     /// Opens the backend of a scale set, by its UID.
@@ -90,6 +98,7 @@ impl Controller {
         ScaleSet {
             backend: self.providers.open(resolved, name, &siblings, &owner),
             uid: uid.to_owned(),
+            host_name: resolved.hosts()[0].name.clone(),
             key: resolved.hosts()[0].key.clone().expect("the stage's host can be one"),
             requeued: self.requeued.clone(),
             providers: self.providers.clone(),
@@ -170,7 +179,7 @@ impl ScaleSet {
             match host.availability {
                 Availability::Ready => return Some(()),
                 Availability::Refused => panic!("the host refuses: {}", host.message),
-                Availability::Unprepared => self.backend.prepare(HOST),
+                Availability::Unprepared => self.backend.prepare(&self.host_name),
                 Availability::Preparing { .. } | Availability::BackOff { .. } | Availability::Unreachable => {
                 }
             }
@@ -181,7 +190,7 @@ impl ScaleSet {
 
     /// Takes a slot, if one is free.
     pub fn reserve(&self) -> Option<Box<dyn Reservation>> {
-        self.backend.reserve(HOST)
+        self.backend.reserve(&self.host_name)
     }
 
     /// Prepares the host and starts a runner, which must succeed.
@@ -216,12 +225,12 @@ impl ScaleSet {
 
     /// Removes an instance.
     pub async fn remove(&self, id: &str) -> Result<(), Error> {
-        self.backend.remove(HOST, id).await
+        self.backend.remove(&self.host_name, id).await
     }
 
     /// Reads what an instance printed.
     pub async fn log_tail(&self, id: &str) -> Result<String, Error> {
-        self.backend.log_tail(HOST, id).await
+        self.backend.log_tail(&self.host_name, id).await
     }
 }
 

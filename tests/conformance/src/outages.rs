@@ -1,10 +1,22 @@
-//! Expectations of hosts that fall silent and answer again.
+//! Expectations of hosts that nobody has seen yet, and of those that fall silent and answer again.
 
 use paddock::backend::{Availability, Error};
 use paddock::runner::runner_name;
 
 use crate::controller::{Controller, ScaleSet, start_in};
 use crate::stage::{Block, Stage};
+
+/// Nobody knows what runs there, so nobody knows how many slots are taken.
+pub async fn nothing_is_reserved_on_a_host_that_was_not_seen_yet<S: Stage>(stage: &mut S) {
+    let controller = Controller::new(stage);
+    let set = controller.scale_set(stage, "set", &Block::limited(2)).await;
+    assert!(set.reserve().is_none());
+    let listing = set.listing();
+    assert_eq!((listing.current, listing.listed_at, listing.instances), (false, None, Vec::new()));
+    set.seen().await;
+    assert!(set.listing().listed_at.is_some());
+    assert!(set.reserve().is_some());
+}
 
 async fn until_silent(set: &ScaleSet) {
     let silent = || (set.host().availability == Availability::Unreachable).then_some(());
@@ -14,7 +26,7 @@ async fn until_silent(set: &ScaleSet) {
 /// Absence means nothing while nobody answers: a runner that is believed to be gone would be replaced.
 pub async fn a_silent_host_is_shown_as_last_known_and_not_current<S: Stage>(stage: &mut S) {
     let controller = Controller::new(stage);
-    let set = controller.scale_set(stage, "set", &Block::limited(3)).await;
+    let set = controller.scale_set(stage, "set", &Block::limited(2)).await;
     let instance = set.running().await;
     let before = set.requeued();
     stage.fall_silent().await;
@@ -31,7 +43,7 @@ pub async fn a_silent_host_is_shown_as_last_known_and_not_current<S: Stage>(stag
 /// Nothing is started or removed without an answer, and who tries is told that it may try again.
 pub async fn a_silent_host_takes_no_start_and_no_removal<S: Stage>(stage: &mut S) {
     let controller = Controller::new(stage);
-    let set = controller.scale_set(stage, "set", &Block::limited(3)).await;
+    let set = controller.scale_set(stage, "set", &Block::limited(2)).await;
     let instance = set.running().await;
     let slot = set.reserve().unwrap();
     stage.fall_silent().await;
@@ -51,7 +63,7 @@ pub async fn a_silent_host_takes_no_start_and_no_removal<S: Stage>(stage: &mut S
 /// All that waited for the host goes on.
 pub async fn a_host_that_answers_again_is_current_and_requeues<S: Stage>(stage: &mut S) {
     let controller = Controller::new(stage);
-    let set = controller.scale_set(stage, "set", &Block::limited(3)).await;
+    let set = controller.scale_set(stage, "set", &Block::limited(2)).await;
     let instance = set.running().await;
     stage.fall_silent().await;
     until_silent(&set).await;

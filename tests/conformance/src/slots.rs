@@ -1,21 +1,9 @@
-//! Expectations of slots: who takes them, who gets them, and that there are never more than there are.
+//! Expectations of hosts with a maximum: who takes the slots, who gets them, and that no more are taken than there are.
 
 use paddock::runner::runner_name;
 
 use crate::controller::{Controller, start_in};
-use crate::stage::{Block, Stage};
-
-/// Nobody knows what runs there, so nobody knows how many slots are taken.
-pub async fn nothing_is_reserved_on_a_host_that_was_not_seen_yet<S: Stage>(stage: &mut S) {
-    let controller = Controller::new(stage);
-    let set = controller.scale_set(stage, "set", &Block::limited(2)).await;
-    assert!(set.reserve().is_none());
-    let listing = set.listing();
-    assert_eq!((listing.current, listing.listed_at, listing.instances), (false, None, Vec::new()));
-    set.seen().await;
-    assert!(set.listing().listed_at.is_some());
-    assert!(set.reserve().is_some());
-}
+use crate::stage::{BACKEND, Block, Stage};
 
 /// A start that is given up before it began costs nothing.
 pub async fn a_reservation_takes_a_slot_and_gives_it_back_when_dropped<S: Stage>(stage: &mut S) {
@@ -37,35 +25,35 @@ pub async fn a_reservation_takes_a_slot_and_gives_it_back_when_dropped<S: Stage>
 pub async fn no_more_is_reserved_than_the_maximum_whoever_asks<S: Stage>(stage: &mut S) {
     let controller = Controller::new(stage);
     let sets = [
-        controller.scale_set(stage, "first", &Block::limited(3)).await,
-        controller.scale_set(stage, "second", &Block::limited(3)).await,
+        controller.scale_set(stage, "first", &Block::limited(2)).await,
+        controller.scale_set(stage, "second", &Block::limited(2)).await,
     ];
     for set in &sets {
         set.ready().await;
     }
     let running = sets[0].running().await;
     let held: Vec<_> = (0..10).filter_map(|n| sets[n % 2].reserve()).collect();
-    assert_eq!(held.len(), 2, "beside the one that runs");
+    assert_eq!(held.len(), 1, "beside the one that runs");
     for set in &sets {
-        assert_eq!((set.free(), set.usage().taken, set.usage().free), (0, 3, Some(0)));
+        assert_eq!((set.free(), set.usage().taken, set.usage().free), (0, 2, Some(0)));
         assert!(!set.host().message.is_empty(), "it says why it takes no more");
     }
     drop(held);
-    assert_eq!((sets[0].free(), sets[1].free()), (2, 2));
+    assert_eq!((sets[0].free(), sets[1].free()), (1, 1));
     sets[0].remove(&running.id).await.unwrap();
-    sets[1].until("its slot is free for all", || (sets[1].free() == 3).then_some(())).await;
+    sets[1].until("its slot is free for all", || (sets[1].free() == 2).then_some(())).await;
 }
 
 /// The reservation turns into the instance's own slot: in no moment there are two of them, or none.
 pub async fn a_runner_takes_one_slot_from_its_reservation_to_its_end<S: Stage>(stage: &mut S) {
     let controller = Controller::new(stage);
-    let set = controller.scale_set(stage, "set", &Block::limited(3)).await;
+    let set = controller.scale_set(stage, "set", &Block::limited(2)).await;
     set.ready().await;
     let slot = set.reserve().unwrap();
     let name = runner_name("linux");
     let watch = async {
         loop {
-            assert_eq!(set.free(), 2);
+            assert_eq!(set.free(), 1);
             tokio::task::yield_now().await;
         }
     };
@@ -73,12 +61,12 @@ pub async fn a_runner_takes_one_slot_from_its_reservation_to_its_end<S: Stage>(s
         started = start_in(slot, &name) => started.unwrap(),
         never = watch => never,
     };
-    assert_eq!(set.free(), 2);
+    assert_eq!(set.free(), 1);
     let running = set.until_running(&instance.id).await;
-    assert_eq!((set.free(), set.usage().taken), (2, 1));
+    assert_eq!((set.free(), set.usage().taken), (1, 1));
     stage.end(&running, 0).await;
     set.until_ended(&running.id).await;
-    assert_eq!((set.free(), set.usage().taken), (3, 0), "what ended takes no slot, removed or not");
+    assert_eq!((set.free(), set.usage().taken), (2, 0), "what ended takes no slot, removed or not");
 }
 
 /// Whoever gives up waiting for a pull still holds the slot, and may wait again.
@@ -105,7 +93,7 @@ pub async fn a_slot_that_comes_free_goes_to_the_scale_set_that_waits_for_it<S: S
     second.ready().await;
     let instance = first.running().await;
     assert!(second.reserve().is_none());
-    second.backend.wait_for_slots(crate::HOST, 1);
+    second.backend.wait_for_slots(&second.host_name, 1);
     let before = second.requeued();
     first.remove(&instance.id).await.unwrap();
     second.requeued_after(before, "a slot that comes free").await;
@@ -131,18 +119,18 @@ pub async fn what_belongs_to_another_cluster_takes_a_slot<S: Stage>(stage: &mut 
 /// A restart must not start above the maximum.
 pub async fn a_new_controller_finds_the_same_slots_taken<S: Stage>(stage: &mut S) {
     let before = Controller::new(stage);
-    let set = before.scale_set(stage, "set", &Block::limited(3)).await;
+    let set = before.scale_set(stage, "set", &Block::limited(2)).await;
     let (_running, ended) = (set.running().await, set.running().await);
     stage.end(&ended, 0).await;
     set.until_ended(&ended.id).await;
     let usage = set.usage();
-    assert_eq!((usage.taken, usage.free), (1, Some(2)));
+    assert_eq!((usage.taken, usage.free), (1, Some(1)));
     drop((set, before));
 
     let after = Controller::new(stage);
-    let set = after.scale_set(stage, "set", &Block::limited(3)).await;
+    let set = after.scale_set(stage, "set", &Block::limited(2)).await;
     set.seen().await;
-    assert_eq!((set.usage(), set.free()), (usage, 2));
+    assert_eq!((set.usage(), set.free()), (usage, 1));
 }
 
 /// A host that two specs spell in two ways has its slots once.
@@ -158,4 +146,15 @@ pub async fn two_spellings_of_a_host_share_its_slots<S: Stage>(stage: &mut S) {
     let held = first.reserve().unwrap();
     assert!(second.reserve().is_none());
     drop(held);
+}
+
+/// A host that may run more is no other template.
+pub async fn a_changed_maximum_is_noticed_and_renews_no_runner<S: Stage>(stage: &mut S) {
+    let controller = Controller::new(stage);
+    let few = controller.resolve(&stage.backend(&Block::limited(1))).await;
+    let more = controller.resolve(&stage.backend(&Block::limited(2))).await;
+    assert_ne!(few.fingerprint(), more.fingerprint());
+    let few = controller.open(&*few, BACKEND, &[BACKEND], "set");
+    let more = controller.open(&*more, BACKEND, &[BACKEND], "set");
+    assert_eq!(few.backend.template_hash(), more.backend.template_hash());
 }

@@ -10,8 +10,6 @@ use tokio::runtime::{Builder, Runtime};
 
 /// The backend's name in every block.
 pub const BACKEND: &str = "rack";
-/// The host's name in every block.
-pub const HOST: &str = "local";
 /// The line that every runner of a stage prints when it is up.
 pub const PRINTED: &str = "the runner is up";
 
@@ -20,6 +18,8 @@ pub const PRINTED: &str = "the runner is up";
 pub trait Stage: Sized {
     /// The deadline for what must come, on a machine that does other things too.
     const PATIENCE: Duration = Duration::from_secs(60);
+    /// How many runners a host runs side by side. At least two.
+    const AT_ONCE: usize = 4;
 
     /// Makes the runtime of a test: one thread with the real clock, unless the hosts are simulated.
     fn runtime() -> Runtime {
@@ -35,9 +35,13 @@ pub trait Stage: Sized {
     /// Makes the provider of one more controller of the cluster. It knows nothing yet.
     fn provider(&self, requeuer: Requeuer) -> Arc<dyn Provider>;
 
-    /// Returns a backend named [`BACKEND`] with one host named [`HOST`]. Its runners print [`PRINTED`] and run until
-    /// [`Stage::end`].
+    /// Returns a backend named [`BACKEND`] with one host. Its runners print [`PRINTED`] and run until [`Stage::end`].
     fn backend(&self, block: &Block) -> api::Backend;
+
+    /// Returns a key of a Secret that the backend refers to.
+    fn secret(_name: &str, _key: &str) -> Option<String> {
+        None
+    }
 
     /// Has the runner of an instance end by itself with an exit code.
     async fn end(&mut self, instance: &Instance, code: u8);
@@ -58,7 +62,7 @@ pub trait Stage: Sized {
 /// Says with whom a stage shares its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostUse {
-    /// Other tests may run instances there at the same time: the stage states no maximum and silences nothing.
+    /// Other tests may run instances there at the same time: this one counts no slots and silences nothing.
     Shared,
     /// Nothing runs there but what this test starts.
     Own,
@@ -67,7 +71,7 @@ pub enum HostUse {
 /// What a test asks of a backend's block, beside what all have.
 #[derive(Debug, Clone, Default)]
 pub struct Block {
-    /// The maximum of runners on the host.
+    /// The maximum of runners on the host: one or two. A kind whose hosts have none leaves it out.
     pub max_runners: Option<u8>,
     /// Something is changed that the runners are made from.
     pub changed: bool,

@@ -1,4 +1,4 @@
-//! Waiting for a state: the one loop that looks again and again, with a deadline.
+//! Waits for a state: the one place of all tests that looks again and again, with a deadline.
 
 use std::time::Duration;
 
@@ -21,7 +21,16 @@ pub async fn eventually<T>(what: &str, within: Duration, mut find: impl AsyncFnM
 }
 
 /// Looks until `find` finds something, or until `within` is over.
-pub async fn found<T>(within: Duration, mut find: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+pub async fn found<T>(within: Duration, find: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    found_every(LOOK, within, find).await
+}
+
+/// The same, with so much time between two looks: for what costs much, or would disturb what is measured.
+pub async fn found_every<T>(
+    look: Duration,
+    within: Duration,
+    mut find: impl AsyncFnMut() -> Option<T>,
+) -> Option<T> {
     let deadline = Instant::now() + within;
     loop {
         if let Some(found) = find().await {
@@ -30,7 +39,21 @@ pub async fn found<T>(within: Duration, mut find: impl AsyncFnMut() -> Option<T>
         if Instant::now() >= deadline {
             return None;
         }
-        sleep(LOOK).await;
+        sleep(look).await;
+    }
+}
+
+/// [`found`] in a destructor, which cannot await: blocks the thread.
+pub fn found_blocking<T>(within: Duration, mut find: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = std::time::Instant::now();
+    loop {
+        if let Some(found) = find() {
+            return Some(found);
+        }
+        if begun.elapsed() >= within {
+            return None;
+        }
+        std::thread::sleep(LOOK);
     }
 }
 

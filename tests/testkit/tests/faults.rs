@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use support::{PATIENCE, Wire, exception, github};
 use testkit::github::{Effect, Endpoint, Fault, JobSpec, SimGithub, app_private_key};
+use testkit::wait::eventually;
 
 const GROUPS: &str = "runtime/runnergroups/";
 
@@ -162,12 +163,10 @@ async fn statistics_lie_batches_repeat_turn_round_and_split() {
 async fn admin_tokens_live_as_long_as_their_exp_says() {
     let github = github().admin_token_ttl(Duration::from_secs(1)).start().await.expect("started");
     let wire = Wire::connect(&github, "acme").await;
-    let expired = async {
-        while wire.call(Method::GET, GROUPS, Value::Null).await.0 != 401 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, expired).await.expect("it expires");
+    eventually("the token expires", PATIENCE, async || {
+        (wire.call(Method::GET, GROUPS, Value::Null).await.0 == 401).then_some(())
+    })
+    .await;
     assert_eq!(Wire::connect(&github, "acme").await.call(Method::GET, GROUPS, Value::Null).await.0, 200);
 }
 

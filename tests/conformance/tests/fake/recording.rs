@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use conformance::fake::{Call, FakeProvider, Hosts, Method};
-use conformance::{BACKEND, Block, Controller, HOST, HostUse, Stage};
+use conformance::{BACKEND, Block, Controller, HostUse, Stage};
 use paddock::api::{BackendType, Reason};
 use paddock::backend::{Availability, Error, NewRunner, Providers, Requeuer};
 use paddock::runner::JitConfiguration;
 
-use crate::stage::{CLUSTER, ENDPOINT, FakeStage};
+use crate::stage::{CLUSTER, ENDPOINT, FakeStage, HOST};
 
 fn call(method: Method, subject: &str) -> Call {
     Call { method, host: ENDPOINT.to_owned(), subject: subject.to_owned() }

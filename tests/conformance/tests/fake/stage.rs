@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use conformance::fake::{FakeProvider, Fault, Hosts};
-use conformance::{BACKEND, Block, HOST, HostUse, Stage};
+use conformance::{BACKEND, Block, HostUse, Stage};
 use paddock::api;
 use paddock::backend::{Provider, Requeuer};
 use paddock::runner::Instance;
@@ -13,6 +13,8 @@ use tokio::runtime::{Builder, Runtime};
 
 /// The cluster of every stage: each has hosts of its own.
 pub const CLUSTER: &str = "conformance";
+/// The host's name.
+pub const HOST: &str = "local";
 /// The host's one endpoint.
 pub const ENDPOINT: &str = "fake://rack-1";
 

@@ -54,7 +54,7 @@ impl Lab {
     fn run_with(&self, owner: &str, leadership: &str, level: &str, variables: &[(&str, &str)]) -> Controller {
         let started_at = Timestamp::now();
         let log = self.folder.join(format!("controller-{}-{owner}.log", started_at.as_millisecond()));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_paddock"));
+        let mut command = Command::new(program());
         command
             .args(["run", "--listen=127.0.0.1:0", leadership])
             .arg(format!("--kubeconfig={}", self.folder.join("kubeconfig").display()))
@@ -123,6 +123,12 @@ impl Controller {
         })
         .await
     }
+}
+
+/// Returns the program, which Cargo builds with every test of its package and puts above the tests.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(Path::parent).unwrap().join("paddock")
 }
 
 /// Sends a signal to a process.

@@ -1,7 +1,5 @@
 //! What `tests/with-controller` has brought up, for the programs that it runs: the simulated GitHub by its control API, the
 //! Docker engine, and the API server as its administrator.
-// Every program compiles this and uses its part.
-#![allow(dead_code)]
 
 use std::collections::HashMap;
 use std::env;

@@ -2,8 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::support::merged;
-
 /// The tests' runner image.
 pub const IMAGE: &str = "paddock.test/runner:1";
 
@@ -41,4 +39,19 @@ impl Manifest {
     pub fn name(&self) -> &str {
         self.0["metadata"]["name"].as_str().unwrap()
     }
+}
+
+/// A JSON merge patch (RFC 7386).
+pub fn merged(target: Value, changes: Value) -> Value {
+    let Value::Object(changes) = changes else {
+        return changes;
+    };
+    let mut object = target.as_object().cloned().unwrap_or_default();
+    for (key, change) in changes {
+        let value = object.remove(&key).unwrap_or_default();
+        if !change.is_null() {
+            object.insert(key, merged(value, change));
+        }
+    }
+    object.into()
 }

@@ -1,6 +1,4 @@
 //! What the tests against a real API server share: a client, the installed definition, and a namespace for each test.
-// Every test binary compiles this and uses its part.
-#![allow(dead_code)]
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
@@ -11,7 +9,7 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, Config, CustomResourceExt, Resource, core::NamespaceResourceScope};
 use paddock::api::RunnerScaleSet;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     env,
     fmt::Debug,
@@ -95,19 +93,4 @@ where
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
-}
-
-/// A JSON merge patch (RFC 7386).
-pub fn merged(target: Value, changes: Value) -> Value {
-    let Value::Object(changes) = changes else {
-        return changes;
-    };
-    let mut object = target.as_object().cloned().unwrap_or_default();
-    for (key, change) in changes {
-        let value = object.remove(&key).unwrap_or_default();
-        if !change.is_null() {
-            object.insert(key, merged(value, change));
-        }
-    }
-    object.into()
 }

@@ -7,8 +7,7 @@ use testkit::tart::{IMAGE, Mac, Scenario};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
-use super::{Lab, Manifest};
-use crate::support::merged;
+use crate::{Lab, Manifest, merged};
 
 /// The stand-in for Tart, built if it is not there.
 async fn stand_in() -> PathBuf {

@@ -1,14 +1,21 @@
-//! What each test gets for itself: a namespace in which the controller has the rights of `deploy/` and no more, an
-//! identity on the Docker engine, and a folder. All of it is gone afterwards, also when the test panics.
+//! What the tests on real parts share.
+//!
+//! A [`Lab`] is what each test of the program gets for itself: a namespace in which the controller has the rights of
+//! `deploy/` and no more, an identity on the Docker engine, and a folder. All of it is gone afterwards, also when the test
+//! panics. [`api_server`] is for tests of the API alone, [`gateways`] stand before GitHub, and [`stage`] is what
+//! `tests/with-controller` has brought up.
 
-// Two test binaries compile this, and each uses its part.
-#![allow(dead_code, unused_imports)]
+// A test that cannot go on fails where it stands.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod api_server;
 mod controller;
 mod docker;
+pub mod gateways;
 mod macs;
 mod manifest;
 mod objects;
+pub mod stage;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -29,20 +36,18 @@ use serde_json::json;
 use testkit::github::{DEFAULT_TOKEN, SimGithub};
 use tokio::process::Command;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
 
 pub use controller::{Controller, signal};
-pub use docker::Timeline;
-pub use manifest::{IMAGE, Manifest};
-pub use objects::{condition, is, phases};
-
-use crate::support;
+pub use docker::{Event, Timeline};
+pub use manifest::{IMAGE, Manifest, merged};
+pub use objects::{Record, condition, is, phases};
+pub use testkit::wait::{eventually, found, found_blocking, found_every};
 
 /// How long anything may take on a busy machine that has no deadline of its own.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between two looks at what cannot be waited for otherwise.
-const LOOK: Duration = Duration::from_millis(25);
+/// The root of the repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// What a test has for itself.
 pub struct Lab {
@@ -64,8 +69,8 @@ pub struct Lab {
 
 /// Runs a test in a lab of its own. The word is part of the lab's identity: one for each test.
 pub async fn lab(word: &str, test: impl AsyncFnOnce(&Lab)) {
-    support::in_namespace(async |client, namespace| {
-        let lab = Lab::set_up(client, support::kubeconfig(), namespace, word).await;
+    api_server::in_namespace(async |client, namespace| {
+        let lab = Lab::set_up(client, api_server::kubeconfig(), namespace, word).await;
         test(&lab).await;
     })
     .await;
@@ -81,13 +86,12 @@ pub async fn github(lab: &Lab) -> SimGithub {
 pub async fn lab_on_own_server(word: &str, test: impl AsyncFnOnce(&Lab)) {
     let run = std::env::var_os("PADDOCK_TEST_DIR").expect("run `make test`");
     let server = Server(PathBuf::from(run).join(word));
-    let up = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/up");
-    let up = Command::new(up).arg(&server.0).stdout(Stdio::null()).status();
+    let up = Command::new(format!("{ROOT}/tests/cluster/up")).arg(&server.0).stdout(Stdio::null()).status();
     assert!(up.await.unwrap().success());
     let admin = server.0.join("kubeconfig");
-    let client = support::client_of(&admin).await;
-    support::install_crd(&client).await;
-    support::in_namespace_of(client, async |client, namespace| {
+    let client = api_server::client_of(&admin).await;
+    api_server::install_crd(&client).await;
+    api_server::in_namespace_of(client, async |client, namespace| {
         let lab = Lab::set_up(client, admin.clone(), namespace, word).await;
         test(&lab).await;
     })
@@ -99,8 +103,7 @@ struct Server(PathBuf);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let down = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/down");
-        let _ = std::process::Command::new(down).arg(&self.0).output();
+        let _ = std::process::Command::new(format!("{ROOT}/tests/cluster/down")).arg(&self.0).output();
     }
 }
 
@@ -223,16 +226,4 @@ fn kubeconfig(admin: &Path, token: &str) -> String {
         "contexts": [{"name": "paddock", "context": {"cluster": "test", "user": "paddock"}}],
     });
     config.to_string()
-}
-
-/// Looks until something is found; panics at the deadline.
-pub async fn eventually<T>(what: &str, within: Duration, mut find: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + within;
-    loop {
-        if let Some(found) = find().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
-        sleep(LOOK).await;
-    }
 }

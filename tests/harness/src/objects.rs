@@ -19,7 +19,7 @@ use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Lab, Manifest, PATIENCE, eventually};
+use super::{Lab, Manifest, PATIENCE, ROOT, eventually};
 
 /// One condition.
 pub fn condition<'a>(set: &'a RunnerScaleSet, type_: &str) -> Option<&'a Condition> {
@@ -174,8 +174,7 @@ impl Lab {
 
     /// What kubectl prints, as the administrator.
     pub async fn kubectl(&self, args: &[&str]) -> String {
-        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/bin/kubectl");
-        let output = Command::new(program)
+        let output = Command::new(format!("{ROOT}/.cache/bin/kubectl"))
             .arg("--kubeconfig")
             .arg(&self.admin)
             .args(["--namespace", &self.namespace])
