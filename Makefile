@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export RUSTDOCFLAGS := -D warnings
 MODEL := cargo test --quiet --profile model --test model
 
-.PHONY: help build check test test-one demo demo-mac bench soak crd cluster docker image up down clean run-tests run-parts run-model
+.PHONY: help build check test test-one demo demo-mac demo-ecs bench soak crd cluster docker image up down clean run-tests run-parts run-model
 .PHONY: check-fmt check-clippy check-crd check-deny check-doc check-shell
 
 help: ## List what there is
@@ -28,6 +28,9 @@ demo: ## Paddock at work on a simulated GitHub, with real runners in Docker (CLU
 
 demo-mac: ## Paddock at work on three Macs (stand-ins behind sshd), with a warm pool and eight jobs
 	@tests/demo/run-mac
+
+demo-ecs: ## The same over a simulated Amazon ECS, with a Spot interruption
+	@tests/demo/run-ecs
 
 bench: ## Figures: reconciles, polls and starts at scale
 	@tests/bench/run
