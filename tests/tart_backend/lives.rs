@@ -122,6 +122,10 @@ async fn what_a_controller_left_is_adopted_with_its_slots_and_addresses() {
     backend.remove("mac-1", &first.id).await.unwrap();
     let third = start(&backend).await.unwrap();
     assert_eq!(vm(&mac, &third.id).mac_address, address, "a place has one MAC for ever");
+    let other = vm(&mac, &second.id).mac_address;
+    backend.remove("mac-1", &second.id).await.unwrap();
+    let fourth = start(&backend).await.unwrap();
+    assert_eq!(vm(&mac, &fourth.id).mac_address, other, "and so has the other");
 }
 
 /// The controller's own PATH has Tart, so the test runs itself once more with one that has.
