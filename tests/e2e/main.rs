@@ -12,6 +12,7 @@ mod gateways;
 mod changes;
 mod deletion;
 mod draining;
+mod ecs;
 mod failures;
 mod fleet;
 mod harness;

@@ -10,11 +10,11 @@ pub(super) const FARGATE: &str = "FARGATE";
 
 /// Chooses among the providers that `usable` admits: the one with a base that is not reached, else the one that is furthest
 /// behind its share. `tasks` says how many tasks a provider has.
-pub(super) fn choose<'a>(
-    providers: &'a [CapacityProvider],
+pub(super) fn choose(
+    providers: &[CapacityProvider],
     tasks: impl Fn(&str) -> u32,
     usable: impl Fn(&str) -> bool,
-) -> Option<&'a CapacityProvider> {
+) -> Option<&CapacityProvider> {
     let usable: Vec<&CapacityProvider> = providers.iter().filter(|provider| usable(&provider.name)).collect();
     let count = |provider: &CapacityProvider| f64::from(tasks(&provider.name));
     if let Some(base) = usable.iter().find(|provider| count(provider) < f64::from(provider.base)) {

@@ -9,6 +9,9 @@ use super::account::{Access, Kind};
 use super::strategy::{FARGATE, FARGATE_SPOT};
 use crate::api::{CapacityProvider, LaunchType, ManagedTaskDefinition, NetworkMode};
 
+/// To be raised whenever `definition` renders the same block otherwise: part of the hash, so that it is registered anew.
+const RENDERING: u32 = 1;
+
 /// Characters of a template's hash that are kept: 64 bits tell the templates of a scale set apart.
 const HASH_LENGTH: usize = 16;
 
@@ -66,6 +69,7 @@ pub(super) struct Rendered {
     /// The family; none is that of the scale set and backend.
     #[serde(skip)]
     pub(super) family: Option<String>,
+    rendering: u32,
     pub(super) image: String,
     pub(super) cpu: i32,
     pub(super) memory: i32,
@@ -108,6 +112,7 @@ impl Rendered {
         let fargate = providers.iter().any(|provider| is_fargate(&provider.name));
         Rendered {
             family: managed.family.clone(),
+            rendering: RENDERING,
             image: managed.image.clone(),
             cpu: managed.cpu,
             memory: managed.memory,

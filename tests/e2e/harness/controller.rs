@@ -37,12 +37,21 @@ impl Lab {
         self.run(OWNER, "--leader-elect=false", level)
     }
 
+    /// Starts the controller with these variables in its environment.
+    pub fn start_with(&self, variables: &[(&str, &str)]) -> Controller {
+        self.run_with(OWNER, "--leader-elect=false", "debug", variables)
+    }
+
     /// Starts one of several controllers, of which the one leads that holds the Lease in this namespace.
     pub fn start_candidate(&self, owner: &str) -> Controller {
         self.run(owner, &format!("--lease-namespace={}", self.namespace), "debug")
     }
 
     fn run(&self, owner: &str, leadership: &str, level: &str) -> Controller {
+        self.run_with(owner, leadership, level, &[])
+    }
+
+    fn run_with(&self, owner: &str, leadership: &str, level: &str, variables: &[(&str, &str)]) -> Controller {
         let started_at = Timestamp::now();
         let log = self.folder.join(format!("controller-{}-{owner}.log", started_at.as_millisecond()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_paddock"));
@@ -53,6 +62,7 @@ impl Lab {
             .arg(format!("--cluster-id={}", self.cluster))
             .arg(format!("--log-level={level}"))
             .env("HOSTNAME", owner)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
