@@ -337,6 +337,7 @@ impl ScaleSetState {
                 backend: name.clone(),
                 host: listing.host,
                 listed_at: listing.listed_at.filter(|_| listing.current),
+                hides: listing.hides,
                 instances: listing.instances,
             })
         };

@@ -150,6 +150,7 @@ impl Scenario {
             self.ledger.start_succeeded(&instance, at(self.now));
         } else {
             let observation = Observation {
+                hides: Duration::ZERO,
                 backend: instance.backend.clone(),
                 host: instance.host.clone(),
                 listed_at: None,

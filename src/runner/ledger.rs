@@ -14,7 +14,7 @@ use super::observation::Listings;
 use super::recent::Recent;
 use super::unseen::Unseen;
 use super::{
-    Exit, Instance, InstanceState, Job, JobEvent, Observation, Operation, PersistedRunner, Phase,
+    Exit, Instance, InstanceState, Job, JobEvent, JobOutcome, Observation, Operation, PersistedRunner, Phase,
     Registration, Runner, Statistics, Watched,
 };
 use crate::api::condition::reason;
@@ -213,6 +213,11 @@ impl Ledger {
                 }
             } else {
                 self.failures.succeeded(&runner.backend, &runner.host);
+                // A runner that is told to end gives its job up, and may still say so to GitHub.
+                let given_up = runner.job_outcome.is_some_and(|outcome| outcome != JobOutcome::Succeeded);
+                if given_up && exit.as_ref().is_some_and(|exit| exit.cause.is_some()) {
+                    self.failures.note(Failure::job_lost(runner, now));
+                }
             }
         } else if runner.operation == Some(Operation::Removing) {
             runner.enter(Phase::Done, now);
@@ -255,10 +260,10 @@ impl Ledger {
                 }
                 news
             }
-            JobEvent::Completed { job, runner_name, .. } => {
+            JobEvent::Completed { job, runner_name, outcome } => {
                 let news = self.heard.insert((job.id.clone(), runner_name.clone(), true));
                 if news {
-                    self.job_completed(job, runner_name, now);
+                    self.job_completed(job, runner_name, *outcome, now);
                 }
                 news
             }
@@ -292,7 +297,7 @@ impl Ledger {
         }
     }
 
-    fn job_completed(&mut self, job: &Job, runner_name: &str, now: Timestamp) {
+    fn job_completed(&mut self, job: &Job, runner_name: &str, outcome: JobOutcome, now: Timestamp) {
         self.demand.completed(runner_name, &job.id);
         if !self.heard.contains(&(job.id.clone(), runner_name.to_owned(), false)) {
             self.came_to_a_job(runner_name);
@@ -304,6 +309,7 @@ impl Ledger {
             runner.job.get_or_insert_with(|| job.clone());
             runner.enter(Phase::Busy, now);
             runner.job_completed_at.get_or_insert(now);
+            runner.job_outcome = Some(outcome);
         }
     }
 

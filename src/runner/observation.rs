@@ -1,10 +1,12 @@
 //! What a host showed of a scale set.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{Instance, Runner};
+use crate::time::Plus;
 
 /// The instances of the scale set on one host of one backend.
 #[derive(Debug, Clone)]
@@ -15,6 +17,8 @@ pub struct Observation {
     pub host: String,
     /// When the host last answered a whole listing; none when what is shown is not current, so that absence means nothing.
     pub listed_at: Option<Timestamp>,
+    /// What was made within this before the listing may be missing in it.
+    pub hides: Duration,
     /// The instances.
     pub instances: Vec<Instance>,
 }
@@ -27,6 +31,8 @@ pub(super) struct Listings<'a> {
     shown: HashSet<(&'a str, &'a str, &'a str)>,
     /// When the last of the hosts was listed; none if one was not.
     all_listed_at: Option<Timestamp>,
+    /// The longest that a host hides what was made.
+    hides: Duration,
 }
 
 impl<'a> Listings<'a> {
@@ -41,12 +47,23 @@ impl<'a> Listings<'a> {
             listed_at: observations.iter().map(|o| (host(o), o.listed_at)).collect(),
             shown: observations.iter().flat_map(shown).collect(),
             all_listed_at: listed.and_then(|listed| listed.into_iter().min()),
+            hides: observations.iter().map(|o| o.hides).max().unwrap_or_default(),
         }
     }
 
     /// Returns when the host of a runner was last listed, if the runner was not there. A host that is not among those of the
     /// spec any more cannot be asked: then it is when the last of all others was.
     pub fn without(&self, runner: &Runner) -> Option<Timestamp> {
+        self.lacking(runner).filter(|listed_at| self.shows(runner, *listed_at))
+    }
+
+    /// Whether a host that was listed then would show a runner that it has: it was made long enough before, or has shown itself
+    /// since.
+    fn shows(&self, runner: &Runner, listed_at: Timestamp) -> bool {
+        self.hides.is_zero() || runner.since.plus(self.hides) <= listed_at
+    }
+
+    fn lacking(&self, runner: &Runner) -> Option<Timestamp> {
         match self.listed_at.get(&(runner.backend.as_str(), runner.host.as_str())) {
             Some(listed_at) => {
                 let shown = self.shown.contains(&(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Exit, Instance, InstanceState, Job, Watched};
+use super::{Exit, Instance, InstanceState, Job, JobOutcome, Watched};
 pub use crate::api::RunnerPhase as Phase;
 use crate::time::Plus;
 
@@ -90,6 +90,8 @@ pub struct Runner {
     pub busy: Watched,
     /// When GitHub said that its job was over. The runner still takes its slot until its instance is seen gone.
     pub job_completed_at: Option<Timestamp>,
+    /// How GitHub said that it ended.
+    pub job_outcome: Option<JobOutcome>,
     /// What is being done to it.
     pub operation: Option<Operation>,
     /// Since when there is no demand for it.
@@ -126,6 +128,7 @@ impl Runner {
             job: None,
             busy: Watched::default(),
             job_completed_at: None,
+            job_outcome: None,
             operation: None,
             surplus_since: None,
             leaving_since: None,

@@ -153,6 +153,7 @@ impl Bench {
             .instances()
             .into_iter()
             .map(|listing| Observation {
+                hides: listing.hides,
                 backend: "rack".to_owned(),
                 host: listing.host,
                 listed_at: listing.listed_at.filter(|_| listing.current),

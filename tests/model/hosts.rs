@@ -584,6 +584,7 @@ impl Backend for Handle {
                 .values()
                 .filter(|i| i.ours() && i.set == self.0.set && i.shown.backend == self.0.name);
             Listing {
+                hides: Duration::ZERO,
                 host: name.clone(),
                 listed_at: view.listed_at,
                 current: view.up,

@@ -181,8 +181,16 @@ impl Scene {
             return self.ledger.start_succeeded(&instance, self.now);
         }
         let (backend, host) = (instance.backend.clone(), instance.host.clone());
-        self.ledger
-            .observe(&[Observation { backend, host, listed_at: None, instances: vec![instance] }], self.now);
+        self.ledger.observe(
+            &[Observation {
+                backend,
+                host,
+                listed_at: None,
+                hides: Duration::ZERO,
+                instances: vec![instance],
+            }],
+            self.now,
+        );
     }
 
     fn apply(&mut self, event: JobEvent) {

@@ -21,6 +21,7 @@ mod template;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -140,6 +141,7 @@ impl DockerBackend {
             host: host.to_owned(),
             listed_at: state.listed_at,
             current: matches!(state.link, Link::Up(_)),
+            hides: Duration::ZERO,
             instances: instances.collect(),
         }
     }

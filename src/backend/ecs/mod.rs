@@ -108,12 +108,12 @@ impl Backend for EcsBackend {
             let state = cluster.state();
             let ours = state.index.of_set(&self.binding.identity.scale_set_uid);
             let tasks: Vec<Task> = ours.filter(|task| self.speaks_for(task)).cloned().collect();
-            // Until a cluster was looked at for long enough, what it does not show may be there.
-            (tasks, state.listed_at, state.link == Link::Up && state.settled)
+            (tasks, state.listed_at, state.link == Link::Up)
         };
         self.binding.note_ends(tasks.iter());
         let instances = tasks.iter().map(|task| instance(&self.binding, &self.host, task)).collect();
-        vec![Listing { host: self.host.clone(), listed_at, current, instances }]
+        let hides = cluster.timing.settles;
+        vec![Listing { host: self.host.clone(), listed_at, current, hides, instances }]
     }
 
     /// Starts prepare themselves.

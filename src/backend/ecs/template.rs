@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_the_same_in_every_version() {
-        assert_eq!(template().hash(), "PIN");
+        assert_eq!(template().hash(), "07ffaf4e9b68cd86");
     }
 
     #[test]

@@ -156,7 +156,8 @@ fn a_runner_that_its_host_did_not_show_before_it_went_silent_is_not_asked_for() 
     scenario.step();
     scenario.up();
     let (backend, host) = ("rack".to_owned(), "rack-1".to_owned());
-    let mut look = Observation { backend, host, listed_at: Some(at(10)), instances: Vec::new() };
+    let mut look =
+        Observation { backend, host, listed_at: Some(at(10)), hides: Duration::ZERO, instances: Vec::new() };
     scenario.ledger.observe(std::slice::from_ref(&look), at(10));
     scenario.backends[0].hosts[0].availability = Availability::Unreachable;
     for now in [10, 15] {

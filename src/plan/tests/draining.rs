@@ -37,7 +37,7 @@ fn after_a_restart(spec: serde_json::Value) -> Scenario {
 
 fn listing(host: &str, listed_at: Option<i64>) -> Observation {
     let (backend, host, listed_at) = ("rack".to_owned(), host.to_owned(), listed_at.map(at));
-    Observation { backend, host, listed_at, instances: Vec::new() }
+    Observation { backend, host, listed_at, hides: Duration::ZERO, instances: Vec::new() }
 }
 
 #[test]

@@ -272,6 +272,7 @@ fn a_runner_that_two_listings_do_not_show_is_gone_and_frees_its_slot() {
     scenario.up();
     let list = |scenario: &mut Scenario, listed_at: Option<i64>| {
         let observation = Observation {
+            hides: Duration::ZERO,
             backend: "rack".to_owned(),
             host: "rack-1".to_owned(),
             listed_at: listed_at.map(at),

@@ -14,7 +14,13 @@ fn a_job_that_only_a_status_remembers_is_not_taken_off_the_demand() {
     );
     for second in [1, 2] {
         let (backend, host) = ("rack".to_owned(), "rack-1".to_owned());
-        let listing = Observation { backend, host, listed_at: Some(at(second)), instances: Vec::new() };
+        let listing = Observation {
+            backend,
+            host,
+            listed_at: Some(at(second)),
+            hides: Duration::ZERO,
+            instances: Vec::new(),
+        };
         scenario.ledger.observe(&[listing], at(second));
     }
     scenario.now = 15;
@@ -42,7 +48,10 @@ fn a_runner_is_removed_where_its_backend_shows_it() {
         state: InstanceState::Running,
     }];
     let (backend, host) = ("shelf".to_owned(), "shelf-1".to_owned());
-    scenario.ledger.observe(&[Observation { backend, host, listed_at: Some(at(1)), instances }], at(1));
+    scenario.ledger.observe(
+        &[Observation { backend, host, listed_at: Some(at(1)), hides: Duration::ZERO, instances }],
+        at(1),
+    );
     let runner = scenario.ledger.runner("linux-001").unwrap();
     assert_eq!((runner.backend.as_str(), runner.host.as_str()), ("shelf", "shelf-1"));
 }
@@ -64,9 +73,16 @@ fn a_spare_of_an_earlier_controller_that_github_drops_is_no_failure() {
         state: InstanceState::Running,
     };
     let (backend, host) = ("rack".to_owned(), "rack-1".to_owned());
-    scenario
-        .ledger
-        .observe(&[Observation { backend, host, listed_at: Some(at(0)), instances: vec![adopted] }], at(0));
+    scenario.ledger.observe(
+        &[Observation {
+            backend,
+            host,
+            listed_at: Some(at(0)),
+            hides: Duration::ZERO,
+            instances: vec![adopted],
+        }],
+        at(0),
+    );
     scenario.now = 5;
     scenario.exits("linux-old", 0);
     scenario.now = 400;

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::runner::{HostCount, InstanceState};
+use crate::runner::{Cause, HostCount, InstanceState};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + second)
@@ -24,6 +24,7 @@ fn instance(runner: &str, state: InstanceState) -> Instance {
 
 fn listing(listed_at: Option<i64>, instances: Vec<Instance>) -> Observation {
     Observation {
+        hides: Duration::ZERO,
         backend: "rack".to_owned(),
         host: "rack-1".to_owned(),
         listed_at: listed_at.map(at),
@@ -85,4 +86,91 @@ fn of_a_host_that_does_not_come_back_nothing_is_given_up_that_may_have_a_job() {
     assert_eq!(ledger.give_up("rack", "rack-1", at(1)), ["a"]);
     assert_eq!(ledger.runners().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["b", "c"]);
     assert_eq!(ledger.unseen(|_, _| true), 0);
+}
+
+fn ended(code: i64, cause: Option<Cause>) -> InstanceState {
+    InstanceState::Exited(Exit {
+        code: Some(code),
+        at: at(5),
+        cause,
+        leaves_nothing: true,
+        ..Exit::default()
+    })
+}
+
+fn interruption() -> Option<Cause> {
+    let message = "Your Spot Task was interrupted.".to_owned();
+    Some(Cause { reason: reason::SPOT_INTERRUPTION, message, blameless: true })
+}
+
+fn started_job() -> JobEvent {
+    let job = Job { id: "1".to_owned(), display_name: "build".to_owned(), ..Job::default() };
+    JobEvent::Started { job, runner_name: "a".to_owned(), runner_id: 1 }
+}
+
+/// The runner is told to end, and may still tell GitHub that it gives its job up.
+#[test]
+fn an_interruption_is_told_with_its_job_whatever_github_says_of_that_first() {
+    for outcome in [None, Some(JobOutcome::Canceled), Some(JobOutcome::Succeeded)] {
+        let mut ledger = with_one_idle();
+        ledger.apply(&started_job(), at(1));
+        if let Some(outcome) = outcome {
+            let job = started_job().job().clone();
+            ledger.apply(&JobEvent::Completed { job, runner_name: "a".to_owned(), outcome }, at(4));
+        }
+        ledger.observe(&[listing(Some(5), vec![instance("a", ended(143, interruption()))])], at(5));
+        let told: Vec<_> = ledger.failures().recent().map(|f| (f.reason, f.message.clone())).collect();
+        let message = "Your Spot Task was interrupted. (exit code 143) while `build` was running".to_owned();
+        let lost = vec![(reason::SPOT_INTERRUPTION, message)];
+        let expected = if outcome == Some(JobOutcome::Succeeded) { Vec::new() } else { lost };
+        assert_eq!(told, expected, "{outcome:?}");
+        assert!(ledger.failures().on_host("rack", "rack-1", at(5)).is_none(), "nobody is to blame");
+    }
+}
+
+#[test]
+fn each_step_of_the_way_up_has_the_whole_time() {
+    let mut ledger = Ledger::new();
+    let mut show = |step, second| {
+        let made = instance("a", InstanceState::Launching(step));
+        ledger.observe(&[listing(Some(second), vec![made])], at(second));
+        let runner = ledger.runner("a").unwrap();
+        assert_eq!(runner.phase, Phase::Pending);
+        runner.since.duration_since(at(0)).as_secs()
+    };
+    let since: Vec<i64> =
+        [("PROVISIONING", 10), ("PROVISIONING", 20), ("PENDING", 30), ("PENDING", 40), ("ACTIVATING", 50)]
+            .map(|(step, second)| show(step, second))
+            .into();
+    assert_eq!(since, [0, 0, 30, 30, 50]);
+}
+
+#[test]
+fn of_what_ended_unknown_and_left_nothing_nothing_is_made() {
+    let mut ledger = Ledger::new();
+    ledger.observe(&[listing(Some(5), vec![instance("a", ended(1, None))])], at(5));
+    assert!(ledger.runners().next().is_none() && ledger.failures().recent().next().is_none());
+}
+
+/// A controller that begins knows of a runner by status alone, and its host may not show it yet.
+#[test]
+fn a_runner_is_not_missed_while_its_host_may_hide_it() {
+    let mut ledger = Ledger::new();
+    let remembered = PersistedRunner {
+        name: "a".to_owned(),
+        backend: "rack".to_owned(),
+        host: "rack-1".to_owned(),
+        instance_id: None,
+        phase: Phase::Pending,
+        since: at(0),
+        job: None,
+    };
+    ledger.restore([remembered], at(1));
+    let mut look = |second| {
+        let hides = Duration::from_secs(300);
+        ledger.observe(&[Observation { hides, ..listing(Some(second), Vec::new()) }], at(second));
+        ledger.runner("a").is_some_and(Runner::occupies)
+    };
+    assert!([10, 100, 299, 300].into_iter().all(&mut look), "the first look that counts is one alone");
+    assert!(!look(310));
 }
