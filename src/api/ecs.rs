@@ -159,7 +159,9 @@ fn rules() -> Vec<Rule> {
             "ecs.assignPublicIp needs ecs.subnets",
         ),
         rule(
-            "!has(self.platformVersion) || !has(self.launchType) || self.launchType == 'FARGATE'".into(),
+            format!(
+                "!has(self.platformVersion) || {fargate} || (!has(self.launchType) && self.capacityProviders.size() == 0)"
+            ),
             ".platformVersion",
             "ecs.platformVersion is for Fargate only",
         ),
