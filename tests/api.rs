@@ -155,6 +155,19 @@ async fn refuses_a_wrong_tart() {
 }
 
 #[tokio::test]
+async fn takes_every_sample() {
+    let client = client().await;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/samples");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let manifest: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        if let Err(status) = try_create(&client, &manifest).await {
+            panic!("{}: {status:?}", path.display());
+        }
+    }
+}
+
+#[tokio::test]
 async fn refuses_a_wrong_ecs() {
     refuses("ecs").await;
     refuses("fargate").await;

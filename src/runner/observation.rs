@@ -25,13 +25,13 @@ pub struct Observation {
 
 /// One look at all hosts, in which runners are looked up by name.
 pub(super) struct Listings<'a> {
-    /// When each host was listed, by backend and host.
-    listed_at: HashMap<(&'a str, &'a str), Option<Timestamp>>,
+    /// When each host was listed, and what it may hide, by backend and host.
+    listed_at: HashMap<(&'a str, &'a str), (Option<Timestamp>, Duration)>,
     /// The runners shown, with the host that shows each.
     shown: HashSet<(&'a str, &'a str, &'a str)>,
     /// When the last of the hosts was listed; none if one was not.
     all_listed_at: Option<Timestamp>,
-    /// The longest that a host hides what was made.
+    /// The longest that any of them hides what was made.
     hides: Duration,
 }
 
@@ -44,40 +44,27 @@ impl<'a> Listings<'a> {
         };
         let listed: Option<Vec<Timestamp>> = observations.iter().map(|o| o.listed_at).collect();
         Listings {
-            listed_at: observations.iter().map(|o| (host(o), o.listed_at)).collect(),
+            listed_at: observations.iter().map(|o| (host(o), (o.listed_at, o.hides))).collect(),
             shown: observations.iter().flat_map(shown).collect(),
             all_listed_at: listed.and_then(|listed| listed.into_iter().min()),
             hides: observations.iter().map(|o| o.hides).max().unwrap_or_default(),
         }
     }
 
-    /// Returns when the host of a runner was last listed, if the runner was not there. A host that is not among those of the
-    /// spec any more cannot be asked: then it is when the last of all others was.
+    /// Returns when the host of a runner was last listed, if the runner was not there although the host would show it. A host
+    /// that is not among those of the spec any more cannot be asked: then it is when the last of all others was.
     pub fn without(&self, runner: &Runner) -> Option<Timestamp> {
-        self.lacking(runner).filter(|listed_at| self.shows(runner, *listed_at))
-    }
-
-    /// Whether a host that was listed then would show a runner that it has: it was made long enough before, or has shown itself
-    /// since.
-    fn shows(&self, runner: &Runner, listed_at: Timestamp) -> bool {
-        self.hides.is_zero() || runner.since.plus(self.hides) <= listed_at
-    }
-
-    fn lacking(&self, runner: &Runner) -> Option<Timestamp> {
-        match self.listed_at.get(&(runner.backend.as_str(), runner.host.as_str())) {
-            Some(listed_at) => {
-                let shown = self.shown.contains(&(
-                    runner.backend.as_str(),
-                    runner.host.as_str(),
-                    runner.name.as_str(),
-                ));
-                listed_at.filter(|_| !shown)
+        let (listed_at, hides) = match self.listed_at.get(&(runner.backend.as_str(), runner.host.as_str())) {
+            Some((listed_at, hides)) => {
+                let key = (runner.backend.as_str(), runner.host.as_str(), runner.name.as_str());
+                (listed_at.filter(|_| !self.shown.contains(&key)), *hides)
             }
             None => {
                 // Rare enough to look through all of them.
                 let shown = self.shown.iter().any(|(.., name)| *name == runner.name);
-                self.all_listed_at.filter(|_| !shown)
+                (self.all_listed_at.filter(|_| !shown), self.hides)
             }
-        }
+        };
+        listed_at.filter(|listed_at| hides.is_zero() || runner.since.plus(hides) <= *listed_at)
     }
 }

@@ -16,7 +16,7 @@ fn active(stage: &Stage, family: &str) -> Vec<i64> {
     stage.ecs.look(|s| {
         let active =
             s.definitions().iter().filter(|d| d.family == family && d.status == DefinitionStatus::Active);
-        active.map(|d| i64::try_from(d.revision).unwrap()).collect()
+        active.map(|d| i64::from(d.revision)).collect()
     })
 }
 

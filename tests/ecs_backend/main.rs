@@ -8,5 +8,6 @@ mod capacity;
 mod definitions;
 mod lives;
 mod looks;
+mod moto;
 mod refusals;
 mod stage;

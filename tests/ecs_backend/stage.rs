@@ -185,7 +185,12 @@ pub async fn start(backend: &dyn Backend) -> Result<Instance, Error> {
 
 /// Starts a runner of that name, both steps.
 pub async fn start_named(backend: &dyn Backend, name: &str) -> Result<Instance, Error> {
-    let mut place = backend.reserve(CLUSTER).expect("the cluster takes starts");
+    start_on(backend, CLUSTER, name).await
+}
+
+/// Starts a runner of that name in a cluster, both steps.
+pub async fn start_on(backend: &dyn Backend, cluster: &str, name: &str) -> Result<Instance, Error> {
+    let mut place = backend.reserve(cluster).expect("the cluster takes starts");
     place.ready().await?;
     place.start(&NewRunner { name, jit: &jit() }).await
 }

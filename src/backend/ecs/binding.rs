@@ -197,7 +197,7 @@ impl Binding {
         tokio::spawn(async move {
             let used: HashSet<String> = {
                 let state = binding.cluster().state();
-                let live = state.index.tasks().filter(|task| task.stage.rank() < 5);
+                let live = state.index.tasks().filter(|task| !task.stage.has_ended());
                 live.map(|task| task.definition.clone()).collect()
             };
             if let Some(revisions) = &binding.revisions {
@@ -212,7 +212,7 @@ impl Binding {
         let state = self.cluster().state();
         for task in state.index.of_set(&self.identity.scale_set_uid) {
             let ours = task.tags.as_ref().is_none_or(|tags| tags.backend == self.backend);
-            if let Some(provider) = task.provider.as_ref().filter(|_| ours && task.stage.rank() < 5) {
+            if let Some(provider) = task.provider.as_ref().filter(|_| ours && !task.stage.has_ended()) {
                 *running.entry(provider.clone()).or_default() += 1;
             }
         }

@@ -103,6 +103,8 @@ const TABLE: &[Row] = {
         ),
         (Exception, "UnsupportedFeatureException", "", Refused("leave out what the region does not have")),
         (Exception, "BlockedException", "", Refused("ask AWS why the account is blocked")),
+        (Exception, "InvalidSubnet", "", Refused("correct ecs.subnets")),
+        (Exception, "InvalidGroup", "", Refused("correct ecs.securityGroups")),
         (Exception, "InvalidParameterException", "subnet", Refused("correct ecs.subnets")),
         (Exception, "InvalidParameterException", "ecurity group", Refused("correct ecs.securityGroups")),
         (Exception, "InvalidParameterException", "securityGroup", Refused("correct ecs.securityGroups")),
@@ -277,6 +279,8 @@ mod tests {
         (Exception, "PlatformTaskDefinitionIncompatibilityException", "", "or the task definition"),
         (Exception, "UnsupportedFeatureException", "", "does not have"),
         (Exception, "BlockedException", "", "blocked"),
+        (Exception, "InvalidSubnetID.NotFound", "The subnet ID 'subnet-1' does not exist", "ecs.subnets"),
+        (Exception, "InvalidGroup.NotFound", "", "ecs.securityGroups"),
         (
             Exception,
             INVALID,

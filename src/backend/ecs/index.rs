@@ -58,7 +58,7 @@ impl Index {
 
     /// How many have not ended.
     pub(super) fn live(&self) -> usize {
-        self.tasks().filter(|task| task.stage.rank() < 5).count()
+        self.tasks().filter(|task| !task.stage.has_ended()).count()
     }
 
     /// Whether one is on its way up or down: it will be something else soon.
@@ -96,12 +96,12 @@ impl Index {
 
     /// Whether a task that ECS shows among the stopped ones tells nothing new.
     pub(super) fn is_settled(&self, id: &str) -> bool {
-        self.cleared.contains_key(id) || self.get(id).is_some_and(|task| task.stage.rank() == 5)
+        self.cleared.contains_key(id) || self.get(id).is_some_and(|task| task.stage.has_ended())
     }
 
     /// The tasks that have not ended, by id.
     pub(super) fn live_ids(&self) -> impl Iterator<Item = &str> {
-        self.tasks.values().filter(|known| known.task.stage.rank() < 5).map(|known| known.task.id.as_str())
+        self.tasks.values().filter(|known| !known.task.stage.has_ended()).map(|known| known.task.id.as_str())
     }
 
     /// Takes over what a sweep showed: the descriptions, and the ids of all that were listed or described. Answers the UIDs of
@@ -129,9 +129,9 @@ impl Index {
                 known.missing_since = None;
                 continue;
             }
-            // One that ended stays until it is cleared away.
+            // One that ended and that nobody cleared away goes when ECS has forgotten it.
             let since = *known.missing_since.get_or_insert(now);
-            if known.task.stage.rank() < 5 && since.plus(self.settles) <= now {
+            if since.plus(self.settles) <= now {
                 gone.push(known.task.id.clone());
             }
         }
@@ -152,7 +152,7 @@ impl Index {
             // StopTask deletes tags, and a replica that is behind shows what was.
             task.tags = task.tags.or(before.task.tags.clone());
             task.created_at = task.created_at.min(before.task.created_at);
-            if task.stage.rank() < before.task.stage.rank() || matches!(before.task.stage, Stage::Ended(_)) {
+            if task.stage.rank() < before.task.stage.rank() || before.task.stage.has_ended() {
                 task.stage = before.task.stage.clone();
             }
             if let (Stage::Stopping(since), Stage::Stopping(at)) = (&before.task.stage, &mut task.stage) {
@@ -261,6 +261,17 @@ mod tests {
         assert!(index.of_set("uid").next().is_none() && index.is_settled("a"));
         index.swept(Vec::new(), &shown(&[]), at(7201));
         assert!(!index.is_settled("a"), "nothing is kept of what ECS has forgotten");
+    }
+
+    #[test]
+    fn what_ended_and_nobody_asks_for_goes_when_ecs_has_forgotten_it() {
+        let mut index = Index::new(Duration::from_secs(300));
+        index.swept(vec![task("a", ended())], &shown(&["a"]), at(0));
+        index.swept(Vec::new(), &shown(&["a"]), at(3000));
+        index.swept(Vec::new(), &shown(&[]), at(3600));
+        assert_eq!(index.of_set("uid").count(), 1);
+        index.swept(Vec::new(), &shown(&[]), at(3900));
+        assert_eq!(index.of_set("uid").count(), 0);
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Provider for EcsProvider {
             let state = watched.cluster.state();
             let seen = state.link == super::Link::Up;
             // Nothing is left of what has ended.
-            let live = state.index.tasks().filter(|task| seen && task.stage.rank() < 5);
+            let live = state.index.tasks().filter(|task| seen && !task.stage.has_ended());
             owned.extend(live.map(|task| OwnedInstance {
                 host: host.clone(),
                 scale_set: task.tags.as_ref().map(|tags| tags.scale_set.clone()).unwrap_or_default(),

@@ -11,7 +11,7 @@ use super::account::Kind;
 use super::call::{CallError, failure, meaning};
 use super::classify::Meaning;
 use super::cluster::Cluster;
-use super::task::{Stage, Task};
+use super::task::Task;
 use super::watch::describe;
 use crate::backend::Error;
 use crate::backend::backoff::Backoff;
@@ -33,7 +33,7 @@ pub(super) async fn remove(cluster: &Cluster, scale_set_uid: &str, id: &str) -> 
     if task.scale_set_uid != scale_set_uid {
         return Err(Error::Gone);
     }
-    if !matches!(task.stage, Stage::Ended(_)) && !cluster.state().index.is_stop_asked(id) {
+    if !task.stage.has_ended() && !cluster.state().index.is_stop_asked(id) {
         stop(cluster, &task).await?;
     }
     wait(cluster, id).await?;
@@ -103,7 +103,7 @@ async fn wait(cluster: &Cluster, id: &str) -> Result<(), Error> {
     let mut changes = cluster.changes();
     loop {
         changes.borrow_and_update();
-        if cluster.state().index.get(id).is_none_or(|task| matches!(task.stage, Stage::Ended(_))) {
+        if cluster.state().index.get(id).is_none_or(|task| task.stage.has_ended()) {
             return Ok(());
         }
         let changed = tokio::time::timeout_at(deadline, changes.changed()).await;

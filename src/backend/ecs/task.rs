@@ -72,6 +72,11 @@ impl Stage {
         }
     }
 
+    /// Whether the runner's container has ended, or is certain to.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self, Stage::Ended(_))
+    }
+
     /// Later stages have a higher rank.
     pub(super) fn rank(&self) -> u8 {
         match self {
@@ -144,12 +149,15 @@ fn marks(task: &Described) -> Option<Marks> {
 fn stage(task: &Described, container: &str, created_at: Timestamp) -> Stage {
     let last = task.last_status().unwrap_or_default();
     let runner = task.containers().iter().find(|known| known.name() == Some(container));
-    let exit_code = runner.and_then(Container::exit_code);
+    let over = matches!(last, "DEPROVISIONING" | "STOPPED");
+    // A code is an end only of a container that has one.
+    let has_ended = |container: &&Container| over || container.last_status() == Some("STOPPED");
+    let exit_code = runner.filter(has_ended).and_then(Container::exit_code);
     let stops = task.desired_status() == Some("STOPPED");
     let cause = cause(task, exit_code.is_some());
     // What AWS takes away within two minutes serves nobody any more.
     let doomed = stops && cause.as_ref().is_some_and(|cause| cause.reason == reason::SPOT_INTERRUPTION);
-    if matches!(last, "DEPROVISIONING" | "STOPPED") || exit_code.is_some() || doomed {
+    if over || exit_code.is_some() || doomed {
         let at = [task.execution_stopped_at(), task.stopped_at(), task.stopping_at()];
         let at = at.into_iter().flatten().find_map(timestamp).map_or_else(Timestamp::now, past);
         let out_of_memory =
@@ -290,6 +298,12 @@ pub(super) mod tests {
                 .containers(runner(Some(137), Some(why))),
         );
         assert!(ended.out_of_memory && ended.cause.is_none());
+    }
+
+    #[test]
+    fn a_code_of_a_container_that_runs_is_no_end() {
+        let running = Container::builder().name("runner").exit_code(0).last_status("PENDING").build();
+        assert_eq!(stage(described("RUNNING", "RUNNING").containers(running)), Stage::Running);
     }
 
     #[test]
