@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export RUSTDOCFLAGS := -D warnings
 MODEL := cargo test --quiet --profile model --test model
 
-.PHONY: help build check test test-one demo bench soak crd cluster docker image up down clean run-tests run-parts run-model
+.PHONY: help build check test test-one demo demo-ecs bench soak crd cluster docker image up down clean run-tests run-parts run-model
 .PHONY: check-fmt check-clippy check-crd check-deny check-doc check-shell
 
 help: ## List what there is
@@ -25,6 +25,9 @@ test-one: ## The tests whose name contains T=name, with the parts that they need
 
 demo: ## Paddock at work on a simulated GitHub, with real runners in Docker (CLUSTER=current: on your own cluster)
 	@tests/demo/run
+
+demo-ecs: ## The same over a simulated Amazon ECS, with a Spot interruption
+	@tests/demo/run-ecs
 
 bench: ## Figures: reconciles, polls and starts at scale
 	@tests/bench/run

@@ -103,7 +103,7 @@ impl Failure {
             None => "its instance is gone".to_owned(),
         };
         let job = runner.job.as_ref().map_or("its job", |j| j.display_name.as_str());
-        let message = format!("{how} while `{job}` was running");
+        let message = format!("{how} while `{job}` was running{}", log_of(runner.exit.as_ref()));
         let cause = runner.exit.as_ref().and_then(|exit| exit.cause.as_ref());
         let why = cause.map_or(reason::JOB_LOST, |cause| cause.reason);
         Failure { holds_back: false, ..Failure::new(runner, why, message, at) }
@@ -127,7 +127,7 @@ impl Failure {
             exit if exit.killed() => reason::KILLED,
             _ => reason::ENDED_WITHOUT_JOB,
         };
-        let message = format!("{} before it had a job", describe(exit));
+        let message = format!("{} before it had a job{}", describe(exit), log_of(Some(exit)));
         // What was killed from outside, or was well for a while, says nothing against the host or the template: it is
         // replaced at once.
         let blameless = exit.killed() || exit.cause.as_ref().is_some_and(|cause| cause.blameless);
@@ -137,17 +137,19 @@ impl Failure {
 }
 
 fn describe(exit: &Exit) -> String {
-    let how = match exit {
+    match exit {
         Exit { out_of_memory: true, .. } => "it ran out of memory".to_owned(),
         Exit { cause: Some(cause), code: Some(code), .. } => format!("{} (exit code {code})", cause.message),
         Exit { cause: Some(cause), .. } => cause.message.clone(),
         Exit { code: Some(code), .. } => format!("it ended with exit code {code}"),
         Exit { code: None, .. } => "it ended".to_owned(),
-    };
-    match &exit.log {
-        Some(log) => format!("{how} (its log: {log})"),
-        None => how,
     }
+}
+
+/// Where what it printed is to be read, unless that would say nothing of its end.
+fn log_of(exit: Option<&Exit>) -> String {
+    let told = exit.filter(|exit| !exit.cause.as_ref().is_some_and(|cause| cause.blameless));
+    told.and_then(|exit| exit.log.as_ref()).map(|log| format!("; its log: {log}")).unwrap_or_default()
 }
 
 /// Whose fault a failed start is.

@@ -182,6 +182,15 @@ impl GitHub {
         Ok(())
     }
 
+    /// Fails all jobs that run, as GitHub does with those of a runner that is silent for ten minutes.
+    pub async fn give_up_all(&self) -> Result<()> {
+        let jobs = self.state().await?.jobs;
+        for job in jobs.iter().filter(|job| job.status == "running") {
+            self.post(&format!("jobs/{}/finish?result=failed", job.id), &Value::Null).await?;
+        }
+        Ok(())
+    }
+
     /// What it holds.
     pub async fn state(&self) -> Result<State> {
         let answer = self.http.get(self.control("state")).send().await?;

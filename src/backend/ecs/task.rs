@@ -238,11 +238,9 @@ pub(super) mod tests {
     }
 
     fn runner(exit_code: Option<i32>, why: Option<&str>) -> Container {
-        Container::builder()
-            .name("runner")
-            .set_exit_code(exit_code)
-            .set_reason(why.map(str::to_owned))
-            .build()
+        let status = exit_code.map(|_| "STOPPED".to_owned());
+        let container = Container::builder().name("runner").set_exit_code(exit_code).set_last_status(status);
+        container.set_reason(why.map(str::to_owned)).build()
     }
 
     fn stage(task: aws_sdk_ecs::types::builders::TaskBuilder) -> Stage {

@@ -174,3 +174,13 @@ fn a_runner_is_not_missed_while_its_host_may_hide_it() {
     assert!([10, 100, 299, 300].into_iter().all(&mut look), "the first look that counts is one alone");
     assert!(!look(310));
 }
+
+#[test]
+fn where_a_runner_printed_is_told_with_its_end() {
+    let log = Some("https://logs.example.com/1".to_owned());
+    let exit = Exit { code: Some(1), at: at(5), log, leaves_nothing: true, ..Exit::default() };
+    let mut ledger = with_one_idle();
+    ledger.observe(&[listing(Some(5), vec![instance("a", InstanceState::Exited(exit))])], at(5));
+    let told: Vec<_> = ledger.failures().recent().map(|f| f.message.as_str()).collect();
+    assert_eq!(told, ["it ended with exit code 1 before it had a job; its log: https://logs.example.com/1"]);
+}
