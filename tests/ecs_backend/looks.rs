@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use paddock::backend::{Error, Provider};
+use paddock::backend::ecs::EcsProvider;
+use paddock::backend::{Backend, Error, Provider};
 use paddock::runner::{InstanceState, runner_name};
 use serde_json::json;
 use testkit::ecs::{Lag, Operation, Status};
 
 use crate::stage::{
-    CLUSTER, PATIENCE, QUICK, Stage, ecs, ended, host, instances, ready, running, shown, start, start_named,
-    until,
+    CLUSTER, PATIENCE, QUICK, Stage, ecs, ended, host, identity, instances, ready, resolve, running, shown,
+    start, start_named, until,
 };
 
 #[tokio::test]
@@ -139,4 +140,23 @@ async fn pages_that_are_short_are_read_to_the_end() {
     let second = stage.fresh_provider();
     let second = stage.backend_of(&second, "set", json!({})).await;
     until("all are adopted", || (instances(&*second).len() == 5).then_some(())).await;
+}
+
+#[tokio::test]
+async fn two_backends_of_a_set_in_one_cluster_have_each_their_own_tasks() {
+    let stage = Stage::new().await;
+    let open = async |provider: &EcsProvider, name: &str| {
+        let resolved = resolve(provider, &stage.spec(json!({}))).await.unwrap();
+        resolved.open(name, &["aws".to_owned(), "more".to_owned()], &identity("set"))
+    };
+    let (first, second) = (open(&stage.provider, "aws").await, open(&stage.provider, "more").await);
+    let (a, b) = (start(&*first).await.unwrap(), start(&*second).await.unwrap());
+    let ids =
+        |backend: &dyn Backend| instances(backend).into_iter().map(|i| (i.id, i.backend)).collect::<Vec<_>>();
+    assert_eq!(ids(&*first), [(a.id, "aws".to_owned())]);
+    assert_eq!(ids(&*second), [(b.id.clone(), "more".to_owned())]);
+    // What a backend started that the spec does not have any more is the first's of those that are left.
+    let left = stage.backend_of(&stage.fresh_provider(), "set", json!({})).await;
+    until("it is taken over", || ids(&*left).contains(&(b.id.clone(), "aws".to_owned())).then_some(())).await;
+    assert_eq!(ids(&*left).len(), 2);
 }
