@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use jiff::Timestamp;
-use paddock::backend::Error;
+use paddock::backend::{Error, ResolveError};
 use paddock::runner::{Exit, Instance, InstanceState};
 use tokio::sync::watch;
 
@@ -27,6 +27,7 @@ struct Truth {
     made: usize,
     calls: Vec<Call>,
     failures: Vec<(Method, Error)>,
+    unresolved: Vec<ResolveError>,
     faults: BTreeSet<Fault>,
 }
 
@@ -42,6 +43,8 @@ pub(super) struct Made {
 /// What a controller may ask for that takes effect or fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
+    /// `Provider::resolve`. It fails by [`Hosts::fail_next_resolve`].
+    Resolve,
     /// `Backend::prepare`. When it fails, the host stays unprepared and says why.
     Prepare,
     /// `Backend::reserve`. When it fails, no slot is free.
@@ -63,9 +66,9 @@ pub enum Method {
 pub struct Call {
     /// What was asked for.
     pub method: Method,
-    /// The host's endpoint.
+    /// The host's endpoint; empty where a block was to be resolved.
     pub host: String,
-    /// The runner that was to be started, or the id of the instance; else empty.
+    /// The backend of the block, the runner that was to be started, or the id of the instance; else empty.
     pub subject: String,
 }
 
@@ -144,6 +147,11 @@ impl Hosts {
         self.truth().failures.push((method, error));
     }
 
+    /// Fails the next block that is to be resolved; those asked for before fail first.
+    pub fn fail_next_resolve(&self, error: ResolveError) {
+        self.truth().unresolved.push(error);
+    }
+
     /// Plants a fault.
     pub fn plant(&self, fault: Fault) {
         self.truth().faults.insert(fault);
@@ -204,6 +212,17 @@ impl Hosts {
             Some(at) => Err(truth.failures.remove(at).1),
             None => Ok(()),
         }
+    }
+
+    /// Notes that a block was to be resolved.
+    ///
+    /// # Errors
+    /// The one that it was to fail with.
+    pub(super) fn resolving(&self, backend: &str) -> Result<(), ResolveError> {
+        let mut truth = self.truth();
+        let subject = backend.to_owned();
+        truth.calls.push(Call { method: Method::Resolve, host: String::new(), subject });
+        if truth.unresolved.is_empty() { Ok(()) } else { Err(truth.unresolved.remove(0)) }
     }
 
     pub(super) fn has_fault(&self, fault: Fault) -> bool {

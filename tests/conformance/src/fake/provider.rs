@@ -92,6 +92,7 @@ impl Provider for FakeProvider {
         spec: &api::Backend,
         _: &dyn References,
     ) -> Result<Arc<dyn Resolved>, ResolveError> {
+        self.0.hosts.resolving(&spec.name)?;
         let missing = || ResolveError::unusable(Reason::InvalidSpec, "there is no `docker` block");
         self.resolve_offline(spec).ok_or_else(missing)
     }

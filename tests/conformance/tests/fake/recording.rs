@@ -5,7 +5,7 @@ use std::sync::Arc;
 use conformance::fake::{Call, FakeProvider, Hosts, Method};
 use conformance::{BACKEND, Block, Controller, HostUse, Stage};
 use paddock::api::{BackendType, Reason};
-use paddock::backend::{Availability, Error, NewRunner, Providers, Requeuer};
+use paddock::backend::{Availability, Error, NewRunner, Providers, Requeuer, ResolveError};
 use paddock::runner::JitConfiguration;
 
 use crate::stage::{CLUSTER, ENDPOINT, FakeStage, HOST};
@@ -25,6 +25,7 @@ async fn each_call_is_recorded_with_what_it_was_about() {
     set.remove(&instance.id).await.unwrap();
     controller.providers.remove_orphan(&owned).await.unwrap();
     let expected = [
+        Call { method: Method::Resolve, host: String::new(), subject: BACKEND.to_owned() },
         call(Method::Prepare, ""),
         call(Method::Reserve, ""),
         call(Method::Ready, ""),
@@ -40,8 +41,11 @@ async fn each_call_is_recorded_with_what_it_was_about() {
 async fn the_next_call_fails_on_request_and_the_one_after_does_not() {
     let stage = FakeStage::set_up(HostUse::Own).await;
     let controller = Controller::new(&stage);
-    let set = controller.scale_set(&stage, "set", &Block::limited(1)).await;
     let hosts = &stage.hosts;
+    hosts.fail_next_resolve(ResolveError::Unread("on request".to_owned()));
+    let unresolved = controller.try_resolve(&stage.backend(&Block::default())).await;
+    assert!(matches!(unresolved.map(drop), Err(ResolveError::Unread(_))));
+    let set = controller.scale_set(&stage, "set", &Block::limited(1)).await;
     let error = || Error::no_capacity(Reason::EngineError, "on request");
 
     hosts.fail_next(Method::Prepare, error());
@@ -72,7 +76,7 @@ async fn the_next_call_fails_on_request_and_the_one_after_does_not() {
     assert!(set.log_tail(&instance.id).await.is_err());
     assert!(matches!(set.remove(&instance.id).await, Err(Error::Gone)));
     assert!(matches!(set.remove(&instance.id).await, Err(Error::NoCapacity(_))));
-    assert!(stage.has_all(&[&instance.id]));
+    assert!(stage.hosts.has(&instance.id));
     set.remove(&instance.id).await.unwrap();
 }
 
@@ -88,10 +92,4 @@ async fn the_fake_is_one_line_in_the_list_of_providers() {
     let block = providers.resolve_offline(&stage.backend(&Block::default())).unwrap();
     assert_eq!(block.hosts()[0].name, HOST);
     assert_eq!(stage.backend(&Block::default()).name, BACKEND);
-}
-
-impl FakeStage {
-    fn has_all(&self, ids: &[&str]) -> bool {
-        ids.iter().all(|id| self.hosts.has(id))
-    }
 }
