@@ -165,3 +165,14 @@ async fn a_runner_that_nobody_started_is_shown_as_that() {
     backend.remove("mac-1", &id).await.unwrap();
     nothing_left(&mac).await;
 }
+
+/// What notes a VM's end and what removes its notes come at the same moment.
+#[tokio::test]
+async fn the_notes_of_many_vms_that_end_as_they_are_removed_are_all_gone() {
+    let (_stage, mac, backend) = backend("notes").await;
+    for _ in 0..15 {
+        let instance = start(&backend).await.unwrap();
+        backend.remove("mac-1", &instance.id).await.unwrap();
+    }
+    nothing_left(&mac).await;
+}

@@ -11,8 +11,9 @@ mod quote;
 mod script;
 mod ssh;
 
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use failure::Failure;
+pub use known_hosts::InvalidKnownHosts;
 pub use login::{InvalidLogin, SshLogin};
 pub use script::{Output, Part, Script};
 

@@ -73,7 +73,10 @@ done
 pub(super) const CLONE: &str = script!(
     r#"mkdir -p "$notes" && mkdir "$notes/$1" || exit
 if [ -e "$home/vms/$1" ]; then echo "a VM of the name $1 is there already" >&2; exit 1; fi
-printf '%s\n' "$2" >"$notes/$1/record.new" && mv "$notes/$1/record.new" "$notes/$1/record" || exit
+printf '%s\n' "$2" >"$notes/$1/record.new" && mv "$notes/$1/record.new" "$notes/$1/record" || {
+  rm -rf "$notes/$1"
+  exit 1
+}
 tart clone "$3" "$1" </dev/null >/dev/null || exit
 if [ ! -f "$notes/$1/record" ]; then tart delete "$1" </dev/null; exit 1; fi
 "#
@@ -158,7 +161,8 @@ tail -c 4096 .paddock-log >&2
 echo $code
 "#;
 
-/// name, two marks that the record must have: stops the VM and removes it and its notes.
+/// name, two marks that the record must have: stops the VM and removes it and its notes. Whatever noted its end at the same
+/// moment would hinder the removal of a folder, but not its renaming.
 pub(super) const REMOVE: &str = script!(
     r#"dir=$notes/$1
 [ -f "$dir/record" ] || exit 80
@@ -167,7 +171,9 @@ if [ -e "$home/vms/$1" ]; then
   tart stop --timeout 5 "$1" </dev/null >/dev/null 2>&1
   tart delete "$1" </dev/null >/dev/null || [ ! -e "$home/vms/$1" ] || exit 1
 fi
-rm -rf "$dir"
+mv "$dir" "$notes/.gone-$1" || exit
+rm -rf "$notes"/.gone-* 2>/dev/null || { sleep 0.2; rm -rf "$notes"/.gone-* 2>/dev/null; }
+exit 0
 "#
 );
 
