@@ -2,8 +2,10 @@
 //! says and what became of the controller's own actions. In memory only: all of it can be read again.
 
 mod hosts;
+mod removals;
+mod starts;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +19,6 @@ use super::{
     Exit, Instance, InstanceState, Job, JobEvent, JobOutcome, Observation, Operation, PersistedRunner, Phase,
     Registration, Runner, Statistics, Watched,
 };
-use crate::api::Reason;
 use crate::time::Plus;
 
 /// How long a runner that is gone is remembered, so that nothing is asked about it twice.
@@ -320,192 +321,6 @@ impl Ledger {
         if let Some((backend, host)) = there.or_else(|| self.retired.get(name).map(|r| (&r.backend, &r.host)))
         {
             self.failures.succeeded(backend, host);
-        }
-    }
-
-    /// A runner is asked for: from now on it takes a slot.
-    pub fn begin_start(&mut self, mut runner: Runner) {
-        runner.operation = Some(Operation::Preparing);
-        self.runners.insert(runner.name.clone(), runner);
-    }
-
-    /// Its host is ready for it: it is registered and started now, and `timeouts.start` counts from here. Answers false if
-    /// it is not wanted any more.
-    pub fn host_ready(&mut self, name: &str, now: Timestamp) -> bool {
-        let preparing = |runner: &&mut Runner| runner.operation == Some(Operation::Preparing);
-        let Some(runner) = self.runners.get_mut(name).filter(preparing) else { return false };
-        runner.operation = Some(Operation::Starting);
-        runner.since = now;
-        true
-    }
-
-    /// Its host could not be made ready, for the reason given: nothing of it is anywhere, not even a registration.
-    pub fn host_not_ready(&mut self, name: &str, reason: Reason, message: &str, now: Timestamp) {
-        self.deregistered(name);
-        self.start_failed(name, reason, message, now);
-    }
-
-    /// GitHub registered it.
-    pub fn registered(&mut self, name: &str, runner_id: i64) {
-        if let Some(runner) = self.runners.get_mut(name) {
-            runner.registration = Registration::Present(runner_id);
-        }
-    }
-
-    /// GitHub's list lacks it. Answers whether that is to be believed: the first time it is not.
-    pub fn unlisted(&mut self, name: &str, now: Timestamp) -> bool {
-        let Some(runner) = self.runners.get_mut(name) else { return true };
-        runner.unlisted_since.get_or_insert(now).plus(UNLISTED_SETTLES) <= now
-    }
-
-    /// Its instance is up.
-    pub fn start_succeeded(&mut self, instance: &Instance, now: Timestamp) {
-        let Some(runner) = self.runners.get_mut(&instance.runner) else {
-            return;
-        };
-        runner.operation = None;
-        runner.observe(instance, now);
-        if runner.seen.exit.is_some() && runner.occupies() {
-            self.end(&instance.runner, now);
-        }
-    }
-
-    /// It was not up in time, and its start is still under way: a failure, and no capacity, but it keeps its slot. Not so
-    /// one that its host has shown to be up: of its start nothing but the answer is missing.
-    pub fn start_given_up(&mut self, name: &str, message: &str, now: Timestamp) {
-        if self.runners.get(name).is_none_or(|r| r.phase != Phase::Pending) {
-            return;
-        }
-        self.start_timed_out(name, message, now);
-        self.begin_removal(name);
-    }
-
-    /// Its start failed, for the reason given; nothing of it is left on the backend.
-    pub fn start_failed(&mut self, name: &str, reason: Reason, message: &str, now: Timestamp) {
-        let Some(runner) = self.runners.get_mut(name) else {
-            return;
-        };
-        let given_up = runner.operation.take() == Some(Operation::Removing);
-        runner.enter(Phase::Failed, now);
-        if !given_up {
-            let failure = Failure::start(runner, reason, message, now);
-            self.failures.note(failure);
-        }
-    }
-
-    /// Forgets a runner whose registration was not even tried, and which another will take the place of later.
-    pub fn start_put_off(&mut self, name: &str) {
-        self.runners.remove(name);
-    }
-
-    /// GitHub did not register it, for the reason given: there is no instance of it.
-    pub fn registration_failed(&mut self, name: &str, reason: Reason, message: &str, now: Timestamp) {
-        let Some(runner) = self.runners.get_mut(name) else { return };
-        runner.operation = None;
-        runner.enter(Phase::Failed, now);
-        let failure = Failure::registration(runner, reason, message, now);
-        self.failures.note(failure);
-    }
-
-    /// What a runner that failed, or may have, printed last.
-    pub fn add_log(&mut self, name: &str, log: &str) {
-        self.failures.add_log(name, log);
-    }
-
-    /// Its removal begins.
-    pub fn begin_removal(&mut self, name: &str) {
-        if let Some(runner) = self.runners.get_mut(name) {
-            runner.operation = Some(Operation::Removing);
-            runner.leaving.retry_at = None;
-        }
-    }
-
-    /// It was not up in time: a failed start, although something of it may be left to remove. Said once, however often its
-    /// removal is tried.
-    pub fn start_timed_out(&mut self, name: &str, message: &str, now: Timestamp) {
-        let Some(runner) = self.runners.get(name).filter(|r| r.leaving.retry_at.is_none()) else {
-            return;
-        };
-        let failure = Failure::start(runner, Reason::StartTimeout, message, now);
-        self.failures.note(failure);
-    }
-
-    /// Its job runs for too long, and is stopped with it. Said once, too.
-    pub fn job_timed_out(&mut self, name: &str, now: Timestamp) {
-        let Some(runner) = self.runners.get(name).filter(|r| r.leaving.retry_at.is_none()) else {
-            return;
-        };
-        let failure = Failure::job_timed_out(runner, now);
-        self.failures.note(failure);
-    }
-
-    /// An idle runner begins to be recycled, because jobs that wait do not come to it. The next is not before the
-    /// replacement of this one has had its chance.
-    pub fn begin_recycling(&mut self, now: Timestamp) {
-        self.demand.begin_recycling(now);
-    }
-
-    /// It was idle while jobs waited, and GitHub let go of it: a failure of its host, so that its replacement is started
-    /// on another, if there is one.
-    pub fn never_connected(&mut self, name: &str, now: Timestamp) {
-        if let Some(runner) = self.runners.get(name) {
-            let failure = Failure::never_connected(runner, now);
-            self.failures.note(failure);
-        }
-    }
-
-    /// GitHub does not know it any more.
-    pub fn deregistered(&mut self, name: &str) {
-        if let Some(runner) = self.runners.get_mut(name) {
-            runner.registration = Registration::Absent;
-        }
-    }
-
-    /// GitHub still had the registration of it, which goes with a runner's job: if it has ended, it never had one.
-    pub fn was_registered(&mut self, name: &str, now: Timestamp) {
-        self.demand.had_no_job(name, now, &mut self.failures);
-    }
-
-    /// GitHub answered that a job runs on it: it is busy, whatever else was believed. If GitHub has also said that the job
-    /// is over it counts it no more, and neither do we; it is asked about again after a while.
-    pub fn found_busy(&mut self, name: &str, now: Timestamp) {
-        if let Some(runner) = self.runners.get_mut(name) {
-            runner.operation = None;
-            if !runner.occupies() {
-                // It ended while the answer was under way.
-                return;
-            }
-            runner.leaving.retry_at = Some(now.plus(BUSY_RETRY));
-            runner.work.over_at = runner.work.over_at.map(|_| now);
-            runner.enter(Phase::Busy, now);
-        }
-    }
-
-    /// Its removal did not work: it stays, and is tried again after a while.
-    pub fn removal_failed(&mut self, name: &str, retry_at: Timestamp) {
-        if let Some(runner) = self.runners.get_mut(name) {
-            runner.operation = None;
-            runner.leaving.retry_at = Some(retry_at);
-        }
-    }
-
-    /// Nothing of it is left: no instance, no registration.
-    pub fn retire(&mut self, name: &str, now: Timestamp) {
-        self.failures.forget_log(name);
-        if let Some(Runner { name, backend, host, .. }) = self.runners.remove(name) {
-            self.retired.insert(name, Retired { at: now, backend, host });
-        }
-    }
-
-    /// Marks the runners for which there is no demand, and unmarks all others.
-    pub fn mark_surplus(&mut self, names: &[String], now: Timestamp) {
-        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
-        for runner in self.runners.values_mut() {
-            if names.contains(runner.name.as_str()) {
-                runner.leaving.surplus_since.get_or_insert(now);
-            } else {
-                runner.leaving.surplus_since = None;
-            }
         }
     }
 
