@@ -159,9 +159,14 @@ async fn takes_every_sample() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/samples");
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let manifest: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        if let Err(status) = try_create(&client, &manifest).await {
-            panic!("{}: {status:?}", path.display());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let scale_sets: Vec<_> = manifests.iter().filter(|m| m["kind"] == "RunnerScaleSet").collect();
+        assert!(!scale_sets.is_empty(), "{}", path.display());
+        for manifest in scale_sets {
+            if let Err(status) = try_create(&client, manifest).await {
+                panic!("{}: {status:?}", path.display());
+            }
         }
     }
 }

@@ -206,9 +206,10 @@ impl ScaleSet {
         self.until_running(&started.id).await
     }
 
-    /// Waits until an instance is shown to run.
+    /// Waits until an instance is shown to run, by a listing that is current: an event may tell of it sooner.
     pub async fn until_running(&self, id: &str) -> Instance {
-        let running = || self.shown(id).filter(|instance| instance.state == InstanceState::Running);
+        let runs = |instance: &Instance| instance.state == InstanceState::Running;
+        let running = || self.shown(id).filter(|instance| self.listing().current && runs(instance));
         self.until("the instance is shown to run", running).await
     }
 
