@@ -1,6 +1,6 @@
 //! What becomes of starts that find no room, too many at once, and on Spot.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use paddock::api::{Explanation, Reason};
 use paddock::backend::{Availability, Error};
@@ -90,7 +90,8 @@ async fn the_next_start_after_an_interruption_is_not_on_spot() {
     assert!(!on_spot(&replacement.id) && on_spot(&next.id), "one interruption, one replacement");
 }
 
-/// The account's documented limits: a burst of 100, then 20 a second.
+/// The account's documented limits: a burst of 100, then 20 a second. That the controller's own bucket takes no longer than they
+/// do is shown in virtual time (`src/backend/ecs/bucket.rs`); here the service, whose bucket runs in real time, agrees.
 #[tokio::test]
 async fn two_hundred_at_once_are_asked_for_as_fast_as_the_account_allows() {
     let stage = Stage::new().await;
@@ -101,10 +102,9 @@ async fn two_hundred_at_once_are_asked_for_as_fast_as_the_account_allows() {
     let started = futures::future::join_all(names.iter().map(|name| start_named(&*backend, name))).await;
     let took = begun.elapsed();
     started.into_iter().for_each(|started| drop(started.unwrap()));
-    let allowed = Duration::from_secs((200 - 100) / 20);
-    assert!(took <= allowed.mul_f64(1.2), "{took:?}, where the buckets allow {allowed:?}");
     let refused = stage.ecs.look(|s| s.requests().refused_with("ThrottlingException"));
     println!("200 tasks in {took:?}, {refused} throttled");
+    assert!(refused <= 10, "{refused} calls too many");
     assert_eq!(stage.tasks().len(), 200);
 }
 
