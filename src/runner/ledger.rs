@@ -47,6 +47,8 @@ pub struct Ledger {
     /// Of [`AppliedEvent`]s.
     applied: Recent,
     retired: HashMap<String, Retired>,
+    /// How many looks there were.
+    looks: u64,
     unseen: Unseen,
 }
 
@@ -112,6 +114,7 @@ impl Ledger {
     /// Takes over what the backends show now.
     pub fn observe(&mut self, observations: &[Observation], now: Timestamp) {
         self.forget_retired(now);
+        self.looks += 1;
         for observation in observations {
             for instance in &observation.instances {
                 self.observe_instance(instance, observation.listed_at, now);
@@ -143,10 +146,14 @@ impl Ledger {
             self.retired.remove(&instance.runner);
         }
         let mut first_sight = !self.runners.contains_key(&instance.runner);
-        if first_sight && matches!(&instance.state, InstanceState::Exited(exit) if exit.leaves_nothing) {
-            return;
+        if first_sight {
+            if matches!(&instance.state, InstanceState::Exited(exit) if exit.leaves_nothing) {
+                return;
+            }
+            self.runners.insert(instance.runner.clone(), Runner::adopted(instance));
         }
-        let runner = self.runners.entry(instance.runner.clone()).or_insert_with(|| Runner::adopted(instance));
+        let Some(runner) = self.runners.get_mut(&instance.runner) else { return };
+        runner.shown_in = self.looks;
         if runner.template_hash.is_empty() {
             first_sight = true;
             runner.template_hash.clone_from(&instance.template_hash);
@@ -174,7 +181,7 @@ impl Ledger {
         let listings = Listings::of(observations);
         let mut gone = Vec::new();
         for runner in self.runners.values_mut() {
-            if !runner.occupies() || runner.operation.is_some() {
+            if !runner.occupies() || runner.operation.is_some() || runner.shown_in == self.looks {
                 continue;
             }
             // Where nothing was listed since, nothing new is known of it.

@@ -1,6 +1,6 @@
 //! What a host showed of a scale set.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,12 +23,10 @@ pub struct Observation {
     pub instances: Vec<Instance>,
 }
 
-/// One look at all hosts, in which runners are looked up by name.
+/// When the hosts of one look were listed.
 pub(super) struct Listings<'a> {
     /// When each host was listed, and what it may hide, by backend and host.
     listed_at: HashMap<(&'a str, &'a str), (Option<Timestamp>, Duration)>,
-    /// The runners shown, with the host that shows each.
-    shown: HashSet<(&'a str, &'a str, &'a str)>,
     /// When the last of the hosts was listed; none if one was not.
     all_listed_at: Option<Timestamp>,
     /// The longest that any of them hides what was made.
@@ -36,35 +34,22 @@ pub(super) struct Listings<'a> {
 }
 
 impl<'a> Listings<'a> {
-    /// Indexes what the hosts showed.
+    /// Takes the times of what was observed.
     pub fn of(observations: &'a [Observation]) -> Listings<'a> {
-        let host = |o: &'a Observation| (o.backend.as_str(), o.host.as_str());
-        let shown = |o: &'a Observation| {
-            o.instances.iter().map(move |i| (o.backend.as_str(), o.host.as_str(), i.runner.as_str()))
-        };
         let listed: Option<Vec<Timestamp>> = observations.iter().map(|o| o.listed_at).collect();
+        let of_host = |o: &'a Observation| ((o.backend.as_str(), o.host.as_str()), (o.listed_at, o.hides));
         Listings {
-            listed_at: observations.iter().map(|o| (host(o), (o.listed_at, o.hides))).collect(),
-            shown: observations.iter().flat_map(shown).collect(),
+            listed_at: observations.iter().map(of_host).collect(),
             all_listed_at: listed.and_then(|listed| listed.into_iter().min()),
             hides: observations.iter().map(|o| o.hides).max().unwrap_or_default(),
         }
     }
 
-    /// Returns when the host of a runner was last listed, if the runner was not there although the host would show it. A host
-    /// that is not among those of the spec any more cannot be asked: then it is when the last of all others was.
+    /// Returns when the host of a runner that no host showed was last listed, if the host would show it. A host that is not
+    /// among those of the spec any more cannot be asked: then it is when the last of all others was.
     pub fn without(&self, runner: &Runner) -> Option<Timestamp> {
-        let (listed_at, hides) = match self.listed_at.get(&(runner.backend.as_str(), runner.host.as_str())) {
-            Some((listed_at, hides)) => {
-                let key = (runner.backend.as_str(), runner.host.as_str(), runner.name.as_str());
-                (listed_at.filter(|_| !self.shown.contains(&key)), *hides)
-            }
-            None => {
-                // Rare enough to look through all of them.
-                let shown = self.shown.iter().any(|(.., name)| *name == runner.name);
-                (self.all_listed_at.filter(|_| !shown), self.hides)
-            }
-        };
+        let own = self.listed_at.get(&(runner.backend.as_str(), runner.host.as_str()));
+        let (listed_at, hides) = own.copied().unwrap_or((self.all_listed_at, self.hides));
         listed_at.filter(|listed_at| hides.is_zero() || runner.since.plus(hides) <= *listed_at)
     }
 }

@@ -71,6 +71,8 @@ pub struct Runner {
     pub registration: Registration,
     /// Since when GitHub's list lacks its name.
     pub(super) unlisted_since: Option<Timestamp>,
+    /// The number of the ledger's last look in which a host showed it.
+    pub(super) shown_in: u64,
     /// What is being done to it.
     pub operation: Option<Operation>,
     /// What its host has shown of it.
@@ -142,6 +144,7 @@ impl Runner {
             since: now,
             registration: Registration::Unknown,
             unlisted_since: None,
+            shown_in: 0,
             operation: None,
             seen: Seen::default(),
             work: Work::default(),
@@ -220,7 +223,9 @@ impl Runner {
     /// Takes over what its backend shows of its instance. An instance that ended is not judged here: that takes the
     /// ledger's knowledge of jobs.
     pub(super) fn observe(&mut self, instance: &Instance, now: Timestamp) {
-        self.seen.instance_id = Some(instance.id.clone());
+        if self.seen.instance_id.as_ref() != Some(&instance.id) {
+            self.seen.instance_id = Some(instance.id.clone());
+        }
         // The spec may call its backend and its host otherwise than when it was asked for.
         self.backend.clone_from(&instance.backend);
         self.host.clone_from(&instance.host);
