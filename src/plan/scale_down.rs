@@ -1,5 +1,7 @@
 //! Which runners go: those over a timeout, those that jobs do not come to, those without demand, those of an old template.
 
+use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,6 +18,8 @@ const GRACE: Duration = Duration::from_secs(5 * 60);
 pub(super) struct ScaleDown {
     /// Removals.
     pub actions: Vec<Action>,
+    /// The names of the runners that they remove.
+    going: HashSet<String>,
     /// Idle runners without demand.
     pub surplus: Vec<String>,
     /// Runners to start beyond demand, so that an outdated one can go after its replacement is up.
@@ -26,6 +30,7 @@ pub(super) struct ScaleDown {
 
 impl ScaleDown {
     fn remove(&mut self, runner: &Runner, why: Removal) {
+        self.going.insert(runner.name.clone());
         self.actions.push(Action::Remove { runner: runner.name.clone(), why });
     }
 
@@ -34,7 +39,7 @@ impl ScaleDown {
     }
 
     fn goes(&self, runner: &Runner) -> bool {
-        self.actions.iter().any(|a| matches!(a, Action::Remove { runner: name, .. } if *name == runner.name))
+        self.going.contains(&runner.name)
     }
 }
 
@@ -166,9 +171,12 @@ fn remove_surplus(input: &Input<'_>, idle_wanted: u32, scale_down: &mut ScaleDow
     let waits = |r: &&Runner| r.serves() && r.phase != Phase::Busy && !r.is_hidden() && !scale_down.goes(r);
     let waiting: Vec<&Runner> = input.ledger.runners().filter(waits).collect();
     let surplus = waiting.len().saturating_sub(idle_wanted as usize);
+    if surplus == 0 {
+        return;
+    }
     let mut idle: Vec<&Runner> =
         waiting.into_iter().filter(|r| r.phase == Phase::Idle && r.operation.is_none()).collect();
-    idle.sort_by_key(|r| (r.created_at, r.name.clone()));
+    idle.sort_by(by_age);
     for runner in idle.into_iter().take(surplus) {
         scale_down.surplus.push(runner.name.clone());
         let due = runner.leaving.surplus_since.unwrap_or(input.now).plus(input.policy.scale_down_delay);
@@ -195,7 +203,7 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, scale_
     if outdated.is_empty() {
         return;
     }
-    outdated.sort_by_key(|r| (r.created_at, r.name.clone()));
+    outdated.sort_by(by_age);
     let budget = input.policy.max_unavailable.of(idle_wanted as usize);
     let unseen = input.ledger.unseen(|_, _| true) as usize;
     let occupying = input.ledger.runners().filter(|r| r.occupies()).count() + unseen;
@@ -217,4 +225,9 @@ fn replace_outdated(input: &Input<'_>, bounds: &Bounds, idle_wanted: u32, scale_
             scale_down.remove(runner, Removal::Outdated);
         }
     }
+}
+
+/// Orders runners, the oldest first.
+fn by_age(a: &&Runner, b: &&Runner) -> Ordering {
+    a.created_at.cmp(&b.created_at).then_with(|| a.name.cmp(&b.name))
 }

@@ -24,16 +24,15 @@ pub(super) fn waiting(input: &Input<'_>, placement: &Placement, headroom: u32) -
         true => 0,
         false => placement.unplaced.saturating_add(held_back_jobs).min(headroom),
     };
-    let on = |backend: &BackendView, host: &HostState| {
-        let begun = |a: &&Action| matches!(a, Action::Start { backend: name, .. } if *name == backend.name);
-        let begun = u32::try_from(placement.actions.iter().filter(begun).count()).unwrap_or(u32::MAX);
-        let most = ceiling(backend, input.ledger).saturating_sub(begun);
+    let on = |backend: &BackendView, most: u32, host: &HostState| {
         let runners = if host.availability == Availability::Ready { wanted.min(most) } else { 0 };
         Waiting { backend: backend.name.clone(), host: host.name.clone(), runners }
     };
-    input
-        .backends
-        .iter()
-        .flat_map(|backend| backend.hosts.iter().map(move |host| on(backend, host)))
-        .collect()
+    let of = |backend: &'_ BackendView| {
+        let begun = |a: &&Action| matches!(a, Action::Start { backend: name, .. } if *name == backend.name);
+        let begun = u32::try_from(placement.actions.iter().filter(begun).count()).unwrap_or(u32::MAX);
+        let most = ceiling(backend, input.ledger).saturating_sub(begun);
+        backend.hosts.iter().map(|host| on(backend, most, host)).collect::<Vec<_>>()
+    };
+    input.backends.iter().flat_map(of).collect()
 }
