@@ -186,7 +186,7 @@ impl Candidate {
         // What a renewal is worth counts from before it was asked for.
         let asked = Instant::now();
         let lease = within(ANSWER, self.api.get_opt(NAME)).await?;
-        let next = judge(lease.as_ref(), &self.identity, &mut self.seen, asked);
+        let next = next_move(lease.as_ref(), &self.identity, &mut self.seen, asked);
         let answer = match (next, lease) {
             (Move::Wait, _) => return Ok(Standing::StandsBy),
             (Move::Create, _) | (_, None) => {
@@ -227,7 +227,7 @@ impl Candidate {
 }
 
 /// Decides by what was seen of the Lease, and when it last changed.
-fn judge(lease: Option<&Lease>, identity: &str, seen: &mut Option<Seen>, now: Instant) -> Move {
+fn next_move(lease: Option<&Lease>, identity: &str, seen: &mut Option<Seen>, now: Instant) -> Move {
     let Some(lease) = lease else { return Move::Create };
     let version = lease.metadata.resource_version.clone();
     let changed_at = seen.as_ref().filter(|seen| seen.version == version).map_or(now, |seen| seen.at);
@@ -266,7 +266,7 @@ mod tests {
     fn a_lease_is_waited_for_until_it_has_not_changed_for_its_own_duration() {
         let (mut seen, start) = (None, Instant::now());
         let mut look = |lease: Option<Lease>, second| {
-            judge(lease.as_ref(), "me", &mut seen, start + Duration::from_secs(second))
+            next_move(lease.as_ref(), "me", &mut seen, start + Duration::from_secs(second))
         };
         assert_eq!(look(None, 0), Move::Create);
         assert_eq!(look(Some(lease("other", "1")), 0), Move::Wait);
@@ -279,8 +279,8 @@ mod tests {
     #[test]
     fn what_is_given_back_is_taken_at_once_and_what_is_ours_renewed() {
         let mut seen = None;
-        assert_eq!(judge(Some(&lease("", "1")), "me", &mut seen, Instant::now()), Move::Take);
-        assert_eq!(judge(Some(&lease("me", "1")), "me", &mut seen, Instant::now()), Move::Renew);
+        assert_eq!(next_move(Some(&lease("", "1")), "me", &mut seen, Instant::now()), Move::Take);
+        assert_eq!(next_move(Some(&lease("me", "1")), "me", &mut seen, Instant::now()), Move::Renew);
     }
 
     #[test]

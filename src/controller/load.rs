@@ -22,7 +22,7 @@ fn begin(object: &RunnerScaleSet, ctx: &Context) -> Arc<ScaleSetHandle> {
     let shared = &ctx.shared;
     let (own, ended) = (record::recorded(object), ctx.stopping.child_token());
     let set = Arc::new(ScaleSetHandle::load(object, &shared.cluster, own, &*shared.environment, ended));
-    info!("scale set taken up");
+    info!("scale set loaded");
     let span = info_span!(parent: None, "listen", scale_set = set.identity.scale_set);
     set.tasks.spawn(keep_registered(set.clone(), shared.clone()).instrument(span));
     let writer = ctx.reporter.load(&set, object.status.clone().unwrap_or_default());

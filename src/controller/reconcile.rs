@@ -90,9 +90,9 @@ async fn reconcile_one(object: &RunnerScaleSet, ctx: &Arc<Context>) -> Result<Re
 /// Time to the next moment at which time alone changes something.
 fn until_next_look(set: &ScaleSetHandle, decision: &Decision, now: Timestamp) -> Duration {
     let read_again_at = set.state().spec.read_again_at;
-    let wake_at = [decision.plan.wake_at, read_again_at].into_iter().flatten().min();
-    let wake_in = wake_at.map_or(QUIET, |at| elapsed(now, at).min(QUIET));
-    wake_in.saturating_add(Duration::from_millis(1))
+    let requeue_at = [decision.plan.requeue_at, read_again_at].into_iter().flatten().min();
+    let requeue_in = requeue_at.map_or(QUIET, |at| elapsed(now, at).min(QUIET));
+    requeue_in.saturating_add(Duration::from_millis(1))
 }
 
 /// When to try again after an error.

@@ -19,7 +19,7 @@ pub(super) struct Capacity {
     /// Runners that serve, and those that can be started within two minutes.
     pub jobs: u32,
     /// When time alone changes that.
-    pub wake_at: Vec<Timestamp>,
+    pub requeue_at: Vec<Timestamp>,
 }
 
 /// Counts what there is and what can be started soon.
@@ -66,7 +66,7 @@ pub(super) fn can_start(input: &Input<'_>) -> bool {
 }
 
 fn starts_soon(input: &Input<'_>, capacity: &mut Capacity) -> bool {
-    let held_back_until = input.ledger.failures().at_github(input.now).and_then(|row| row.retry_at);
+    let held_back_until = input.ledger.failures().at_github(input.now).and_then(|streak| streak.retry_at);
     input.start_gate == StartGate::Open
         && !version_rejected(input)
         && held_back_until.is_none_or(|until| capacity.comes_soon(until, input.now))
@@ -98,7 +98,7 @@ impl Capacity {
     fn comes_soon(&mut self, at: Timestamp, now: Timestamp) -> bool {
         let soon = at <= now.plus(SOON);
         if !soon {
-            self.wake_at.extend(at.checked_sub(SOON).ok());
+            self.requeue_at.extend(at.checked_sub(SOON).ok());
         }
         soon
     }
@@ -106,7 +106,7 @@ impl Capacity {
     /// Whether a time is less than two minutes ago, and notes until when.
     fn is_recent(&mut self, since: Timestamp, now: Timestamp) -> bool {
         let until = since.plus(SOON);
-        self.wake_at.push(until);
+        self.requeue_at.push(until);
         until > now
     }
 }

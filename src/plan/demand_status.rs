@@ -20,7 +20,7 @@ impl DemandStatus {
     }
 }
 
-pub(super) fn judge(
+pub(super) fn status(
     input: &Input<'_>,
     bounds: &Bounds,
     assigned: Option<u32>,
@@ -105,8 +105,8 @@ fn explain(input: &Input<'_>, bounds: &Bounds, counts: &Counts, placement: &Plac
             "GitHub refuses this version of the runner; no runner is started until the spec changes";
         return Explanation::new(Reason::RunnerVersionRejected, message);
     }
-    if let Some(row) = input.ledger.failures().at_github(input.now) {
-        return Explanation::new(Reason::StartFailures, row.describe(input.now));
+    if let Some(streak) = input.ledger.failures().at_github(input.now) {
+        return Explanation::new(Reason::StartFailures, streak.describe(input.now));
     }
     if failing(input) {
         return start_failures(input);
@@ -151,14 +151,14 @@ fn failing(input: &Input<'_>) -> bool {
 
 fn start_failures(input: &Input<'_>) -> Explanation {
     let failures = input.ledger.failures();
-    let row = |(backend, host): (&str, &str)| {
+    let streak = |(backend, host): (&str, &str)| {
         failures
             .on_host(backend, host, input.now)
-            .map(|row| format!("{backend}/{host}: {}", row.describe(input.now)))
+            .map(|streak| format!("{backend}/{host}: {}", streak.describe(input.now)))
     };
     let hosts =
         input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b.name.as_str(), h.name.as_str())));
-    Explanation::new(Reason::StartFailures, hosts.filter_map(row).collect::<Vec<_>>().join("; "))
+    Explanation::new(Reason::StartFailures, hosts.filter_map(streak).collect::<Vec<_>>().join("; "))
 }
 
 /// What the hosts say for themselves: the first thing that passes by itself, else the first that needs a hand.

@@ -48,7 +48,7 @@ pub struct Plan {
     /// What all hosts of all backends say, where each refuses to work until something is changed.
     pub refused: Option<Explanation>,
     /// When time alone changes the decision.
-    pub wake_at: Option<Timestamp>,
+    pub requeue_at: Option<Timestamp>,
 }
 
 /// Decides.
@@ -65,15 +65,15 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let placement = placement::place(input, if input.policy.stands_down() { 0 } else { deficit });
     let headroom = bounds.max.saturating_sub(counts.occupying.saturating_add(placement.placed));
     let waiting = waiting::waiting(input, &placement, headroom);
-    let demand_status = demand_status::judge(input, &bounds, assigned, &counts, &placement);
+    let demand_status = demand_status::status(input, &bounds, assigned, &counts, &placement);
     let short = demand_status::short(input, &bounds, &counts, &placement);
 
     let capacity = capacity::capacity(input, &bounds, &counts);
-    let mut wake_at = scale_down.wake_at;
-    wake_at.extend(placement.wake_at);
-    wake_at.extend(bounds.until);
-    wake_at.extend(capacity.wake_at);
-    wake_at.extend(input.ledger.demand().settles_at());
+    let mut requeue_at = scale_down.requeue_at;
+    requeue_at.extend(placement.requeue_at);
+    requeue_at.extend(bounds.until);
+    requeue_at.extend(capacity.requeue_at);
+    requeue_at.extend(input.ledger.demand().settles_at());
     let mut actions: Vec<Action> =
         input.ledger.runners().filter(|r| to_collect(r, input.now)).map(collect).collect();
     actions.extend(scale_down.actions);
@@ -88,7 +88,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         demand_status,
         short,
         refused: demand_status::refused(input),
-        wake_at: wake_at.into_iter().filter(|at| *at > input.now).min(),
+        requeue_at: requeue_at.into_iter().filter(|at| *at > input.now).min(),
     }
 }
 

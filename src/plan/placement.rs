@@ -19,7 +19,7 @@ pub(super) struct Placement {
     /// How many runners are wanted and have no place.
     pub unplaced: u32,
     /// When a host may be tried again.
-    pub wake_at: Vec<Timestamp>,
+    pub requeue_at: Vec<Timestamp>,
 }
 
 /// Places `wanted` runners.
@@ -36,7 +36,9 @@ pub(super) fn place(input: &Input<'_>, wanted: u32) -> Placement {
         }
     }
     placement.unplaced = wanted - placement.placed;
-    placement.wake_at.extend(input.ledger.failures().at_github(input.now).and_then(|row| row.retry_at));
+    placement
+        .requeue_at
+        .extend(input.ledger.failures().at_github(input.now).and_then(|streak| streak.retry_at));
     placement
 }
 
@@ -61,22 +63,24 @@ pub(super) fn ceiling(backend: &BackendView, ledger: &Ledger) -> u32 {
 pub fn set_aside(backends: &mut [BackendView], failures: &Failures, now: Timestamp) {
     for backend in backends {
         for host in &mut backend.hosts {
-            let Some(row) = failures.on_host(&backend.name, &host.name, now) else { continue };
+            let Some(streak) = failures.on_host(&backend.name, &host.name, now) else { continue };
             // The host's own word for the last of them does not tell how long this has gone on.
-            let last = row.last.as_ref().map(|last| last.reason);
+            let last = streak.last.as_ref().map(|last| last.reason);
             let told =
                 matches!(host.availability, Availability::BackOff { reason, .. } if last == Some(reason));
-            if told && row.length > 0 {
-                host.message =
-                    format!("{} starts in a row failed since {:.0}: {}", row.length, row.since, host.message);
+            if told && streak.length > 0 {
+                host.message = format!(
+                    "{} starts in a row failed since {:.0}: {}",
+                    streak.length, streak.since, host.message
+                );
             }
             if host.availability != Availability::Ready {
                 continue;
             }
-            host.failures = row.length;
-            if let Some(until) = row.retry_at.filter(|at| *at > now) {
+            host.failures = streak.length;
+            if let Some(until) = streak.retry_at.filter(|at| *at > now) {
                 host.availability = Availability::BackOff { until, reason: Reason::StartFailures };
-                host.message = row.describe(now);
+                host.message = streak.describe(now);
             }
         }
     }
@@ -84,8 +88,8 @@ pub fn set_aside(backends: &mut [BackendView], failures: &Failures, now: Timesta
 
 /// Whether starts wait for a failure to be forgotten, or for the spec to change.
 pub(super) fn held_back(input: &Input<'_>) -> bool {
-    let row = input.ledger.failures().at_github(input.now);
-    row.and_then(|row| row.retry_at).is_some_and(|at| at > input.now) || version_rejected(input)
+    let streak = input.ledger.failures().at_github(input.now);
+    streak.and_then(|streak| streak.retry_at).is_some_and(|at| at > input.now) || version_rejected(input)
 }
 
 /// Whether GitHub refused a runner of a template that is still the one to be started.
@@ -102,7 +106,7 @@ fn prepare(input: &Input<'_>, backend: &BackendView, placement: &mut Placement) 
         match host.availability {
             Availability::Unprepared => {}
             Availability::BackOff { until, .. } if until > input.now => {
-                placement.wake_at.push(until);
+                placement.requeue_at.push(until);
                 continue;
             }
             Availability::BackOff { .. } => {}

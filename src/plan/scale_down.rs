@@ -25,7 +25,7 @@ pub(super) struct ScaleDown {
     /// Runners to start beyond demand, so that an outdated one can go after its replacement is up.
     pub replacements: u32,
     /// When further ones are due, or may be tried again.
-    pub wake_at: Vec<Timestamp>,
+    pub requeue_at: Vec<Timestamp>,
 }
 
 impl ScaleDown {
@@ -34,8 +34,8 @@ impl ScaleDown {
         self.actions.push(Action::Remove { runner: runner.name.clone(), why });
     }
 
-    fn wake(&mut self, at: Timestamp) {
-        self.wake_at.push(at);
+    fn requeue_at(&mut self, at: Timestamp) {
+        self.requeue_at.push(at);
     }
 
     fn goes(&self, runner: &Runner) -> bool {
@@ -56,10 +56,10 @@ pub(super) fn scale_down(
         .runners()
         .filter(|r| !r.occupies())
         .filter_map(|r| r.leaving.retry_at)
-        .for_each(|at| scale_down.wake(at));
+        .for_each(|at| scale_down.requeue_at(at));
     for runner in input.ledger.runners().filter(|r| r.occupies() && r.operation.is_none()) {
         match runner.leaving.retry_at {
-            Some(at) if at > input.now => scale_down.wake(at),
+            Some(at) if at > input.now => scale_down.requeue_at(at),
             // Once the drain is over, no other reason to go is as good.
             _ if drain_is_over(input) => {}
             _ => {
@@ -122,7 +122,7 @@ fn overdue(input: &Input<'_>, runner: &Runner, scale_down: &mut ScaleDown) -> Op
         if due <= input.now {
             return Some(*why);
         }
-        scale_down.wake(due);
+        scale_down.requeue_at(due);
     }
     None
 }
@@ -135,7 +135,7 @@ fn drain_is_over(input: &Input<'_>) -> bool {
 fn stand_down(input: &Input<'_>, scale_down: &mut ScaleDown) {
     let expired = drain_is_over(input);
     if let Some(until) = input.policy.drain_until.filter(|until| *until > input.now) {
-        scale_down.wake(until);
+        scale_down.requeue_at(until);
     }
     let why = match (input.policy.drain_until, expired) {
         (Some(_), true) => Removal::DrainExpired,
@@ -162,7 +162,7 @@ fn recycle_deaf(input: &Input<'_>, scale_down: &mut ScaleDown) {
     let Some((at, _, name)) = idle.filter(ready).filter_map(due).min() else { return };
     match input.ledger.runner(&name).filter(|_| at <= input.now) {
         Some(oldest) => scale_down.remove(oldest, Removal::NeverConnected),
-        None => scale_down.wake(at),
+        None => scale_down.requeue_at(at),
     }
 }
 
@@ -181,7 +181,7 @@ fn remove_surplus(input: &Input<'_>, idle_wanted: u32, scale_down: &mut ScaleDow
         scale_down.surplus.push(runner.name.clone());
         let due = runner.leaving.surplus_since.unwrap_or(input.now).plus(input.policy.scale_down_delay);
         if due > input.now {
-            scale_down.wake(due);
+            scale_down.requeue_at(due);
         } else if runner.leaving.retry_at.is_none_or(|at| at <= input.now) {
             scale_down.remove(runner, Removal::Surplus);
         }

@@ -68,7 +68,7 @@ impl Unexplained {
     }
 
     /// GitHub has been seen to drop idle runners after minutes, which then end cleanly: that is no failure.
-    fn judge(self, now: Timestamp, failures: &mut Failures) {
+    fn conclude(self, now: Timestamp, failures: &mut Failures) {
         let dropped =
             self.runner.seen.exit.as_ref().is_some_and(Exit::clean) && !self.runner.was_short_lived();
         if !self.runner.seen.found_ended && !dropped {
@@ -171,7 +171,7 @@ impl Demand {
     /// It is certain that a runner that ended had no job.
     pub(super) fn had_no_job(&mut self, runner: &str, now: Timestamp, failures: &mut Failures) {
         if let Some(unexplained) = self.unexplained.remove(runner) {
-            unexplained.judge(now, failures);
+            unexplained.conclude(now, failures);
         }
     }
 
@@ -195,7 +195,7 @@ impl Demand {
     pub(super) fn settle(&mut self, now: Timestamp, failures: &mut Failures) {
         self.ended.retain(|_, until| *until > now);
         for (_, late) in self.unexplained.extract_if(.., |_, unexplained| unexplained.settles_at() <= now) {
-            late.judge(now, failures);
+            late.conclude(now, failures);
         }
     }
 }

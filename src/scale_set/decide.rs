@@ -64,7 +64,7 @@ pub fn decide(
     drain(state, set, shared, now);
     let (mut plan, views) = preview(state, set, now)?;
     let listed = (!observed(state, set, now)).then(|| set.since.plus(HOSTS_ANSWER));
-    plan.wake_at = [plan.wake_at, listed, limited_until(state, now)].into_iter().flatten().min();
+    plan.requeue_at = [plan.requeue_at, listed, limited_until(state, now)].into_iter().flatten().min();
     state.ledger.mark_surplus(&plan.surplus, now);
     let tasks = begin(state, set, &plan, now);
     keep_warm(state, set, now);

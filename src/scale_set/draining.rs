@@ -27,7 +27,7 @@ pub struct Draining {
     hosts: Vec<DrainingHost>,
     /// Those that status named when this process began, until the spec was read for the first time, or where runners were
     /// found.
-    remembered: Vec<LeftOut>,
+    persisted: Vec<LeftOut>,
 }
 
 /// A host of a backend, to be drained if the spec does not name it.
@@ -38,7 +38,7 @@ struct LeftOut {
     key: HostKey,
     since: Timestamp,
     /// Status named it: what runs there is not known before it was listed.
-    remembered: bool,
+    persisted: bool,
 }
 
 /// A host that drains.
@@ -69,7 +69,7 @@ pub struct Shown<'a> {
 
 impl Draining {
     /// Takes over the hosts that a status names.
-    pub fn remembered(backends: &[BackendStatus], providers: &Providers, now: Timestamp) -> Draining {
+    pub fn persisted(backends: &[BackendStatus], providers: &Providers, now: Timestamp) -> Draining {
         let mut draining = Draining::default();
         let hosts = backends.iter().flat_map(|b| b.hosts.iter().map(move |host| (b, host)));
         for (backend, host) in hosts.take(MOST_REMEMBERED) {
@@ -92,7 +92,7 @@ impl Draining {
         let hosts = providers.resolve_host(kind, name, endpoint).map(|resolved| resolved.hosts().to_vec());
         let left_out = |host| LeftOut::of(backend, host, now);
         let hosts = hosts.into_iter().flatten().filter_map(left_out);
-        self.remembered.extend(hosts.map(|host| LeftOut { remembered: true, ..host }));
+        self.persisted.extend(hosts.map(|host| LeftOut { persisted: true, ..host }));
     }
 
     /// Drains the hosts of the spec `before` that the spec `named` does not name any more, whatever it calls them, and drains
@@ -107,7 +107,7 @@ impl Draining {
     ) -> Vec<Renamed> {
         let known = std::mem::take(&mut self.hosts);
         let candidates = known.iter().map(|host| host.left_out.clone());
-        let candidates = candidates.chain(std::mem::take(&mut self.remembered)).chain(hosts_of(before, now));
+        let candidates = candidates.chain(std::mem::take(&mut self.persisted)).chain(hosts_of(before, now));
         let (left_out, renamed) = left_out(candidates, named);
         let drain = |host: &LeftOut| {
             let siblings = left_out.iter().filter(|other| other.key == host.key);
@@ -159,12 +159,12 @@ impl Draining {
                 matches!(availability, Availability::Unreachable | Availability::Refused)
             };
             let states = known.backend.hosts();
-            let trouble = states.into_iter().find(|host| away(&host.availability)).map(|host| host.message);
+            let said = states.into_iter().find(|host| away(&host.availability)).map(|host| host.message);
             Shown {
                 backend: &known.left_out.backend,
                 kind: known.backend.kind(),
                 host: &known.left_out.host,
-                message: trouble.map_or_else(|| LEFT_OUT.to_owned(), |why| format!("{LEFT_OUT}: {why}")),
+                message: said.map_or_else(|| LEFT_OUT.to_owned(), |why| format!("{LEFT_OUT}: {why}")),
             }
         })
     }
@@ -174,7 +174,7 @@ impl Draining {
     pub fn let_go(&mut self, ledger: &mut Ledger, now: Timestamp) -> Vec<String> {
         let mut left_behind = Vec::new();
         self.hosts.retain_mut(|known| {
-            let LeftOut { backend, host, since, remembered, .. } = &mut known.left_out;
+            let LeftOut { backend, host, since, persisted, .. } = &mut known.left_out;
             let listing = known.backend.instances().into_iter().next();
             let listed_at = listing.as_ref().and_then(|listing| listing.listed_at);
             let current = listing.as_ref().is_some_and(|listing| listing.current);
@@ -189,9 +189,9 @@ impl Draining {
             let left_over = known.backend.left_over() > 0;
             let shows = listing.is_some_and(|listing| !listing.instances.is_empty()) || left_over;
             known.first_listed = known.first_listed.or(listed_at);
-            *remembered &= !shows;
+            *persisted &= !shows;
             // A status knows hosts better than runners: a first listing without any is not enough.
-            let awaited = (*remembered && listed_at == known.first_listed) || shows;
+            let awaited = (*persisted && listed_at == known.first_listed) || shows;
             here || ledger.unseen(|b, h| b == backend && h == host.name) > 0 || (awaited && !silent)
         });
         left_behind
@@ -208,7 +208,7 @@ impl LeftOut {
     /// A host that is usable.
     fn of(backend: &str, host: NamedHost, since: Timestamp) -> Option<LeftOut> {
         let key = host.key.clone()?;
-        Some(LeftOut { backend: backend.to_owned(), host, key, since, remembered: false })
+        Some(LeftOut { backend: backend.to_owned(), host, key, since, persisted: false })
     }
 }
 
@@ -316,8 +316,7 @@ mod tests {
         let status =
             serde_json::json!({"name": "rack", "type": "docker", "currentRunners": 5, "hosts": hosts});
         let status: BackendStatus = serde_json::from_value(status).unwrap();
-        let known =
-            Draining::remembered(&[status], &providers(), Timestamp::UNIX_EPOCH).remembered.into_iter();
+        let known = Draining::persisted(&[status], &providers(), Timestamp::UNIX_EPOCH).persisted.into_iter();
         let (left_out, _) = left_out(known, &[]);
         let names: Vec<&str> = left_out.iter().map(|known| known.host.name.as_str()).collect();
         assert_eq!(names, ["unix:///nowhere/a"]);

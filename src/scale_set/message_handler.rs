@@ -49,7 +49,7 @@ impl MessageHandler for SetMessageHandler {
 
     fn statistics(&self, statistics: Statistics) {
         self.set.state().ledger.count(statistics, self.shared.now());
-        self.wake();
+        self.requeue();
     }
 
     fn message(&self, message: &Message) {
@@ -63,7 +63,7 @@ impl MessageHandler for SetMessageHandler {
                 _ => None,
             };
             let news = state.ledger.apply(event, now);
-            debug!(job = event.job().id, news, ?event, "heard from GitHub");
+            debug!(job = event.job().id, news, ?event, "job event received");
             if news {
                 self.measure(event, idle_since, now);
             }
@@ -72,7 +72,7 @@ impl MessageHandler for SetMessageHandler {
             state.ledger.count(statistics, now);
         }
         drop(state);
-        self.wake();
+        self.requeue();
     }
 
     fn state(&self, listening: ListenState) {
@@ -89,7 +89,7 @@ impl MessageHandler for SetMessageHandler {
         let before = state.github.listening.replace(listening.clone());
         drop(state);
         if awaited || before.map(|b| discriminant(&b)) != Some(discriminant(&listening)) {
-            self.wake();
+            self.requeue();
         }
     }
 
@@ -99,7 +99,7 @@ impl MessageHandler for SetMessageHandler {
 }
 
 impl SetMessageHandler {
-    fn wake(&self) {
+    fn requeue(&self) {
         self.shared.registry.requeue(&self.set.uid);
     }
 

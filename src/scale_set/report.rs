@@ -70,7 +70,7 @@ fn measure(
     } else {
         state.told.wanting_since = None;
     }
-    let retry_at = state.ledger.failures().at_github(now).and_then(|row| row.retry_at).unwrap_or(now);
+    let retry_at = state.ledger.failures().at_github(now).and_then(|streak| streak.retry_at).unwrap_or(now);
     metrics.backoff(&set.object.namespace, &set.object.name, elapsed(now, retry_at));
 }
 

@@ -141,7 +141,7 @@ impl ScaleSetState {
     ) -> ScaleSetState {
         let mut ledger = Ledger::new();
         ledger.restore_counts(status.backends.iter().flat_map(counts));
-        ledger.restore(status.runners.into_iter().map(remembered), now);
+        ledger.restore(status.runners.into_iter().map(persisted), now);
         let rejected = |c: &&Condition| {
             c.type_ == condition::STALLED
                 && c.status == "True"
@@ -159,7 +159,7 @@ impl ScaleSetState {
             spec: SpecState { rejected_before, ..SpecState::default() },
             deletion: Deletion::default(),
             backends: Vec::new(),
-            draining: Draining::remembered(&status.backends, providers, now),
+            draining: Draining::persisted(&status.backends, providers, now),
             github: GitHubState {
                 service: None,
                 registration: Registration::recorded(own),
@@ -349,7 +349,7 @@ impl ScaleSetState {
     }
 }
 
-fn remembered(runner: crate::api::status::RunnerStatus) -> PersistedRunner {
+fn persisted(runner: crate::api::status::RunnerStatus) -> PersistedRunner {
     let job = runner.job.map(|job| Job {
         id: job.id,
         repository: job.repository,

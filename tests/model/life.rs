@@ -258,7 +258,7 @@ impl Life {
         }
     }
 
-    fn wake_all(&self) {
+    fn requeue_all(&self) {
         (0..self.sets).for_each(|set| self.wake(set));
     }
 
@@ -413,7 +413,7 @@ fn lose(life: &Arc<Life>, host: usize) {
     let was_up = std::mem::replace(&mut state.lives[life.number].views[host].up, false);
     drop(state);
     if was_up {
-        life.wake_all();
+        life.requeue_all();
     }
 }
 
@@ -442,7 +442,7 @@ fn list(life: &Arc<Life>, host: usize) {
     state.lives[life.number].saw(host);
     drop(state);
     life.change_slots(host);
-    life.wake_all();
+    life.requeue_all();
 }
 
 /// What events tell between listings.

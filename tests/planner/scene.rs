@@ -274,7 +274,7 @@ impl Scene {
         told.extend(plan.short.as_ref().map(|why| format!("{}: {}", why.reason, why.message)));
         told.extend(plan.refused.as_ref().map(|why| format!("refused: {}", why.message)));
         told.extend(
-            plan.wake_at.map(|at| format!("next look in {} s", at.duration_since(self.now).as_secs())),
+            plan.requeue_at.map(|at| format!("next look in {} s", at.duration_since(self.now).as_secs())),
         );
         told
     }

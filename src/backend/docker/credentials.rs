@@ -116,9 +116,9 @@ impl fmt::Debug for RegistryCredentials {
 
 /// A registry as a configuration names it: `https://index.docker.io/v1/`, `ghcr.io`, `ghcr.io/acme`.
 fn normal(registry: &str) -> String {
-    let bare = registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
-    let bare = bare.strip_suffix("/v1").or(bare.strip_suffix("/v2")).unwrap_or(bare);
-    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
+    let address = registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+    let address = address.strip_suffix("/v1").or(address.strip_suffix("/v2")).unwrap_or(address);
+    let (host, path) = address.split_once('/').unwrap_or((address, ""));
     let host = if DOCKER_HUB_ALIASES.contains(&host) { DOCKER_HUB } else { host };
     if path.is_empty() { host.to_owned() } else { format!("{host}/{path}") }
 }

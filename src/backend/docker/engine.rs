@@ -124,7 +124,7 @@ impl Engine {
     }
 
     /// Wakes all scale sets that use the engine.
-    pub(super) fn wake_all(&self) {
+    pub(super) fn requeue_all(&self) {
         self.update(|state| state.slots.users());
     }
 

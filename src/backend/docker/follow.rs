@@ -89,7 +89,7 @@ async fn session(engine: &Engine, failures: &mut u32) -> Result<Infallible, Erro
             Input::Listing(asked_at, listing, before) => {
                 listed(engine, &client, asked_at, listing);
                 if before == 1 {
-                    engine.wake_all();
+                    engine.requeue_all();
                 }
                 *failures = 0;
             }

@@ -140,7 +140,7 @@ impl Image {
             tokio::spawn(async move {
                 let result = image.ensure(&engine).await;
                 image.settle(result);
-                engine.wake_all();
+                engine.requeue_all();
             });
         }
     }
@@ -238,7 +238,7 @@ impl Image {
                 let message = format!("{pulling}{progress}");
                 debug!(endpoint = %engine.endpoint, message);
                 self.tell(&message);
-                engine.wake_all();
+                engine.requeue_all();
             }
         }
         Ok(())

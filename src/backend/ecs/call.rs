@@ -71,8 +71,8 @@ impl<E: ProvideErrorMetadata + StdError + Send + Sync + 'static> From<SdkError<E
                 let denied = answer.raw().status().as_u16() == 403;
                 let unnamed = if denied { "AccessDenied" } else { "an answer without a name" };
                 CallError::Answered {
-                    code: brief(answer.err().code().unwrap_or(unnamed)),
-                    message: brief(answer.err().message().unwrap_or_default()),
+                    code: shortened(answer.err().code().unwrap_or(unnamed)),
+                    message: shortened(answer.err().message().unwrap_or_default()),
                 }
             }
             _ => {
@@ -115,12 +115,12 @@ fn causes(error: &(dyn StdError + 'static)) -> String {
         }
         cause = error.source();
     }
-    brief(&text)
+    shortened(&text)
 }
 
 /// The first line, and not too much of it: what follows it in a complaint about a signature is the request, with its session
 /// token.
-pub(super) fn brief(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn what_a_complaint_quotes_of_the_request_is_left_out() {
         let complaint = "The request signature we calculated does not match.\n\nThe Canonical String\nx-amz-security-token:planted-secret";
-        assert_eq!(brief(complaint), "The request signature we calculated does not match.");
-        assert_eq!(brief(&"é".repeat(1000)).chars().count(), LONGEST + 1);
+        assert_eq!(shortened(complaint), "The request signature we calculated does not match.");
+        assert_eq!(shortened(&"é".repeat(1000)).chars().count(), LONGEST + 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use super::account::Kind;
 use super::binding::{Binding, Place};
-use super::call::{CallError, brief, failure, meaning};
+use super::call::{CallError, failure, meaning, shortened};
 use super::classify::{Meaning, Source, classify};
 use super::task::{Marks, RUNNER, SCALE_SET_UID, Stage, Task, id_of, launch_step};
 use crate::api::Reason;
@@ -155,8 +155,11 @@ impl Launch<'_> {
             return Err(Error::no_capacity(Reason::NoCapacity, message));
         };
         let (word, detail) = (why.reason().unwrap_or_default(), why.detail().unwrap_or_default());
-        let told =
-            if detail.is_empty() { brief(word) } else { format!("{}: {}", brief(word), brief(detail)) };
+        let told = if detail.is_empty() {
+            shortened(word)
+        } else {
+            format!("{}: {}", shortened(word), shortened(detail))
+        };
         match classify(Source::Failure, word, detail) {
             Meaning::Refused(change) => Err(Error::Refused(format!("{told} ({change})"))),
             Meaning::NoCapacity | Meaning::Gone => Err(Error::no_capacity(Reason::NoCapacity, told)),

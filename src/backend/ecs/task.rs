@@ -4,7 +4,7 @@ use aws_sdk_ecs::primitives::DateTime;
 use aws_sdk_ecs::types::{Container, Task as Described};
 use jiff::Timestamp;
 
-use super::call::brief;
+use super::call::shortened;
 use super::classify::{Meaning, Source, classify};
 use crate::api::{Explanation, Reason};
 use crate::runner::{Cause, Exit, Identity, InstanceState};
@@ -191,9 +191,9 @@ fn cause(task: &Described, has_exit_code: bool) -> Option<Cause> {
     // What the containers say tells more than that one of them did not start.
     let detail = task.containers().iter().find_map(Container::reason).unwrap_or_default();
     let message = match detail {
-        "" => brief(said),
-        _ if said.contains(detail) => brief(said),
-        detail => format!("{}: {}", brief(said), brief(detail)),
+        "" => shortened(said),
+        _ if said.contains(detail) => shortened(said),
+        detail => format!("{}: {}", shortened(said), shortened(detail)),
     };
     match classify(Source::StopCode, code, &message) {
         Meaning::Ended { reason, blameless } => {

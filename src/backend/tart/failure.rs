@@ -32,10 +32,10 @@ const TEXTS: [(&str, Meaning); 6] = [
 
 /// Judges a command that failed. `what` was to be done.
 pub(super) fn meaning(what: &str, output: &Output) -> Error {
-    judge(what, &output.errors(), output.code)
+    classify(what, &output.errors(), output.code)
 }
 
-fn judge(what: &str, errors: &str, code: Option<u32>) -> Error {
+fn classify(what: &str, errors: &str, code: Option<u32>) -> Error {
     let lower = errors.to_lowercase();
     let found = TEXTS.iter().find(|(fragment, _)| lower.contains(fragment)).map(|(_, meaning)| *meaning);
     let message = match (errors.is_empty(), code) {
@@ -85,7 +85,7 @@ mod tests {
             ("sh: tart: command not found", Reason::TartError.as_str()),
             ("", Reason::TartError.as_str()),
         ] {
-            let reason = match judge("cloning", text, Some(1)) {
+            let reason = match classify("cloning", text, Some(1)) {
                 Error::NoCapacity(why) => why.reason.as_str(),
                 Error::Refused(_) => "refused",
                 other => panic!("{other}"),

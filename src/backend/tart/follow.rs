@@ -71,7 +71,7 @@ async fn listings(
         listed(mac, asked_at, listing, &pulled());
         // It tells those, too, whose status remembers what is not there.
         if looks == 2 {
-            mac.host.wake_all();
+            mac.host.requeue_all();
         }
         *failures = 0;
         let pause = if looks < LOOKS_AT_FIRST { SECOND_LOOK } else { mac.limits.relist };
@@ -140,7 +140,7 @@ fn listed(mac: &Mac, asked_at: Instant, Listed { vms, mut images }: Listed, pull
     // An image that came or went is everyone's concern.
     // Time alone makes it lost: those who use it look then, and now and then after it.
     if news || mac.is_lost() {
-        mac.host.wake_all();
+        mac.host.requeue_all();
     }
 }
 
@@ -157,6 +157,6 @@ fn disconnected(mac: &Mac, error: &Failure) {
         BTreeSet::new()
     });
     if news {
-        mac.host.wake_all();
+        mac.host.requeue_all();
     }
 }

@@ -90,7 +90,7 @@ impl Host {
     }
 
     /// Wakes all scale sets that use the host.
-    pub(super) fn wake_all(&self) {
+    pub(super) fn requeue_all(&self) {
         self.update(|state| state.slots.users());
     }
 

@@ -158,7 +158,7 @@ impl Image {
             tokio::spawn(async move {
                 let result = image.ensure(&mac).await;
                 image.settle(result);
-                mac.host.wake_all();
+                mac.host.requeue_all();
             });
         }
     }
@@ -221,7 +221,7 @@ impl Image {
                 && let Some(percent) = progress.read(bytes, Moment::now())
             {
                 self.tell(&format!("{pulling}: {percent} %"));
-                mac.host.wake_all();
+                mac.host.requeue_all();
             }
             output.add(part);
         };

@@ -78,7 +78,7 @@ fn fill(binding: &Arc<HostBinding>) -> bool {
             Ok(()) => info!(vm, host = %binding.mac().endpoint, "a VM is kept ready"),
             Err(error) => debug!(vm, host = %binding.mac().endpoint, %error, "no VM could be made ready"),
         }
-        binding.mac().host.wake_all();
+        binding.mac().host.requeue_all();
     });
     true
 }
@@ -107,6 +107,6 @@ fn remove(binding: &Arc<HostBinding>, vm: String) {
             }
         }
         drop(held);
-        binding.mac().host.wake_all();
+        binding.mac().host.requeue_all();
     });
 }

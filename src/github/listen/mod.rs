@@ -69,16 +69,16 @@ struct Listener {
     pace: Pace,
     /// The session that was opened last: cleared before the next is opened, closed at the end.
     last: Option<Session>,
-    trouble: Trouble,
+    failures: ListenFailures,
     /// Answers in a row, of whatever kind and session, that came at once.
     hasty: u32,
 }
 
 /// What has gone wrong since the last poll that succeeded.
 #[derive(Default)]
-struct Trouble {
+struct ListenFailures {
     since: Option<Timestamp>,
-    failures: u32,
+    length: u32,
     refusals: u32,
     conflicts: u32,
     /// The scale set was not there on a first look.
@@ -100,7 +100,16 @@ impl Listener {
         cancel: CancellationToken,
         pace: Pace,
     ) -> Self {
-        Listener { service, set, handler, cancel, pace, last: None, trouble: Trouble::default(), hasty: 0 }
+        Listener {
+            service,
+            set,
+            handler,
+            cancel,
+            pace,
+            last: None,
+            failures: ListenFailures::default(),
+            hasty: 0,
+        }
     }
 
     async fn listen(mut self) -> ListenEnd {
@@ -161,8 +170,8 @@ impl Listener {
     async fn opened(&mut self, session: &Session) -> Result<(), ListenEnd> {
         tracing::info!(scale_set_id = session.scale_set_id, session = session.id, "message session opened");
         self.last = Some(session.clone());
-        self.trouble.conflicts = 0;
-        self.trouble.gone = false;
+        self.failures.conflicts = 0;
+        self.failures.gone = false;
         let since = Timestamp::now();
         let record = SessionRecord { id: session.id.clone(), owner: session.owner.clone(), since };
         let handler = Arc::clone(&self.handler);
@@ -205,8 +214,8 @@ impl Listener {
             };
             self.hasty = if begun.elapsed() < HASTY { self.hasty.saturating_add(1) } else { 0 };
             next = match answer {
-                Ok(message) => self.heard(&mut cursor, message, begun).await?,
-                Err(Error::TokenExpired) if self.trouble.failures < POLL_TRIES => {
+                Ok(message) => self.received(&mut cursor, message, begun).await?,
+                Err(Error::TokenExpired) if self.failures.length < POLL_TRIES => {
                     self.token_expired(&mut cursor).await?
                 }
                 Err(error) => self.poll_failed(error, begun).await?,
@@ -216,13 +225,13 @@ impl Listener {
     }
 
     /// A poll came back.
-    async fn heard(
+    async fn received(
         &mut self,
         cursor: &mut SessionCursor,
         message: Option<Message>,
         begun: Instant,
     ) -> Result<Next, ListenEnd> {
-        self.trouble = Trouble::default();
+        self.failures = ListenFailures::default();
         cursor.alive = Instant::now();
         self.handler.state(ListenState::PollCompleted { at: Timestamp::now() });
         let new = message.as_ref().is_some_and(|m| m.id > cursor.last_message_id);
@@ -246,10 +255,10 @@ impl Listener {
 
     /// The usual end of a token's life. But a fresh token that is refused again is a failure like another.
     async fn token_expired(&mut self, cursor: &mut SessionCursor) -> Result<Next, ListenEnd> {
-        if self.trouble.failures > 0 {
-            self.pause(self.pace.back_off(self.trouble.failures)).await?;
+        if self.failures.length > 0 {
+            self.pause(self.pace.back_off(self.failures.length)).await?;
         }
-        self.trouble.failures += 1;
+        self.failures.length += 1;
         self.renew(cursor).await
     }
 
@@ -282,24 +291,24 @@ impl Listener {
     async fn poll_failed(&mut self, error: Error, begun: Instant) -> Result<Next, ListenEnd> {
         let lost =
             matches!(error, Error::SessionLost(_) | Error::ScaleSetGone | Error::SessionConflict { .. });
-        if lost && self.trouble.failures == 0 {
+        if lost && self.failures.length == 0 {
             tracing::info!(scale_set_id = self.set.scale_set_id, %error, "message session lost; opening another");
-            self.trouble.failures += 1;
-            self.trouble.gone = matches!(error, Error::ScaleSetGone);
+            self.failures.length += 1;
+            self.failures.gone = matches!(error, Error::ScaleSetGone);
             return Ok(Next::Reopen);
         }
         // One fault that may pass is not worth a word, unless it took long enough to be missed.
         let passing = matches!(error, Error::Transient(_) | Error::BadReply(_))
-            && self.trouble.failures == 0
+            && self.failures.length == 0
             && begun.elapsed() < UNNOTICED;
         self.endure(error, !passing).await?;
-        Ok(if lost || self.trouble.failures >= POLL_TRIES { Next::Reopen } else { Next::Poll })
+        Ok(if lost || self.failures.length >= POLL_TRIES { Next::Reopen } else { Next::Poll })
     }
 
     /// Takes a failure: tells it, and waits as long as it asks for. An error when waiting would not help.
     async fn endure(&mut self, error: Error, told: bool) -> Result<(), ListenEnd> {
         tracing::warn!(scale_set_id = self.set.scale_set_id, %error, "listening fails");
-        let (state, wait) = self.judge(error)?;
+        let (state, wait) = self.classify(error)?;
         let until = Instant::now().plus(wait);
         while Instant::now() < until {
             if told {
@@ -312,16 +321,18 @@ impl Listener {
     }
 
     /// What a failure means for the handler, and how long to wait after it.
-    fn judge(&mut self, error: Error) -> Result<(ListenState, Duration), ListenEnd> {
+    fn classify(&mut self, error: Error) -> Result<(ListenState, Duration), ListenEnd> {
         let now = Timestamp::now();
-        let since = *self.trouble.since.get_or_insert(now);
-        let was_gone = std::mem::replace(&mut self.trouble.gone, matches!(error, Error::ScaleSetGone));
+        let since = *self.failures.since.get_or_insert(now);
+        let was_gone = std::mem::replace(&mut self.failures.gone, matches!(error, Error::ScaleSetGone));
         Ok(match error {
             Error::ScaleSetGone if was_gone => return Err(ListenEnd::ScaleSetGone),
-            Error::AuthRejected(message) if self.trouble.refused() => {
+            Error::AuthRejected(message) if self.failures.refused() => {
                 return Err(ListenEnd::AuthRejected(message));
             }
-            Error::Forbidden(message) if self.trouble.refused() => return Err(ListenEnd::Forbidden(message)),
+            Error::Forbidden(message) if self.failures.refused() => {
+                return Err(ListenEnd::Forbidden(message));
+            }
             Error::AuthRejected(message) | Error::Forbidden(message) => {
                 (ListenState::Refused { message }, self.failed())
             }
@@ -339,15 +350,15 @@ impl Listener {
 
     /// Counts a failure; answers how long to wait after it.
     fn failed(&mut self) -> Duration {
-        self.trouble.failures += 1;
-        self.pace.back_off(self.trouble.failures)
+        self.failures.length += 1;
+        self.pace.back_off(self.failures.length)
     }
 
     /// A session that we know of, or that has our name, goes as soon as GitHub has understood that we deleted it.
     fn conflict_wait(&mut self, owner: Option<&str>) -> Duration {
-        self.trouble.conflicts += 1;
+        self.failures.conflicts += 1;
         let ours = owner == Some(&self.set.owner) || self.left_behind().is_some();
-        if ours && self.trouble.conflicts <= OWN_CONFLICTS {
+        if ours && self.failures.conflicts <= OWN_CONFLICTS {
             self.pace.own_conflict
         } else {
             jitter(self.pace.conflict, 1.0)
@@ -419,7 +430,7 @@ fn log_owed(what: &'static str, outcome: Result<Result<(), Error>, Elapsed>) {
     }
 }
 
-impl Trouble {
+impl ListenFailures {
     /// Counts a refusal; true when it is to be believed.
     fn refused(&mut self) -> bool {
         self.refusals += 1;

@@ -112,11 +112,11 @@ async fn a_foreign_session_is_asked_after_slowly_and_our_own_fast_at_first() {
     let slow = Duration::from_secs(15)..=Duration::from_secs(30);
     assert!(slow.contains(&listener.conflict_wait(Some("another"))));
     assert!(slow.contains(&listener.conflict_wait(None)));
-    listener.trouble = Trouble::default();
+    listener.failures = ListenFailures::default();
     let waits: Vec<_> = (0..7).map(|_| listener.conflict_wait(Some("tester"))).collect();
     assert!(waits[..5].iter().all(|w| *w == Duration::from_secs(1)), "{waits:?}");
     assert!(waits[5..].iter().all(|w| slow.contains(w)), "{waits:?}");
-    listener.trouble = Trouble::default();
+    listener.failures = ListenFailures::default();
     listener.set.left_behind = Some("an-id".into());
     assert_eq!(listener.conflict_wait(None), Duration::from_secs(1));
 }

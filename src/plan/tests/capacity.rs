@@ -9,8 +9,8 @@ fn with_one_busy() -> Scenario {
 }
 
 /// When the next look is due, in seconds.
-fn wakes_at(plan: &Plan) -> Option<i64> {
-    plan.wake_at.map(|at| at.as_second() - super::tests::at(0).as_second())
+fn requeues_at(plan: &Plan) -> Option<i64> {
+    plan.requeue_at.map(|at| at.as_second() - super::tests::at(0).as_second())
 }
 
 #[test]
@@ -52,16 +52,16 @@ fn what_can_be_started_within_two_minutes_is_asked_for_and_no_longer() {
     let mut scenario = with_one_busy();
     let preparing = Availability::Preparing { since: at(0) };
     scenario.backends[0].hosts[0].availability = preparing;
-    assert_eq!((scenario.plan().capacity, wakes_at(&scenario.plan())), (10, Some(120)));
+    assert_eq!((scenario.plan().capacity, requeues_at(&scenario.plan())), (10, Some(120)));
     scenario.now = 119;
     assert_eq!(scenario.plan().capacity, 10);
 
     let mut scenario = with_one_busy();
     scenario.backends[0].hosts[0].availability =
         Availability::BackOff { until: at(300), reason: Reason::EngineError };
-    assert_eq!((scenario.plan().capacity, wakes_at(&scenario.plan())), (1, Some(180)));
+    assert_eq!((scenario.plan().capacity, requeues_at(&scenario.plan())), (1, Some(180)));
     scenario.now = 180;
-    assert_eq!((scenario.plan().capacity, wakes_at(&scenario.plan())), (10, Some(300)));
+    assert_eq!((scenario.plan().capacity, requeues_at(&scenario.plan())), (10, Some(300)));
 
     let mut scenario = with_one_busy();
     scenario.minting_fails_until_held_back_for(200);
@@ -140,7 +140,8 @@ impl Scenario {
     /// Registrations fail until GitHub is left alone for so many seconds at least.
     fn minting_fails_until_held_back_for(&mut self, seconds: i64) {
         for number in 0.. {
-            let held_back_until = self.ledger.failures().at_github(at(self.now)).and_then(|row| row.retry_at);
+            let held_back_until =
+                self.ledger.failures().at_github(at(self.now)).and_then(|streak| streak.retry_at);
             if held_back_until.is_some_and(|until| until >= at(self.now + seconds)) {
                 return;
             }

@@ -20,7 +20,7 @@ fn a_runner_without_a_registration_is_replaced_and_its_removal_tried_until_it_is
         assert_eq!(removals(&scenario.step()), [("linux-001", Removal::Unregistered)]);
         assert_eq!(removals(&scenario.step()), [], "one try at a time");
         scenario.ledger.removal_failed("linux-001", at(second + 10));
-        assert_eq!(scenario.plan().wake_at, Some(at(second + 10)));
+        assert_eq!(scenario.plan().requeue_at, Some(at(second + 10)));
     }
 }
 

@@ -199,8 +199,8 @@ fn only_what_ends_within_a_minute_of_its_start_holds_its_host_back() {
         scenario.now += 300;
         scenario.ledger.observe(&[], at(scenario.now));
         let failures = scenario.ledger.failures();
-        let row = failures.on_host("rack", "rack-1", at(scenario.now));
-        assert_eq!(row.is_some(), held_back, "exit code {code} after {lived} s");
+        let streak = failures.on_host("rack", "rack-1", at(scenario.now));
+        assert_eq!(streak.is_some(), held_back, "exit code {code} after {lived} s");
         assert_eq!(failures.noted() > 0, told, "exit code {code} after {lived} s");
     }
 }

@@ -14,7 +14,7 @@ fn surplus_idle_runners_are_kept_for_the_delay_and_go_oldest_first() {
     scenario.now = 10;
     scenario.assigned(1);
     let plan = scenario.step();
-    assert_eq!((removals(&plan), plan.wake_at), (vec![], Some(at(70))));
+    assert_eq!((removals(&plan), plan.requeue_at), (vec![], Some(at(70))));
     scenario.now = 69;
     assert!(removals(&scenario.step()).is_empty());
     scenario.now = 70;
@@ -60,7 +60,7 @@ fn a_clock_that_is_set_forward_stops_no_job() {
     scenario.now += DAY;
     let plan = scenario.step();
     assert!(removals(&plan).is_empty());
-    assert_eq!(plan.wake_at, Some(at(scenario.now + 1800)), "what is left of the hour");
+    assert_eq!(plan.requeue_at, Some(at(scenario.now + 1800)), "what is left of the hour");
     scenario.wait(1799);
     assert!(removals(&scenario.step()).is_empty());
     scenario.wait(1);
