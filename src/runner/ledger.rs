@@ -145,14 +145,13 @@ impl Ledger {
             }
             self.retired.remove(&instance.runner);
         }
-        let mut first_sight = !self.runners.contains_key(&instance.runner);
-        if first_sight {
-            if matches!(&instance.state, InstanceState::Exited(exit) if exit.leaves_nothing) {
-                return;
-            }
-            self.runners.insert(instance.runner.clone(), Runner::adopted(instance));
-        }
-        let Some(runner) = self.runners.get_mut(&instance.runner) else { return };
+        let known = self.runners.get_mut(&instance.runner);
+        let mut first_sight = known.is_none();
+        let runner = match known {
+            Some(runner) => runner,
+            None if matches!(&instance.state, InstanceState::Exited(exit) if exit.leaves_nothing) => return,
+            None => self.runners.entry(instance.runner.clone()).or_insert_with(|| Runner::adopted(instance)),
+        };
         runner.shown_in = self.looks;
         if runner.template_hash.is_empty() {
             first_sight = true;
