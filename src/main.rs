@@ -11,7 +11,7 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use paddock::controller::{self, Options};
 use paddock::runner::runner_name;
-use paddock::telemetry::{self, LogFormat};
+use paddock::telemetry::{self, LogFormat, Ports};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,12 @@ struct Run {
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "PADDOCK_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Where /metrics is served in place of there.
+    #[arg(long, env = "PADDOCK_METRICS_LISTEN", value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
+    /// A file with the bearer token that /metrics asks for. Default: it is shown to everyone.
+    #[arg(long, env = "PADDOCK_METRICS_TOKEN_FILE", value_name = "FILE")]
+    metrics_token_file: Option<PathBuf>,
     /// Lead only while holding a Lease, so that several controllers may run.
     #[arg(long, env = "PADDOCK_LEADER_ELECT", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
           default_missing_value = "true", require_equals = true)]
@@ -96,8 +102,7 @@ fn run(options: Run) -> Result<(), Box<dyn Error>> {
 async fn serve(options: Run) -> Result<(), Box<dyn Error>> {
     let stopping = CancellationToken::new();
     stop_on_signal(stopping.clone())?;
-    let listener =
-        TcpListener::bind(options.listen).await.map_err(|e| format!("--listen {}: {e}", options.listen))?;
+    let ports = ports(&options).await?;
     let client = controller::client(kube_config(&options).await?)?;
     let owner = std::env::var("HOSTNAME").unwrap_or_else(|_| runner_name("paddock"));
     let lease_namespace = options.lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned());
@@ -108,7 +113,22 @@ async fn serve(options: Run) -> Result<(), Box<dyn Error>> {
         owner,
         lease_namespace,
     };
-    Ok(controller::run(client, listener, settings, stopping).await?)
+    Ok(controller::run(client, ports, settings, stopping).await?)
+}
+
+async fn ports(options: &Run) -> Result<Ports, String> {
+    let bind = async |flag: &str, address| {
+        TcpListener::bind(address).await.map_err(|error| format!("{flag} {address}: {error}"))
+    };
+    let metrics = match options.metrics_listen {
+        Some(address) => Some(bind("--metrics-listen", address).await?),
+        None => None,
+    };
+    Ok(Ports {
+        health: bind("--listen", options.listen).await?,
+        metrics,
+        metrics_token: options.metrics_token_file.clone(),
+    })
 }
 
 fn stop_on_signal(stopping: CancellationToken) -> std::io::Result<()> {

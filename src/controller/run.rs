@@ -10,7 +10,6 @@ use kube::api::{ListParams, PartialObjectMeta};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -21,7 +20,7 @@ use super::housekeeping;
 use super::lease::{Candidate, Leadership};
 use super::reconcile::{after_error, reconcile};
 use crate::scale_set::{Environment, ObjectName, Production, Registry};
-use crate::telemetry::serve;
+use crate::telemetry::{Ports, serve};
 
 /// On a stop, what is under way ends and sessions are closed, in no longer than this.
 const FAREWELL: Duration = Duration::from_secs(8);
@@ -63,7 +62,7 @@ pub enum StartError {
 /// Runs until `stopping` is cancelled. Runners are left running.
 pub async fn run(
     client: Client,
-    listener: TcpListener,
+    ports: Ports,
     options: Options,
     stopping: CancellationToken,
 ) -> Result<(), StartError> {
@@ -71,7 +70,7 @@ pub async fn run(
         options.lease_namespace.as_ref().map(|n| Candidate::new(client.clone(), n, &options.owner));
     let leadership = candidate.as_ref().map_or_else(Leadership::open, Candidate::leadership);
     let ctx = Arc::new(context(client, &options, leadership, stopping.clone()).await?);
-    let server = serve(listener, ctx.shared.metrics.clone(), ctx.shared.health.clone(), stopping.clone());
+    let server = serve(ports, ctx.shared.metrics.clone(), ctx.shared.health.clone(), stopping.clone());
     let (served, led) = future::join(server, lead(&ctx, &options, candidate.as_mut())).await;
     led?;
     Ok(served?)
