@@ -47,12 +47,16 @@ pub struct Docker {
     #[schemars(length(max = 128), transform = named_list)]
     pub env: Vec<EnvVar>,
 
-    /// What one runner may use. Default: no limit.
+    /// What one runner may use. Default: no limit but that of processes.
     pub resources: Resources,
 
     /// The Docker network of the container, as the host knows it. Default: bridge.
     #[schemars(length(min = 1, max = 128), regex(pattern = NO_SPACE))]
     pub network: String,
+
+    /// Whether programs in the container may gain no rights that they were not started with: sudo does not work then, which
+    /// the official image has for jobs. Default: false.
+    pub no_new_privileges: bool,
 
     /// How jobs get a Docker engine: None; HostSocket mounts the host's own socket, which is full control of the host;
     /// Sidecar runs a private engine beside each runner. Default: None.
@@ -90,6 +94,7 @@ impl Default for Docker {
             env: Vec::new(),
             resources: Resources::default(),
             network: "bridge".into(),
+            no_new_privileges: false,
             docker_access: DockerAccess::default(),
             sidecar_image: "docker:dind".into(),
             shared_volume: None,
@@ -109,6 +114,10 @@ pub struct Resources {
     /// Memory in bytes, like 4Gi. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Quantity>,
+    /// Processes and threads: what a job that forks without end can take of its host. Default: 8192.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 16, max = 4_194_304))]
+    pub pids: Option<i32>,
 }
 
 /// How jobs get a Docker engine.

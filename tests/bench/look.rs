@@ -123,6 +123,8 @@ impl Bench {
             env: Vec::new(),
             cpu_millis: None,
             memory_bytes: None,
+            pids: None,
+            no_new_privileges: false,
             network: None,
             docker_access: DockerAccess::None,
             hosts: specs,

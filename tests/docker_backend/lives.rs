@@ -125,10 +125,33 @@ async fn a_runner_gets_what_the_template_says_and_nothing_else() {
     let limits = container.host_config.unwrap();
     assert_eq!(limits.nano_cpus, Some(500_000_000));
     assert_eq!((limits.memory, limits.memory_swap), (Some(64 << 20), Some(64 << 20)));
+    assert_eq!(limits.pids_limit, Some(8192));
     assert_eq!(limits.network_mode.as_deref(), Some("none"));
     assert_eq!(limits.auto_remove, Some(false));
     assert_eq!(limits.log_config.unwrap().config.unwrap()["max-size"], "10m");
     assert_eq!(limits.mounts.unwrap_or_default(), []);
+}
+
+/// What a job can do to its host and its neighbours, by its own look at what the kernel lets it.
+#[tokio::test]
+async fn a_job_that_forks_without_end_is_stopped_and_has_no_raw_sockets() {
+    let stage = Stage::new("bounded").await;
+    // The capability has number 13; `sh` ends with 2 where it cannot fork.
+    let script = "caps=$(grep CapBnd /proc/self/status | cut -f 2); test $((0x$caps >> 13 & 1)) = 0 || exit 1; \
+                  grep -q \"^NoNewPrivs:.*$WANTED\" /proc/self/status || exit 3; \
+                  i=0; while [ $i -lt 64 ]; do sleep 600 & i=$((i + 1)); done; exit 0";
+    for (wanted, pids, code) in [("0", 32, 2), ("1", 32, 2), ("1", 128, 0)] {
+        let mut template = stage.template(script);
+        template.user = Some("root".to_owned());
+        template.env = vec![("WANTED".to_owned(), wanted.to_owned())];
+        template.pids = Some(pids);
+        template.no_new_privileges = wanted == "1";
+        let backend = stage.backend("set", template);
+        let instance = started(&backend).await;
+        let ended = until("it ends", || exit(&backend, &instance.id)).await;
+        assert_eq!(ended.code, Some(code), "{wanted}, {pids} processes");
+        backend.remove(HOST, &instance.id).await.unwrap();
+    }
 }
 
 #[tokio::test]

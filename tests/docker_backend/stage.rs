@@ -74,6 +74,8 @@ impl Stage {
             env: Vec::new(),
             cpu_millis: None,
             memory_bytes: None,
+            pids: None,
+            no_new_privileges: false,
             network: Some("none".to_owned()),
             docker_access: DockerAccess::None,
             hosts: vec![HostSpec {

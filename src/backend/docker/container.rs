@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 use super::engine::{Client, Engine};
 use super::failure::{call, meaning, within};
 use super::index::Container;
-use super::template::{DockerTemplate, JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED};
+use super::template::{DockerTemplate, JIT_CONFIGURATION, MOST_PIDS, RETURN_VERSION_DEPRECATED};
 use crate::api::DockerAccess;
 use crate::api::Reason;
 use crate::backend::Error;
@@ -176,6 +176,10 @@ async fn host_config(engine: &Engine, client: &Client, template: &DockerTemplate
         memory: bytes,
         // Memory and swap together: none of the latter.
         memory_swap: bytes,
+        pids_limit: Some(template.pids.unwrap_or(MOST_PIDS).into()),
+        // With raw sockets a job could pass for its neighbours on the bridge. Engines let ping do without.
+        cap_drop: Some(vec!["NET_RAW".to_owned()]),
+        security_opt: template.no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
         network_mode: template.network.clone(),
         init: client.init.then_some(true),
         // Its exit code is read before it is removed, and a runner never runs twice.

@@ -202,6 +202,8 @@ fn template(docker: &api::Docker, hosts: Vec<HostSpec>) -> DockerTemplate {
         env: Vec::new(),
         cpu_millis: None,
         memory_bytes: None,
+        pids: docker.resources.pids.map(|pids| pids.max(0).unsigned_abs()),
+        no_new_privileges: docker.no_new_privileges,
         network: Some(docker.network.clone()),
         docker_access: docker.docker_access,
         hosts,

@@ -12,6 +12,10 @@ use crate::api::{DockerAccess, PullPolicy};
 /// Characters of a template's hash that are kept: 64 bits tell the templates of a scale set apart.
 const HASH_LENGTH: usize = 16;
 
+/// Processes and threads that a runner may have where the spec does not say: a build of many jobs stays far below, and a
+/// fork bomb does not take the host's 32,768 process ids.
+pub(super) const MOST_PIDS: u32 = 8192;
+
 /// Names in the environment that the controller alone sets.
 pub(super) const JIT_CONFIGURATION: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
 /// Makes the runner exit with 7 when GitHub refuses its version; without it, that looks like success.
@@ -38,6 +42,10 @@ pub struct DockerTemplate {
     pub cpu_millis: Option<u64>,
     /// Memory limit in bytes, swap included. None: unlimited.
     pub memory_bytes: Option<u64>,
+    /// Limit of processes and threads. None: [`MOST_PIDS`].
+    pub pids: Option<u32>,
+    /// Whether no program may gain rights that it was not started with.
+    pub no_new_privileges: bool,
     /// The Docker network. None: the engine's default.
     pub network: Option<String>,
     /// What the runner sees of Docker.
@@ -94,6 +102,10 @@ impl DockerTemplate {
             #[serde(skip_serializing_if = "Option::is_none")]
             memory_bytes: Option<u64>,
             #[serde(skip_serializing_if = "Option::is_none")]
+            pids: Option<u32>,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            no_new_privileges: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
             network: Option<&'a str>,
             docker_access: DockerAccess,
         }
@@ -105,6 +117,8 @@ impl DockerTemplate {
             env: self.user_env(),
             cpu_millis: self.cpu_millis,
             memory_bytes: self.memory_bytes,
+            pids: self.pids,
+            no_new_privileges: self.no_new_privileges,
             network: self.network.as_deref(),
             docker_access: self.docker_access,
         };
@@ -131,6 +145,8 @@ impl fmt::Debug for DockerTemplate {
             .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("cpu_millis", &self.cpu_millis)
             .field("memory_bytes", &self.memory_bytes)
+            .field("pids", &self.pids)
+            .field("no_new_privileges", &self.no_new_privileges)
             .field("network", &self.network)
             .field("docker_access", &self.docker_access)
             .field("hosts", &self.hosts)
@@ -153,6 +169,8 @@ mod tests {
             env: vec![("A".into(), "planted-secret".into()), ("B".into(), "2".into())],
             cpu_millis: None,
             memory_bytes: None,
+            pids: None,
+            no_new_privileges: false,
             network: None,
             docker_access: DockerAccess::None,
             hosts: Vec::new(),
@@ -187,6 +205,8 @@ mod tests {
             |t| t.user = Some("root".into()),
             |t| t.env[0].1 = "other".into(),
             |t| t.cpu_millis = Some(1),
+            |t| t.pids = Some(100),
+            |t| t.no_new_privileges = true,
             |t| t.memory_bytes = Some(1),
             |t| t.network = Some("none".into()),
             |t| t.docker_access = DockerAccess::HostSocket,
