@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export RUSTDOCFLAGS := -D warnings
 MODEL := cargo test --quiet --profile model --test model
 
-.PHONY: help build check test test-one demo demo-mac demo-ecs bench soak crd cluster docker image up down clean run-tests run-parts run-model
+.PHONY: help build check test test-one demo demo-mac demo-ecs bench soak fuzz crd cluster docker image up down clean run-tests run-parts run-model
 .PHONY: check-fmt check-clippy check-crd check-deny check-doc check-shell
 
 help: ## List what there is
@@ -37,6 +37,9 @@ bench: ## Figures: reconciles, polls and starts at scale
 
 soak: ## Hours of work under faults, watching for leaks
 	@tests/soak/run
+
+fuzz: ## A million inputs, drawn anew, for each function that reads what comes from outside
+	PADDOCK_FUZZ_INPUTS=1000000 PADDOCK_FUZZ_SEED=$$RANDOM cargo test --profile model --lib fuzz_
 
 crd: ## Write crds/runnerscaleset.yaml from the types
 	@mkdir -p crds target

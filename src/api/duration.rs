@@ -186,4 +186,12 @@ mod tests {
         assert_eq!(Duration::hours(168).to_string(), "168h");
         assert_eq!(Duration::hours(1), Duration::minutes(60));
     }
+
+    #[test]
+    fn fuzz_what_is_read_is_written_and_read_again_as_the_same() {
+        testkit::fuzz::each(&["1h30m", "0s", "999999h999999h", "250ms"], |input| {
+            let Ok(duration) = String::from_utf8_lossy(input).parse::<Duration>() else { return };
+            assert_eq!(duration.to_string().parse(), Ok(duration));
+        });
+    }
 }

@@ -16,9 +16,9 @@ pub struct Quantity(pub String);
 /// At most twelve digits before the point and nine behind it.
 const PATTERN: &str = "^[0-9]{1,12}([.][0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
 
-/// The text is not a [`Quantity`], or larger than an `i64` holds.
+/// The text is not a [`Quantity`], zero, or larger than an `i64` holds.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a quantity: write a number with an optional unit, like 2, 500m or 4Gi")]
+#[error("{0:?} is not a quantity above zero: write a number with an optional unit, like 2, 500m or 4Gi")]
 pub struct InvalidQuantity(String);
 
 impl Quantity {
@@ -48,7 +48,7 @@ impl Quantity {
         let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
         let divisor = 1000 * 10_i128.pow(u32::try_from(fraction.len()).ok()?);
         let value = digits.checked_mul(thousandths)?;
-        i64::try_from((value + divisor - 1) / divisor).ok()
+        i64::try_from((value + divisor - 1) / divisor).ok().filter(|value| *value > 0)
     }
 }
 
@@ -123,7 +123,6 @@ mod tests {
     #[test]
     fn counts_bytes() {
         for (text, bytes) in [
-            ("0", 0),
             ("512", 512),
             ("1k", 1000),
             ("4Gi", 4 << 30),
@@ -147,8 +146,22 @@ mod tests {
 
     #[test]
     fn refuses_what_is_none() {
-        for text in ["", "Gi", "-1", "4GB", "1e3", ".5", "1.", "1.2.3", "1 Gi", "8Ei", "999999999999Ei", "5n"]
-        {
+        for text in [
+            "",
+            "0",
+            "0.000m",
+            "Gi",
+            "-1",
+            "4GB",
+            "1e3",
+            ".5",
+            "1.",
+            "1.2.3",
+            "1 Gi",
+            "8Ei",
+            "999999999999Ei",
+            "5n",
+        ] {
             assert_eq!(Quantity::from(text).bytes(), Err(InvalidQuantity(text.to_owned())));
         }
     }
@@ -157,5 +170,14 @@ mod tests {
     fn reads_a_bare_number() {
         assert_eq!(serde_json::from_str::<Quantity>("2").unwrap(), Quantity::from("2"));
         assert_eq!(serde_json::from_str::<Quantity>("\"4Gi\"").unwrap(), Quantity::from("4Gi"));
+    }
+
+    #[test]
+    fn fuzz_a_quantity_is_above_zero_or_refused() {
+        testkit::fuzz::each(&["4Gi", "500m", "0.0001", "7Ei", "1.000000001"], |input| {
+            let quantity = Quantity::from(String::from_utf8_lossy(input).as_ref());
+            assert!(quantity.bytes().is_ok_and(|bytes| bytes > 0) || quantity.bytes().is_err());
+            assert!(quantity.millis().is_ok_and(|millis| millis > 0) || quantity.millis().is_err());
+        });
     }
 }

@@ -308,4 +308,29 @@ mod tests {
         // What looks like data is not quoted at all: it may hold a token that is not ours yet.
         assert!(!reply(500, &[], r#"{"token": "fresh""#).error(CallKind::Auth).to_string().contains("fresh"));
     }
+
+    #[test]
+    fn fuzz_no_refusal_is_worded_at_length_or_shows_a_credential() {
+        let known =
+            r#"{"typeName": "GitHub.Actions.AgentNotFoundException, GitHub", "message": "planted: no"}"#;
+        testkit::fuzz::each(
+            &[known, r#"{"message": "API rate limit exceeded"}"#, "<html>502</html>"],
+            |input| {
+                for status in [302, 400, 401, 403, 404, 409, 422, 429, 500, 503] {
+                    let mut reply = reply(status, &[("retry-after", "7")], "");
+                    reply.body = input.to_vec().into();
+                    for kind in [
+                        CallKind::Auth,
+                        CallKind::ScaleSet,
+                        CallKind::Session,
+                        CallKind::Queue,
+                        CallKind::Runner,
+                    ] {
+                        let text = reply.error(kind).to_string();
+                        assert!(text.len() < 2048 && !text.contains("planted"), "{text}");
+                    }
+                }
+            },
+        );
+    }
 }

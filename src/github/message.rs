@@ -198,4 +198,29 @@ mod tests {
             assert!(matches!(&error, Error::BadReply(t) if !t.contains("planted")), "{body}: {error}");
         }
     }
+
+    #[test]
+    fn fuzz_no_message_does_more_than_be_refused() {
+        let entry = json!([{"messageType": "JobCompleted", "jobId": "j1", "runnerName": "r1", "runnerId": 4,
+            "ownerName": "acme", "repositoryName": "app", "jobDisplayName": "build", "workflowRunId": 7, "result": "succeeded",
+            "runnerAssignTime": "2026-01-02T03:04:05.1234567Z", "finishTime": "0001-01-01T00:00:00Z"}]);
+        let text = String::from_utf8(envelope(&entry)).unwrap();
+        let open = json!({"messageId": 1, "messageType": JOB_MESSAGES, "body": entry, "statistics": {}});
+        let mut read = 0;
+        testkit::fuzz::each(&[text.as_str(), &open.to_string()], |input| match message(input) {
+            Ok(message) => {
+                read += 1;
+                assert!(message.id > 0);
+                for event in &message.events {
+                    let job = event.job();
+                    assert!(
+                        job.id.len() <= super::super::fields::NAME && job.display_name.len() <= 1024,
+                        "{job:?}"
+                    );
+                }
+            }
+            Err(error) => assert!(matches!(error, Error::BadReply(_)) && error.to_string().len() < 1024),
+        });
+        assert!(read > 2, "the changed ones are read too: {read}");
+    }
 }

@@ -103,3 +103,45 @@ fn schedule(raw: &crate::api::Schedule) -> Result<Schedule, Explanation> {
 fn count(value: i32) -> u32 {
     value.max(0).unsigned_abs()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::{Input, StartGate, plan};
+    use crate::runner::{Ledger, Statistics};
+
+    #[test]
+    fn fuzz_a_spec_past_the_schema_is_decided_on_or_refused() {
+        let spec = json!({
+            "github": {"url": "https://github.com/acme", "credentialsSecretRef": {"name": "github"}},
+            "minRunners": 1, "maxRunners": 10, "suspend": false, "scaleSetName": "linux", "labels": ["x64"],
+            "schedules": [{"name": "office", "start": "0 8 * * 1-5", "end": "0 19 * * 1-5", "timeZone": "Europe/Zurich",
+                "minRunners": 5, "maxRunners": 20}],
+            "timeouts": {"start": "5m", "idle": "0s", "job": "6h", "lifetime": "0s", "drain": "2h"},
+            "scaleDown": {"delay": "60s"}, "disruption": {"maxUnavailable": "25%"},
+            "backends": [{"name": "rack", "maxRunners": 8, "docker": {"image": "runner:1", "resources": {"cpu": "2"},
+                "hosts": [{"name": "rack-1", "endpoint": "unix:///var/run/docker.sock", "maxRunners": 16}]}}],
+        });
+        let mut decided = 0;
+        testkit::fuzz::each_json(&[spec], |value| {
+            let Ok(spec) = serde_json::from_value::<RunnerScaleSetSpec>(value) else { return };
+            let Ok(policy) = Policy::from_spec(&spec) else { return };
+            decided += 1;
+            for now in [Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+                let mut ledger = Ledger::new();
+                ledger.count(Statistics { assigned: u32::MAX, ..Statistics::default() }, now);
+                let input = Input {
+                    policy: &policy,
+                    ledger: &ledger,
+                    backends: &[],
+                    start_gate: StartGate::Open,
+                    now,
+                };
+                assert!(plan(&input).desired <= policy.bounds(now).max);
+            }
+        });
+        assert!(decided > 100, "{decided}");
+    }
+}

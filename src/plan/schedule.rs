@@ -126,4 +126,26 @@ mod tests {
         }
         assert!(Schedule::new("night", "0 0 29 2 *", "@daily", "UTC").is_ok());
     }
+
+    #[test]
+    fn fuzz_a_schedule_is_read_or_refused_and_asked_at_any_time() {
+        let samples = ["0 8 * * 1-5", "*/7 1-3,9 1,15 * *", "0 0 29 2 *", "59 23 L 12 5#3", "@daily"];
+        let zones = ["Europe/Zurich", "America/St_Johns", "Pacific/Apia", "UTC"];
+        let mut turn = 0;
+        testkit::fuzz::each(&samples, |input| {
+            turn += 1;
+            let line = String::from_utf8_lossy(input);
+            let zone = zones[turn % zones.len()];
+            if let Ok(schedule) = Schedule::new("x", &line, "0 19 * * *", zone) {
+                for now in [Timestamp::MIN, Timestamp::UNIX_EPOCH, at("2026-03-29T01:00:00Z"), Timestamp::MAX]
+                {
+                    schedule.is_open(now);
+                    assert!(
+                        schedule.next_change(now).is_none_or(|change| change > now),
+                        "{line} after {now}"
+                    );
+                }
+            }
+        });
+    }
 }

@@ -442,4 +442,32 @@ mod tests {
         assert_eq!(look(&mut state, 7200, Duration::ZERO), 7320);
         assert_eq!(look(&mut state, 7320, Duration::from_secs(120)), 3600, "it is over");
     }
+
+    #[test]
+    fn fuzz_a_status_of_any_kind_is_a_memory_and_no_more() {
+        let status = json!({
+            "session": {"id": "6f1d0c1e-0000-4000-8000-000000000000", "owner": "paddock-0", "since": "2026-01-01T00:00:00Z"},
+            "desiredRunners": 7, "currentRunners": 6, "runnersOmitted": 3,
+            "backends": [{"name": "rack", "type": "docker", "currentRunners": 6,
+                "hosts": [{"name": "rack-1", "ready": true, "currentRunners": 6, "freeSlots": 10,
+                    "endpoint": "unix:///var/run/docker.sock"}]}],
+            "runners": [{"name": "linux-k3x9q2f7", "phase": "Busy", "backend": "rack", "host": "rack-1",
+                "since": "2026-01-01T00:00:00Z", "job": {"repository": "acme/app", "runId": 99, "id": "1"}}],
+            "recentFailures": [{"runner": "linux-a", "backend": "rack", "host": "rack-1", "reason": "StartTimeout",
+                "message": "no", "time": "2026-01-01T00:00:00Z"}],
+            "conditions": [{"type": "Stalled", "status": "True", "reason": "RunnerVersionRejected", "message": "",
+                "observedGeneration": 2, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        });
+        let mut read = 0;
+        testkit::fuzz::each_json(&[status], |value| {
+            let Ok(status) = serde_json::from_value::<RunnerScaleSetStatus>(value) else { return };
+            read += 1;
+            let providers = Providers::new(Vec::new());
+            let mut state = ScaleSetState::restored(status, &providers, None, at(0), Duration::ZERO);
+            state.time_passed(HOUR);
+            state.ledger.observe(&state.observations(), at(3600));
+            assert!(state.github.session.is_none_or(|session| is_session_id(&session.id)));
+        });
+        assert!(read > 10, "{read}");
+    }
 }

@@ -183,4 +183,19 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("planted-secret"), "{json}: {error}");
         }
     }
+
+    #[test]
+    fn fuzz_a_docker_config_is_read_or_refused_without_a_word_of_it() {
+        let samples = [
+            r#"{"auths": {"ghcr.io": {"auth": "dXNlcjpwbGFudGVk"}, "https://index.docker.io/v1/": {"username": "u", "password": "planted"}}}"#,
+        ];
+        testkit::fuzz::each(&samples, |input| match RegistryCredentials::from_docker_config(input) {
+            Ok(credentials) => {
+                for image in ["runner", "ghcr.io/acme/runner:1", "localhost:5000/x@sha256:0"] {
+                    credentials.for_image(image);
+                }
+            }
+            Err(error) => assert!(!error.to_string().contains("planted"), "{error}"),
+        });
+    }
 }

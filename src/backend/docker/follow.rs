@@ -323,4 +323,30 @@ mod tests {
         let exit = Exit { code: None, out_of_memory: false, at: at(130), ..Exit::default() };
         assert_eq!(known.map(|known| known.instance.state), Some(InstanceState::Exited(exit)));
     }
+
+    #[test]
+    fn fuzz_an_engine_that_lies_costs_its_own_containers_alone() {
+        let labels = serde_json::json!({
+            Identity::CLUSTER: "cluster", Identity::SCALE_SET_UID: "uid", Identity::RUNNER: "linux-a",
+            Identity::SCALE_SET: "ci/linux", Identity::BACKEND: "rack", Identity::TEMPLATE_HASH: "t",
+        });
+        let summary = serde_json::json!([{"Id": "a", "Created": 1, "State": "running", "Labels": labels}]);
+        let event = serde_json::json!([{"Type": "container", "Action": "die", "timeNano": 1,
+            "Actor": {"ID": "a", "Attributes": labels}}]);
+        let mut index = super::super::index::Index::default();
+        testkit::fuzz::each_json(&[summary, event], |value| {
+            let asked_at = index.version();
+            if let Ok(listing) = serde_json::from_value::<Vec<ContainerSummary>>(value.clone()) {
+                let listing = listing.into_iter().filter_map(describe).map(|(container, _)| container);
+                index.replace(asked_at, listing.collect());
+            }
+            for event in serde_json::from_value::<Vec<EventMessage>>(value).unwrap_or_default() {
+                if let Some((container, change, at)) = read(&event) {
+                    index.apply(container, change, at);
+                }
+            }
+            let counted = index.containers().filter(|c| !c.instance.state.ended()).count();
+            assert_eq!(index.live(), counted);
+        });
+    }
 }

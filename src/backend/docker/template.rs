@@ -198,7 +198,7 @@ mod tests {
         elsewhere.hosts.push(host);
         assert_eq!(elsewhere.hash(), same);
 
-        let changes: [fn(&mut DockerTemplate); 9] = [
+        let changes: [fn(&mut DockerTemplate); 11] = [
             |t| t.image = "runner:2".into(),
             |t| t.platform = Some("linux/arm64".into()),
             |t| t.command.push("x".into()),
@@ -215,7 +215,7 @@ mod tests {
         hashes.push(same);
         hashes.sort();
         hashes.dedup();
-        assert_eq!(hashes.len(), 10);
+        assert_eq!(hashes.len(), 12);
     }
 
     #[test]

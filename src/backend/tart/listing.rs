@@ -176,4 +176,15 @@ mod tests {
         assert_eq!(exit("").code, None);
         assert!(exit("0 99999999999").at <= Timestamp::now());
     }
+
+    #[test]
+    fn fuzz_a_macs_answer_is_read_or_refused() {
+        let list = r#"[{"Source": "local", "Name": "paddock-a-b", "State": "running", "Size": 50, "Disk": 50, "Running": true}]"#;
+        let answer = format!("vm paddock-a-b\nrecord {{\"cluster\": \"c\"}}\n{LIST}\n{list}\n");
+        let mut read = 0;
+        testkit::fuzz::each(&[answer.as_str(), list], |input| {
+            read += u32::from(Listed::read(&String::from_utf8_lossy(input)).is_ok());
+        });
+        assert!(read > 0);
+    }
 }

@@ -8,9 +8,12 @@
 //!
 //! [`tart`] has simulated Macs: a stand-in for `tart` whose machines run `fake-runner`, behind a real sshd.
 //!
+//! [`fuzz`] makes inputs that nobody would write in good faith.
+//!
 //! [`wait`] waits for a state, by a deadline.
 
 pub mod ecs;
+pub mod fuzz;
 pub mod github;
 pub mod raw;
 pub mod tart;
