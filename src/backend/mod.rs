@@ -59,25 +59,17 @@ pub trait Backend: Send + Sync {
     /// Keeps instances ready ahead of need, as many as the spec asks for, in the background; or removes them where they are
     /// not wanted. Wakes the scale set when that changed something. No IO; to be said at each look, after what was
     /// reserved in it.
-    fn keep_warm(&self, wanted: bool) {
-        let _ = wanted;
-    }
+    fn keep_warm(&self, wanted: bool);
 
     /// How many instances are ready ahead of need. None: this kind has none.
-    fn warm(&self) -> Option<u32> {
-        None
-    }
+    fn warm(&self) -> Option<u32>;
 
     /// The hosts that have been silent for so long that nothing is counted on there: their idle runners count as gone. Kinds
     /// whose instances outlive a silent host for long, and are seen again as they were, have none.
-    fn lost_hosts(&self) -> Vec<String> {
-        Vec::new()
-    }
+    fn lost_hosts(&self) -> Vec<String>;
 
     /// How many instances without a runner are on its hosts, whatever their state.
-    fn left_over(&self) -> u32 {
-        0
-    }
+    fn left_over(&self) -> u32;
 
     /// Removes an instance, running or not. [`Error::Gone`] when there is none.
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error>;

@@ -670,6 +670,22 @@ impl Backend for Handle {
         }))
     }
 
+    /// Nothing is ready ahead of need.
+    fn keep_warm(&self, _: bool) {}
+
+    fn warm(&self) -> Option<u32> {
+        None
+    }
+
+    /// What runs outlives a host's silence, and is seen again as it was.
+    fn lost_hosts(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn left_over(&self) -> u32 {
+        0
+    }
+
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
         let life = self.0.life.clone();
         life.living().await;

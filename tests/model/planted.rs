@@ -330,6 +330,22 @@ impl Backend for Hosted {
         self.backend.reserve(host)
     }
 
+    fn keep_warm(&self, wanted: bool) {
+        self.backend.keep_warm(wanted);
+    }
+
+    fn warm(&self) -> Option<u32> {
+        self.backend.warm()
+    }
+
+    fn lost_hosts(&self) -> Vec<String> {
+        self.backend.lost_hosts()
+    }
+
+    fn left_over(&self) -> u32 {
+        self.backend.left_over()
+    }
+
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
         let ended = |instance: &Instance| instance.id == instance_id && instance.state.ended();
         if self.bug == Bug::LetsLinger

@@ -194,6 +194,22 @@ impl Backend for DockerBackend {
         }))
     }
 
+    /// Nothing is ready ahead of need.
+    fn keep_warm(&self, _: bool) {}
+
+    fn warm(&self) -> Option<u32> {
+        None
+    }
+
+    /// Containers outlive an engine's silence, and are seen again as they were.
+    fn lost_hosts(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn left_over(&self) -> u32 {
+        0
+    }
+
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
         let engine = &self.binding(host)?.followed.engine;
         let removed = container::remove(engine, &self.identity.scale_set_uid, instance_id).await;

@@ -111,6 +111,16 @@ impl Binding {
         self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Fails where the cluster did not answer the last look. A start whose answer is lost is asked for again for minutes, so
+    /// none begins there.
+    pub(super) fn answers(&self) -> Result<(), Error> {
+        match &self.cluster().state().link {
+            Link::Up => Ok(()),
+            Link::Down(why) => Err(Error::Unreachable(why.clone())),
+            Link::Refused(why) => Err(Error::Refused(why.clone())),
+        }
+    }
+
     /// Whether the cluster takes starts, and why it takes none, in words.
     pub(super) fn state(&self) -> (Availability, String) {
         match &self.cluster().state().link {

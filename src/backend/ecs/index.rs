@@ -71,7 +71,7 @@ impl Index {
 
     /// A task that RunTask answered with. What a listing has told of it since stays.
     pub(super) fn started(&mut self, task: Task) {
-        if !self.tasks.contains_key(&task.id) && !self.cleared.contains_key(&task.id) {
+        if !self.tasks.contains_key(&task.id) && !self.is_cleared(&task.id) {
             self.put(Known { task, missing_since: None, stop_asked: false });
         }
     }
@@ -94,9 +94,14 @@ impl Index {
         self.take(id);
     }
 
+    /// Whether a task was cleared away.
+    pub(super) fn is_cleared(&self, id: &str) -> bool {
+        self.cleared.contains_key(id)
+    }
+
     /// Whether a task that ECS shows among the stopped ones tells nothing new.
     pub(super) fn is_settled(&self, id: &str) -> bool {
-        self.cleared.contains_key(id) || self.get(id).is_some_and(|task| task.stage.has_ended())
+        self.is_cleared(id) || self.get(id).is_some_and(|task| task.stage.has_ended())
     }
 
     /// The tasks that have not ended, by id.
@@ -143,7 +148,7 @@ impl Index {
     }
 
     fn see(&mut self, mut task: Task) -> Option<String> {
-        if self.cleared.contains_key(&task.id) {
+        if self.is_cleared(&task.id) {
             return None;
         }
         let before = self.take(&task.id);

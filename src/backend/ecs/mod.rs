@@ -128,6 +128,22 @@ impl Backend for EcsBackend {
         takes.then(|| Box::new(EcsReservation::new(host, Arc::clone(&self.binding))) as Box<dyn Reservation>)
     }
 
+    /// Nothing is ready ahead of need.
+    fn keep_warm(&self, _: bool) {}
+
+    fn warm(&self) -> Option<u32> {
+        None
+    }
+
+    /// Tasks outlive the API's silence, and are seen again as they were.
+    fn lost_hosts(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn left_over(&self) -> u32 {
+        0
+    }
+
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
         self.known(host)?;
         stop::remove(self.binding.cluster(), &self.binding.identity.scale_set_uid, instance_id).await?;

@@ -28,8 +28,19 @@ struct ResolvedEcs {
     template: EcsTemplate,
     hosts: [NamedHost; 1],
     clusters: Arc<Clusters>,
-    /// The block is not at hand: whatever reaches the cluster will do.
-    by_any_access: bool,
+    reach: Reach,
+}
+
+/// By whose access a cluster is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Reach {
+    /// By the block's own.
+    Own,
+    /// The block's Secret is not read: by that of whoever is known to have the scale set's tasks, or had it for a user. Another
+    /// cluster of that name may be another account's.
+    AsBefore,
+    /// The block is not at hand: by any.
+    Any,
 }
 
 impl EcsProvider {
@@ -43,9 +54,9 @@ impl EcsProvider {
         EcsProvider { clusters: Arc::new(Clusters::new(cluster, requeuer, timing)) }
     }
 
-    fn resolved(&self, template: EcsTemplate, by_any_access: bool) -> Arc<dyn Resolved> {
+    fn resolved(&self, template: EcsTemplate, reach: Reach) -> Arc<dyn Resolved> {
         let hosts = [endpoint::named(&template.access.region, &template.cluster)];
-        Arc::new(ResolvedEcs { template, hosts, clusters: self.clusters.clone(), by_any_access })
+        Arc::new(ResolvedEcs { template, hosts, clusters: self.clusters.clone(), reach })
     }
 }
 
@@ -65,23 +76,23 @@ impl Provider for EcsProvider {
             return Err(ResolveError::unusable(Reason::InvalidSpec, format!("{field} is missing")));
         };
         check(&field, ecs)?;
-        Ok(self.resolved(read(&field, ecs, references).await?, false))
+        Ok(self.resolved(read(&field, ecs, references).await?, Reach::Own))
     }
 
     fn resolve_offline(&self, spec: &api::Backend) -> Option<Arc<dyn Resolved>> {
         let ecs = spec.ecs.as_ref()?;
-        let credentials = match &ecs.credentials_secret_ref {
-            Some(_) => Credentials::Unread,
-            None => Credentials::Chain,
+        let (credentials, reach) = match &ecs.credentials_secret_ref {
+            Some(_) => (Credentials::Unread, Reach::AsBefore),
+            None => (Credentials::Chain, Reach::Own),
         };
-        Some(self.resolved(template(ecs, credentials, Vec::new(), Vec::new()), false))
+        Some(self.resolved(template(ecs, credentials, Vec::new(), Vec::new()), reach))
     }
 
     fn resolve_host(&self, _: &str, endpoint: &str) -> Option<Arc<dyn Resolved>> {
         let (region, cluster) = endpoint::parse(endpoint)?;
         let access =
             Access { region: region.to_owned(), endpoint: None, credentials: Credentials::Chain, role: None };
-        Some(self.resolved(EcsTemplate::of_nothing(access, cluster), true))
+        Some(self.resolved(EcsTemplate::of_nothing(access, cluster), Reach::Any))
     }
 
     fn hosts(&self) -> Vec<HostUsage> {
@@ -130,7 +141,7 @@ impl Provider for EcsProvider {
 impl Resolved for ResolvedEcs {
     fn fingerprint(&self) -> Fingerprint {
         let mut hasher = DefaultHasher::new();
-        (&self.template, self.by_any_access).hash(&mut hasher);
+        (&self.template, self.reach).hash(&mut hasher);
         Fingerprint(hasher.finish())
     }
 
@@ -148,10 +159,9 @@ impl Resolved for ResolvedEcs {
 }
 
 impl ResolvedEcs {
-    /// Where a cluster is left out of a spec, how it was reached is not known any more: whoever has tasks of the scale set, or
-    /// had it for a user, reaches it.
+    /// The cluster as it is reached already, where the block does not say how.
     fn known(&self, scale_set_uid: &str) -> Option<Arc<Watched>> {
-        if !self.by_any_access {
+        if self.reach == Reach::Own {
             return None;
         }
         let known = self.clusters.of_key(self.hosts[0].key.as_ref()?);
@@ -159,7 +169,8 @@ impl ResolvedEcs {
             let state = watched.cluster.state();
             state.index.of_set(scale_set_uid).next().is_some() || state.users().contains(scale_set_uid)
         };
-        known.iter().find(has).or(known.first()).cloned()
+        let any = known.first().filter(|_| self.reach == Reach::Any);
+        known.iter().find(has).or(any).cloned()
     }
 }
 

@@ -52,6 +52,7 @@ impl EcsReservation {
     }
 
     async fn prepare(&self) -> Result<Prepared, Error> {
+        self.binding.answers()?;
         let place = Held::choose(&self.binding, &[])?;
         let definition = match (&self.binding.template.definition, &self.binding.revisions) {
             (Definition::Existing(name), _) => Ok(name.clone()),
@@ -84,6 +85,7 @@ impl Reservation for EcsReservation {
         let Some(Prepared { definition, place }) = prepared else {
             return Err(Error::Unreachable("the start is not ready".to_owned()));
         };
+        binding.answers()?;
         let (name, jit) = (runner.name.to_owned(), runner.jit.clone());
         let started = tokio::spawn(async move {
             let launch = Launch { binding: &binding, runner: name, jit, definition };

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::account::Kind;
-use super::call::{CallError, failure, meaning};
+use super::call::{CallError, brief, failure, meaning};
 use super::classify::Meaning;
 use super::cluster::Cluster;
 use super::task::Task;
@@ -26,12 +26,12 @@ const AGAIN: Backoff = Backoff { first: Duration::from_millis(500), last: Durati
 /// What the task shows as the reason of its end.
 const REASON: &str = "removed by Paddock";
 
-/// Removes a task of a scale set, running or not: returns once it has ended. [`Error::Gone`] when there is none, or its own
-/// environment does not say that scale set.
+/// Removes a task of a scale set, running or not: returns once it has ended. [`Error::Gone`] when there is none, or it was
+/// removed before; [`Error::Refused`] when its own environment does not say that scale set.
 pub(super) async fn remove(cluster: &Cluster, scale_set_uid: &str, id: &str) -> Result<(), Error> {
     let task = find(cluster, id).await?;
     if task.scale_set_uid != scale_set_uid {
-        return Err(Error::Gone);
+        return Err(not_own(id));
     }
     if !task.stage.has_ended() && !cluster.state().index.is_stop_asked(id) {
         stop(cluster, &task).await?;
@@ -46,22 +46,31 @@ pub(super) async fn remove(cluster: &Cluster, scale_set_uid: &str, id: &str) -> 
 
 /// The task as last known; one that is not known is asked for.
 async fn find(cluster: &Cluster, id: &str) -> Result<Task, Error> {
-    if let Some(task) = cluster.state().index.get(id) {
-        return Ok(task.clone());
+    {
+        let state = cluster.state();
+        if state.index.is_cleared(id) {
+            return Err(Error::Gone);
+        }
+        if let Some(task) = state.index.get(id) {
+            return Ok(task.clone());
+        }
     }
     let described = describe(cluster, &[id.to_owned()]).await;
     let described = described.map_err(|error| failure(&cluster.account, &error))?;
-    match described.into_iter().find(|task| task.id == id) {
-        Some(task) => {
-            cluster.update(|state| {
-                state.index.started(task.clone());
-                BTreeSet::new()
-            });
-            Ok(task)
-        }
-        None if cluster.state().settled => Err(Error::Gone),
-        None => Err(Error::Unreachable("ECS does not show the task, or not yet".to_owned())),
-    }
+    let Some(described) = described.first() else {
+        let not_yet = || Error::Unreachable("ECS does not show the task, or not yet".to_owned());
+        return Err(if cluster.state().settled { Error::Gone } else { not_yet() });
+    };
+    let task = Task::read(described, &cluster.started_by).ok_or_else(|| not_own(id))?;
+    cluster.update(|state| {
+        state.index.started(task.clone());
+        BTreeSet::new()
+    });
+    Ok(task)
+}
+
+fn not_own(id: &str) -> Error {
+    Error::Refused(format!("task {} does not belong to this scale set", brief(id)))
 }
 
 async fn stop(cluster: &Cluster, task: &Task) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_ecs::types::{DesiredStatus, TaskField};
+use aws_sdk_ecs::types::{DesiredStatus, Task as Described, TaskField};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -99,6 +99,8 @@ async fn sweep(cluster: &Cluster, both_filters: &mut bool) -> Result<Swept, Call
         running.iter().chain(unsettled).cloned().chain(live).collect::<HashSet<String>>()
     };
     let described = describe(cluster, &Vec::from_iter(wanted)).await?;
+    let described: Vec<Task> =
+        described.iter().filter_map(|task| Task::read(task, &cluster.started_by)).collect();
     let mut shown: HashSet<String> = running.into_iter().chain(stopped).collect();
     shown.extend(described.iter().map(|task| task.id.clone()));
     debug!(
@@ -134,8 +136,8 @@ async fn list(cluster: &Cluster, desired: Option<DesiredStatus>) -> Result<HashS
     }
 }
 
-/// Describes tasks by their ids. Those that ECS does not know, or not yet, are left out.
-pub(super) async fn describe(cluster: &Cluster, ids: &[String]) -> Result<Vec<Task>, CallError> {
+/// Describes tasks by their ids, whoever started them. Those that ECS does not know, or not yet, are left out.
+pub(super) async fn describe(cluster: &Cluster, ids: &[String]) -> Result<Vec<Described>, CallError> {
     let mut described = Vec::new();
     for batch in ids.chunks(BATCH) {
         let answer = read(cluster, || async {
@@ -144,7 +146,7 @@ pub(super) async fn describe(cluster: &Cluster, ids: &[String]) -> Result<Vec<Ta
             Ok(request.set_tasks(Some(batch.to_vec())).send().await?)
         })
         .await?;
-        described.extend(answer.tasks().iter().filter_map(|task| Task::read(task, &cluster.started_by)));
+        described.extend(answer.tasks.unwrap_or_default());
     }
     Ok(described)
 }

@@ -14,20 +14,17 @@ use paddock::backend::{
 use paddock::runner::{Exit, Identity, Instance, InstanceState, JitConfiguration, runner_name};
 use testkit::wait::eventually;
 
-use crate::stage::{BACKEND, Block, Stage};
+use crate::stage::{BACKEND, Block, Secrets, Stage};
 
 /// A controller of the stage's cluster.
 pub struct Controller {
     /// The kinds of capacity that it has: the stage's.
     pub providers: Providers,
     cluster: String,
-    secret: Secret,
+    secrets: Arc<Namespace>,
     requeued: Arc<Mutex<HashMap<String, usize>>>,
     patience: Duration,
 }
-
-/// Reads a key of a Secret.
-type Secret = fn(&str, &str) -> Option<String>;
 
 /// A scale set's backend with the stage's host, as a controller has it.
 pub struct ScaleSet {
@@ -44,14 +41,14 @@ pub struct ScaleSet {
     patience: Duration,
 }
 
-/// The Secrets of a stage.
-struct Secrets(Secret);
+/// The Secrets of a stage, where its scale sets are.
+struct Namespace(Secrets);
 
 #[async_trait]
-impl References for Secrets {
+impl References for Namespace {
     async fn secret_text(&self, field: &str, secret: &str, key: &str) -> Result<String, ResolveError> {
         let unread = || ResolveError::Unread(format!("{field}: there is no {key} in a Secret {secret}"));
-        (self.0)(secret, key).ok_or_else(unread)
+        self.0.get(&(secret, key)).cloned().ok_or_else(unread)
     }
 }
 
@@ -65,7 +62,7 @@ impl Controller {
         Controller {
             providers: Providers::new(vec![stage.provider(requeuer)]),
             cluster: stage.cluster().to_owned(),
-            secret: S::secret,
+            secrets: Arc::new(Namespace(stage.secrets())),
             requeued,
             patience: S::PATIENCE,
         }
@@ -73,12 +70,12 @@ impl Controller {
 
     /// Resolves a block, which must succeed.
     pub async fn resolve(&self, spec: &api::Backend) -> Arc<dyn Resolved> {
-        self.providers.resolve(spec, &Secrets(self.secret)).await.unwrap()
+        self.try_resolve(spec).await.unwrap()
     }
 
     /// Resolves a block.
     pub async fn try_resolve(&self, spec: &api::Backend) -> Result<Arc<dyn Resolved>, ResolveError> {
-        self.providers.resolve(spec, &Secrets(self.secret)).await
+        self.providers.resolve(spec, &*self.secrets).await
     }
 
     /// Opens the backend of a scale set, by its UID.

@@ -22,7 +22,7 @@ pub mod spec;
 mod stage;
 
 pub use controller::{Controller, ScaleSet};
-pub use stage::{BACKEND, Block, HostUse, PRINTED, Stage};
+pub use stage::{BACKEND, Block, HostUse, PRINTED, Secrets, Stage};
 
 /// Sets a stage up, in its own runtime, and holds it against an expectation.
 ///

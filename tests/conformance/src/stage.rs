@@ -1,5 +1,6 @@
 //! What the suite needs of a kind of capacity: a host to run on, and a hand on it past the controller.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,11 @@ pub trait Stage: Sized {
     const PATIENCE: Duration = Duration::from_secs(60);
     /// How many runners a host runs side by side. At least two.
     const AT_ONCE: usize = 4;
+    /// What has ended keeps its slot until it is removed: the machine that was made for it runs on.
+    const ENDED_KEEPS_SLOT: bool = false;
+    /// A spec names a host by its endpoint, and the host is told as it is spelled there. False where the endpoint is made of
+    /// other fields.
+    const SPELLS_ENDPOINTS: bool = true;
 
     /// Makes the runtime of a test: one thread with the real clock, unless the hosts are simulated.
     fn runtime() -> Runtime {
@@ -38,9 +44,9 @@ pub trait Stage: Sized {
     /// Returns a backend named [`BACKEND`] with one host. Its runners print [`PRINTED`] and run until [`Stage::end`].
     fn backend(&self, block: &Block) -> api::Backend;
 
-    /// Returns a key of a Secret that the backend refers to.
-    fn secret(_name: &str, _key: &str) -> Option<String> {
-        None
+    /// Returns the Secrets that the backend refers to: each value by the Secret's name and its key.
+    fn secrets(&self) -> Secrets {
+        Secrets::new()
     }
 
     /// Has the runner of an instance end by itself with an exit code.
@@ -49,7 +55,8 @@ pub trait Stage: Sized {
     /// Adds to the host an instance that is not of this cluster and has not ended, and returns its id.
     async fn add_foreign(&mut self) -> String;
 
-    /// Tells whether the host has an instance, asked past every controller.
+    /// Tells whether the host has an instance that could be removed, asked past every controller. What a kind goes on showing
+    /// of one that ended, and nobody can remove, is none.
     async fn has(&mut self, instance_id: &str) -> bool;
 
     /// Has the host answer nobody any more. What runs there may end with it.
@@ -58,6 +65,9 @@ pub trait Stage: Sized {
     /// Has the host answer again, with what is left there.
     async fn answer_again(&mut self);
 }
+
+/// Values by the Secret's name and the key in it.
+pub type Secrets = HashMap<(&'static str, &'static str), String>;
 
 /// Says with whom a stage shares its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -159,6 +159,22 @@ impl Backend for FakeBackend {
         }))
     }
 
+    /// Nothing is ready ahead of need.
+    fn keep_warm(&self, _: bool) {}
+
+    fn warm(&self) -> Option<u32> {
+        None
+    }
+
+    /// What runs outlives a host's silence, and is seen again as it was.
+    fn lost_hosts(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn left_over(&self) -> u32 {
+        0
+    }
+
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
         let bound = self.bound(host)?;
         let SeenHost { hosts, endpoint, cluster, .. } = &**bound.host();
