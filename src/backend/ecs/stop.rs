@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::account::Kind;
-use super::call::{CallError, brief, failure, meaning};
+use super::call::{CallError, shortened, failure, meaning};
 use super::classify::Meaning;
 use super::cluster::Cluster;
 use super::task::Task;
@@ -70,7 +70,7 @@ async fn find(cluster: &Cluster, id: &str) -> Result<Task, Error> {
 }
 
 fn not_own(id: &str) -> Error {
-    Error::Refused(format!("task {} does not belong to this scale set", brief(id)))
+    Error::Refused(format!("task {} does not belong to this scale set", shortened(id)))
 }
 
 async fn stop(cluster: &Cluster, task: &Task) -> Result<(), Error> {
