@@ -39,16 +39,45 @@ pub fn violations(
     judgement.violations
 }
 
-/// Tells whether a namespace may have runners on a host.
-pub fn permits_endpoint(
+/// Tells whether a namespace may have runners on a host of which no more is known than its endpoint.
+pub fn permits_host(
     policy: &OperatorPolicy,
     namespace: &str,
     (kind, endpoint): (BackendType, &str),
     spelling: Spelling<'_>,
 ) -> bool {
-    rule_of(policy, namespace).is_some_and(|(_, rule)| {
-        judge_endpoint(&rule.endpoints, kind, endpoint, spelling) == Verdict::Permitted
+    rule_of(policy, namespace).is_some_and(|(_, rule)| match kind {
+        BackendType::Ecs => rule.controller_aws_identity,
+        kind => judge_endpoint(&rule.endpoints, kind, endpoint, spelling) == Verdict::Permitted,
     })
+}
+
+/// Leaves of a spec the hosts that the namespace may have runners on.
+pub fn only_permitted_hosts(
+    policy: &OperatorPolicy,
+    namespace: &str,
+    spec: &RunnerScaleSetSpec,
+    spelling: Spelling<'_>,
+) -> RunnerScaleSetSpec {
+    let mut spec = spec.clone();
+    let permits = |kind, endpoint: &str| permits_host(policy, namespace, (kind, endpoint), spelling);
+    for backend in &mut spec.backends {
+        let docker = backend.docker.iter_mut();
+        docker.for_each(|docker| docker.hosts.retain(|host| permits(BackendType::Docker, &host.endpoint)));
+        let tart = backend.tart.iter_mut();
+        tart.for_each(|tart| tart.hosts.retain(|host| permits(BackendType::Tart, &host.endpoint)));
+    }
+    let rule = rule_of(policy, namespace);
+    spec.backends.retain(|backend| {
+        backend.ecs.as_ref().is_none_or(|ecs| {
+            rule.is_some_and(|(number, rule)| {
+                let mut judgement = Judgement { namespace, number, rule, spelling, violations: Vec::new() };
+                judgement.ecs("", ecs);
+                judgement.violations.is_empty()
+            })
+        })
+    });
+    spec
 }
 
 /// Tells whether a namespace may have its sets at that GitHub, over that proxy and in that way.

@@ -111,8 +111,7 @@ async fn a_slot_that_comes_free_goes_to_the_set_that_waits_longest() {
     let (_engine, stage) = stage("longest").await;
     limit(&stage, 1);
     let (first, second, third) = ("first", "second", "third");
-    let backends =
-        [first, second, third].map(|set| stage.backend(set, limited(&stage, "sleep 1000", None)));
+    let backends = [first, second, third].map(|set| stage.backend(set, limited(&stage, "sleep 1000", None)));
     for backend in &backends {
         prepared(backend).await;
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::api::{BackendType, OperatorPolicy, Reason, RunnerScaleSetSpec};
-use crate::plan::{permits_endpoint, permits_github, violations};
+use crate::plan::{only_permitted_hosts, permits_github, permits_host, violations};
 
 /// Spells endpoints as a machine does on which `/var/run` is a link to `/run`.
 fn spelling(kind: BackendType, endpoint: &str) -> Option<String> {
@@ -268,8 +268,16 @@ fn all_violations_are_told_in_the_order_of_the_fields() {
 #[test]
 fn a_host_and_a_github_can_be_judged_alone() {
     let permits =
-        |endpoint: &str| permits_endpoint(&policy(""), "ci", (BackendType::Docker, endpoint), &spelling);
+        |endpoint: &str| permits_host(&policy(""), "ci", (BackendType::Docker, endpoint), &spelling);
     assert!(permits("unix:///var/run/docker.sock") && !permits("unix:///run/other.sock"));
+    let mut mixed = engine("unix:///run/other.sock");
+    mixed.backends.extend(mac("ssh://ci@mac-1").backends);
+    mixed.backends.extend(ecs(json!({})).backends);
+    let left = |yaml: &str| only_permitted_hosts(&policy(yaml), "ci", &mixed, &spelling).backends;
+    assert!(left("")[0].docker.as_ref().unwrap().hosts.is_empty());
+    assert_eq!((left("")[1].clone(), left("").len()), (mixed.backends[1].clone(), 3));
+    assert_eq!(left("rules: [{controllerAwsIdentity: false}]").len(), 2);
+    assert!(left("rules: []")[1].tart.as_ref().unwrap().hosts.is_empty());
     let spec = docker(json!({"dockerAccess": "HostSocket"}));
     assert!(permits_github(&policy(""), "ci", &spec.github));
     assert!(!permits_github(&policy("rules: [{githubHosts: [ghes]}]"), "ci", &spec.github));
