@@ -56,6 +56,9 @@ struct Run {
     /// The id that marks what is ours on every backend. Default: the UID of the kube-system namespace.
     #[arg(long, env = "PADDOCK_CLUSTER_ID", value_name = "ID")]
     cluster_id: Option<String>,
+    /// The file with the operator's policy, read again when it changes. Default: what docs/policy.md has.
+    #[arg(long, env = "PADDOCK_POLICY", value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// How log lines look.
     #[arg(long, env = "PADDOCK_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -112,6 +115,7 @@ async fn serve(options: Run) -> Result<(), Box<dyn Error>> {
         cluster_id: options.cluster_id,
         owner,
         lease_namespace,
+        policy: options.policy,
     };
     Ok(controller::run(client, ports, settings, stopping).await?)
 }

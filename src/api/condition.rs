@@ -60,6 +60,8 @@ reasons! {
     SecretMissing,
     /// A Secret holds something that cannot be used, such as a key that does not parse.
     SecretInvalid,
+    /// The operator's policy does not let the namespace have what the spec asks for.
+    NotPermitted,
     /// The ConfigMap or Secret of the CA bundle, or its key, is not there.
     CaBundleMissing,
 

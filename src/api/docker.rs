@@ -177,8 +177,8 @@ pub struct DockerHost {
     #[schemars(length(min = 1, max = 255), regex(pattern = ENDPOINT))]
     pub endpoint: String,
 
-    /// The host's slots: how many runners it holds at a time, over all scale sets that name the same endpoint; where they
-    /// disagree the smallest counts. 0: it takes no more. Default: no limit.
+    /// How many runners of this backend the host may have at a time. What all scale sets together may have there is the
+    /// operator's to say, in the policy's hosts. 0: it takes no more of them. Default: no limit but the operator's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MOST_RUNNERS))]
     pub max_runners: Option<i32>,

@@ -11,6 +11,7 @@ mod ecs;
 mod env;
 mod github;
 mod image;
+mod operator_policy;
 mod quantity;
 mod reference;
 mod schedule;
@@ -32,6 +33,7 @@ pub use ecs::{
 pub use env::{EnvVar, EnvVarSource, JIT_CONFIG_ENV, VERSION_EXIT_CODE_ENV};
 pub use github::{GitHub, Proxy};
 pub use image::PullPolicy;
+pub use operator_policy::{Globs, HostCeiling, InvalidPolicy, OperatorPolicy, PolicyRule, glob_matches};
 pub use quantity::{InvalidQuantity, Quantity};
 pub use reference::{CaBundleKind, CaBundleRef, SecretKeyRef, SecretRef};
 pub use schedule::Schedule;

@@ -95,8 +95,9 @@ pub struct TartHost {
     #[schemars(length(min = 1, max = 255), regex(pattern = ENDPOINT))]
     pub endpoint: String,
 
-    /// The host's slots: how many virtual machines it runs at a time, over all scale sets that name the same endpoint; where
-    /// they disagree the smallest counts. Apple permits 2 with macOS. 0: it takes no more. Default: 2.
+    /// How many virtual machines of this backend the host may run at a time, those of its warm pool among them. What all scale
+    /// sets together may have there is the operator's to say, in the policy's hosts; unsaid it is 2, which is what Apple permits
+    /// with macOS. 0: it takes no more of them. Default: 2.
     #[serde(default = "two_vms")]
     #[schemars(range(min = 0, max = MOST_RUNNERS))]
     pub max_vms: i32,

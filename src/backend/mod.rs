@@ -88,6 +88,12 @@ pub fn providers(cluster: &str, requeuer: &Requeuer) -> Providers {
     ])
 }
 
+/// Tells whether a backend of that name looks after what one called `other` made: `siblings` are the set's backends that share
+/// a host with it, and what none of them is called was left by a rename or a move in the spec.
+fn speaks_for(name: &str, siblings: &[String], other: &str) -> bool {
+    other == name || (!siblings.is_empty() && !siblings.iter().any(|sibling| sibling == other))
+}
+
 /// A runner to be started.
 #[derive(Debug)]
 pub struct NewRunner<'a> {

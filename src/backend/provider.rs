@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Backend, Error};
-use crate::api::{self, BackendType, Explanation, Reason};
+use crate::api::{self, BackendType, Explanation, HostCeiling, Reason};
 use crate::runner::{Identity, Instance};
 
 /// One kind of capacity, once in the process: it knows every host, however many scale sets use it.
@@ -27,6 +27,12 @@ pub trait Provider: Send + Sync {
 
     /// One host alone, on which nothing is started any more. None where no spec may name that endpoint.
     fn resolve_host(&self, name: &str, endpoint: &str) -> Option<Arc<dyn Resolved>>;
+
+    /// Sets what all scale sets together may have on a host, in place of what was set before, and wakes those for whom a slot
+    /// comes free by it. Endpoints of other kinds are passed over. A kind whose hosts have no slots has nothing to do.
+    fn limit_hosts(&self, ceilings: &[HostCeiling]) {
+        let _ = ceilings;
+    }
 
     /// Every host that is in use. No IO.
     fn hosts(&self) -> Vec<HostUsage>;
@@ -195,6 +201,18 @@ impl Providers {
     /// As [`Provider::resolve_host`], for a host of that kind.
     pub fn resolve_host(&self, kind: BackendType, name: &str, endpoint: &str) -> Option<Arc<dyn Resolved>> {
         self.of(kind)?.resolve_host(name, endpoint)
+    }
+
+    /// As [`Provider::limit_hosts`], of all kinds.
+    pub fn limit_hosts(&self, ceilings: &[HostCeiling]) {
+        self.kinds.iter().for_each(|provider| provider.limit_hosts(ceilings));
+    }
+
+    /// The one spelling of an endpoint among the hosts of a kind; none where it can be none of them. Reads links of the
+    /// file system where the kind follows them.
+    pub fn spelling(&self, kind: BackendType, endpoint: &str) -> Option<String> {
+        let resolved = self.resolve_host(kind, "", endpoint)?;
+        resolved.hosts().first()?.key.as_ref().map(|key| key.endpoint.clone())
     }
 
     /// As [`Provider::hosts`], of all kinds.

@@ -173,6 +173,9 @@ fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
     if facts.state.spec.generation != facts.generation {
         return Finding::new(true, Reason::Progressing, "the latest spec is being applied");
     }
+    if let Some(why) = facts.state.spec.refusal() {
+        return Finding { holds: Some(false), why: why.clone() };
+    }
     if registered.holds != Some(true) && registered.why.reason != Reason::LabelsDropped {
         return Finding::new(true, Reason::Progressing, "the set is being registered at GitHub");
     }

@@ -1,6 +1,6 @@
 //! What the controller's steps share.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Leadership;
 use super::reporter::ApiReporter;
-use crate::api::RunnerScaleSet;
+use crate::api::{OperatorPolicy, RunnerScaleSet};
 use crate::backend::Requeuer;
 use crate::scale_set::{Environment, ObjectName, Registry, ScaleSetHandle, Shared};
 use crate::telemetry::Metrics;
@@ -28,15 +28,18 @@ pub(super) struct Context {
     pub reporter: Arc<ApiReporter>,
     /// The process is stopping.
     pub stopping: CancellationToken,
+    /// What tenants may do.
+    policy: RwLock<Arc<OperatorPolicy>>,
 }
 
 impl Context {
-    /// Knows no scale set yet. `environment` is made with what requeues a scale set by its UID.
+    /// Knows no scale set yet, and lets them have what `policy` permits. `environment` is made with what requeues a scale set by its UID.
     pub fn new(
         client: Client,
         cluster: String,
         owner: String,
         leadership: Leadership,
+        policy: OperatorPolicy,
         stopping: CancellationToken,
         environment: impl FnOnce(Requeuer) -> Arc<dyn Environment>,
     ) -> Context {
@@ -60,7 +63,22 @@ impl Context {
             metrics,
             Arc::new(move || held.is_held()),
         );
-        Context { client, leadership, shared: Arc::new(shared), reporter, stopping }
+        shared.providers().limit_hosts(&policy.hosts);
+        let policy = RwLock::new(Arc::new(policy));
+        Context { client, leadership, shared: Arc::new(shared), reporter, stopping, policy }
+    }
+
+    /// The operator's policy that is in force.
+    pub fn policy(&self) -> Arc<OperatorPolicy> {
+        self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another policy in force. All scale sets are judged by it.
+    pub fn put_in_force(&self, policy: OperatorPolicy) {
+        let policy = Arc::new(policy);
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy.clone();
+        self.shared.providers().limit_hosts(&policy.hosts);
+        self.shared.registry.reconsider_all();
     }
 
     /// Forgets a set whose object is gone, or is kept by us no more, and ends its tasks.

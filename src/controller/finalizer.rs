@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::answer::with_timeout;
 use super::context::{Context, name_of};
+use super::permission;
 use super::requeue::Requeue;
 use crate::api::RunnerScaleSet;
 use crate::github;
@@ -114,7 +115,9 @@ pub(super) async fn advance(
             Err(error @ github::Error::SessionConflict { .. }) if contested => {
                 remains.push(format!("scale set {id} at GitHub ({error})"));
             }
-            Err(error) if expired => remains.push(format!("scale set {id} at GitHub ({error})")),
+            Err(error) if expired || is_out_of_reach(object, set, ctx) => {
+                remains.push(format!("scale set {id} at GitHub ({error})"))
+            }
             Err(error) => {
                 warn!(%error, "the scale set cannot be deleted at GitHub yet");
                 return Ok(Some(Requeue::After(RETRY)));
@@ -130,6 +133,11 @@ pub(super) async fn advance(
     }
     finish(object, set, ctx, &remains).await?;
     Ok(Some(Requeue::OnChange))
+}
+
+/// Whether GitHub is never reached again: the operator's policy does not permit it, and this process did not before.
+fn is_out_of_reach(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) -> bool {
+    set.state().github.service.is_none() && !permission::permits_github(object, ctx)
 }
 
 async fn finish(

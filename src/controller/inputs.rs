@@ -1,6 +1,7 @@
 //! What a spec refers to: Secrets and ConfigMaps, read and made strict.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -12,6 +13,11 @@ use crate::backend::{Providers, References, ResolveError};
 use crate::github::{ClientConfig, Credentials, Network, Proxy, WantedScaleSet};
 use crate::plan::Policy;
 use crate::scale_set::{BackendInput, Inputs};
+
+/// What a spec refers to is read within this ...
+pub(super) const READING: Duration = Duration::from_secs(5);
+/// ... or is tried to be read again after this.
+pub(super) const READ_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why there are no inputs.
 #[derive(Debug, thiserror::Error)]
@@ -56,33 +62,31 @@ pub(super) async fn read(
     object: &RunnerScaleSet,
     refer: &(dyn Fn(&str) + Sync),
 ) -> Result<Inputs, Error> {
-    let namespace = object.metadata.namespace.clone().unwrap_or_default();
-    let reader = Reader { client, namespace, refer };
+    let reader = Reader::of(client, object, refer);
     let policy = Policy::from_spec(&object.spec)?;
     let mut backends = Vec::new();
     for backend in &object.spec.backends {
         backends.push(BackendInput::new(backend, providers.resolve(backend, &reader).await?));
     }
-    let github = &object.spec.github;
-    let credentials =
-        reader.secret("spec.github.credentialsSecretRef", &github.credentials_secret_ref).await?;
-    let credentials = Credentials::from_secret(&credentials)
-        .map_err(|e| unusable(Reason::SecretInvalid, format!("spec.github.credentialsSecretRef: {e}")))?;
     Ok(Inputs {
-        client: ClientConfig {
-            url: github.url.clone(),
-            allow_insecure: github.allow_insecure,
-            credentials,
-            network: reader.network(github).await?,
-        },
+        client: reader.client(&object.spec.github).await?,
         scale_set: WantedScaleSet {
             name: object.scale_set_name().to_owned(),
-            runner_group: github.runner_group.clone(),
+            runner_group: object.spec.github.runner_group.clone(),
             labels: object.scale_set_labels().into_iter().map(str::to_owned).collect(),
         },
         policy,
         backends,
     })
+}
+
+/// Reads how a spec reaches GitHub, and nothing else.
+pub(super) async fn read_client(
+    client: &Client,
+    object: &RunnerScaleSet,
+    refer: &(dyn Fn(&str) + Sync),
+) -> Result<ClientConfig, Error> {
+    Reader::of(client, object, refer).client(&object.spec.github).await
 }
 
 type Data = BTreeMap<String, Vec<u8>>;
@@ -93,7 +97,24 @@ struct Reader<'a> {
     refer: &'a (dyn Fn(&str) + Sync),
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn of(client: &'a Client, object: &RunnerScaleSet, refer: &'a (dyn Fn(&str) + Sync)) -> Reader<'a> {
+        Reader { client, namespace: object.metadata.namespace.clone().unwrap_or_default(), refer }
+    }
+
+    async fn client(&self, github: &api::GitHub) -> Result<ClientConfig, Error> {
+        const FIELD: &str = "spec.github.credentialsSecretRef";
+        let credentials = self.secret(FIELD, &github.credentials_secret_ref).await?;
+        let credentials = Credentials::from_secret(&credentials)
+            .map_err(|e| unusable(Reason::SecretInvalid, format!("{FIELD}: {e}")))?;
+        Ok(ClientConfig {
+            url: github.url.clone(),
+            allow_insecure: github.allow_insecure,
+            credentials,
+            network: self.network(github).await?,
+        })
+    }
+
     async fn secret(&self, field: &str, reference: &SecretRef) -> Result<Data, Error> {
         (self.refer)(&reference.name);
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::context::{Context, name_of};
-use super::record;
+use super::{permission, record};
 use crate::api::RunnerScaleSet;
 use crate::scale_set::{Claim, ScaleSetHandle, keep_registered};
 
@@ -21,7 +21,8 @@ pub(super) fn load(object: &RunnerScaleSet, ctx: &Context) -> Arc<ScaleSetHandle
 fn begin(object: &RunnerScaleSet, ctx: &Context) -> Arc<ScaleSetHandle> {
     let shared = &ctx.shared;
     let (own, ended) = (record::recorded(object), ctx.stopping.child_token());
-    let set = Arc::new(ScaleSetHandle::load(object, &shared.cluster, own, &*shared.environment, ended));
+    let known = permission::without_refused_hosts(object, ctx);
+    let set = Arc::new(ScaleSetHandle::load(&known, &shared.cluster, own, &*shared.environment, ended));
     info!("scale set loaded");
     let span = info_span!(parent: None, "listen", scale_set = set.identity.scale_set);
     set.tasks.spawn(keep_registered(set.clone(), shared.clone()).instrument(span));

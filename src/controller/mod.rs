@@ -11,6 +11,8 @@ mod housekeeping;
 mod inputs;
 mod lease;
 mod load;
+mod permission;
+mod policy_file;
 mod reconcile;
 mod record;
 mod report;
@@ -23,5 +25,6 @@ mod test_driver;
 mod writer;
 
 pub use client::client;
+pub use policy_file::PolicyError;
 pub use run::{Options, StartError, run};
 pub use test_driver::TestDriver;

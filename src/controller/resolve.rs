@@ -1,20 +1,16 @@
 //! Takes over an object as it is now, with what its spec refers to.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::context::Context;
-use super::inputs;
-use crate::api::RunnerScaleSet;
-use crate::scale_set::{Claim, ScaleSetHandle, adopt, place_offline, stall};
+use super::inputs::{READ_AGAIN, READING};
+use super::{inputs, permission};
+use crate::api::{OperatorPolicy, RunnerScaleSet};
+use crate::scale_set::{Claim, ScaleSetHandle, adopt, leave_github, place_offline, stall};
 use crate::time::Plus;
-
-/// What a spec refers to is read within this ...
-const READING: Duration = Duration::from_secs(5);
-/// ... or is tried to be read again after this.
-const READ_AGAIN: Duration = Duration::from_secs(10);
 
 /// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
 pub(super) async fn refresh(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
@@ -45,21 +41,49 @@ pub(super) async fn refresh(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: 
         set.target.send_if_modified(|target| target.take().is_some());
     }
     if due {
-        read_inputs(object, set, ctx).await;
+        judge_and_read(object, set, ctx).await;
     }
-    if let Some(policy) = &mut set.state().spec.policy {
+    let mut state = set.state();
+    let refused = state.spec.refusal().cloned();
+    if let Some(policy) = &mut state.spec.policy {
         policy.drain_until = drain_until;
+        policy.refused = refused;
+    }
+    leave_github(&mut state, set);
+}
+
+/// Reads what the spec refers to, if the operator's policy permits the spec.
+async fn judge_and_read(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
+    let refused_before = set.state().spec.refusal().is_some();
+    let policy = ctx.policy();
+    match permission::judge(object, &policy, ctx) {
+        Ok(()) => read_inputs(object, set, ctx, &policy).await,
+        Err(why) => permission::refuse(object, set, ctx, why).await,
+    }
+    if set.state().spec.refusal().is_some() != refused_before {
+        // It is out of the way of others that name the same scale set at GitHub, or in it again.
+        let claim = set.state().spec.claim.clone();
+        ctx.shared.registry.reconsider(claim.as_ref(), &set.uid);
     }
 }
 
 /// Reads what the spec refers to. Where that is not possible now, what was read before holds, if the spec is the same: jobs
 /// do not wait for the API server. Of a new spec nothing is begun until it is known wholly.
-async fn read_inputs(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
+async fn read_inputs(
+    object: &RunnerScaleSet,
+    set: &ScaleSetHandle,
+    ctx: &Context,
+    policy: &Arc<OperatorPolicy>,
+) {
     set.state().spec.referred.clear();
     let refer = |name: &str| {
         set.state().spec.referred.insert(name.to_owned());
     };
     let inputs = timeout(READING, inputs::read(&ctx.client, ctx.shared.providers(), object, &refer)).await;
+    if !Arc::ptr_eq(policy, &ctx.policy()) {
+        // It was permitted by another policy than the one that is in force now: whoever changed that has it judged again.
+        return;
+    }
     let elder = ctx.shared.registry.elder(set);
     let own = set.state().github.registration.own();
     let anothers = own.is_some_and(|own| ctx.shared.registry.is_an_elders_own(set, own));

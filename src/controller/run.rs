@@ -1,5 +1,6 @@
 //! The controller's life: what it needs to start, what it watches, and how it ends.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ use super::answer::{api_message, with_timeout};
 use super::context::{Context, Guarded};
 use super::housekeeping;
 use super::lease::{Candidate, Leadership};
+use super::policy_file::{PolicyError, PolicyFile};
 use super::reconcile::{after_error, reconcile};
+use crate::api::OperatorPolicy;
 use crate::scale_set::{Environment, ObjectName, Production, Registry};
 use crate::telemetry::{Ports, serve};
 
@@ -36,6 +39,8 @@ pub struct Options {
     pub owner: String,
     /// Where the Lease is by which one of several controllers leads; none: this one leads without asking.
     pub lease_namespace: Option<String>,
+    /// The file with the operator's policy, read again when it changes; none: the default policy.
+    pub policy: Option<PathBuf>,
 }
 
 /// Why the controller cannot start.
@@ -51,6 +56,9 @@ pub enum StartError {
         "cannot read the kube-system namespace for the cluster's id: allow it or give --cluster-id ({0})"
     )]
     NoClusterId(kube::Error),
+    /// There is no policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Another controller may lead now.
     #[error("leadership is lost; this process may not act any more")]
     LeadershipLost,
@@ -66,10 +74,17 @@ pub async fn run(
     options: Options,
     stopping: CancellationToken,
 ) -> Result<(), StartError> {
+    let (file, policy) = match &options.policy {
+        Some(path) => PolicyFile::open(path).await.map(|(file, policy)| (Some(file), policy))?,
+        None => (None, OperatorPolicy::default()),
+    };
     let mut candidate =
         options.lease_namespace.as_ref().map(|n| Candidate::new(client.clone(), n, &options.owner));
     let leadership = candidate.as_ref().map_or_else(Leadership::open, Candidate::leadership);
-    let ctx = Arc::new(context(client, &options, leadership, stopping.clone()).await?);
+    let ctx = Arc::new(context(client, &options, leadership, policy, stopping.clone()).await?);
+    if let Some(file) = file {
+        tokio::spawn(file.follow(ctx.clone()));
+    }
     let server = serve(ports, ctx.shared.metrics.clone(), ctx.shared.health.clone(), stopping.clone());
     let (served, led) = future::join(server, lead(&ctx, &options, candidate.as_mut())).await;
     led?;
@@ -143,6 +158,7 @@ async fn context(
     client: Client,
     options: &Options,
     leadership: Leadership,
+    policy: OperatorPolicy,
     stopping: CancellationToken,
 ) -> Result<Context, StartError> {
     let scope = options.namespaces.first().map(String::as_str);
@@ -154,7 +170,7 @@ async fn context(
         None => cluster_id(&client).await.map_err(StartError::NoClusterId)?,
     };
     let production = |requeuer| Arc::new(Production::new(&cluster, requeuer)) as Arc<dyn Environment>;
-    Ok(Context::new(client, cluster.clone(), options.owner.clone(), leadership, stopping, production))
+    Ok(Context::new(client, cluster.clone(), options.owner.clone(), leadership, policy, stopping, production))
 }
 
 async fn cluster_id(client: &Client) -> Result<String, kube::Error> {

@@ -14,7 +14,7 @@ use super::housekeeping::Rounds;
 use super::lease::Leadership;
 use super::reconcile::reconcile_timed;
 use super::requeue::Requeue;
-use crate::api::RunnerScaleSet;
+use crate::api::{Globs, OperatorPolicy, PolicyRule, RunnerScaleSet};
 use crate::backend::Requeuer;
 use crate::scale_set::Environment;
 use crate::telemetry::Metrics;
@@ -23,7 +23,7 @@ use crate::telemetry::Metrics;
 pub struct TestDriver(Arc<Context>, Mutex<Rounds>);
 
 impl TestDriver {
-    /// A controller that has just begun. It leads until [`TestDriver::depose`]; when `stopping` is cancelled it says farewell.
+    /// A controller that has just begun, with a policy that permits everything. It leads until [`TestDriver::depose`]; when `stopping` is cancelled it says farewell.
     pub fn new(
         client: Client,
         cluster: &str,
@@ -32,7 +32,8 @@ impl TestDriver {
         environment: impl FnOnce(Requeuer) -> Arc<dyn Environment>,
     ) -> TestDriver {
         let (cluster, owner) = (cluster.to_owned(), owner.to_owned());
-        let ctx = Context::new(client, cluster, owner, Leadership::open(), stopping, environment);
+        let ctx =
+            Context::new(client, cluster, owner, Leadership::open(), everything(), stopping, environment);
         TestDriver(Arc::new(ctx), Mutex::default())
     }
 
@@ -67,4 +68,19 @@ impl TestDriver {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+fn everything() -> OperatorPolicy {
+    let any = || Globs::new(["*"]);
+    let rule = PolicyRule {
+        namespaces: any(),
+        github_hosts: any(),
+        insecure_http: true,
+        endpoints: any(),
+        host_socket: true,
+        privileged_sidecar: true,
+        networks: any(),
+        controller_aws_identity: true,
+    };
+    OperatorPolicy { rules: vec![rule], hosts: Vec::new() }
 }

@@ -90,10 +90,13 @@ impl Reply {
         self.headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim).filter(|v| !v.is_empty())
     }
 
-    /// What a person needs to look into it, and no credential.
+    /// What a person needs to look into it, and no credential. The words of a host that is not GitHub's own are not told: they
+    /// may be those of any service that the controller reaches and a tenant does not.
     fn text(&self, fault: &Fault) -> String {
         let mut text = format!("{} answered HTTP {}", self.asked, self.status.as_u16());
-        if !fault.message.is_empty() {
+        if !self.githubs {
+            text.push_str(" (in words that are not shown");
+        } else if !fault.message.is_empty() {
             text = format!("{} ({text}", excerpt(&fault.message));
         } else {
             text.push_str(" (no message");
@@ -182,7 +185,8 @@ fn by_status(status: StatusCode, kind: CallKind, text: String) -> Error {
 fn conflict(fault: &Fault) -> Error {
     let owner = fault.message.split_once("for owner ").map(|(_, rest)| rest.trim());
     let owner = owner.map(|o| o.trim_end_matches('.').trim_matches(['\'', '"', '`']).to_owned());
-    Error::SessionConflict { owner: owner.filter(|o| !o.is_empty()).map(|o| excerpt(&o)) }
+    let is_name = |o: &String| !o.is_empty() && o.len() <= NAME && o.chars().all(|c| c.is_ascii_graphic());
+    Error::SessionConflict { owner: owner.filter(is_name) }
 }
 
 #[cfg(test)]
@@ -197,6 +201,7 @@ mod tests {
             headers,
             body: body.into(),
             asked: "GET /x".into(),
+            githubs: true,
             secret: "planted".into(),
             _turn: None,
         }
@@ -305,6 +310,9 @@ mod tests {
         let text = text.to_string();
         assert!(text.contains("act-1") && text.contains("req-1") && text.contains("<p>who is … x"), "{text}");
         assert!(!text.contains("planted") && text.len() < 400, "{text}");
+        let other =
+            Reply { githubs: false, ..reply(500, &headers, "<p>who is this</p>") }.error(CallKind::Runner);
+        assert!(!other.to_string().contains("who is") && other.to_string().contains("act-1"), "{other}");
         // What looks like data is not quoted at all: it may hold a token that is not ours yet.
         assert!(!reply(500, &[], r#"{"token": "fresh""#).error(CallKind::Auth).to_string().contains("fresh"));
     }

@@ -10,6 +10,7 @@ use tokio::time::timeout as within;
 
 use super::Error;
 use super::network::causes;
+use super::url::is_githubs;
 
 /// The largest body that is read. A message holds at most 50 jobs and a page 100 runners: far below 1 MiB.
 const MAX_BODY: usize = 1 << 20;
@@ -69,6 +70,8 @@ pub(super) struct Reply {
     pub body: Vec<u8>,
     /// What was asked, for error texts: method and path. A queue's URL is a secret of its own and is not named.
     pub asked: String,
+    /// Whether a host of GitHub's own answered: only its words are told.
+    pub githubs: bool,
     /// What the request authorised itself with, so that an error text can leave it out.
     pub secret: String,
     /// The turn of a large body; it ends with the reply.
@@ -85,7 +88,7 @@ pub(super) async fn send(
     asked: String,
     timeout: Duration,
 ) -> Result<Reply, Error> {
-    let secret = secret_of(&request);
+    let (secret, githubs) = (secret_of(&request), is_githubs(request.url()));
     *request.timeout_mut() = Some(timeout);
     let failed = |e: reqwest::Error| Error::Transient(format!("{asked}: {}", causes(&e.without_url())));
     let mut response = pool.execute(request).await.map_err(failed)?;
@@ -95,7 +98,7 @@ pub(super) async fn send(
     }
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     tracing::debug!(%asked, status = status.as_u16(), "GitHub answered");
-    Ok(Reply { status, headers, body, asked, secret, _turn: turn })
+    Ok(Reply { status, headers, body, asked, githubs, secret, _turn: turn })
 }
 
 /// Reads the body within its bounds, a large one in its turn.

@@ -7,6 +7,11 @@ use super::Error;
 /// Set to anything, it makes every host count as a GitHub Enterprise Server (GitHub's own clients read it too).
 const FORCE_GHES: &str = "GITHUB_ACTIONS_FORCE_GHES";
 
+/// Where the service and the queue of github.com and GHE.com are, beside their own hosts.
+const SERVICE_DOMAINS: [&str; 3] = ["actions.githubusercontent.com", "ghe.com", "blob.core.windows.net"];
+/// GitHub's own domains: what is answered there is GitHub's word.
+const OWN_DOMAINS: [&str; 3] = ["github.com", "ghe.com", "githubusercontent.com"];
+
 /// What a fleet serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -21,6 +26,8 @@ pub(super) struct ConfigUrl {
     /// As given, surrounding slashes trimmed: what registration sends.
     text: String,
     rest: Url,
+    /// In lower case, without a dot at its end.
+    host: String,
     scope: Scope,
     /// Whether plain HTTP may carry credentials to this GitHub.
     insecure: bool,
@@ -38,14 +45,14 @@ impl ConfigUrl {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Error::Config("the GitHub URL must not carry credentials".into()));
         }
-        let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
+        let host = host_of(&url);
         let insecure = allow_insecure && !(is_hosted(&host) && host != "github.localhost");
         require_https(&url, insecure)?;
         let scope = scope(&url).ok_or_else(|| {
             Error::Config(format!("`{text}` names no organisation, repository or enterprise"))
         })?;
         let rest = rest_base(&url, &host, is_hosted(&host) && !force_ghes)?;
-        Ok(ConfigUrl { text, rest, scope, insecure })
+        Ok(ConfigUrl { text, rest, host, scope, insecure })
     }
 
     /// The URL as registration sends it.
@@ -80,12 +87,34 @@ impl ConfigUrl {
         self.rest(&path)
     }
 
-    /// Judges a URL that GitHub told us to use: it gets tokens, so it must be https where ours must.
+    /// Judges a URL that GitHub told us to use: it gets tokens, so it must be https where ours must, and where GitHub is.
     pub fn trusts(&self, url: &str) -> Result<Url, Error> {
         let url = Url::parse(url).map_err(|_| Error::BadReply("GitHub gave a URL that is none".into()))?;
         require_https(&url, self.insecure)?;
+        let host = host_of(&url);
+        let hosted = is_hosted(&self.host) && SERVICE_DOMAINS.iter().any(|domain| is_under(&host, domain));
+        if host != self.host && !hosted {
+            let host: String = host.chars().take(253).collect();
+            return Err(Error::BadReply(format!(
+                "it leads to {host}, which is no host of its own: nothing is asked there"
+            )));
+        }
         Ok(url)
     }
+}
+
+/// Whether a host is GitHub's own. What any other answers is not told: a tenant may name any host as its GitHub.
+pub(super) fn is_githubs(url: &Url) -> bool {
+    let host = host_of(url);
+    OWN_DOMAINS.iter().any(|domain| is_under(&host, domain))
+}
+
+fn host_of(url: &Url) -> String {
+    url.host_str().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn is_under(host: &str, domain: &str) -> bool {
+    host.strip_suffix(domain).is_some_and(|left| left.is_empty() || left.ends_with('.'))
 }
 
 fn scope(url: &Url) -> Option<Scope> {
@@ -199,7 +228,37 @@ mod tests {
             assert!(ConfigUrl::parse_as(url, true, true).is_err(), "{url}");
         }
         let strict = ConfigUrl::parse_as("https://ghes.corp/acme", true, false).unwrap();
-        assert!(strict.trusts("http://queue.corp/1").is_ok());
-        assert!(parse("https://github.com/acme").trusts("http://queue.corp/1").is_err());
+        assert!(strict.trusts("http://ghes.corp/1").is_ok());
+        assert!(parse("https://github.com/acme").trusts("http://github.com/1").is_err());
+    }
+
+    #[test]
+    fn tokens_go_to_the_host_of_the_url_and_to_githubs_own_for_its_own() {
+        let trusts = |url: &str, other: &str| parse(url).trusts(other).is_ok();
+        for (url, other) in [
+            ("https://ghes.corp/acme", "https://ghes.corp/_services/pipelines/"),
+            ("https://GHES.corp./acme", "https://ghes.corp:8443/x"),
+            ("https://github.com/acme", "https://pipelines.actions.githubusercontent.com/x"),
+            ("https://github.com/acme", "https://github.com/x"),
+            ("https://acme.ghe.com/acme", "https://pipelines.acme.ghe.com/x"),
+            ("https://github.com/acme", "https://account.blob.core.windows.net/x"),
+        ] {
+            assert!(trusts(url, other), "{url} {other}");
+        }
+        for (url, other) in [
+            ("https://ghes.corp/acme", "https://169.254.169.254/latest"),
+            ("https://ghes.corp/acme", "https://evil.ghes.corp/x"),
+            ("https://ghes.corp/acme", "https://pipelines.actions.githubusercontent.com/x"),
+            ("https://ghes.corp/acme", "https://ghes.corp@evil.org/x"),
+            ("https://github.com/acme", "https://evilactions.githubusercontent.com/x"),
+            ("https://github.com/acme", "https://raw.githubusercontent.com/x"),
+            ("https://github.com/acme", "https://github.com.evil.org/x"),
+            ("https://notgithub.com/acme", "https://x.ghe.com/x"),
+        ] {
+            assert!(!trusts(url, other), "{url} {other}");
+        }
+        let own = |url: &str| is_githubs(&Url::parse(url).unwrap());
+        assert!(own("https://api.github.com/x") && own("https://broker.actions.githubusercontent.com/x"));
+        assert!(!own("https://evilgithub.com/x") && !own("https://account.blob.core.windows.net/x"));
     }
 }

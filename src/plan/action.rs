@@ -60,6 +60,8 @@ pub enum Removal {
     NeverConnected,
     /// The set is suspended.
     Suspended,
+    /// The operator's policy does not permit the spec.
+    NotPermitted,
     /// The object is being deleted.
     Deleted,
     /// The object is being deleted and the drain is over: even though a job runs.
@@ -88,6 +90,7 @@ impl Removal {
             Removal::HostLost => "HostLost",
             Removal::NeverConnected => "NeverConnected",
             Removal::Suspended => "Suspended",
+            Removal::NotPermitted => "NotPermitted",
             Removal::Deleted => "Deleted",
             Removal::DrainExpired => "DrainExpired",
         }

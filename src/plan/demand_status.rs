@@ -94,6 +94,9 @@ fn placed(input: &Input<'_>, counts: &Counts, placement: &Placement) -> u32 {
 }
 
 fn explain(input: &Input<'_>, bounds: &Bounds, counts: &Counts, placement: &Placement) -> Explanation {
+    if let Some(why) = &input.policy.refused {
+        return why.clone();
+    }
     if input.policy.stands_down() {
         return Explanation::new(Reason::Suspended, "the set takes no new jobs");
     }

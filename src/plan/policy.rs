@@ -16,6 +16,8 @@ pub struct Policy {
     start_timeouts: Vec<(String, Duration)>,
     /// Take no new job, remove idle runners, let busy ones finish.
     pub suspend: bool,
+    /// Why the operator's policy does not permit the spec: the set stands down as if it were suspended.
+    pub refused: Option<Explanation>,
     /// An idle runner older than this is recycled.
     pub idle_timeout: Option<Duration>,
     /// A job that runs longer than this is stopped.
@@ -58,6 +60,7 @@ impl Policy {
                 .filter_map(|b| Some((b.name.clone(), spec.timeouts.start_timeout(b.kind()?))))
                 .collect(),
             suspend: spec.suspend,
+            refused: None,
             idle_timeout: limit(&spec.timeouts.idle),
             job_timeout: limit(&spec.timeouts.job),
             lifetime: limit(&spec.timeouts.lifetime),
@@ -80,7 +83,7 @@ impl Policy {
 
     /// Whether the set takes no new jobs and gives its runners up.
     pub fn stands_down(&self) -> bool {
-        self.suspend || self.drain_until.is_some()
+        self.suspend || self.refused.is_some() || self.drain_until.is_some()
     }
 
     /// How long a runner of that backend may take to come up.

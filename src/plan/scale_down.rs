@@ -131,7 +131,7 @@ fn drain_is_over(input: &Input<'_>) -> bool {
     input.policy.drain_until.is_some_and(|until| until <= input.now)
 }
 
-/// Suspended or being deleted: idle runners go at once, busy ones when the drain is over.
+/// Suspended, not permitted or being deleted: idle runners go at once, busy ones when the drain is over.
 fn stand_down(input: &Input<'_>, scale_down: &mut ScaleDown) {
     let expired = drain_is_over(input);
     if let Some(until) = input.policy.drain_until.filter(|until| *until > input.now) {
@@ -140,6 +140,7 @@ fn stand_down(input: &Input<'_>, scale_down: &mut ScaleDown) {
     let why = match (input.policy.drain_until, expired) {
         (Some(_), true) => Removal::DrainExpired,
         (Some(_), false) => Removal::Deleted,
+        (None, _) if input.policy.refused.is_some() => Removal::NotPermitted,
         (None, _) => Removal::Suspended,
     };
     // What waits for its host to be ready may be given up at any time: there is nothing of it yet.

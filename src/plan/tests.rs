@@ -17,6 +17,7 @@ mod capacity;
 mod demand;
 mod draining;
 mod ends;
+mod permission;
 mod persisted;
 mod placement;
 mod random;

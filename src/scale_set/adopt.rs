@@ -95,6 +95,33 @@ pub fn stall(state: &mut ScaleSetState, set: &ScaleSetHandle, shared: &Shared, w
     state.spec.generation = state.spec.object_generation;
 }
 
+/// The operator's policy does not permit the spec: what runs is drained by what was permitted before. A process that has seen
+/// nothing permitted looks for it on the hosts of `permitted`, and only where status tells of runners.
+pub fn refuse(
+    state: &mut ScaleSetState,
+    permitted: &RunnerScaleSet,
+    set: &ScaleSetHandle,
+    shared: &Shared,
+    why: Explanation,
+) {
+    stall(state, set, shared, why);
+    if state.spec.policy.is_some() {
+        return;
+    }
+    match state.has_runners() {
+        true => place_offline(state, permitted, set, shared),
+        false => state.spec.policy = partial(permitted, shared.providers()).0,
+    }
+}
+
+/// Lets go of GitHub once nothing is left to be drained of a spec that is not permitted.
+pub fn leave_github(state: &mut ScaleSetState, set: &ScaleSetHandle) {
+    if state.spec.refusal().is_some() && !state.has_runners() {
+        set.target.send_if_modified(|target| target.take().is_some());
+        state.github.listening = None;
+    }
+}
+
 /// Looks at what runs on the hosts that the spec names itself, before the whole of it could be read.
 pub fn place_offline(
     state: &mut ScaleSetState,

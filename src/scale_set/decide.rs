@@ -206,9 +206,10 @@ fn keep_warm(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) {
     state.draining.backends().for_each(|backend| backend.keep_warm(false));
 }
 
-/// Whether nothing new is begun: the spec cannot be followed, or is not known wholly.
+/// Whether nothing new is begun: the spec cannot be followed, or is not known wholly. One that is not permitted stands down.
 fn is_frozen(state: &ScaleSetState) -> bool {
-    (state.spec.stalled.is_some() || state.behind().is_some()) && state.deletion.until.is_none()
+    let stalled = state.spec.stalled.is_some() && state.spec.refusal().is_none();
+    (stalled || state.behind().is_some()) && state.deletion.until.is_none()
 }
 
 fn begin_start(

@@ -111,6 +111,13 @@ impl ScaleSetHandle {
         self.state().spec.referred.contains(name)
     }
 
+    /// Has its spec judged and its inputs read again at the next reconcile, though they could not be read a moment ago.
+    pub fn judge_again(&self) {
+        let mut state = self.state();
+        state.spec.changed = true;
+        state.spec.read_again_at = None;
+    }
+
     /// Has its inputs read again at the next reconcile.
     pub fn read_inputs_again(&self) {
         self.state().spec.changed = true;

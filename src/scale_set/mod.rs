@@ -24,7 +24,7 @@ mod shared;
 mod state;
 mod tasks;
 
-pub use adopt::{adopt, place_offline, stall};
+pub use adopt::{adopt, leave_github, place_offline, refuse, stall};
 pub use claim::{Claim, Seniority};
 pub use decide::{Decision, Left, decide, preview};
 pub use environment::{Environment, Production};

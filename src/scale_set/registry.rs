@@ -42,7 +42,8 @@ impl Registry {
     }
 
     /// The eldest other set of those that name the same scale set at GitHub and come before this one. One to which GitHub
-    /// itself refuses that name, or that has another and is yet to change it, stands in nobody's way.
+    /// itself refuses that name, or that has another and is yet to change it, stands in nobody's way, nor does one that the
+    /// operator's policy does not permit.
     pub fn elder(&self, set: &ScaleSetHandle) -> Option<Arc<ScaleSetHandle>> {
         let claim = set.state().spec.claim.clone()?;
         let comes_before = |other: &Arc<ScaleSetHandle>| {
@@ -56,7 +57,8 @@ impl Registry {
             let has_another = held.is_some_and(|(held, asked)| {
                 state.github.registration.owns(held.id) && !held.name.eq_ignore_ascii_case(&asked.name)
             });
-            state.spec.claim.as_ref() == Some(&claim) && !refused && !has_another
+            let not_permitted = state.spec.refusal().is_some();
+            state.spec.claim.as_ref() == Some(&claim) && !refused && !has_another && !not_permitted
         };
         self.all().into_iter().filter(comes_before).min_by(|a, b| a.seniority.cmp(&b.seniority))
     }
@@ -90,6 +92,14 @@ impl Registry {
             set.state().github.service.as_ref().is_some_and(|s| s.limited_for().is_some())
         };
         self.all().iter().filter(|set| limited(set)).for_each(|set| self.requeue(&set.uid));
+    }
+
+    /// Has all of them judged anew, and reconciled.
+    pub fn reconsider_all(&self) {
+        for set in self.all() {
+            set.judge_again();
+            self.requeue(&set.uid);
+        }
     }
 
     /// All of them.

@@ -81,6 +81,13 @@ pub struct SpecState {
     pub rejected_before: Option<i64>,
 }
 
+impl SpecState {
+    /// Why the operator's policy does not permit it, if it does not.
+    pub fn refusal(&self) -> Option<&Explanation> {
+        self.stalled.as_ref().filter(|why| why.reason == Reason::NotPermitted)
+    }
+}
+
 /// The deletion of an object.
 #[derive(Default)]
 pub struct Deletion {
@@ -198,6 +205,11 @@ impl ScaleSetState {
     pub fn drain_deadline(&self, object: &RunnerScaleSet, now: Timestamp) -> Option<Timestamp> {
         let deleted_at = object.metadata.deletion_timestamp.as_ref()?.0;
         Some(self.deletion.watched.as_ref()?.due(deleted_at, object.spec.timeouts.drain.get(), now))
+    }
+
+    /// Whether there are runners, or hosts are still to show some that status tells of.
+    pub fn has_runners(&self) -> bool {
+        self.ledger.runners().next().is_some() || self.ledger.unseen(|_, _| true) > 0
     }
 
     /// Why the spec as it is now is not known wholly yet: what it refers to could not be read.

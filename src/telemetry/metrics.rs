@@ -144,6 +144,7 @@ struct Families {
     orphans: Family<[Word; 1], Counter>,
     failures: Family<[Word; 1], Counter>,
     status_writes: Counter,
+    policy_valid: Gauge,
     /// When the last poll of each scale set came back.
     polls: Mutex<BTreeMap<SetName, Instant>>,
     /// Counts the hosts' slots, at each scrape.
@@ -155,6 +156,13 @@ struct Families {
 fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(name, help, metric.clone());
     metric
+}
+
+/// What is in force at the start could be used.
+fn valid() -> Gauge {
+    let gauge = Gauge::default();
+    gauge.set(1);
+    gauge
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str) -> Seconds {
@@ -200,6 +208,8 @@ impl Families {
             orphans: add(r, "paddock_orphans_found", "What nobody spoke for any more", Family::default()),
             failures: add(r, "paddock_runner_failures", "Runners that failed", Family::default()),
             status_writes: add(r, "paddock_status_writes", "Writes of a scale set's status", Counter::default()),
+            policy_valid: add(r, "paddock_policy_valid",
+                "1 while the operator's policy in force is what its file has, 0 while that cannot be used", valid()),
             polls: Mutex::default(),
             slots: Mutex::new(Box::new(Vec::new)),
             backoffs: Mutex::default(),
@@ -384,6 +394,11 @@ impl Metrics {
     /// A scale set's status was written.
     pub fn status_write(&self) {
         self.0.status_writes.inc();
+    }
+
+    /// Says whether the file with the operator's policy can be used as it is.
+    pub fn policy_valid(&self, valid: bool) {
+        self.0.policy_valid.set(i64::from(valid));
     }
 
     /// A scale set is deleted, and what works for it has ended: its series go.

@@ -1,5 +1,6 @@
 //! Slots of a host, shared by all scale sets that name it.
 
+use paddock::api::HostCeiling;
 use paddock::backend::Backend;
 use paddock::backend::docker::{DockerBackend, DockerTemplate};
 use paddock::runner::Identity;
@@ -14,6 +15,11 @@ async fn stage(name: &str) -> (Engine, Stage) {
     (engine, stage)
 }
 
+/// Says what all scale sets together may have on the engine.
+fn limit(stage: &Stage, max_runners: u32) {
+    stage.engines.limit(&[HostCeiling { endpoint: stage.endpoint.clone(), max_runners }]);
+}
+
 fn limited(stage: &Stage, script: &str, max_runners: Option<u32>) -> DockerTemplate {
     let mut template = stage.template(script);
     template.hosts[0].max_runners = max_runners;
@@ -25,14 +31,15 @@ fn free(backend: &DockerBackend) -> u32 {
 }
 
 #[tokio::test]
-async fn two_sets_share_the_slots_and_the_smallest_number_counts() {
+async fn sets_share_the_operators_slots_and_each_has_its_own_number_within() {
     let (_engine, stage) = stage("sharing").await;
+    limit(&stage, 2);
     let first = stage.backend("first", limited(&stage, "sleep 1000", Some(3)));
-    let second = stage.backend("second", limited(&stage, "sleep 1000", Some(2)));
+    let second = stage.backend("second", limited(&stage, "sleep 1000", Some(1)));
     let third = stage.backend("third", limited(&stage, "sleep 1000", None));
     assert!(first.reserve(HOST).is_none(), "nobody knows yet what is taken");
     connected(&first).await;
-    assert_eq!((free(&first), free(&second), free(&third)), (2, 2, 2));
+    assert_eq!((free(&first), free(&second), free(&third)), (2, 1, 2));
 
     let held = [first.reserve(HOST).unwrap(), third.reserve(HOST).unwrap()];
     assert_eq!(free(&second), 0);
@@ -48,15 +55,29 @@ async fn two_sets_share_the_slots_and_the_smallest_number_counts() {
     drop(held);
     assert!(stage.woken("second") > woken, "who waits for a slot is woken when one comes free");
     assert_eq!(free(&first), 2);
-    drop(second);
-    assert_eq!(free(&first), 3);
-    drop(first);
-    assert_eq!(free(&third), u32::MAX);
+    stage.engines.limit(&[]);
+    assert_eq!((free(&first), free(&second), free(&third)), (3, 1, u32::MAX));
+}
+
+#[tokio::test]
+async fn a_set_that_wants_nothing_of_a_host_takes_nothing_from_the_others() {
+    let (_engine, stage) = stage("cordon").await;
+    limit(&stage, 3);
+    let none = stage.backend("none", limited(&stage, "sleep 1000", Some(0)));
+    let other = stage.backend("other", limited(&stage, "sleep 1000", None));
+    prepared(&none).await;
+    prepared(&other).await;
+    assert_eq!((free(&none), free(&other)), (0, 3));
+    assert!(host(&none).message.contains("gives this backend 0 slots"), "{}", host(&none).message);
+    none.wait_for_slots(HOST, 3);
+    start(&other).await.unwrap();
+    assert_eq!(free(&other), 2);
 }
 
 #[tokio::test]
 async fn a_slot_that_comes_free_wakes_those_who_wait_for_it() {
     let (_engine, stage) = stage("waiting").await;
+    limit(&stage, 1);
     let first = stage.backend("first", limited(&stage, "sleep 1000", Some(1)));
     let second = stage.backend("second", limited(&stage, "sleep 1000", Some(1)));
     prepared(&first).await;
@@ -72,6 +93,7 @@ async fn a_slot_that_comes_free_wakes_those_who_wait_for_it() {
 #[tokio::test]
 async fn runners_of_other_clusters_take_slots_and_other_containers_do_not() {
     let (_engine, stage) = stage("clusters").await;
+    limit(&stage, 3);
     let backend = stage.backend("set", limited(&stage, "sleep 1000", Some(3)));
     connected(&backend).await;
     let other = stage.foreign("somebody", &[]).await;
@@ -87,9 +109,9 @@ async fn runners_of_other_clusters_take_slots_and_other_containers_do_not() {
 #[tokio::test]
 async fn a_slot_that_comes_free_goes_to_the_set_that_waits_longest() {
     let (_engine, stage) = stage("longest").await;
+    limit(&stage, 1);
     let (first, second, third) = ("first", "second", "third");
-    let backends =
-        [first, second, third].map(|set| stage.backend(set, limited(&stage, "sleep 1000", Some(1))));
+    let backends = [first, second, third].map(|set| stage.backend(set, limited(&stage, "sleep 1000", None)));
     for backend in &backends {
         prepared(backend).await;
     }
@@ -120,6 +142,7 @@ fn set_of(backend: &DockerBackend, backends: &[DockerBackend]) -> &'static str {
 #[tokio::test]
 async fn a_set_that_does_not_take_its_slot_does_not_keep_it_from_others() {
     let (_engine, stage) = stage("idler").await;
+    limit(&stage, 1);
     let idle = stage.backend("idle", limited(&stage, "sleep 1000", Some(1)));
     let eager = stage.backend("eager", limited(&stage, "sleep 1000", Some(1)));
     prepared(&idle).await;

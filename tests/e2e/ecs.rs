@@ -306,11 +306,13 @@ async fn a_role_is_assumed_by_the_provider_chain_and_nothing_secret_is_told() {
         let (github, ecs) = world(lab).await;
         let controller = lab.start_with(&[
             ("AWS_ENDPOINT_URL_STS", ecs.url()),
+            // Only who runs the controller may say where calls with its identity go.
+            ("AWS_ENDPOINT_URL_ECS", ecs.url()),
             ("AWS_ACCESS_KEY_ID", DEFAULT_ACCESS_KEY),
             ("AWS_SECRET_ACCESS_KEY", DEFAULT_SECRET_KEY),
             ("AWS_EC2_METADATA_DISABLED", "true"),
         ]);
-        let changes = json!({"credentialsSecretRef": null, "assumeRoleArn": ROLE});
+        let changes = json!({"credentialsSecretRef": null, "endpointUrl": null, "assumeRoleArn": ROLE});
         lab.apply(&one(&github, &ecs, changes)).await;
         lab.until_is("linux", "Ready", "True", None).await;
         github.queue_job(JobSpec::new("acme/app", ["linux"]));
@@ -318,8 +320,8 @@ async fn a_role_is_assumed_by_the_provider_chain_and_nothing_secret_is_told() {
         let key = ecs.requests(Operation::RunTask)[0].access_key.clone().unwrap();
         assert!(key.starts_with("ASIA"), "the role's own key: {key}");
 
-        let denied =
-            json!({"credentialsSecretRef": null, "assumeRoleArn": "arn:aws:iam::123456789012:role/other"});
+        let other = "arn:aws:iam::123456789012:role/other";
+        let denied = json!({"credentialsSecretRef": null, "endpointUrl": null, "assumeRoleArn": other});
         lab.apply(&one(&github, &ecs, denied)).await;
         let set = lab.until_is("linux", "Stalled", "True", Some("BackendRefused")).await;
         let jit = ecs.look(|s| {

@@ -1,13 +1,13 @@
 //! Slots of a Mac, shared by all scale sets that name it, and by strangers.
 
-use paddock::api::Reason;
+use paddock::api::{HostCeiling, Reason};
 use paddock::backend::{Availability, Backend, Error};
 use testkit::tart::IMAGE;
 
 use crate::stage::*;
 
 #[tokio::test]
-async fn two_sets_never_have_more_than_the_smallest_number_that_any_states() {
+async fn two_sets_share_what_apple_permits_unless_the_operator_says_otherwise() {
     let (stage, mac) = (Stage::new("sharing"), mac("sleep 1000").await);
     let first = stage.backend("first", template(&[&mac]));
     let mut larger = template(&[&mac]);
@@ -25,8 +25,27 @@ async fn two_sets_never_have_more_than_the_smallest_number_that_any_states() {
     let woken = stage.woken("first");
     drop(held);
     assert!(stage.woken("first") > woken, "who waits for a slot is woken when one comes free");
-    drop(first);
-    assert_eq!(host(&second, "mac-1").free_slots, 5);
+    stage.macs.limit(&[HostCeiling { endpoint: mac.endpoint(), max_runners: 4 }]);
+    assert_eq!(free(), (2, 4), "each has its own number within the operator's");
+}
+
+#[tokio::test]
+async fn a_set_that_wants_nothing_of_a_mac_takes_nothing_from_the_others() {
+    let (stage, mac) = (Stage::new("cordon"), mac("sleep 1000").await);
+    let mut cordoned = template(&[&mac]);
+    cordoned.hosts[0].max_vms = Some(0);
+    let mut one = template(&[&mac]);
+    one.hosts[0].max_vms = Some(1);
+    let (cordoned, one) = (stage.backend("none", cordoned), stage.backend("one", one));
+    prepared(&cordoned).await;
+    prepared(&one).await;
+    cordoned.wait_for_slots("mac-1", 2);
+    assert_eq!((host(&cordoned, "mac-1").free_slots, host(&one, "mac-1").free_slots), (0, 1));
+    let message = host(&cordoned, "mac-1").message;
+    assert!(message.contains("gives this backend 0 slots"), "{message}");
+    let other = stage.backend("other", template(&[&mac]));
+    start(&one).await.unwrap();
+    assert_eq!((host(&one, "mac-1").free_slots, host(&other, "mac-1").free_slots), (0, 1));
 }
 
 #[tokio::test]
@@ -73,6 +92,7 @@ async fn a_set_that_does_not_take_its_slot_does_not_keep_it_from_others() {
     let (stage, mac) = (Stage::new("idler"), mac("sleep 1000").await);
     let mut one = template(&[&mac]);
     one.hosts[0].max_vms = Some(1);
+    stage.macs.limit(&[HostCeiling { endpoint: mac.endpoint(), max_runners: 1 }]);
     let (idle, eager) = (stage.backend("idle", one.clone()), stage.backend("eager", one));
     prepared(&idle).await;
     prepared(&eager).await;

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use super::endpoint::Endpoint;
-use super::engine::{Link, Membership, State};
+use super::engine::{Link, Membership};
 use super::engines::{Engines, Followed};
 use super::image::{self, Image, RETRY, Wanted};
+use super::slots::User;
 use super::template::{DockerTemplate, HostSpec};
 use crate::api::Reason;
 use crate::backend::{Availability, Error};
@@ -37,7 +38,7 @@ impl HostBinding {
     /// Binds a backend to a host, and follows its engine from now on at the latest. The error says why it cannot be one.
     pub(super) fn new(
         spec: &HostSpec,
-        identity: &Identity,
+        (backend, identity): (&str, &Identity),
         template: &DockerTemplate,
         engines: &Engines,
     ) -> Result<Self, String> {
@@ -53,10 +54,16 @@ impl HostBinding {
             login: logins.and_then(|logins| logins.for_image(&template.image)).cloned(),
         };
         let followed = engines.engine(endpoint);
+        let user = User {
+            scale_set_uid: identity.scale_set_uid.clone(),
+            backend: backend.to_owned(),
+            siblings: Vec::new(),
+            max_runners: spec.max_runners,
+        };
         Ok(HostBinding {
             image: followed.image(wanted),
             failure: Mutex::default(),
-            membership: followed.engine.join(&identity.scale_set_uid, spec.max_runners),
+            membership: followed.engine.join(user),
             followed,
         })
     }
@@ -81,7 +88,7 @@ impl HostBinding {
             }
             _ => image_state(&self.image),
         };
-        let message = if message.is_empty() && free == 0 { full(&state) } else { message };
+        let message = if message.is_empty() && free == 0 { self.membership.full(&state) } else { message };
         (availability, free, message)
     }
 
@@ -136,16 +143,5 @@ fn image_state(image: &Image) -> (Availability, String) {
             (Availability::BackOff { until, reason: why.reason }, why.message)
         }
         image::State::Failed { why, .. } => (Availability::Unprepared, why.message),
-    }
-}
-
-fn full(state: &State) -> String {
-    if state.slots.free(&state.index) > 0 {
-        return "the free slots are kept for scale sets that wait longer".to_owned();
-    }
-    let (limit, users) = (state.slots.limit().unwrap_or_default(), state.slots.users().len());
-    match users {
-        1 => format!("all {limit} slots are taken"),
-        _ => format!("all {limit} slots, shared by {users} scale sets, are taken"),
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::endpoint::Endpoint;
 use super::index::Index;
-use super::slots::Slots;
+use super::slots::{Slots, User};
 use crate::backend::{Error, Requeuer};
 
 /// Containers created and started at once, by all scale sets together: an engine works on few at a time, and more of
@@ -141,9 +141,17 @@ impl Engine {
         }
     }
 
+    /// Says how many runners all scale sets together may have here, and wakes those for whom a slot comes free by it.
+    pub(super) fn limit(&self, ceiling: Option<u32>) {
+        self.update(|state| {
+            state.slots.ceiling = ceiling;
+            BTreeSet::new()
+        });
+    }
+
     /// Counts a backend among the engine's users.
-    pub(super) fn join(self: &Arc<Self>, scale_set_uid: &str, max_runners: Option<u32>) -> Membership {
-        let number = self.state().slots.join(scale_set_uid, max_runners);
+    pub(super) fn join(self: &Arc<Self>, user: User) -> Membership {
+        let number = self.state().slots.join(user);
         Membership { engine: Arc::clone(self), number }
     }
 }
@@ -196,7 +204,11 @@ impl Membership {
 
     /// Says for how many runners a slot is wanted and not there.
     pub(super) fn wait(&self, runners: u32) {
-        if self.engine.state().slots.queue.runners_of(self.number) != runners {
+        let (known, runners) = {
+            let State { slots, index, .. } = &*self.engine.state();
+            (slots.queue.runners_of(self.number), slots.to_wait_for(self.number, runners, index))
+        };
+        if known != runners {
             self.engine.update(|state| {
                 state.slots.queue.wait(self.number, runners, Instant::now());
                 BTreeSet::new()
@@ -207,6 +219,28 @@ impl Membership {
     /// Slots that are free for this use of the engine.
     pub(super) fn free(&self, state: &State) -> u32 {
         state.slots.free_for(self.number, &state.index)
+    }
+
+    /// Says which backends of the scale set share a host with this one.
+    pub(super) fn set_siblings(&self, siblings: &[String]) {
+        self.engine.state().slots.set_siblings(self.number, siblings);
+    }
+
+    /// Why no slot is free, in words.
+    pub(super) fn full(&self, state: &State) -> String {
+        let State { slots, index, .. } = state;
+        if slots.left_of_own(self.number, index) == 0 {
+            let most = slots.own_maximum(self.number).unwrap_or_default();
+            return format!("hosts[].maxRunners gives this backend {most} slots here, and all are taken");
+        }
+        if slots.free(index) > 0 {
+            return "the free slots are kept for scale sets that wait longer".to_owned();
+        }
+        let (ceiling, users) = (slots.ceiling.unwrap_or_default(), slots.users().len());
+        match users {
+            1 => format!("all {ceiling} slots are taken"),
+            _ => format!("all {ceiling} slots, shared by {users} scale sets, are taken"),
+        }
     }
 }
 

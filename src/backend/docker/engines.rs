@@ -11,6 +11,7 @@ use super::endpoint::Endpoint;
 use super::engine::{Engine, Link};
 use super::follow::follow;
 use super::image::{Image, Wanted};
+use crate::api::HostCeiling;
 use crate::backend::{Error, Requeuer};
 use crate::runner::Instance;
 
@@ -21,6 +22,7 @@ pub struct Engines {
     cluster: String,
     requeuer: Requeuer,
     followed: Mutex<HashMap<Endpoint, Weak<Followed>>>,
+    ceilings: Mutex<Vec<HostCeiling>>,
 }
 
 /// An engine and the task that follows it.
@@ -70,7 +72,7 @@ pub struct Found {
 impl Engines {
     /// Knows no engine yet. `cluster` is the cluster's id; `requeuer` is told which scale sets should look again.
     pub fn new(cluster: impl Into<String>, requeuer: Requeuer) -> Self {
-        Engines { cluster: cluster.into(), requeuer, followed: Mutex::default() }
+        Engines { cluster: cluster.into(), requeuer, followed: Mutex::default(), ceilings: Mutex::default() }
     }
 
     /// The engine of an endpoint, followed from now on at the latest. Must be called within a Tokio runtime.
@@ -81,10 +83,25 @@ impl Engines {
             return engine;
         }
         let engine = Arc::new(Engine::new(endpoint.clone(), self.cluster.clone(), self.requeuer.clone()));
+        engine.limit(self.ceiling(&endpoint));
         let task = AbortOnDropHandle::new(tokio::spawn(follow(Arc::clone(&engine))));
         let engine = Arc::new(Followed { engine, images: Mutex::default(), _task: task });
         followed.insert(endpoint, Arc::downgrade(&engine));
         engine
+    }
+
+    /// Says how many runners all scale sets together may have on each engine, in place of what was said before.
+    pub fn limit(&self, ceilings: &[HostCeiling]) {
+        ceilings.clone_into(&mut self.ceilings.lock().unwrap_or_else(PoisonError::into_inner));
+        for Followed { engine, .. } in self.engines().iter().map(|followed| &**followed) {
+            engine.limit(self.ceiling(&engine.endpoint));
+        }
+    }
+
+    fn ceiling(&self, endpoint: &Endpoint) -> Option<u32> {
+        let ceilings = self.ceilings.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = ceilings.iter().filter(|c| Endpoint::parse(&c.endpoint).as_ref() == Ok(endpoint));
+        here.map(|ceiling| ceiling.max_runners).min()
     }
 
     /// All containers of this cluster on all engines, those whose scale set nobody knows among them. No IO.
@@ -96,7 +113,7 @@ impl Engines {
     pub fn slots(&self) -> Vec<(String, u32, Option<u32>)> {
         let slots = |followed: &Arc<Followed>| {
             let state = followed.engine.state();
-            let free = state.slots.limit().map(|_| state.slots.free(&state.index));
+            let free = state.slots.ceiling.map(|_| state.slots.free(&state.index));
             (followed.engine.endpoint.to_string(), state.slots.taken(&state.index), free)
         };
         self.engines().iter().map(slots).collect()

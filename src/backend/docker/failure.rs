@@ -34,14 +34,27 @@ pub(super) async fn within<T>(
 /// Which of the four kinds an engine's error is.
 pub(super) fn meaning(error: &EngineError) -> Error {
     match error {
-        EngineError::DockerResponseServerError { status_code, message } => refusal(*status_code, message),
-        EngineError::DockerStreamError { error } => Error::no_capacity(Reason::EngineError, error),
+        EngineError::DockerResponseServerError { status_code, message } => {
+            refusal(*status_code, &without_body(message))
+        }
+        EngineError::DockerStreamError { error } => {
+            Error::no_capacity(Reason::EngineError, without_body(error))
+        }
         EngineError::JsonDataError { .. }
         | EngineError::JsonSerdeError { .. }
         | EngineError::APIVersionParseError {} => {
             Error::no_capacity(Reason::EngineError, format!("the engine's answer is not understood: {error}"))
         }
         _ => Error::Unreachable(with_causes(error)),
+    }
+}
+
+/// The engine's words without the page that it got where it looked for a registry: a tenant may name any host as one.
+fn without_body(message: &str) -> String {
+    const BODY: &str = "response body: ";
+    match message.find(BODY) {
+        Some(at) => format!("{}{BODY}it is not a registry's, and not shown", &message[..at]),
+        None => message.to_owned(),
     }
 }
 
@@ -79,6 +92,19 @@ fn with_causes(error: &EngineError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_of_a_host_that_is_no_registry_is_not_told() {
+        let error = r#"error parsing HTTP 403 response body: invalid character '<' looking for beginning of value: "<p>planted""#;
+        let errors = [
+            EngineError::DockerStreamError { error: error.to_owned() },
+            EngineError::DockerResponseServerError { status_code: 500, message: error.to_owned() },
+        ];
+        for error in errors {
+            let said = meaning(&error).to_string();
+            assert!(said.contains("HTTP 403") && !said.contains("planted"), "{said}");
+        }
+    }
 
     /// As engines 20.10 and 28 word them.
     #[test]

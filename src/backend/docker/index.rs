@@ -102,6 +102,8 @@ pub(super) struct Index {
     by_runner: HashMap<String, usize>,
     /// How many containers have not ended.
     live: usize,
+    /// The same of each backend, by its scale set's UID and its name.
+    live_by_backend: HashMap<String, HashMap<String, usize>>,
     /// What was destroyed since the last listing was asked for.
     destroyed: HashMap<String, u64>,
     version: u64,
@@ -126,6 +128,11 @@ impl Index {
     /// How many containers have not ended.
     pub(super) fn live(&self) -> usize {
         self.live
+    }
+
+    /// How many containers of a scale set have not ended, by backend. Costs what the set has backends.
+    pub(super) fn live_of_set(&self, uid: &str) -> impl Iterator<Item = (&str, usize)> {
+        self.live_by_backend.get(uid).into_iter().flatten().map(|(backend, live)| (backend.as_str(), *live))
     }
 
     /// Whether there is a container for a runner of that name, ended or not.
@@ -215,7 +222,11 @@ impl Index {
         self.take(&container.instance.id);
         self.version += 1;
         let Instance { id, runner, scale_set_uid: uid, .. } = container.instance.clone();
-        self.live += usize::from(!container.instance.state.ended());
+        if !container.instance.state.ended() {
+            self.live += 1;
+            let backends = self.live_by_backend.entry(uid.clone()).or_default();
+            *backends.entry(container.instance.backend.clone()).or_default() += 1;
+        }
         self.by_set.entry(uid.clone()).or_default().insert(id.clone());
         *self.by_runner.entry(runner).or_default() += 1;
         self.containers.insert(id, (self.version, container));
@@ -225,7 +236,10 @@ impl Index {
     fn take(&mut self, id: &str) -> Option<Container> {
         let (_, container) = self.containers.remove(id)?;
         let instance = &container.instance;
-        self.live -= usize::from(!instance.state.ended());
+        if !instance.state.ended() {
+            self.live -= 1;
+            self.ended(&instance.scale_set_uid, &instance.backend);
+        }
         if let Some(ids) = self.by_set.get_mut(&instance.scale_set_uid) {
             ids.remove(id);
             if ids.is_empty() {
@@ -239,6 +253,17 @@ impl Index {
             }
         }
         Some(container)
+    }
+
+    fn ended(&mut self, uid: &str, backend: &str) {
+        let Some(backends) = self.live_by_backend.get_mut(uid) else { return };
+        if let Some(live) = backends.get_mut(backend) {
+            *live -= 1;
+        }
+        backends.retain(|_, live| *live > 0);
+        if backends.is_empty() {
+            self.live_by_backend.remove(uid);
+        }
     }
 }
 
@@ -406,6 +431,8 @@ mod tests {
         assert_eq!((index.live(), of_set), (live, ids));
         let known = |id: &str| index.get(id).is_some();
         assert!((0..5).map(|n| format!("c{n}")).all(|id| index.has_runner(&id) == known(&id)));
+        let of_set: usize = index.live_of_set("uid").map(|(_, live)| live).sum();
+        assert_eq!(of_set, index.live());
     }
 
     proptest! {

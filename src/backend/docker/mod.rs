@@ -30,7 +30,7 @@ pub use engines::{EngineListing, Engines, Found};
 pub use provider::DockerProvider;
 pub use template::{DockerTemplate, HostSpec};
 
-use super::{Availability, Backend, Error, HostState, Listing, Reservation};
+use super::{Availability, Backend, Error, HostState, Listing, Reservation, speaks_for};
 use crate::api::BackendType;
 use crate::runner::{Identity, Instance, InstanceState};
 use binding::HostBinding;
@@ -65,34 +65,30 @@ impl DockerBackend {
         template: DockerTemplate,
         engines: &Engines,
     ) -> Self {
-        let template_hash = template.hash();
+        let (name, template_hash) = (name.into(), template.hash());
         let mut hosts: Vec<Host> = Vec::new();
         for spec in &template.hosts {
-            let binding = HostBinding::new(spec, &identity, &template, engines).and_then(|binding| {
-                let same = |host: &&Host| {
-                    host.engine().is_some_and(|engine| Arc::ptr_eq(engine, &binding.followed.engine))
-                };
-                match hosts.iter().find(same) {
-                    Some(host) => Err(format!("{} is host {} already", spec.endpoint, host.name)),
-                    None => Ok(Arc::new(binding)),
-                }
-            });
+            let binding =
+                HostBinding::new(spec, (&name, &identity), &template, engines).and_then(|binding| {
+                    let same = |host: &&Host| {
+                        host.engine().is_some_and(|engine| Arc::ptr_eq(engine, &binding.followed.engine))
+                    };
+                    match hosts.iter().find(same) {
+                        Some(host) => Err(format!("{} is host {} already", spec.endpoint, host.name)),
+                        None => Ok(Arc::new(binding)),
+                    }
+                });
             hosts.push(Host { name: spec.name.clone(), binding });
         }
         let siblings = Vec::new();
-        DockerBackend {
-            name: name.into(),
-            siblings,
-            identity,
-            template: Arc::new(template),
-            template_hash,
-            hosts,
-        }
+        DockerBackend { name, siblings, identity, template: Arc::new(template), template_hash, hosts }
     }
 
     /// One of several backends of its scale set that share a host. What a backend that is none of them left on a host of
     /// this one, it takes for its own: the spec called it otherwise then, or gave the host to another.
     pub fn among(self, siblings: Vec<String>) -> Self {
+        let bindings = self.hosts.iter().filter_map(|host| host.binding.as_ref().ok());
+        bindings.for_each(|binding| binding.membership.set_siblings(&siblings));
         DockerBackend { siblings, ..self }
     }
 
@@ -115,7 +111,7 @@ impl DockerBackend {
     }
 
     fn speaks_for(&self, backend: &str) -> bool {
-        backend == self.name || (!self.siblings.is_empty() && !self.siblings.iter().any(|s| s == backend))
+        speaks_for(&self.name, &self.siblings, backend)
     }
 
     fn listing(&self, host: &str, engine: &Engine) -> Listing {

@@ -7,8 +7,7 @@ use async_trait::async_trait;
 
 use super::endpoint::Endpoint;
 use super::{DockerBackend, DockerTemplate, Engines, HostSpec, RegistryCredentials};
-use crate::api::Reason;
-use crate::api::{self, BackendType, EnvVar};
+use crate::api::{self, BackendType, EnvVar, HostCeiling, Reason};
 use crate::backend::{
     Backend, Error, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, References,
     Requeuer, ResolveError, Resolved,
@@ -69,6 +68,10 @@ impl Provider for DockerProvider {
         Endpoint::parse(endpoint).ok()?;
         let host = HostSpec { name: name.to_owned(), endpoint: endpoint.to_owned(), max_runners: None };
         Some(self.resolved(template(&api::Docker::default(), vec![host])))
+    }
+
+    fn limit_hosts(&self, ceilings: &[HostCeiling]) {
+        self.engines.limit(ceilings);
     }
 
     fn hosts(&self) -> Vec<HostUsage> {

@@ -1,37 +1,75 @@
 //! The slots of one engine: who uses it, how many runners it takes, the places held for runners to come, and who waits
 //! for one. No IO.
+//!
+//! The operator says what all of them together may have there. What a spec states limits its own backend alone: nobody takes
+//! a slot from another by a small number.
 
 use std::collections::{BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
 use super::index::Index;
-use crate::backend::SlotQueue;
+use crate::backend::{SlotQueue, speaks_for};
 
 /// The users of an engine and the places that they hold.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     users: HashMap<u64, User>,
-    /// By number; with the name of the runner, once there is one.
-    reservations: HashMap<u64, Option<String>>,
+    reservations: HashMap<u64, Held>,
+    /// How many runners the engine takes; none: no limit.
+    pub(super) ceiling: Option<u32>,
     /// Which users wait for a slot.
     pub(super) queue: SlotQueue,
     next: u64,
 }
 
+/// A backend of a scale set.
+#[derive(Debug, Clone)]
+pub(super) struct User {
+    pub(super) scale_set_uid: String,
+    /// Its name in the scale set.
+    pub(super) backend: String,
+    /// The scale set's backends that share a host with it.
+    pub(super) siblings: Vec<String>,
+    /// How many runners of it the engine may have; none: no limit.
+    pub(super) max_runners: Option<u32>,
+}
+
+/// A place that is held.
 #[derive(Debug)]
-struct User {
+struct Held {
     scale_set_uid: String,
-    max_runners: Option<u32>,
+    backend: String,
+    /// Whose it is, once there is one.
+    runner: Option<String>,
+}
+
+impl User {
+    fn owns(&self, scale_set_uid: &str, backend: &str) -> bool {
+        self.scale_set_uid == scale_set_uid && speaks_for(&self.backend, &self.siblings, backend)
+    }
+}
+
+impl Held {
+    /// Whether its runner is not seen yet: one that is counts by itself.
+    fn is_unseen(&self, index: &Index) -> bool {
+        self.runner.as_deref().is_none_or(|name| !index.has_runner(name))
+    }
 }
 
 impl Slots {
-    /// A backend of a scale set uses the engine from now on. What it states of the host's slots counts until it
-    /// leaves. Returns its number.
-    pub(super) fn join(&mut self, scale_set_uid: &str, max_runners: Option<u32>) -> u64 {
+    /// A backend of a scale set uses the engine from now on, until it leaves. Returns its number.
+    pub(super) fn join(&mut self, user: User) -> u64 {
         let number = self.number();
-        self.users.insert(number, User { scale_set_uid: scale_set_uid.to_owned(), max_runners });
+        self.users.insert(number, user);
         number
+    }
+
+    /// Says which backends share a host with a user.
+    pub(super) fn set_siblings(&mut self, number: u64, siblings: &[String]) {
+        if let Some(user) = self.users.get_mut(&number) {
+            siblings.clone_into(&mut user.siblings);
+        }
     }
 
     /// It uses it no more.
@@ -49,18 +87,22 @@ impl Slots {
     pub(super) fn reserve(&mut self, user: u64) -> u64 {
         self.queue.took(user);
         let number = self.number();
-        self.reservations.insert(number, None);
+        let owner = self.users.get(&user).map(|user| (user.scale_set_uid.clone(), user.backend.clone()));
+        let (scale_set_uid, backend) = owner.unwrap_or_default();
+        self.reservations.insert(number, Held { scale_set_uid, backend, runner: None });
         number
     }
 
     /// The place is for that runner: it counts once, held or seen.
     pub(super) fn bind(&mut self, number: u64, runner: &str) {
-        self.reservations.insert(number, Some(runner.to_owned()));
+        if let Some(held) = self.reservations.get_mut(&number) {
+            held.runner = Some(runner.to_owned());
+        }
     }
 
     /// Whether a place is held for that runner: its start is under way.
     pub(super) fn is_held_for(&self, runner: &str) -> bool {
-        self.reservations.values().any(|held| held.as_deref() == Some(runner))
+        self.reservations.values().any(|held| held.runner.as_deref() == Some(runner))
     }
 
     /// The place is held no more.
@@ -68,32 +110,56 @@ impl Slots {
         self.reservations.remove(&number);
     }
 
-    /// How many runners the engine takes: the smallest number that any user states. None: no limit.
-    pub(super) fn limit(&self) -> Option<u32> {
-        self.users.values().filter_map(|user| user.max_runners).min()
-    }
-
     /// Places taken: containers that have not ended, of whatever cluster, and those held for runners not seen yet.
     pub(super) fn taken(&self, index: &Index) -> u32 {
-        let unseen = |runner: &&Option<String>| runner.as_deref().is_none_or(|name| !index.has_runner(name));
-        let held = self.reservations.values().filter(unseen).count();
+        let held = self.reservations.values().filter(|held| held.is_unseen(index)).count();
         u32::try_from(index.live() + held).unwrap_or(u32::MAX)
     }
 
     /// Places free; `u32::MAX` where there is no limit.
     pub(super) fn free(&self, index: &Index) -> u32 {
-        self.limit().map_or(u32::MAX, |limit| limit.saturating_sub(self.taken(index)))
+        self.ceiling.map_or(u32::MAX, |ceiling| ceiling.saturating_sub(self.taken(index)))
     }
 
-    /// Places free for a user: not kept for others that wait longer.
+    /// Places that a user's own maximum leaves it; `u32::MAX` where it states none. Costs what the scale set has.
+    pub(super) fn left_of_own(&self, user: u64, index: &Index) -> u32 {
+        let Some((user, max)) = self.users.get(&user).and_then(|user| Some((user, user.max_runners?))) else {
+            return u32::MAX;
+        };
+        let own = index.live_of_set(&user.scale_set_uid);
+        let own = own.filter(|(backend, _)| user.owns(&user.scale_set_uid, backend)).map(|(_, live)| live);
+        let held = self.reservations.values();
+        let held = held.filter(|h| user.owns(&h.scale_set_uid, &h.backend) && h.is_unseen(index));
+        max.saturating_sub(u32::try_from(own.sum::<usize>() + held.count()).unwrap_or(u32::MAX))
+    }
+
+    /// The number that a user states for itself.
+    pub(super) fn own_maximum(&self, user: u64) -> Option<u32> {
+        self.users.get(&user).and_then(|user| user.max_runners)
+    }
+
+    /// Places free for a user: within its own maximum, and not kept for others that wait longer.
     pub(super) fn free_for(&self, user: u64, index: &Index) -> u32 {
-        self.queue.free_for(user, self.free(index))
+        self.free_of(user, self.free(index), index)
+    }
+
+    fn free_of(&self, user: u64, free: u32, index: &Index) -> u32 {
+        match self.queue.free_for(user, free) {
+            0 => 0,
+            free => free.min(self.left_of_own(user, index)),
+        }
+    }
+
+    /// For how many runners a user waits for others to leave, if it wants so many: no slot is kept for what its own maximum
+    /// does not let it have.
+    pub(super) fn to_wait_for(&self, user: u64, runners: u32, index: &Index) -> u32 {
+        if runners == 0 { 0 } else { runners.min(self.left_of_own(user, index)) }
     }
 
     /// The users for whom a place is free, and their scale sets' UIDs.
     pub(super) fn served(&self, index: &Index) -> HashMap<u64, String> {
         let free = self.free(index);
-        let served = self.users.iter().filter(|(number, _)| self.queue.free_for(**number, free) > 0);
+        let served = self.users.iter().filter(|(number, _)| self.free_of(**number, free, index) > 0);
         served.map(|(number, user)| (*number, user.scale_set_uid.clone())).collect()
     }
 

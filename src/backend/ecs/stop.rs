@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::account::Kind;
-use super::call::{CallError, shortened, failure, meaning};
+use super::call::{CallError, failure, meaning, shortened};
 use super::classify::Meaning;
 use super::cluster::Cluster;
 use super::task::Task;

@@ -57,8 +57,9 @@ impl Endpoint {
         let plain = |text: &str, more: &[char]| {
             !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(&c))
         };
-        let named = plain(user, &['.', '_', '-']) && plain(host, &['.', '_', '-', ':']);
-        let host = host.to_ascii_lowercase();
+        let named = plain(user, &['.', '_', '-']) && plain(host.trim_end_matches('.'), &['.', '_', '-', ':']);
+        // With the dot of the root it is the same name.
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
         named.then(|| Endpoint::Ssh(Address { user: user.to_owned(), host, port })).ok_or_else(invalid)
     }
 }
@@ -93,6 +94,7 @@ mod tests {
         for (text, shown, known_as) in [
             ("ssh://ci@Mac-1", "ssh://ci@mac-1", "mac-1"),
             ("ssh://ci@mac-1:22", "ssh://ci@mac-1", "mac-1"),
+            ("ssh://ci@mac-1.", "ssh://ci@mac-1", "mac-1"),
             ("ssh://ci@mac-1:2222", "ssh://ci@mac-1:2222", "[mac-1]:2222"),
             ("ssh://ci@[FE80::1]", "ssh://ci@[fe80::1]", "fe80::1"),
             ("ssh://ci@[fe80::1]:23", "ssh://ci@[fe80::1]:23", "[fe80::1]:23"),

@@ -12,11 +12,12 @@ use super::index::Vm;
 use super::mac::Mac;
 use super::macs::{Followed, Macs};
 use super::record::{Record, vm_name};
+use super::slots::User;
 use super::template::{HostSpec, TartTemplate};
 use super::vm;
 use crate::api::Reason;
 use crate::backend::remote::Endpoint;
-use crate::backend::{Availability, Error};
+use crate::backend::{Availability, Error, speaks_for};
 use crate::runner::Identity;
 use crate::time::Plus;
 
@@ -77,7 +78,7 @@ pub(super) enum NoBinding {
 impl Maker {
     /// Whether the VMs of a backend are this one's to look after: the spec may have called it otherwise when they were made.
     pub(super) fn speaks_for(&self, backend: &str) -> bool {
-        backend == self.backend || (!self.siblings.is_empty() && !self.siblings.iter().any(|s| s == backend))
+        speaks_for(&self.backend, &self.siblings, backend)
     }
 }
 
@@ -101,7 +102,13 @@ impl HostBinding {
             .map_err(|invalid| NoBinding::NoLogin(invalid.to_string()))?;
         let template = &maker.template;
         let wanted = Wanted { reference: template.image.clone(), policy: template.pull_policy };
-        let user = followed.mac.host.state().slots.join(&maker.owner.scale_set_uid, spec.max_vms);
+        let user = User {
+            scale_set_uid: maker.owner.scale_set_uid.clone(),
+            backend: maker.backend.clone(),
+            siblings: maker.siblings.clone(),
+            max_vms: spec.max_vms,
+        };
+        let user = followed.mac.host.state().slots.join(user);
         let wish = followed.pruning.join((template.prune, template.prune_interval));
         Ok(HostBinding {
             image: followed.image(wanted),
@@ -187,12 +194,21 @@ impl HostBinding {
     /// Says for how many runners a slot is wanted and not there.
     pub(super) fn wait(&self, runners: u32) {
         let host = &self.mac().host;
-        if host.state().slots.queue.runners_of(self.user) != runners {
+        let (known, runners) = {
+            let State { slots, views, .. } = &*host.state();
+            (slots.queue.runners_of(self.user), slots.to_wait_for(self.user, runners, views))
+        };
+        if known != runners {
             host.update(|state| {
                 state.slots.queue.wait(self.user, runners, Instant::now());
                 Default::default()
             });
         }
+    }
+
+    /// Holds a place for a VM of the backend that is there.
+    pub(super) fn hold(&self, vm: &str) -> HeldSlot {
+        self.mac().hold(self.user, vm)
     }
 
     /// Takes a slot for a VM to come, unless none is free or the host is not seen, as then nobody knows.
@@ -203,7 +219,8 @@ impl HostBinding {
             let seen = mac.view_of(state).is_some_and(|view| view.down.is_none());
             if seen && self.free(state) > 0 {
                 state.slots.took(self.user);
-                held = Some(state.slots.hold(&mac.home, &vm_name(&self.maker.owner), &state.views));
+                held =
+                    Some(state.slots.hold(self.user, &mac.home, &vm_name(&self.maker.owner), &state.views));
             }
             Default::default()
         });
@@ -219,7 +236,7 @@ impl HostBinding {
             let fit = self.spares(state).into_iter().find(|(_, fit)| *fit && seen);
             if let Some((Vm { name, record: Some(record), .. }, _)) = fit {
                 state.slots.took(self.user);
-                held = Some((state.slots.hold(&mac.home, &name, &state.views), record));
+                held = Some((state.slots.hold(self.user, &mac.home, &name, &state.views), record));
             }
             Default::default()
         });
@@ -245,7 +262,7 @@ impl HostBinding {
         let warm = self.warm(&state);
         let free = self.free(&state) + warm + u32::from(self.is_filling());
         let connections = view.connections;
-        let full = full(&state);
+        let full = full(&state, self.user);
         drop(state);
         let (availability, message) = match &*self.failure() {
             HostFailure::Refused { connection, message } if *connection == connections => {
@@ -321,9 +338,13 @@ impl Drop for HostBinding {
     }
 }
 
-fn full(state: &State) -> String {
+fn full(state: &State, user: u64) -> String {
     if state.slots.full_until().is_some() {
         return "the host runs as many VMs as macOS lets it; it is tried again within a minute".to_owned();
+    }
+    if state.slots.left_of_own(user, &state.views) == 0 {
+        let most = state.slots.own_maximum(user).unwrap_or_default();
+        return format!("hosts[].maxVms gives this backend {most} slots here, and all are taken");
     }
     if state.slots.free(&state.views) > 0 {
         return "the free slots are kept for scale sets that wait longer".to_owned();

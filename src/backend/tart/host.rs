@@ -89,6 +89,14 @@ impl Host {
         }
     }
 
+    /// Says how many VMs all scale sets together may have here, and wakes those for whom a slot comes free by it.
+    pub(super) fn limit(&self, ceiling: Option<u32>) {
+        self.update(|state| {
+            state.slots.ceiling = ceiling;
+            BTreeSet::new()
+        });
+    }
+
     /// Wakes all scale sets that use the host.
     pub(super) fn requeue_all(&self) {
         self.update(|state| state.slots.users());

@@ -102,11 +102,11 @@ impl Mac {
             .unwrap_or_else(|| Err(Error::Unreachable("it is not used any more".to_owned())))
     }
 
-    /// Holds a place for a VM, for a user of the host or for what is nobody's demand.
-    pub(super) fn hold(&self, vm: &str) -> HeldSlot {
+    /// Holds a place for a VM of a user of the host.
+    pub(super) fn hold(&self, user: u64, vm: &str) -> HeldSlot {
         let mut number = 0;
         self.host.update(|state| {
-            number = state.slots.hold(&self.home, vm, &state.views);
+            number = state.slots.hold(user, &self.home, vm, &state.views);
             BTreeSet::new()
         });
         HeldSlot::new(&self.host, number)

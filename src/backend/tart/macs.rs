@@ -12,6 +12,7 @@ use super::image::{Image, Wanted};
 use super::mac::{Limits, Mac};
 use super::prune::Pruning;
 use super::template::Login;
+use crate::api::HostCeiling;
 use crate::backend::remote::{Endpoint, InvalidLogin, Remote, SshLogin};
 use crate::backend::{Error, Requeuer};
 
@@ -30,6 +31,7 @@ pub struct Macs {
     requeuer: Requeuer,
     limits: Limits,
     known: Mutex<Known>,
+    ceilings: Mutex<Vec<HostCeiling>>,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +87,13 @@ fn pulled(images: &Images) -> Vec<(String, Instant)> {
 impl Macs {
     /// Knows no Mac yet. `cluster` is the cluster's id; `requeuer` is told which scale sets should look again.
     pub fn new(cluster: impl Into<String>, requeuer: Requeuer) -> Macs {
-        Macs { cluster: cluster.into(), requeuer, limits: Limits::default(), known: Mutex::default() }
+        Macs {
+            cluster: cluster.into(),
+            requeuer,
+            limits: Limits::default(),
+            known: Mutex::default(),
+            ceilings: Mutex::default(),
+        }
     }
 
     /// With other limits on how long things may take.
@@ -124,6 +132,7 @@ impl Macs {
             Some(host) => host,
             None => {
                 let host = Arc::new(TimedHost::begin(self.requeuer.clone()));
+                host.host.limit(self.ceiling(&endpoint));
                 known.hosts.insert(endpoint.clone(), Arc::downgrade(&host));
                 host
             }
@@ -146,6 +155,26 @@ impl Macs {
         known.followed.insert(way.clone(), Arc::downgrade(&followed));
         known.last.insert(endpoint, way);
         Ok(followed)
+    }
+
+    /// Says how many VMs all scale sets together may have on each Mac, in place of what was said before.
+    pub fn limit(&self, ceilings: &[HostCeiling]) {
+        ceilings.clone_into(&mut locked(&self.ceilings));
+        let hosts: Vec<(Endpoint, Arc<TimedHost>)> = {
+            let known = locked(&self.known);
+            known
+                .hosts
+                .iter()
+                .filter_map(|(endpoint, host)| Some((endpoint.clone(), host.upgrade()?)))
+                .collect()
+        };
+        hosts.iter().for_each(|(endpoint, host)| host.host.limit(self.ceiling(endpoint)));
+    }
+
+    fn ceiling(&self, endpoint: &Endpoint) -> Option<u32> {
+        let ceilings = locked(&self.ceilings);
+        let here = ceilings.iter().filter(|c| Endpoint::parse(&c.endpoint).as_ref() == Ok(endpoint));
+        here.map(|ceiling| ceiling.max_runners).min()
     }
 
     /// All that are followed.

@@ -94,7 +94,7 @@ fn end_fill(binding: &HostBinding, vm: &str, turn: OwnedSemaphorePermit) {
 
 /// Removes a VM without a runner, in the background.
 fn remove(binding: &Arc<HostBinding>, vm: String) {
-    let held = binding.mac().hold(&vm);
+    let held = binding.hold(&vm);
     let binding = Arc::clone(binding);
     tokio::spawn(async move {
         let uid = &binding.maker.owner.scale_set_uid;

@@ -7,8 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{HostSpec, Login, Macs, Prune, TartBackend, TartTemplate, vm};
-use crate::api::Reason;
-use crate::api::{self, BackendType, PullPolicy, Quantity};
+use crate::api::{self, BackendType, HostCeiling, PullPolicy, Quantity, Reason};
 use crate::backend::remote::{Endpoint, SshLogin};
 use crate::backend::{
     Backend, Error, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, References,
@@ -105,6 +104,10 @@ impl Provider for TartProvider {
             prune_interval: Duration::ZERO,
             hosts: vec![host],
         }))
+    }
+
+    fn limit_hosts(&self, ceilings: &[HostCeiling]) {
+        self.macs.limit(ceilings);
     }
 
     fn hosts(&self) -> Vec<HostUsage> {

@@ -1,4 +1,7 @@
 //! The slots of one host: who uses it, how many VMs it runs, the places held for VMs to come, and who waits for one. No IO.
+//!
+//! The operator says what all of them together may have there; unsaid, it is what Apple permits. What a spec states limits its
+//! own backend alone: nobody takes a slot from another by a small number, or gives himself more by a large one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -6,11 +9,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::view::View;
-use crate::backend::SlotQueue;
+use crate::backend::{SlotQueue, speaks_for};
 use crate::time::Plus;
 
 /// How long a host that refused to run one more VM is taken to be full: a stranger's VM that is in no list takes the slot.
 const FULL: Duration = Duration::from_secs(60);
+
+/// How many VMs with macOS Apple's licence permits on a Mac, and macOS runs.
+const APPLES_LIMIT: u32 = 2;
 
 /// The users of a host and the places that they hold.
 #[derive(Debug, Default)]
@@ -20,13 +26,27 @@ pub(super) struct Slots {
     /// Which users wait for a slot.
     pub(super) queue: SlotQueue,
     full_until: Option<Instant>,
+    /// How many VMs the operator lets it run; none where nothing is said of it.
+    pub(super) ceiling: Option<u32>,
     next: u64,
 }
 
+/// A backend of a scale set.
 #[derive(Debug)]
-struct User {
-    scale_set_uid: String,
-    max_vms: Option<u32>,
+pub(super) struct User {
+    pub(super) scale_set_uid: String,
+    /// Its name in the scale set.
+    pub(super) backend: String,
+    /// The scale set's backends that share a host with it.
+    pub(super) siblings: Vec<String>,
+    /// How many of its VMs the host may run; none: no limit.
+    pub(super) max_vms: Option<u32>,
+}
+
+impl User {
+    fn owns(&self, scale_set_uid: &str, backend: &str) -> bool {
+        self.scale_set_uid == scale_set_uid && speaks_for(&self.backend, &self.siblings, backend)
+    }
 }
 
 /// A place that is held for a VM, whether or not it is there already.
@@ -35,13 +55,15 @@ struct Held {
     home: String,
     vm: String,
     place: u32,
+    scale_set_uid: String,
+    backend: String,
 }
 
 impl Slots {
-    /// A backend of a scale set uses the host from now on, with what it states of the host's slots. Answers its number.
-    pub(super) fn join(&mut self, scale_set_uid: &str, max_vms: Option<u32>) -> u64 {
+    /// A backend of a scale set uses the host from now on, until it leaves. Answers its number.
+    pub(super) fn join(&mut self, user: User) -> u64 {
         let number = self.number();
-        self.users.insert(number, User { scale_set_uid: scale_set_uid.to_owned(), max_vms });
+        self.users.insert(number, user);
         number
     }
 
@@ -56,8 +78,8 @@ impl Slots {
         self.users.values().map(|user| user.scale_set_uid.clone()).collect()
     }
 
-    /// Holds a place for a VM, the first that no other has. Answers the number of the hold.
-    pub(super) fn hold(&mut self, home: &str, vm: &str, views: &BTreeMap<u64, View>) -> u64 {
+    /// Holds a place for a VM of a user, the first that no other has. Answers the number of the hold.
+    pub(super) fn hold(&mut self, user: u64, home: &str, vm: &str, views: &BTreeMap<u64, View>) -> u64 {
         let known = views.values().flat_map(|view| view.index.vms());
         let kept: Vec<(&str, u32)> = known
             .filter_map(|vm| vm.record.as_ref().map(|record| (vm.name.as_str(), record.place)))
@@ -67,7 +89,10 @@ impl Slots {
         taken.extend(kept.iter().map(|(_, place)| *place));
         let place = own.or_else(|| (0..=u32::MAX).find(|place| !taken.contains(place))).unwrap_or_default();
         let number = self.number();
-        self.held.insert(number, Held { home: home.to_owned(), vm: vm.to_owned(), place });
+        let owner = self.users.get(&user).map(|user| (user.scale_set_uid.clone(), user.backend.clone()));
+        let (scale_set_uid, backend) = owner.unwrap_or_default();
+        let (home, vm) = (home.to_owned(), vm.to_owned());
+        self.held.insert(number, Held { home, vm, place, scale_set_uid, backend });
         number
     }
 
@@ -118,9 +143,9 @@ impl Slots {
         self.full_until = self.full_until.filter(|until| *until > now);
     }
 
-    /// How many VMs the host runs: the smallest number that any user states.
+    /// How many VMs the host runs.
     pub(super) fn limit(&self) -> u32 {
-        self.users.values().filter_map(|user| user.max_vms).min().unwrap_or(0)
+        self.ceiling.unwrap_or(APPLES_LIMIT)
     }
 
     /// Places taken: VMs that run, whosever they are, and those held for VMs to come.
@@ -139,15 +164,49 @@ impl Slots {
         }
     }
 
-    /// Places free for a user: not kept for others that wait longer.
+    /// Places that a user's own maximum leaves it: all of its VMs that run or are held count. `u32::MAX` where it states none.
+    pub(super) fn left_of_own(&self, user: u64, views: &BTreeMap<u64, View>) -> u32 {
+        let Some((user, max)) = self.users.get(&user).and_then(|user| Some((user, user.max_vms?))) else {
+            return u32::MAX;
+        };
+        let vms = views.values().flat_map(|view| view.index.vms().map(|vm| (view.home.as_str(), vm)));
+        let own = vms.filter_map(|(home, vm)| {
+            let record = vm.record.as_ref().filter(|_| vm.running)?;
+            user.owns(&record.scale_set_uid, &record.backend).then_some((home, vm.name.as_str()))
+        });
+        let held = self.held.values().filter(|held| user.owns(&held.scale_set_uid, &held.backend));
+        let held = held.map(|held| (held.home.as_str(), held.vm.as_str()));
+        let own: BTreeSet<(&str, &str)> = own.chain(held).collect();
+        max.saturating_sub(u32::try_from(own.len()).unwrap_or(u32::MAX))
+    }
+
+    /// The number that a user states for itself.
+    pub(super) fn own_maximum(&self, user: u64) -> Option<u32> {
+        self.users.get(&user).and_then(|user| user.max_vms)
+    }
+
+    /// Places free for a user: within its own maximum, and not kept for others that wait longer.
     pub(super) fn free_for(&self, user: u64, views: &BTreeMap<u64, View>) -> u32 {
-        self.queue.free_for(user, self.free(views))
+        self.free_of(user, self.free(views), views)
+    }
+
+    fn free_of(&self, user: u64, free: u32, views: &BTreeMap<u64, View>) -> u32 {
+        match self.queue.free_for(user, free) {
+            0 => 0,
+            free => free.min(self.left_of_own(user, views)),
+        }
+    }
+
+    /// For how many runners a user waits for others to leave, if it wants so many: no slot is kept for what its own maximum
+    /// does not let it have.
+    pub(super) fn to_wait_for(&self, user: u64, runners: u32, views: &BTreeMap<u64, View>) -> u32 {
+        if runners == 0 { 0 } else { runners.min(self.left_of_own(user, views)) }
     }
 
     /// The users for whom a place is free, and their scale sets' UIDs.
     pub(super) fn served(&self, views: &BTreeMap<u64, View>) -> HashMap<u64, String> {
         let free = self.free(views);
-        let served = self.users.iter().filter(|(number, _)| self.queue.free_for(**number, free) > 0);
+        let served = self.users.iter().filter(|(number, _)| self.free_of(**number, free, views) > 0);
         served.map(|(number, user)| (*number, user.scale_set_uid.clone())).collect()
     }
 

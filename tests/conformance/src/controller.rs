@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use paddock::api;
+use paddock::api::{self, HostCeiling};
 use paddock::backend::{
     Availability, Backend, Error, HostKey, HostState, HostUsage, Listing, NewRunner, OwnedInstance,
     Providers, References, Requeuer, Reservation, ResolveError, Resolved,
@@ -78,10 +78,19 @@ impl Controller {
         self.providers.resolve(spec, &*self.secrets).await
     }
 
-    /// Opens the backend of a scale set, by its UID.
+    /// Opens the backend of a scale set, by its UID. The maximum of the block is the operator's for the host too.
     pub async fn scale_set<S: Stage>(&self, stage: &S, uid: &str, block: &Block) -> ScaleSet {
         let resolved = self.resolve(&stage.backend(block)).await;
+        if let Some(max_runners) = block.max_runners {
+            self.limit(&*resolved, max_runners.into());
+        }
         self.open(&*resolved, BACKEND, &[BACKEND], uid)
+    }
+
+    /// Says what all scale sets together may have on the host of a block.
+    pub fn limit(&self, resolved: &dyn Resolved, max_runners: u32) {
+        let endpoint = resolved.hosts()[0].endpoint.clone();
+        self.providers.limit_hosts(&[HostCeiling { endpoint, max_runners }]);
     }
 
     /// Opens a resolved block as the backend of that name, one of those that share the host.

@@ -103,6 +103,8 @@ macro_rules! expectations {
         $crate::tests! { $stage slots Own
             a_reservation_takes_a_slot_and_gives_it_back_when_dropped,
             no_more_is_reserved_than_the_maximum_whoever_asks,
+            the_maximum_of_a_scale_set_limits_that_one_alone,
+            a_ceiling_that_is_raised_wakes_those_who_wait,
             a_runner_takes_one_slot_from_its_reservation_to_its_end,
             a_ready_that_is_dropped_keeps_the_slot,
             a_slot_that_comes_free_goes_to_the_scale_set_that_waits_for_it,

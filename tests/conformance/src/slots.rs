@@ -44,6 +44,54 @@ pub async fn no_more_is_reserved_than_the_maximum_whoever_asks<S: Stage>(stage: 
     sets[1].until("its slot is free for all", || (sets[1].free() == 2).then_some(())).await;
 }
 
+/// A scale set that wants nothing of a host, or little, takes nothing from the others there.
+pub async fn the_maximum_of_a_scale_set_limits_that_one_alone<S: Stage>(stage: &mut S) {
+    let controller = Controller::new(stage);
+    let other = controller.scale_set(stage, "other", &Block::limited(2)).await;
+    other.ready().await;
+    let none = controller.resolve(&stage.backend(&Block::limited(0))).await;
+    let none = controller.open(&*none, BACKEND, &[BACKEND], "none");
+    let one = controller.resolve(&stage.backend(&Block::limited(1))).await;
+    let one = controller.open(&*one, BACKEND, &[BACKEND], "one");
+    none.ready().await;
+    one.ready().await;
+    assert_eq!((none.free(), one.free(), other.free()), (0, 1, 2));
+    assert!(none.reserve().is_none());
+    assert!(!none.host().message.is_empty(), "it says why it takes no more");
+    none.backend.wait_for_slots(&none.host_name, 5);
+    assert_eq!((one.free(), other.free()), (1, 2), "no slot is kept for what it may not have");
+    let running = one.running().await;
+    assert_eq!((one.free(), other.free()), (0, 1));
+    let others = other.running().await;
+    one.remove(&running.id).await.unwrap();
+    one.until("its own slot is free", || (one.free() == 1).then_some(())).await;
+    assert_eq!(other.free(), 1, "what another has does not count as its own");
+    other.remove(&others.id).await.unwrap();
+}
+
+/// The operator's word holds whatever specs state, from the moment it is given.
+pub async fn a_ceiling_that_is_raised_wakes_those_who_wait<S: Stage>(stage: &mut S) {
+    let controller = Controller::new(stage);
+    let resolved = controller.resolve(&stage.backend(&Block::limited(2))).await;
+    controller.limit(&*resolved, 1);
+    let first = controller.open(&*resolved, BACKEND, &[BACKEND], "first");
+    let second = controller.open(&*resolved, BACKEND, &[BACKEND], "second");
+    first.ready().await;
+    second.ready().await;
+    let held = first.reserve().expect("a free slot");
+    assert_eq!((first.free(), second.free(), second.usage().free), (0, 0, Some(0)));
+    assert!(first.reserve().is_none() && second.reserve().is_none());
+    second.backend.wait_for_slots(&second.host_name, 1);
+    let before = second.requeued();
+    controller.limit(&*resolved, 2);
+    second.requeued_after(before, "a ceiling that is raised").await;
+    assert_eq!((first.free(), second.free()), (0, 1), "the slot is kept for whoever waited");
+    let other = second.reserve().expect("the new slot");
+    controller.limit(&*resolved, 1);
+    assert_eq!((first.free(), second.usage().free), (0, Some(0)), "what runs is left");
+    drop((held, other));
+}
+
 /// The reservation turns into the instance's own slot: in no moment there are two of them, or none.
 pub async fn a_runner_takes_one_slot_from_its_reservation_to_its_end<S: Stage>(stage: &mut S) {
     let controller = Controller::new(stage);

@@ -81,7 +81,7 @@ pub enum HostUse {
 /// What a test asks of a backend's block, beside what all have.
 #[derive(Debug, Clone, Default)]
 pub struct Block {
-    /// The maximum of runners on the host: one or two. A kind whose hosts have none leaves it out.
+    /// The maximum of the backend's runners on the host: two at most. A kind whose hosts have none leaves it out.
     pub max_runners: Option<u8>,
     /// Something is changed that the runners are made from.
     pub changed: bool,

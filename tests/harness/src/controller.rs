@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::{Lab, PATIENCE, eventually};
+use super::{Lab, PATIENCE, POLICY, eventually};
 
 /// Who owns the message sessions.
 pub const OWNER: &str = "paddock-e2e";
@@ -58,6 +58,7 @@ impl Lab {
         command
             .args(["run", "--listen=127.0.0.1:0", leadership])
             .arg(format!("--kubeconfig={}", self.folder.join("kubeconfig").display()))
+            .arg(format!("--policy={}", self.folder.join(POLICY).display()))
             .arg(format!("--watch-namespace={}", self.namespace))
             .arg(format!("--cluster-id={}", self.cluster))
             .arg(format!("--log-level={level}"))

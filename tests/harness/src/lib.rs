@@ -46,8 +46,14 @@ pub use testkit::wait::{eventually, found, found_blocking, found_every};
 /// How long anything may take on a busy machine that has no deadline of its own.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The file with the policy, in the test's folder.
+const POLICY: &str = "policy.yaml";
+
 /// The root of the repository.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// The policy that a lab's controllers have unless the test gives them another.
+pub const PERMISSIVE: &str = include_str!("../../support/permissive.yaml");
 
 /// What a test has for itself.
 pub struct Lab {
@@ -134,6 +140,14 @@ impl Lab {
         fs::write(kubeconfig, text.replace(&direct, &address.to_string())).unwrap();
     }
 
+    /// Gives the lab's controllers this policy, those that run too.
+    pub fn policy(&self, policy: &str) {
+        // At once, as a volume of a ConfigMap changes.
+        let whole = self.folder.join("policy.new");
+        fs::write(&whole, policy).unwrap();
+        fs::rename(whole, self.folder.join(POLICY)).unwrap();
+    }
+
     /// Where the test keeps its files.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -151,6 +165,7 @@ impl Lab {
         fs::create_dir(&folder).unwrap();
         let token = service_account(&client, namespace).await;
         fs::write(folder.join("kubeconfig"), kubeconfig(&admin, &token)).unwrap();
+        fs::write(folder.join(POLICY), PERMISSIVE).unwrap();
         let docker = Docker::connect_with_local_defaults().unwrap().negotiate_version().await.unwrap();
         Lab {
             timeline: Timeline::follow(&docker, &cluster),

@@ -51,8 +51,8 @@ impl FakeBackend {
     fn state(&self, bound: &Bound) -> HostState {
         let view = bound.host().view();
         let current = view.current;
-        let full = view.full();
         drop(view);
+        let full = bound.membership.full();
         let free_slots = if current { bound.membership.free() } else { 0 };
         let prepared = self.prepared.lock().expect("no test panics with it");
         let (availability, mut message) = match () {

@@ -79,6 +79,10 @@ pub enum Fault {
     LeakedSlot,
     /// A slot is always free.
     NoMaximum,
+    /// What the operator says of a host is passed over.
+    NoCeiling,
+    /// The smallest maximum that any scale set states holds for all.
+    SharedMaximum,
     /// Foreign instances take no slot.
     ForeignTakesNoSlot,
     /// Slots that come free are kept for nobody.

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
-use paddock::api::{self, BackendType, Reason};
+use paddock::api::{self, BackendType, HostCeiling, Reason};
 use paddock::backend::{
     Backend, Error, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, References,
     Requeuer, ResolveError, Resolved,
@@ -24,6 +24,7 @@ struct Reached {
     cluster: String,
     requeuer: Requeuer,
     followed: Mutex<BTreeMap<String, Weak<Followed>>>,
+    ceilings: Mutex<Vec<HostCeiling>>,
 }
 
 /// A block, and the hosts that its backend is to use.
@@ -41,6 +42,7 @@ impl FakeProvider {
             cluster: cluster.to_owned(),
             requeuer,
             followed: Mutex::default(),
+            ceilings: Mutex::default(),
         }))
     }
 
@@ -71,8 +73,15 @@ impl Reached {
             return known;
         }
         let host = Arc::new(Followed::new(endpoint, &self.cluster, &self.hosts, &self.requeuer));
+        host.host.limit(self.ceiling(endpoint));
         followed.insert(endpoint.to_owned(), Arc::downgrade(&host));
         host
+    }
+
+    fn ceiling(&self, endpoint: &str) -> Option<u32> {
+        let ceilings = self.ceilings.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = ceilings.iter().filter(|c| self.endpoint(&c.endpoint).as_deref() == Some(endpoint));
+        here.map(|ceiling| ceiling.max_runners).min()
     }
 
     fn in_use(&self) -> Vec<Arc<Followed>> {
@@ -109,6 +118,13 @@ impl Provider for FakeProvider {
             ..api::DockerHost::local()
         };
         Some(self.resolved(api::Docker { hosts: vec![host], ..api::Docker::default() }))
+    }
+
+    fn limit_hosts(&self, ceilings: &[HostCeiling]) {
+        ceilings.clone_into(&mut self.0.ceilings.lock().unwrap_or_else(PoisonError::into_inner));
+        for followed in self.0.in_use() {
+            followed.host.limit(self.0.ceiling(&followed.host.endpoint));
+        }
     }
 
     fn hosts(&self) -> Vec<HostUsage> {

@@ -39,8 +39,11 @@ pub(super) struct View {
     /// By id.
     pub(super) instances: BTreeMap<String, Made>,
     users: BTreeMap<u64, User>,
-    /// The slots held, by number; with the name of the runner once there is one.
-    held: BTreeMap<u64, Option<String>>,
+    /// The slots held, by number; with the scale set's UID, and the name of the runner once there is one.
+    held: BTreeMap<u64, (String, Option<String>)>,
+    /// How many runners all scale sets together may have.
+    ceiling: Option<u32>,
+    shared_maximum: bool,
     pub(super) queue: SlotQueue,
     next: u64,
     foreign_takes_none: bool,
@@ -149,6 +152,17 @@ impl SeenHost {
         }
     }
 
+    /// Says how many runners all scale sets together may have.
+    pub(super) fn limit(&self, ceiling: Option<u32>) {
+        let shared_maximum = self.hosts.has_fault(Fault::SharedMaximum);
+        let no_ceiling = self.hosts.has_fault(Fault::NoCeiling);
+        self.update(|view| {
+            view.ceiling = ceiling.filter(|_| !no_ceiling);
+            view.shared_maximum = shared_maximum;
+            BTreeSet::new()
+        });
+    }
+
     /// Counts a backend among the users of the host.
     pub(super) fn join(self: &Arc<Self>, scale_set_uid: &str, max_runners: Option<u32>) -> Membership {
         let mut view = self.view();
@@ -169,18 +183,32 @@ impl View {
         self.users.values().any(|user| user.scale_set_uid == scale_set_uid)
     }
 
-    /// Returns the smallest maximum that any user states.
+    /// Returns what the operator says, which no scale set's own maximum changes.
     fn limit(&self) -> Option<u32> {
-        self.users.values().filter_map(|user| user.max_runners).min()
+        let stated = self.users.values().filter_map(|user| user.max_runners);
+        self.ceiling.into_iter().chain(stated.filter(|_| self.shared_maximum)).min()
+    }
+
+    /// Returns what its own maximum leaves a user.
+    fn left_of_own(&self, user: u64) -> u32 {
+        let Some(User { scale_set_uid, max_runners: Some(max) }) = self.users.get(&user) else {
+            return u32::MAX;
+        };
+        let live = self.instances.values().map(|made| &made.instance);
+        let live = live.filter(|i| !i.state.ended() && i.scale_set_uid == *scale_set_uid).count();
+        let held = self.held.values().filter(|(uid, runner)| uid == scale_set_uid && !self.is_seen(runner));
+        max.saturating_sub(u32::try_from(live + held.count()).expect("few"))
+    }
+
+    fn is_seen(&self, runner: &Option<String>) -> bool {
+        runner.as_ref().is_some_and(|name| self.instances.values().any(|m| m.instance.runner == *name))
     }
 
     /// Counts what has not ended, of whatever cluster, and the slots held for what is not seen yet.
     pub(super) fn taken(&self) -> u32 {
         let counts = |made: &&Made| !(self.foreign_takes_none && made.cluster == "another");
         let live = self.instances.values().filter(|made| !made.instance.state.ended()).filter(counts).count();
-        let seen = |runner: &str| self.instances.values().any(|made| made.instance.runner == runner);
-        let held =
-            self.held.values().filter(|held| held.as_deref().is_none_or(|runner| !seen(runner))).count();
+        let held = self.held.values().filter(|(_, runner)| !self.is_seen(runner)).count();
         u32::try_from(live + held).expect("few")
     }
 
@@ -196,11 +224,15 @@ impl View {
     /// Returns the users for whom a slot is free.
     fn served(&self) -> BTreeSet<u64> {
         let free = self.free();
-        self.users.keys().copied().filter(|user| self.queue.free_for(*user, free) > 0).collect()
+        let served = |user: &u64| self.queue.free_for(*user, free).min(self.left_of_own(*user)) > 0;
+        self.users.keys().copied().filter(served).collect()
     }
 
     /// Says why no slot is free.
-    pub(super) fn full(&self) -> String {
+    fn full(&self, user: u64) -> String {
+        if self.left_of_own(user) == 0 {
+            return "the scale set has its own maximum".to_owned();
+        }
         if self.free() > 0 {
             return "the free slots are kept for scale sets that wait longer".to_owned();
         }
@@ -221,7 +253,12 @@ impl Membership {
         if self.host.hosts.has_fault(Fault::NoQueue) {
             return view.free();
         }
-        view.queue.free_for(self.number, view.free())
+        view.queue.free_for(self.number, view.free()).min(view.left_of_own(self.number))
+    }
+
+    /// Says why no slot is free.
+    pub(super) fn full(&self) -> String {
+        self.host.view().full(self.number)
     }
 
     /// Takes a slot.
@@ -236,7 +273,8 @@ impl Membership {
             view.queue.took(self.number);
             view.next += 1;
             number = view.next;
-            view.held.insert(number, None);
+            let uid = view.users[&self.number].scale_set_uid.clone();
+            view.held.insert(number, (uid, None));
             BTreeSet::new()
         });
         Some(HeldSlot { host: self.host.clone(), number })
@@ -245,6 +283,7 @@ impl Membership {
     /// Says for how many runners a slot is wanted and not there.
     pub(super) fn wait(&self, runners: u32) {
         self.host.update(|view| {
+            let runners = runners.min(view.left_of_own(self.number));
             view.queue.wait(self.number, runners, Instant::now());
             BTreeSet::new()
         });
@@ -270,7 +309,9 @@ pub(super) struct HeldSlot {
 impl HeldSlot {
     /// Says for which runner it is.
     pub(super) fn bind(&self, runner: &str) {
-        self.host.view().held.insert(self.number, Some(runner.to_owned()));
+        if let Some((_, held)) = self.host.view().held.get_mut(&self.number) {
+            *held = Some(runner.to_owned());
+        }
     }
 }
 

@@ -27,6 +27,8 @@ macro_rules! noticed {
 noticed! {
     a_slot_that_leaks: LeakedSlot, slots::a_reservation_takes_a_slot_and_gives_it_back_when_dropped;
     a_maximum_that_is_ignored: NoMaximum, slots::no_more_is_reserved_than_the_maximum_whoever_asks;
+    a_ceiling_that_is_passed_over: NoCeiling, slots::a_ceiling_that_is_raised_wakes_those_who_wait;
+    a_maximum_that_limits_others: SharedMaximum, slots::the_maximum_of_a_scale_set_limits_that_one_alone;
     a_foreign_instance_that_is_not_counted: ForeignTakesNoSlot, slots::what_belongs_to_another_cluster_takes_a_slot;
     a_slot_that_is_kept_for_nobody: NoQueue, slots::a_slot_that_comes_free_goes_to_the_scale_set_that_waits_for_it;
     a_start_on_a_host_nobody_has_seen: StartsUnseen, outages::nothing_is_reserved_on_a_host_that_was_not_seen_yet;
