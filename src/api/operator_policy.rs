@@ -38,6 +38,9 @@ pub struct PolicyRule {
     pub networks: Globs,
     /// The AWS identity of the controller, for `ecs` without `credentialsSecretRef`.
     pub controller_aws_identity: bool,
+    /// Images are pulled before every start, whatever `pullPolicy` says: one that a host has from another tenant's pull is
+    /// run for nobody whose own credentials the registry does not take. Kubernetes has an admission plugin of that name.
+    pub always_pull_images: bool,
 }
 
 /// What all scale sets together may have on a host.
@@ -80,6 +83,7 @@ impl Default for PolicyRule {
             privileged_sidecar: true,
             networks: Globs::new(["*", "!host", "!container:*"]),
             controller_aws_identity: true,
+            always_pull_images: false,
         }
     }
 }

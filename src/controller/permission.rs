@@ -36,6 +36,13 @@ pub(super) fn judge(
     Err(Explanation::new(Reason::NotPermitted, told.join("; ")))
 }
 
+/// The object as strict as the policy wants it.
+pub(super) fn enforced(object: &RunnerScaleSet, policy: &OperatorPolicy) -> RunnerScaleSet {
+    let mut strict = object.clone();
+    plan::enforce(policy, namespace(object), &mut strict.spec);
+    strict
+}
+
 /// Whether the scale set may be at its GitHub, reached as the spec says.
 pub(super) fn permits_github(object: &RunnerScaleSet, ctx: &Context) -> bool {
     plan::permits_github(&ctx.policy(), namespace(object), &object.spec.github)

@@ -57,7 +57,7 @@ async fn judge_and_read(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Con
     let refused_before = set.state().spec.refusal().is_some();
     let policy = ctx.policy();
     match permission::judge(object, &policy, ctx) {
-        Ok(()) => read_inputs(object, set, ctx, &policy).await,
+        Ok(()) => read_inputs(&permission::enforced(object, &policy), set, ctx, &policy).await,
         Err(why) => permission::refuse(object, set, ctx, why).await,
     }
     if set.state().spec.refusal().is_some() != refused_before {

@@ -81,6 +81,7 @@ fn everything() -> OperatorPolicy {
         privileged_sidecar: true,
         networks: any(),
         controller_aws_identity: true,
+        always_pull_images: false,
     };
     OperatorPolicy { rules: vec![rule], hosts: Vec::new() }
 }

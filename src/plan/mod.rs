@@ -22,7 +22,7 @@ use counts::Counts;
 pub use action::{Action, Removal};
 pub use demand_status::DemandStatus;
 pub use input::{BackendView, Input, StartGate, is_outdated};
-pub use permission::{Spelling, only_permitted_hosts, permits_github, permits_host, violations};
+pub use permission::{Spelling, enforce, only_permitted_hosts, permits_github, permits_host, violations};
 pub use placement::set_aside;
 pub use policy::{Bounds, Policy};
 pub use schedule::Schedule;

@@ -3,8 +3,8 @@
 use reqwest::Url;
 
 use crate::api::{
-    self, BackendType, DockerAccess, EcsDockerAccess, Explanation, Globs, OperatorPolicy, PolicyRule, Reason,
-    RunnerScaleSetSpec, glob_matches,
+    self, BackendType, DockerAccess, EcsDockerAccess, Explanation, Globs, OperatorPolicy, PolicyRule,
+    PullPolicy, Reason, RunnerScaleSetSpec, glob_matches,
 };
 
 /// Tells the one spelling that an endpoint has among the hosts of a kind; none where it can be none of them.
@@ -37,6 +37,17 @@ pub fn violations(
         backend.ecs.iter().for_each(|ecs| judgement.ecs(&format!("{field}.ecs"), ecs));
     }
     judgement.violations
+}
+
+/// Makes a spec as strict as the policy wants it where nothing is refused.
+pub fn enforce(policy: &OperatorPolicy, namespace: &str, spec: &mut RunnerScaleSetSpec) {
+    if !rule_of(policy, namespace).is_some_and(|(_, rule)| rule.always_pull_images) {
+        return;
+    }
+    for backend in &mut spec.backends {
+        backend.docker.iter_mut().for_each(|docker| docker.pull_policy = PullPolicy::Always);
+        backend.tart.iter_mut().for_each(|tart| tart.pull_policy = PullPolicy::Always);
+    }
 }
 
 /// Tells whether a namespace may have runners on a host of which no more is known than its endpoint.

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::api::{BackendType, OperatorPolicy, Reason, RunnerScaleSetSpec};
-use crate::plan::{only_permitted_hosts, permits_github, permits_host, violations};
+use crate::api::{BackendType, OperatorPolicy, PullPolicy, Reason, RunnerScaleSetSpec};
+use crate::plan::{enforce, only_permitted_hosts, permits_github, permits_host, violations};
 
 /// Spells endpoints as a machine does on which `/var/run` is a link to `/run`.
 fn spelling(kind: BackendType, endpoint: &str) -> Option<String> {
@@ -281,4 +281,20 @@ fn a_host_and_a_github_can_be_judged_alone() {
     let spec = docker(json!({"dockerAccess": "HostSocket"}));
     assert!(permits_github(&policy(""), "ci", &spec.github));
     assert!(!permits_github(&policy("rules: [{githubHosts: [ghes]}]"), "ci", &spec.github));
+}
+
+#[test]
+fn images_are_pulled_always_where_the_policy_wants_it() {
+    let pulls = |yaml: &str, namespace: &str| {
+        let mut spec = docker(json!({"pullPolicy": "Never"}));
+        spec.backends.extend(mac("ssh://ci@mac-1").backends);
+        enforce(&policy(yaml), namespace, &mut spec);
+        (
+            spec.backends[0].docker.as_ref().unwrap().pull_policy,
+            spec.backends[1].tart.as_ref().unwrap().pull_policy,
+        )
+    };
+    let yaml = "rules: [{namespaces: [ci], alwaysPullImages: true}, {}]";
+    assert_eq!(pulls(yaml, "ci"), (PullPolicy::Always, PullPolicy::Always));
+    assert_eq!(pulls(yaml, "other"), (PullPolicy::Never, PullPolicy::IfNotPresent));
 }
