@@ -165,6 +165,10 @@ reasons! {
     RunnerFailed,
     /// An event's: a runner could not be started.
     StartFailed,
+    /// An event's: jobs that were lost with their runners are run again.
+    RerunRequested,
+    /// An event's: such jobs are not run again.
+    RerunRefused,
     /// An event's: nothing is left of a deleted object.
     Deleted,
     /// An event's: something could not be removed, and stays.

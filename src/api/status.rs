@@ -79,6 +79,10 @@ pub struct RunnerScaleSetStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub recent_failures: Vec<Failure>,
 
+    /// Workflow runs that lost jobs which are to be run again, newest first; at most 50.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reruns: Vec<Rerun>,
+
     /// Ready, Reconciling, Stalled, Registered, Listening and DemandMet; reason and message say why.
     #[serde(deserialize_with = "conditions", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -92,8 +96,9 @@ impl RunnerScaleSetStatus {
         let demand = self.demand.iter_mut().map(|d| &mut d.observed_at);
         let runners = self.runners.iter_mut().map(|r| &mut r.since);
         let failures = self.recent_failures.iter_mut().map(|f| &mut f.time);
+        let reruns = self.reruns.iter_mut().map(|r| &mut r.since);
         let conditions = self.conditions.iter_mut().map(|c| &mut c.last_transition_time);
-        for time in sessions.chain(demand).chain(runners).chain(failures).chain(conditions) {
+        for time in sessions.chain(demand).chain(runners).chain(failures).chain(reruns).chain(conditions) {
             time.0 = time.0.min(now);
         }
         self
@@ -289,6 +294,37 @@ pub struct Failure {
     pub time: Time,
 }
 
+/// A workflow run that lost jobs with their runners.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rerun {
+    /// The repository, as owner/name.
+    pub repository: String,
+    /// The workflow run's id.
+    pub run_id: i64,
+    /// Waiting, Requested, Refused or GivenUp.
+    pub state: RerunState,
+    /// When the first of its jobs was lost.
+    #[serde(deserialize_with = "time")]
+    pub since: Time,
+    /// What GitHub said last, where it refused.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// What came of a workflow run that lost jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RerunState {
+    /// GitHub is asked again: it runs none again that goes on.
+    Waiting,
+    /// GitHub runs the lost jobs again.
+    Requested,
+    /// The credential may not.
+    Refused,
+    /// It was waited for six hours.
+    GivenUp,
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -305,6 +341,7 @@ mod tests {
             "demand": {"assignedJobs": 1, "runningJobs": 0, "availableJobs": 0, "observedAt": at},
             "backends": [{"name": "docker", "type": "docker", "currentRunners": 1, "backoffUntil": at}],
             "recentFailures": [{"runner": "x", "backend": "docker", "reason": "x", "message": "", "time": at}],
+            "reruns": [{"repository": "a/b", "runId": 1, "state": "Waiting", "since": at}],
             "conditions": [condition],
         });
         serde_json::from_value(status).unwrap()

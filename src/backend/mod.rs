@@ -6,6 +6,8 @@ pub mod remote;
 pub mod tart;
 
 mod backoff;
+mod host_failure;
+mod image;
 mod provider;
 mod queue;
 

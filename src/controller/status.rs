@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use super::conditions::{Facts, conditions, whole_seconds};
 use crate::api::RunnerScaleSetStatus;
 use crate::api::status::{
-    BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, MAX_RECENT_FAILURES, RunnerStatus,
-    Session,
+    BackendStatus, Demand, Failure, HostStatus, Job, MAX_LISTED_RUNNERS, MAX_RECENT_FAILURES, Rerun,
+    RunnerStatus, Session,
 };
 use crate::plan::{self, BackendView, Plan};
 use crate::runner::{self, Availability, HostState, Phase, Runner};
@@ -73,6 +73,7 @@ pub(super) fn status(
         runners,
         runners_omitted: count(omitted),
         recent_failures: recent_failures(state),
+        reruns: state.ledger.reruns().iter().map(rerun).collect(),
         conditions,
     };
     state.told.conditions.clone_from(&status.conditions);
@@ -176,6 +177,16 @@ fn backend(state: &ScaleSetState, view: &BackendView, configured: &ConfiguredBac
 fn recent_failures(state: &ScaleSetState) -> Vec<Failure> {
     let failures = state.ledger.failures().recent().map(failure);
     failures.chain(state.told.failures_before.iter().cloned()).take(MAX_RECENT_FAILURES).collect()
+}
+
+fn rerun(run: &runner::Rerun) -> Rerun {
+    Rerun {
+        repository: run.repository.clone(),
+        run_id: run.run_id,
+        state: run.state,
+        since: whole_seconds(run.since),
+        message: run.message.clone(),
+    }
 }
 
 fn failure(failure: &runner::Failure) -> Failure {

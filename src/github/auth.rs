@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::classify::CallKind;
-use super::fields::{Read, object};
+use super::fields::{NAME, Read, cut, object};
 use super::limit::RateLimit;
 use super::transport::{self, Reply};
 use super::url::ConfigUrl;
@@ -151,7 +151,9 @@ impl Auth {
             url.query_pairs_mut()
                 .append_pair("per_page", &PAGE.to_string())
                 .append_pair("page", &page.to_string());
-            let reply = self.ask(Method::GET, url, ("Bearer", &credential), None).await?;
+            let reply =
+                self.ask(Method::GET, url, ("Bearer", &credential), None).await?.success(CallKind::Auth);
+            let reply = self.limit.noted(reply)?;
             let found: WireRunnerPage = wire::decode(&reply.body, "the list of all runners")?;
             let last = found.runners.len() < PAGE;
             all.extend(found.runners);
@@ -160,6 +162,21 @@ impl Auth {
             }
         }
         Ok(all)
+    }
+
+    /// Has the jobs of a workflow run that did not succeed run again. A repository that the credential may not see is
+    /// answered as one that it may not change.
+    pub async fn rerun_failed_jobs(&self, repository: &str, run_id: i64) -> Result<(), Error> {
+        let unnamed = || Error::Config(format!("{:?} is no repository", cut(repository, NAME)));
+        let (owner, name) = repository
+            .split_once('/')
+            .filter(|(owner, name)| is_name(owner) && is_name(name))
+            .ok_or_else(unnamed)?;
+        let run_id = run_id.to_string();
+        let url = self.config.rest(&["repos", owner, name, "actions", "runs", &run_id, "rerun-failed-jobs"]);
+        let credential = self.credential().await?;
+        let reply = self.ask(Method::POST, url, ("Bearer", &credential), None).await?;
+        self.limit.noted(reply.success(CallKind::Rerun)).map(drop)
     }
 
     async fn connect(&self) -> Result<Arc<AdminToken>, Error> {
@@ -192,7 +209,8 @@ impl Auth {
     }
 
     async fn post(&self, url: Url, authorization: (&str, &str), body: Option<Value>) -> Result<Reply, Error> {
-        self.ask(Method::POST, url, authorization, body).await
+        let reply = self.ask(Method::POST, url, authorization, body).await?;
+        self.limit.noted(reply.success(CallKind::Auth))
     }
 
     async fn ask(
@@ -209,9 +227,14 @@ impl Auth {
             transport::with_json(&mut request, &body);
         }
         self.limit.check()?;
-        self.limit
-            .noted(transport::send(&self.pool, request, asked, self.attempt).await?.success(CallKind::Auth))
+        transport::send(&self.pool, request, asked, self.attempt).await
     }
+}
+
+/// Whether a text can be the name of a repository or of its owner: it goes into a URL.
+fn is_name(text: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+    !text.is_empty() && text.bytes().all(plain) && !text.bytes().all(|c| c == b'.')
 }
 
 impl State {

@@ -12,6 +12,9 @@ use super::fields::{NAME, cut};
 use super::transport::Reply;
 use super::wire::{self, Fault};
 
+/// How GitHub begins to say that a credential lacks a right for a workflow run: by the same status it refuses one that goes on
+/// ("This workflow is already running") or is not fit for it ("This workflow run cannot be retried").
+const NO_RIGHT: [&str; 2] = ["Resource not accessible", "Must have"];
 /// How long to leave GitHub alone when it does not say. GitHub's documentation on rate limits: "wait for at least one
 /// minute before retrying".
 const UNSAID_DELAY: Duration = Duration::from_secs(60);
@@ -39,6 +42,8 @@ pub(super) enum CallKind {
     Mint,
     /// A registration that exists.
     Runner,
+    /// A workflow run that is to be run again.
+    Rerun,
 }
 
 impl Reply {
@@ -57,6 +62,9 @@ impl Reply {
             return self.moved();
         }
         let text = self.text(&fault);
+        if kind == CallKind::Rerun {
+            return rerun(self.status, &fault, text);
+        }
         by_name(self.status, &fault, kind, &text).unwrap_or_else(|| by_status(self.status, kind, text))
     }
 
@@ -178,6 +186,18 @@ fn by_status(status: StatusCode, kind: CallKind, text: String) -> Error {
         (CallKind::Runner, 404) => Error::Transient(text),
         (CallKind::ScaleSet, _) => Error::Config(format!("GitHub refuses the scale set: {text}")),
         _ => Error::BadReply(text),
+    }
+}
+
+/// A repository that the credential may not see is not found.
+fn rerun(status: StatusCode, fault: &Fault, text: String) -> Error {
+    match status.as_u16() {
+        404 => Error::Forbidden(text),
+        403 if NO_RIGHT.iter().any(|beginning| fault.message.starts_with(beginning)) => {
+            Error::Forbidden(text)
+        }
+        403 | 409 | 422 => Error::NoRerun(text),
+        _ => by_status(status, CallKind::Rerun, text),
     }
 }
 

@@ -429,6 +429,10 @@ impl ScaleSetService for Client {
         Ok(listing.into_iter().map(Into::into).collect())
     }
 
+    async fn rerun_failed_jobs(&self, repository: &str, run_id: i64) -> Result<(), Error> {
+        within(self.caller.deadlines.control, self.caller.auth.rerun_failed_jobs(repository, run_id)).await
+    }
+
     async fn remove_runner(&self, id: i64) -> Result<(), Error> {
         within(self.caller.deadlines.control, self.remove(id)).await
     }

@@ -63,6 +63,10 @@ pub trait ScaleSetService: Send + Sync {
     /// Removes a registration; one that is gone already is a success. [`Error::RunnerBusy`] when it has a job.
     async fn remove_runner(&self, id: i64) -> Result<(), Error>;
 
+    /// Has GitHub run the jobs of a workflow run again that did not succeed, as its next attempt. `repository` is
+    /// `owner/repository`. It counts against the rate limit. [`Error::NoRerun`] where the run goes on.
+    async fn rerun_failed_jobs(&self, repository: &str, run_id: i64) -> Result<(), Error>;
+
     /// Closes the session; one that is gone already is a success.
     async fn close(&self, session: &Session) -> Result<(), Error>;
 
@@ -212,6 +216,10 @@ pub enum Error {
     /// A job runs on it: leave it alone. Answered for a scale set, too, that cannot be deleted for its jobs.
     #[error("a job is still running")]
     RunnerBusy,
+    /// The workflow run is not run again: it goes on, mostly, and may be later. GitHub words this in several ways, and one of
+    /// them is also that of a run which can never be.
+    #[error("GitHub does not run it again: {0}")]
+    NoRerun(String),
     /// Too many requests, or a service that says when to come again: ask after the delay.
     #[error("GitHub limits the rate: retry after {} s", .retry_after.as_secs())]
     RateLimited {

@@ -71,6 +71,8 @@ pub struct Cause {
     pub why: Explanation,
     /// It says nothing against the host or the template: its replacement need not wait.
     pub blameless: bool,
+    /// The job that it took along is to be run again: its backend's spec asks for that.
+    pub rerun: bool,
 }
 
 impl Exit {

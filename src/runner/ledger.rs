@@ -14,6 +14,7 @@ use super::demand::Demand;
 use super::failure::{Failure, Failures};
 use super::observation::Listings;
 use super::recent::Recent;
+use super::rerun::{Rerun, RerunAnswer, Reruns};
 use super::unseen::Unseen;
 use super::{
     Exit, Instance, InstanceState, Job, JobEvent, JobOutcome, Observation, Operation, PersistedRunner, Phase,
@@ -44,6 +45,7 @@ pub struct Ledger {
     runners: BTreeMap<String, Runner>,
     demand: Demand,
     failures: Failures,
+    reruns: Reruns,
     /// Of [`AppliedEvent`]s.
     applied: Recent,
     retired: HashMap<String, Retired>,
@@ -89,6 +91,27 @@ impl Ledger {
     /// The failures, to be cleared or added to.
     pub fn failures_mut(&mut self) -> &mut Failures {
         &mut self.failures
+    }
+
+    /// The workflow runs that lost jobs which are to be run again.
+    pub fn reruns(&self) -> &Reruns {
+        &self.reruns
+    }
+
+    /// Takes over what the status of the object tells of those, newest first.
+    pub fn restore_reruns(&mut self, remembered: impl IntoIterator<Item = Rerun>) {
+        self.reruns.restore(remembered);
+    }
+
+    /// Answers for which runs GitHub is to be asked now, by repository and id. They count as being asked for until
+    /// [`Ledger::rerun_answered`].
+    pub fn begin_reruns(&mut self, now: Timestamp) -> Vec<(String, i64)> {
+        self.reruns.due(now)
+    }
+
+    /// Notes what GitHub answered. Answers the run if it is waited for no more.
+    pub fn rerun_answered(&mut self, run: (&str, i64), answer: RerunAnswer, now: Timestamp) -> Option<Rerun> {
+        self.reruns.answered(run, answer, now)
     }
 
     /// Takes over what the status of the object tells of runners, before anything else is known. They count until
@@ -217,14 +240,14 @@ impl Ledger {
             if runner.work.over_at.is_none() {
                 self.demand.ended_with_job(runner, now);
                 if !exit.as_ref().is_some_and(Exit::clean) {
-                    self.failures.note(Failure::job_lost(runner, now));
+                    job_lost((&mut self.failures, &mut self.reruns), runner, now);
                 }
             } else {
                 self.failures.succeeded(&runner.backend, &runner.host);
                 // A runner that is told to end gives its job up, and may still say so to GitHub.
                 let given_up = runner.work.outcome.is_some_and(|outcome| outcome != JobOutcome::Succeeded);
                 if given_up && exit.as_ref().is_some_and(|exit| exit.cause.is_some()) {
-                    self.failures.note(Failure::job_lost(runner, now));
+                    job_lost((&mut self.failures, &mut self.reruns), runner, now);
                 }
             }
         } else if runner.operation == Some(Operation::Removing) {
@@ -301,7 +324,7 @@ impl Ledger {
         if died && runner.phase == Phase::Failed && !is_over {
             // Its end was seen before anyone heard of its job.
             self.demand.ended_with_job(runner, now);
-            self.failures.note(Failure::job_lost(runner, now));
+            job_lost((&mut self.failures, &mut self.reruns), runner, now);
         }
     }
 
@@ -332,6 +355,15 @@ impl Ledger {
 
     fn forget_retired(&mut self, now: Timestamp) {
         self.retired.retain(|_, retired| retired.at.plus(RETIRED_FOR) > now);
+    }
+}
+
+/// Notes that a runner's end took its job along, and that the job is to be run again where the end says so.
+fn job_lost((failures, reruns): (&mut Failures, &mut Reruns), runner: &Runner, now: Timestamp) {
+    failures.note(Failure::job_lost(runner, now));
+    let cause = runner.seen.exit.as_ref().and_then(|exit| exit.cause.as_ref());
+    if let Some(job) = runner.work.job.as_ref().filter(|_| cause.is_some_and(|cause| cause.rerun)) {
+        reruns.note(job, now);
     }
 }
 

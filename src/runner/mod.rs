@@ -15,6 +15,7 @@ mod observation;
 mod persisted;
 mod recent;
 mod record;
+mod rerun;
 mod unseen;
 mod watched;
 
@@ -29,5 +30,6 @@ pub use ledger::Ledger;
 pub use observation::Observation;
 pub use persisted::PersistedRunner;
 pub use record::{Leaving, Operation, Phase, Registration, Runner, Seen, Work};
+pub use rerun::{Rerun, RerunAnswer, RerunState, Reruns};
 pub use unseen::HostCount;
 pub use watched::Watched;

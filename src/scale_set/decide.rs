@@ -64,9 +64,11 @@ pub fn decide(
     drain(state, set, shared, now);
     let (mut plan, views) = preview(state, set, now)?;
     let listed = (!observed(state, set, now)).then(|| set.since.plus(HOSTS_ANSWER));
-    plan.requeue_at = [plan.requeue_at, listed, limited_until(state, now)].into_iter().flatten().min();
     state.ledger.mark_surplus(&plan.surplus, now);
-    let tasks = begin(state, set, &plan, now);
+    let mut tasks = begin(state, set, &plan, now);
+    tasks.extend(begin_reruns(state, now));
+    let rerun = state.ledger.reruns().due_at().filter(|at| *at > now);
+    plan.requeue_at = [plan.requeue_at, listed, limited_until(state, now), rerun].into_iter().flatten().min();
     keep_warm(state, set, now);
     let starts = tasks.iter().filter(|task| matches!(task, Task::Start { .. })).count();
     report(state, set, shared, &plan, starts, now);
@@ -258,6 +260,13 @@ fn begin_removal(
         backend,
         service: state.github.service.clone(),
     })
+}
+
+/// Asks for the workflow runs that are due: whoever decides on starts, those jobs are lost already.
+fn begin_reruns(state: &mut ScaleSetState, now: Timestamp) -> Vec<Task> {
+    let Some(service) = state.github.service.clone() else { return Vec::new() };
+    let due = state.ledger.begin_reruns(now).into_iter();
+    due.map(|(repository, run_id)| Task::Rerun { repository, run_id, service: service.clone() }).collect()
 }
 
 /// Gives up a start that waits for its host to be ready. There is nothing of the runner to be removed.

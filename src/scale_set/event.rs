@@ -1,7 +1,7 @@
 //! The events that a scale set at work tells of, each made in one place.
 
 use crate::api::{Explanation, Reason};
-use crate::runner::Failure;
+use crate::runner::{Failure, Rerun, RerunState};
 
 /// What befalls only runners that had begun, beside an end with an exit code.
 const BEGUN: [Reason; 6] = [
@@ -76,6 +76,20 @@ impl Event {
         let Failure { runner, backend, host, reason, message, .. } = failure;
         let note = format!("runner {runner} on {backend}/{host}: {reason}: {message}");
         Event::warning(if had_begun { Reason::RunnerFailed } else { Reason::StartFailed }, "Start", note)
+    }
+
+    /// What came of a workflow run that lost jobs.
+    pub fn rerun(run: &Rerun) -> Event {
+        let Rerun { repository, run_id, message, .. } = run;
+        if run.state == RerunState::Requested {
+            let note =
+                format!("run {run_id} of {repository} lost jobs with their runners: they are run again");
+            return Event::normal(Reason::RerunRequested, "Rerun", note);
+        }
+        let note = format!(
+            "run {run_id} of {repository} lost jobs with their runners, and is not run again: {message}"
+        );
+        Event::warning(Reason::RerunRefused, "Rerun", note)
     }
 
     /// Hosts that the spec left out went with what was on them.

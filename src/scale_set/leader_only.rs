@@ -133,6 +133,10 @@ impl ScaleSetService for LeaderOnly<dyn ScaleSetService> {
         self.leading()?.remove_runner(id).await
     }
 
+    async fn rerun_failed_jobs(&self, repository: &str, run_id: i64) -> Result<(), github::Error> {
+        self.leading()?.rerun_failed_jobs(repository, run_id).await
+    }
+
     async fn close(&self, session: &Session) -> Result<(), github::Error> {
         self.leading()?.close(session).await
     }

@@ -20,6 +20,7 @@ mod registration;
 mod registry;
 mod report;
 mod reporter;
+mod rerun;
 mod shared;
 mod state;
 mod tasks;

@@ -93,8 +93,10 @@ pub fn reason_of(error: &github::Error) -> Reason {
         Error::RateLimited { .. } => Reason::RateLimited,
         Error::BadReply(_) => Reason::BadReply,
         Error::Config(_) => Reason::InvalidSpec,
-        Error::Transient(_) | Error::RunnerExists | Error::RunnerGone | Error::RunnerBusy => {
-            Reason::Unreachable
-        }
+        Error::Transient(_)
+        | Error::RunnerExists
+        | Error::RunnerGone
+        | Error::RunnerBusy
+        | Error::NoRerun(_) => Reason::Unreachable,
     }
 }

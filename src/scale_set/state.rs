@@ -18,7 +18,7 @@ use crate::backend::{Backend, HostKey, Providers};
 use crate::github::{ListenState, ScaleSetService, SessionRecord, WantedScaleSet};
 use crate::plan::{self, BackendView, Policy};
 use crate::runner::{
-    Failure, HostCount, Identity, Job, Ledger, Observation, PersistedRunner, Runner, Watched,
+    Failure, HostCount, Identity, Job, Ledger, Observation, PersistedRunner, Rerun, Runner, Watched,
 };
 use crate::time::Plus;
 
@@ -149,6 +149,7 @@ impl ScaleSetState {
         let mut ledger = Ledger::new();
         ledger.restore_counts(status.backends.iter().flat_map(counts));
         ledger.restore(status.runners.into_iter().map(persisted), now);
+        ledger.restore_reruns(status.reruns.into_iter().map(rerun));
         let rejected = |c: &&Condition| {
             c.type_ == condition::STALLED
                 && c.status == "True"
@@ -379,6 +380,12 @@ fn persisted(runner: crate::api::status::RunnerStatus) -> PersistedRunner {
         since: runner.since.0,
         job,
     }
+}
+
+fn rerun(told: api::status::Rerun) -> Rerun {
+    let mut run = Rerun::waiting(told.repository, told.run_id, told.since.0);
+    (run.state, run.message) = (told.state, told.message);
+    run
 }
 
 /// How many runners a status says are on each host of a backend.

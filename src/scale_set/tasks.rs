@@ -9,6 +9,7 @@ use tracing::{Instrument, info, info_span, warn};
 
 use super::handle::ScaleSetHandle;
 use super::registration;
+use super::rerun;
 use super::shared::Shared;
 use crate::api::Reason;
 use crate::backend::{self, Backend, NewRunner, Reservation};
@@ -58,6 +59,8 @@ pub enum Task {
         backend: Arc<dyn Backend>,
         service: Option<Arc<dyn ScaleSetService>>,
     },
+    /// Ask GitHub for a workflow run that the ledger has as being asked for.
+    Rerun { repository: String, run_id: i64, service: Arc<dyn ScaleSetService> },
 }
 
 impl Task {
@@ -95,6 +98,10 @@ impl Task {
                 };
                 removal.run().instrument(span).await;
                 service.is_some_and(|service| service.limited_for().is_some())
+            }
+            Task::Rerun { repository, run_id, service } => {
+                rerun::ask(set, shared, (&repository, run_id), &*service).await;
+                service.limited_for().is_some()
             }
         };
         shared.registry.requeue(&set.uid);

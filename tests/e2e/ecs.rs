@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use paddock::api::status::RunnerPhase;
+use paddock::api::RunnerScaleSet;
+use paddock::api::status::{RerunState, RunnerPhase};
 use serde_json::{Value, json};
 use testkit::ecs::{
     ClusterSpec, DEFAULT_ACCESS_KEY, DEFAULT_SECRET_KEY, Delays, Effect, Fault, Lag, Operation, SimEcs,
     Status, reason,
 };
-use testkit::github::{DEFAULT_TOKEN, JobResult, JobSpec, JobStatus, SimGithub};
+use testkit::github::{DEFAULT_TOKEN, Endpoint, JobResult, JobSpec, JobStatus, SimGithub};
 
 use harness::{Lab, Manifest, PATIENCE, condition, is, lab, phases};
 
@@ -296,6 +297,89 @@ async fn a_spot_interruption_is_told_with_its_job_and_replaced_on_demand() {
         let took = started.duration_since(listed);
         assert!(took.as_secs() < 5, "{took:?}");
         github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Running) == 1).await.unwrap();
+    })
+    .await;
+}
+
+/// The state of the only workflow run that lost jobs.
+fn rerun(set: &RunnerScaleSet) -> Option<RerunState> {
+    let [run] = &set.status.as_ref()?.reruns[..] else { return None };
+    Some(run.state)
+}
+
+#[tokio::test]
+async fn a_run_that_lost_a_job_to_an_interruption_is_run_again_once_it_is_over() {
+    lab("ecs-rerun", async |lab| {
+        let (github, ecs) = world(lab).await;
+        let controller = lab.start();
+        let spot = json!([{"name": "FARGATE_SPOT", "weight": 1}]);
+        let changes = json!({"launchType": null, "capacityProviders": spot, "rerunInterrupted": true});
+        lab.apply(&one(&github, &ecs, changes)).await;
+        lab.until_is("linux", "Ready", "True", None).await;
+        let spec = JobSpec::new("acme/app", ["linux"]).of_run(7);
+        let job = github.queue_job(spec.clone());
+        github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Running) == 1).await.unwrap();
+        let task = ecs.look(|s| s.tasks().next().unwrap().id.clone());
+        let other = github.queue_job(spec);
+        github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Running) == 2).await.unwrap();
+        lab.until_phases("linux", (0, 0, 2)).await;
+        ecs.interrupt_spot(&task).unwrap();
+
+        let waits = |set: &RunnerScaleSet| {
+            rerun(set) == Some(RerunState::Waiting)
+                && set
+                    .status
+                    .as_ref()
+                    .is_some_and(|status| status.reruns[0].message.contains("already running"))
+        };
+        lab.until_within(SEEN_WITHIN, "linux", "the run goes on", waits).await;
+        // What is waited for outlives the controller.
+        controller.kill().await;
+        let _controller = lab.start();
+        github.wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Completed).await.unwrap();
+        github.finish_job(other, JobResult::Succeeded).unwrap();
+        let requested = |set: &RunnerScaleSet| rerun(set) == Some(RerunState::Requested);
+        lab.until_within(SEEN_WITHIN, "linux", "it is run again", requested).await;
+        let note = lab.event("linux", "RerunRequested").await;
+        assert!(note.contains("run 7 of acme/app"), "{note}");
+        github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Running) == 1).await.unwrap();
+        let again = github.look(|s| s.jobs().find(|job| job.status == JobStatus::Running).cloned().unwrap());
+        assert!(again.run == 7 && again.id != job && again.id != other);
+        let granted =
+            github.requests(Endpoint::RerunFailedJobs).iter().filter(|r| r.status == Some(201)).count();
+        assert_eq!((granted, github.look(|s| s.jobs().count())), (1, 3), "once, and the lost one alone");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_right_a_lost_job_stays_lost_and_that_is_told_once() {
+    lab("ecs-no-rerun", async |lab| {
+        let (github, ecs) = world(lab).await;
+        github.permit_actions(false);
+        let _controller = lab.start();
+        let spot = json!([{"name": "FARGATE_SPOT", "weight": 1}]);
+        let changes = json!({"launchType": null, "capacityProviders": spot, "rerunInterrupted": true});
+        lab.apply(&one(&github, &ecs, changes)).await;
+        lab.until_is("linux", "Ready", "True", None).await;
+        github.queue_jobs(2, &JobSpec::new("acme/app", ["linux"]));
+        github.wait_until(PATIENCE, |s| s.jobs_in(JobStatus::Running) == 2).await.unwrap();
+        lab.until_phases("linux", (0, 0, 2)).await;
+        for task in ecs.look(|s| s.tasks().map(|task| task.id.clone()).collect::<Vec<_>>()) {
+            ecs.interrupt_spot(&task).unwrap();
+        }
+        let refused = |set: &RunnerScaleSet| {
+            let reruns = set.status.as_ref().map_or(&[][..], |status| &status.reruns);
+            reruns.len() == 2 && reruns.iter().all(|run| run.state == RerunState::Refused)
+        };
+        lab.until_within(SEEN_WITHIN, "linux", "both are refused", refused).await;
+        let note = lab.event("linux", "RerunRefused").await;
+        assert!(note.contains("Resource not accessible"), "{note}");
+        let told =
+            lab.events("linux").await.into_iter().filter(|e| e.reason.as_deref() == Some("RerunRefused"));
+        assert_eq!(told.count(), 1);
+        assert_eq!(github.requests(Endpoint::RerunFailedJobs).len(), 2, "each is asked for once");
+        assert!(is(&lab.get("linux").await, "Ready", "True", None));
     })
     .await;
 }

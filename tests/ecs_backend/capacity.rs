@@ -6,7 +6,7 @@ use paddock::api::{Explanation, Reason};
 use paddock::backend::{Availability, Error};
 use paddock::runner::runner_name;
 use serde_json::json;
-use testkit::ecs::{Fault, Operation, Status, reason as failure};
+use testkit::ecs::{Fault, Operation, Status, StopCode, reason as failure};
 
 use crate::stage::{CLUSTER, PATIENCE, Stage, ended, host, ready, running, start, start_named};
 
@@ -83,11 +83,25 @@ async fn the_next_start_after_an_interruption_is_not_on_spot() {
     assert!(stage.tasks()[0].is_spot());
     stage.ecs.interrupt_spot(&instance.id).unwrap();
     let cause = ended(&*backend, &instance.id).await.cause.unwrap();
-    assert_eq!((cause.why.reason, cause.blameless), (Reason::SpotInterruption, true));
+    assert_eq!((cause.why.reason, cause.blameless, cause.rerun), (Reason::SpotInterruption, true, false));
     let replacement = start(&*backend).await.unwrap();
     let next = start(&*backend).await.unwrap();
     let on_spot = |id: &str| stage.ecs.look(|s| s.task(id).unwrap().is_spot());
     assert!(!on_spot(&replacement.id) && on_spot(&next.id), "one interruption, one replacement");
+}
+
+#[tokio::test]
+async fn only_an_interruption_is_to_be_run_again_and_only_where_the_block_asks_for_it() {
+    let stage = Stage::new().await;
+    let block = json!({"launchType": null, "capacityProviders": [{"name": "FARGATE_SPOT", "weight": 1}], "rerunInterrupted": true});
+    let backend = stage.backend("set", block).await;
+    let (interrupted, lost) = (start(&*backend).await.unwrap(), start(&*backend).await.unwrap());
+    running(&*backend, &interrupted.id).await;
+    running(&*backend, &lost.id).await;
+    stage.ecs.interrupt_spot(&interrupted.id).unwrap();
+    stage.ecs.stop_task_as(&lost.id, Some(StopCode::InfrastructureHealth), "a machine is ill").unwrap();
+    assert!(ended(&*backend, &interrupted.id).await.cause.unwrap().rerun);
+    assert!(!ended(&*backend, &lost.id).await.cause.unwrap().rerun);
 }
 
 /// The account's documented limits: a burst of 100, then 20 a second. That the controller's own bucket takes no longer than they

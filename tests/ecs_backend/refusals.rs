@@ -74,11 +74,10 @@ async fn a_session_token_goes_with_its_keys() {
 }
 
 #[tokio::test]
-async fn what_a_block_asks_for_and_nobody_has_is_refused_when_it_is_read() {
+async fn what_only_aws_would_refuse_is_refused_when_the_block_is_read() {
     let stage = Stage::new().await;
     let arn = "arn:aws:ecs:us-east-1:123456789012:cluster/runners";
     for (changes, reason, says) in [
-        (json!({"rerunInterrupted": true}), "BackendNotAvailable", "ecs.rerunInterrupted is not available"),
         (json!({"tags": {"a!": "b"}}), "InvalidSpec", "ecs.tags"),
         (json!({"cluster": arn}), "InvalidSpec", "us-east-1"),
         (json!({"credentialsSecretRef": {"name": "nothing"}}), "SecretMissing", "credentialsSecretRef"),

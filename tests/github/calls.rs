@@ -10,7 +10,7 @@ use paddock::github::{
     Client, ClientConfig, Clients, Credentials, Deadlines, Error, ScaleSet, ScaleSetService, WantedScaleSet,
 };
 use paddock::runner::JobEvent;
-use testkit::github::{Endpoint, Fault, JobResult, JobSpec, Model, app_private_key};
+use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, Model, app_private_key};
 
 use crate::support::{PATIENCE, SET, client, config, connect, github, scale_set, session, wanted};
 
@@ -376,4 +376,44 @@ async fn every_request_says_who_asks() {
         }
     }
     assert_eq!(github.requests(Endpoint::Poll)[0].capacity, Some(7));
+}
+
+/// The status 403 says three things: which, only the words tell.
+#[tokio::test]
+async fn a_run_is_run_again_once_it_is_over_and_where_the_credential_may() {
+    let github = github().start().await.unwrap();
+    let client = client(&github);
+    let set = scale_set(&client).await;
+    let spec = |name: &str| JobSpec { name: name.to_owned(), ..JobSpec::new("acme/app", [SET]).of_run(7) };
+    let [failed, passes] = ["a", "b"].map(|name| github.queue_job(spec(name)));
+    github.assign_jobs(SET, 2).unwrap();
+    for (job, runner) in [(failed, "fleet-a"), (passes, "fleet-b")] {
+        client.mint_jit(set.id, runner).await.unwrap();
+        github.start_job(job, runner).unwrap();
+    }
+    github.finish_job(failed, JobResult::Failed).unwrap();
+    let goes_on = client.rerun_failed_jobs("acme/app", 7).await;
+    assert!(matches!(&goes_on, Err(Error::NoRerun(why)) if why.contains("already running")), "{goes_on:?}");
+    github.finish_job(passes, JobResult::Succeeded).unwrap();
+    github.permit_actions(false);
+    let denied = client.rerun_failed_jobs("acme/app", 7).await;
+    assert!(matches!(&denied, Err(Error::Forbidden(why)) if why.contains("not accessible")), "{denied:?}");
+    github.permit_actions(true);
+    client.rerun_failed_jobs("acme/app", 7).await.unwrap();
+    let queued =
+        github.look(|s| s.jobs().filter(|j| j.status != JobStatus::Completed).cloned().collect::<Vec<_>>());
+    assert_eq!(queued.iter().map(|job| (job.name.as_str(), job.run)).collect::<Vec<_>>(), [("a", 7)]);
+    let again = client.rerun_failed_jobs("acme/app", 7).await;
+    assert!(matches!(again, Err(Error::NoRerun(_))), "its next attempt goes on: {again:?}");
+    let unknown = client.rerun_failed_jobs("acme/app", 8).await;
+    assert!(matches!(unknown, Err(Error::Forbidden(_))), "{unknown:?}");
+    let asked = github.requests(Endpoint::RerunFailedJobs).len();
+    for odd in ["acme", "acme/../orgs", "acme/..", "/app", ""] {
+        assert!(matches!(client.rerun_failed_jobs(odd, 7).await, Err(Error::Config(_))), "{odd}");
+    }
+    assert_eq!(
+        github.requests(Endpoint::RerunFailedJobs).len(),
+        asked,
+        "nothing is asked of what is no repository"
+    );
 }

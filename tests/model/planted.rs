@@ -447,6 +447,10 @@ impl ScaleSetService for Service {
         if self.bug == Bug::ListsNoRunners { Ok(Vec::new()) } else { self.service.list_runners().await }
     }
 
+    async fn rerun_failed_jobs(&self, repository: &str, run_id: i64) -> Result<(), github::Error> {
+        self.service.rerun_failed_jobs(repository, run_id).await
+    }
+
     async fn close(&self, session: &Session) -> Result<(), github::Error> {
         self.service.close(session).await
     }

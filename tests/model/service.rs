@@ -406,6 +406,11 @@ impl ScaleSetService for Service {
         .await
     }
 
+    /// No host of the model wants a job to be run again.
+    async fn rerun_failed_jobs(&self, _: &str, _: i64) -> Result<(), Error> {
+        Err(Error::NoRerun("the model has no workflow runs".to_owned()))
+    }
+
     async fn list_runners(&self) -> Result<Vec<ListedRunner>, Error> {
         self.call("list_runners", move |state, _| {
             let listed = |r: &Registration| ListedRunner {

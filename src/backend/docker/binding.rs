@@ -1,37 +1,24 @@
 //! What one backend of a scale set has on a host: its engine, its image there, and how its last starts went.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use jiff::Timestamp;
+use std::sync::Arc;
 
 use super::endpoint::Endpoint;
 use super::engine::{Link, Membership};
 use super::engines::{Engines, Followed};
-use super::image::{self, Image, RETRY, Wanted};
+use super::image::{Image, Wanted};
 use super::slots::User;
 use super::template::{DockerTemplate, HostSpec};
 use crate::api::Reason;
+use crate::backend::host_failure::HostFailure;
 use crate::backend::{Availability, Error};
 use crate::runner::Identity;
-use crate::time::Plus;
 
 /// What a backend has on a host.
 pub(super) struct HostBinding {
     pub(super) followed: Arc<Followed>,
     pub(super) image: Arc<Image>,
-    failure: Mutex<HostFailure>,
+    failure: HostFailure,
     pub(super) membership: Membership,
-}
-
-/// What keeps a host from taking starts, beside its image.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum HostFailure {
-    #[default]
-    None,
-    /// The last start failed for want of something.
-    Lacking { until: Timestamp, failures: u32, reason: Reason, message: String },
-    /// The engine, at that connection, refused what it was asked for.
-    Refused { connection: u64, message: String },
 }
 
 impl HostBinding {
@@ -62,14 +49,10 @@ impl HostBinding {
         };
         Ok(HostBinding {
             image: followed.image(wanted),
-            failure: Mutex::default(),
+            failure: HostFailure::default(),
             membership: followed.engine.join(user),
             followed,
         })
-    }
-
-    fn failure(&self) -> MutexGuard<'_, HostFailure> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the host takes starts, how many slots are free on it, and why it takes none, in words.
@@ -79,69 +62,33 @@ impl HostBinding {
             return (Availability::Unreachable, 0, why.clone());
         }
         let free = self.membership.free(&state);
-        let (availability, message) = match &*self.failure() {
-            HostFailure::Refused { connection, message } if *connection == state.connections => {
-                (Availability::Refused, message.clone())
-            }
-            HostFailure::Lacking { until, reason, message, .. } if *until > Timestamp::now() => {
-                (Availability::BackOff { until: *until, reason: *reason }, message.clone())
-            }
-            _ => image_state(&self.image),
-        };
+        let (availability, message) = self
+            .failure
+            .state(state.connections)
+            .unwrap_or_else(|| self.image.readiness().state().availability());
         let message = if message.is_empty() && free == 0 { self.membership.full(&state) } else { message };
         (availability, free, message)
     }
 
     /// Notes that a start succeeded: the host is well.
     pub(super) fn note_success(&self) {
-        self.image.started();
-        *self.failure() = HostFailure::None;
+        self.image.readiness().used();
+        self.failure.clear();
     }
 
     /// Notes what the failure of a start says of the host.
     pub(super) fn note_failure(&self, error: &Error) {
         match error {
             Error::NoCapacity(why) => match why.reason {
-                Reason::ImageMissing => self.image.missing(&why.message),
+                Reason::ImageMissing => self.image.readiness().missing(&why.message),
                 Reason::ImagePullFailed => {}
-                reason => self.failure().lacks(reason, &why.message),
+                reason => self.failure.lacks(reason, &why.message),
             },
             Error::Refused(message) => {
                 let connection = self.followed.engine.state().connections;
-                *self.failure() = HostFailure::Refused { connection, message: message.clone() };
+                self.failure.refused(connection, message);
             }
             Error::Unreachable(_) | Error::Gone => self.followed.engine.suspect(),
         }
-    }
-}
-
-impl HostFailure {
-    /// Starts that fail together are one failure.
-    fn lacks(&mut self, reason: Reason, message: &str) {
-        let now = Timestamp::now();
-        let before = match self {
-            HostFailure::Lacking { until, .. } if *until > now => return,
-            HostFailure::Lacking { failures, .. } => *failures,
-            HostFailure::None | HostFailure::Refused { .. } => 0,
-        };
-        let failures = before + 1;
-        *self = HostFailure::Lacking {
-            until: now.plus(RETRY.after(failures)),
-            failures,
-            reason,
-            message: message.to_owned(),
-        };
-    }
-}
-
-fn image_state(image: &Image) -> (Availability, String) {
-    match image.state() {
-        image::State::Ready => (Availability::Ready, String::new()),
-        image::State::Unknown => (Availability::Unprepared, String::new()),
-        image::State::Preparing { since, message } => (Availability::Preparing { since }, message),
-        image::State::Failed { until, why } if until > Timestamp::now() => {
-            (Availability::BackOff { until, reason: why.reason }, why.message)
-        }
-        image::State::Failed { why, .. } => (Availability::Unprepared, why.message),
     }
 }

@@ -2,28 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt;
-use jiff::Timestamp;
-use tokio::sync::watch;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::credentials::Login;
 use super::engine::Engine;
 use super::failure::{call, meaning};
-use crate::api::PullPolicy;
-use crate::api::{Explanation, Reason};
+use crate::api::{PullPolicy, Reason};
 use crate::backend::Error;
-use crate::backend::backoff::Backoff;
-use crate::time::Plus;
+use crate::backend::image::{ImageState, Readiness};
 
-/// How long to wait before an image that could not be had is tried again.
-pub(super) const RETRY: Backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_secs(300) };
 /// For an image's description.
 const INSPECTION: Duration = Duration::from_secs(15);
 /// A pull that says nothing for so long is stuck.
@@ -44,47 +37,22 @@ pub(super) struct Wanted {
 #[derive(Debug)]
 pub(super) struct Image {
     wanted: Wanted,
-    state: watch::Sender<State>,
-    /// Failures since a runner was last started from it.
-    failures: AtomicU32,
-}
-
-/// Whether a runner can be started from an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
-    /// Nobody looked yet.
-    Unknown,
-    /// It is looked for or pulled; how far that is, in words.
-    Preparing { since: Timestamp, message: String },
-    /// It is there.
-    Ready,
-    /// It could not be had.
-    Failed { until: Timestamp, why: Explanation },
-}
-
-impl State {
-    /// Whether looking for it may begin.
-    fn may_begin(&self) -> bool {
-        match self {
-            State::Unknown => true,
-            State::Failed { until, .. } => *until <= Timestamp::now(),
-            State::Preparing { .. } | State::Ready => false,
-        }
-    }
+    readiness: Readiness,
 }
 
 impl Image {
     pub(super) fn new(wanted: Wanted) -> Self {
-        Image { wanted, state: watch::Sender::new(State::Unknown), failures: AtomicU32::new(0) }
+        Image { readiness: Readiness::new(&wanted.reference), wanted }
     }
 
-    pub(super) fn state(&self) -> State {
-        self.state.borrow().clone()
+    /// What is known of it.
+    pub(super) fn readiness(&self) -> &Readiness {
+        &self.readiness
     }
 
     /// Begins to make it ready, unless that goes on, is done, or failed too recently.
     pub(super) fn prepare(self: &Arc<Self>, engine: &Arc<Engine>) {
-        self.begin(engine, State::may_begin);
+        self.begin(engine, ImageState::may_begin);
     }
 
     /// Makes sure before a start that a moved tag is seen, where the policy asks for that. Who comes while a pull is
@@ -93,86 +61,19 @@ impl Image {
         if self.wanted.policy != PullPolicy::Always {
             return Ok(());
         }
-        let mut state = self.state.subscribe();
-        self.begin(engine, |state| *state == State::Ready || state.may_begin());
-        let settled = state.wait_for(|state| !matches!(state, State::Preparing { .. })).await;
-        match settled.map(|state| state.clone()) {
-            Ok(State::Failed { why, .. }) => Err(Error::NoCapacity(why)),
-            Ok(State::Unknown) | Err(_) => {
-                Err(Error::Unreachable("the engine left during the pull".to_owned()))
-            }
-            Ok(State::Ready | State::Preparing { .. }) => Ok(()),
-        }
+        self.begin(engine, |state| *state == ImageState::Ready || state.may_begin());
+        self.readiness.settled().await
     }
 
-    /// A runner was started from it.
-    pub(super) fn started(&self) {
-        self.failures.store(0, Ordering::Relaxed);
-    }
-
-    /// A start found that it is not there any more. If that happens again at once, looking for it does not help.
-    pub(super) fn missing(&self, message: &str) {
-        self.state.send_if_modified(|state| {
-            let found = *state == State::Ready;
-            if found {
-                *state = match self.failures.load(Ordering::Relaxed) {
-                    0 => State::Unknown,
-                    _ => self.failed(Explanation::new(Reason::ImageMissing, message)),
-                };
-                self.failures.fetch_max(1, Ordering::Relaxed);
-            }
-            found
-        });
-    }
-
-    fn begin(self: &Arc<Self>, engine: &Arc<Engine>, may: impl Fn(&State) -> bool) {
-        let reference = &self.wanted.reference;
-        let begun = self.state.send_if_modified(|state| {
-            let begin = may(state);
-            if begin {
-                let message = format!("looking for image {reference}");
-                *state = State::Preparing { since: Timestamp::now(), message };
-            }
-            begin
-        });
-        if begun {
+    fn begin(self: &Arc<Self>, engine: &Arc<Engine>, may: impl Fn(&ImageState) -> bool) {
+        if self.readiness.begin(may) {
             let (image, engine) = (Arc::clone(self), Arc::clone(engine));
             tokio::spawn(async move {
                 let result = image.ensure(&engine).await;
-                image.settle(result);
+                image.readiness.settle(result);
                 engine.requeue_all();
             });
         }
-    }
-
-    fn settle(&self, result: Result<(), Error>) {
-        self.state.send_replace(match result {
-            Ok(()) => State::Ready,
-            Err(Error::NoCapacity(why)) => {
-                let (reason, message) = (why.reason.as_str(), &why.message);
-                warn!(image = self.wanted.reference, reason, message, "image cannot be used");
-                self.failed(why)
-            }
-            // The engine went away: it is asked again when it is back.
-            Err(error) => {
-                debug!(image = self.wanted.reference, %error, "image is not known to be there");
-                State::Unknown
-            }
-        });
-    }
-
-    /// Tells how far the pull is.
-    fn tell(&self, progress: &str) {
-        self.state.send_modify(|state| {
-            if let State::Preparing { message, .. } = state {
-                progress.clone_into(message);
-            }
-        });
-    }
-
-    fn failed(&self, why: Explanation) -> State {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        State::Failed { until: Timestamp::now().plus(RETRY.after(failures)), why }
     }
 
     async fn ensure(&self, engine: &Engine) -> Result<(), Error> {
@@ -230,14 +131,14 @@ impl Image {
         let login = login.map(Login::credentials);
         let mut lines = std::pin::pin!(docker.create_image(Some(options.clone()), None, login));
         let pulling = format!("pulling image {}", self.wanted.reference);
-        self.tell(&pulling);
+        self.readiness.tell(&pulling);
         let (mut progress, mut report) = (Progress::default(), Report::at(Instant::now()));
         while let Some(line) = tokio::time::timeout(STALLED, lines.next()).await.map_err(|_| stalled())? {
             progress.add(line.map_err(|error| meaning(&error))?);
             if report.is_due(&progress, Instant::now()) {
                 let message = format!("{pulling}{progress}");
                 debug!(endpoint = %engine.endpoint, message);
-                self.tell(&message);
+                self.readiness.tell(&message);
                 engine.requeue_all();
             }
         }

@@ -178,12 +178,8 @@ fn unusable(reason: Reason, message: String) -> ResolveError {
     ResolveError::unusable(reason, message)
 }
 
-/// Refuses what the schema cannot judge, and what it has and this version does not.
+/// Refuses what the schema cannot judge.
 fn check(field: &str, ecs: &api::Ecs) -> Result<(), ResolveError> {
-    if ecs.rerun_interrupted {
-        let message = format!("{field}.rerunInterrupted is not available in this version");
-        return Err(unusable(Reason::BackendNotAvailable, message));
-    }
     let allowed = |c: char| c.is_alphanumeric() || c == ' ' || "+-=._:/@".contains(c);
     if let Some(key) = ecs.tags.keys().find(|key| !key.chars().all(allowed)) {
         let message = format!(
@@ -283,5 +279,6 @@ fn template(
         platform_version: ecs.platform_version.clone(),
         tags: ecs.tags.iter().map(|(key, tag)| (key.clone(), tag.0.clone())).collect(),
         secret_env,
+        rerun_interrupted: ecs.rerun_interrupted,
     }
 }

@@ -197,14 +197,18 @@ fn cause(task: &Described, has_exit_code: bool) -> Option<Cause> {
     };
     match classify(Source::StopCode, code, &message) {
         Meaning::Ended { reason, blameless } => {
-            Some(Cause { why: Explanation { reason, message }, blameless })
+            Some(Cause { why: Explanation { reason, message }, blameless, rerun: false })
         }
         Meaning::ByItself => None,
         // The exit code says more than a word that is not known.
         _ if has_exit_code => None,
         _ => {
             let message = format!("{code} {message}");
-            Some(Cause { why: Explanation::new(Reason::Killed, message.trim()), blameless: true })
+            Some(Cause {
+                why: Explanation::new(Reason::Killed, message.trim()),
+                blameless: true,
+                rerun: false,
+            })
         }
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct EcsTemplate {
     pub(super) tags: Vec<(String, String)>,
     /// Variables whose values come from Secrets. They go with each task, as a task definition is kept for ever.
     pub(super) secret_env: Vec<(String, String)>,
+    /// Whether a job that a Spot interruption ended is to be run again.
+    pub(super) rerun_interrupted: bool,
 }
 
 /// A capacity provider, comparable.
@@ -155,6 +157,7 @@ impl EcsTemplate {
             platform_version: None,
             tags: Vec::new(),
             secret_env: Vec::new(),
+            rerun_interrupted: false,
         }
     }
 
@@ -269,6 +272,7 @@ mod tests {
             platform_version: None,
             tags: Vec::new(),
             secret_env: vec![("TOKEN".to_owned(), "planted-secret".to_owned())],
+            rerun_interrupted: false,
         }
     }
 
@@ -292,7 +296,8 @@ mod tests {
             template.hash()
         };
         let same = template().hash();
-        let nothing: [fn(&mut EcsTemplate); 4] = [
+        let nothing: [fn(&mut EcsTemplate); 5] = [
+            |t| t.rerun_interrupted = true,
             |t| t.tags.push(("team".into(), "ci".into())),
             |t| t.access.role = Some("arn:aws:iam::1:role/x".into()),
             |t| managed(t).family = Some("other".into()),

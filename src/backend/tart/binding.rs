@@ -1,13 +1,12 @@
 //! What one backend of a scale set has on a host: the Mac, its image there, its VMs, and how its last starts went.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::host::{HeldSlot, State};
-use super::image::{self, Image, RETRY, Wanted};
+use super::image::{Image, Wanted};
 use super::index::Vm;
 use super::mac::Mac;
 use super::macs::{Followed, Macs};
@@ -16,10 +15,10 @@ use super::slots::User;
 use super::template::{HostSpec, TartTemplate};
 use super::vm;
 use crate::api::Reason;
+use crate::backend::host_failure::HostFailure;
 use crate::backend::remote::Endpoint;
 use crate::backend::{Availability, Error, speaks_for};
 use crate::runner::Identity;
-use crate::time::Plus;
 
 /// Whose VMs a backend makes, and from what.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ pub(super) struct HostBinding {
     pub(super) image: Arc<Image>,
     /// The VM that is made ahead of need, and that nobody has claimed yet.
     pub(super) filling: Mutex<Option<Making>>,
-    failure: Mutex<HostFailure>,
+    failure: HostFailure,
     user: u64,
     wish: u64,
 }
@@ -53,17 +52,6 @@ pub(super) struct Making {
     pub(super) record: Record,
     pub(super) slot: Arc<HeldSlot>,
     outcome: watch::Receiver<Option<Result<(), Error>>>,
-}
-
-/// What keeps a host from taking starts, beside its image.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum HostFailure {
-    #[default]
-    None,
-    /// The last start failed for want of something.
-    Lacking { until: Timestamp, failures: u32, reason: Reason, message: String },
-    /// The host, at that connection, refused what it was asked for.
-    Refused { connection: u64, message: String },
 }
 
 /// Why a host is none.
@@ -114,7 +102,7 @@ impl HostBinding {
             image: followed.image(wanted),
             maker: maker.clone(),
             filling: Mutex::default(),
-            failure: Mutex::default(),
+            failure: HostFailure::default(),
             user,
             wish,
             followed,
@@ -123,10 +111,6 @@ impl HostBinding {
 
     pub(super) fn mac(&self) -> &Arc<Mac> {
         &self.followed.mac
-    }
-
-    fn failure(&self) -> MutexGuard<'_, HostFailure> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to make a VM in a slot.
@@ -264,67 +248,33 @@ impl HostBinding {
         let connections = view.connections;
         let full = full(&state, self.user);
         drop(state);
-        let (availability, message) = match &*self.failure() {
-            HostFailure::Refused { connection, message } if *connection == connections => {
-                (Availability::Refused, message.clone())
-            }
-            HostFailure::Lacking { until, reason, message, .. } if *until > Timestamp::now() => {
-                (Availability::BackOff { until: *until, reason: *reason }, message.clone())
-            }
-            _ => self.image_state(),
-        };
+        let failure = self.failure.state(connections);
+        let (availability, message) = failure.unwrap_or_else(|| self.image.state(mac).availability());
         let message = if message.is_empty() && free == 0 { full } else { message };
         (availability, free, warm, message)
     }
 
-    fn image_state(&self) -> (Availability, String) {
-        match self.image.state(self.mac()) {
-            image::State::Ready => (Availability::Ready, String::new()),
-            image::State::Unknown => (Availability::Unprepared, String::new()),
-            image::State::Preparing { since, message } => (Availability::Preparing { since }, message),
-            image::State::Failed { until, why } if until > Timestamp::now() => {
-                (Availability::BackOff { until, reason: why.reason }, why.message)
-            }
-            image::State::Failed { why, .. } => (Availability::Unprepared, why.message),
-        }
-    }
-
     /// Notes that a VM was made: the host is well.
     pub(super) fn note_made(&self) {
-        self.image.used();
-        *self.failure() = HostFailure::None;
+        self.image.readiness().used();
+        self.failure.clear();
     }
 
     /// Notes what the failure of a start says of the host.
     pub(super) fn note_failure(&self, error: &Error) {
         match error {
             Error::NoCapacity(why) => match why.reason {
-                Reason::ImageMissing => self.image.missing(&why.message),
+                Reason::ImageMissing => self.image.readiness().missing(&why.message),
                 // The slots say so.
                 Reason::ImagePullFailed | Reason::HostFull => {}
-                reason => self.failure().lacks(reason, &why.message),
+                reason => self.failure.lacks(reason, &why.message),
             },
             Error::Refused(message) => {
                 let connections = self.mac().look(|view| view.connections).unwrap_or_default();
-                *self.failure() = HostFailure::Refused { connection: connections, message: message.clone() };
+                self.failure.refused(connections, message);
             }
             Error::Unreachable(_) | Error::Gone => self.mac().suspect(),
         }
-    }
-}
-
-impl HostFailure {
-    /// Starts that fail together are one failure.
-    fn lacks(&mut self, reason: Reason, message: &str) {
-        let now = Timestamp::now();
-        let before = match self {
-            HostFailure::Lacking { until, .. } if *until > now => return,
-            HostFailure::Lacking { failures, .. } => *failures,
-            HostFailure::None | HostFailure::Refused { .. } => 0,
-        };
-        let failures = before + 1;
-        let until = now.plus(RETRY.after(failures));
-        *self = HostFailure::Lacking { until, failures, reason, message: message.to_owned() };
     }
 }
 

@@ -1,26 +1,20 @@
 //! Images on a Mac: pulled by policy, once for all who wait for the same, and one at a time.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as Moment};
 
-use jiff::Timestamp;
-use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::failure::meaning;
 use super::listing::listed_as;
 use super::mac::Mac;
 use super::scripts;
-use crate::api::{Explanation, PullPolicy, Reason};
+use crate::api::{PullPolicy, Reason};
 use crate::backend::Error;
-use crate::backend::backoff::Backoff;
+use crate::backend::image::{ImageState, Readiness};
 use crate::backend::remote::{Output, Part};
-use crate::time::Plus;
 
-/// How long to wait before an image that could not be had is tried again.
-pub(super) const RETRY: Backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_secs(300) };
 /// For a pull of 80 GB over a slow line.
 const PULL: Duration = Duration::from_secs(6 * 3600);
 /// The progress of a pull is told this often at most: each time writes the status of every scale set on the host.
@@ -39,54 +33,32 @@ pub(super) struct Image {
     wanted: Wanted,
     /// As `tart list` shows it.
     listed_as: String,
-    state: watch::Sender<State>,
+    readiness: Readiness,
     /// What the name led to when it was looked at last, and when that was.
     seen: Mutex<(Option<String>, Option<Instant>)>,
-    /// Failures since a VM was last made from it.
-    failures: AtomicU32,
-}
-
-/// Whether a VM can be made from an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
-    /// Nobody looked yet.
-    Unknown,
-    /// It is looked for or pulled; how far that is, in words.
-    Preparing { since: Timestamp, message: String },
-    /// It is there.
-    Ready,
-    /// It could not be had.
-    Failed { until: Timestamp, why: Explanation },
-}
-
-impl State {
-    fn may_begin(&self) -> bool {
-        match self {
-            State::Unknown => true,
-            State::Failed { until, .. } => *until <= Timestamp::now(),
-            State::Preparing { .. } | State::Ready => false,
-        }
-    }
 }
 
 impl Image {
     pub(super) fn new(wanted: Wanted) -> Image {
         Image {
             listed_as: listed_as(&wanted.reference),
+            readiness: Readiness::new(&wanted.reference),
             wanted,
-            state: watch::Sender::new(State::Unknown),
             seen: Mutex::default(),
-            failures: AtomicU32::new(0),
         }
     }
 
     /// Whether a VM can be made from it. A listing that lacks it tells that it was removed under us.
-    pub(super) fn state(&self, mac: &Mac) -> State {
-        let state = self.state.borrow().clone();
-        match state {
-            State::Ready if !self.is_listed(mac) => State::Unknown,
+    pub(super) fn state(&self, mac: &Mac) -> ImageState {
+        match self.readiness.state() {
+            ImageState::Ready if !self.is_listed(mac) => ImageState::Unknown,
             state => state,
         }
+    }
+
+    /// What is known of it, whatever listings show.
+    pub(super) fn readiness(&self) -> &Readiness {
+        &self.readiness
     }
 
     fn is_listed(&self, mac: &Mac) -> bool {
@@ -102,7 +74,7 @@ impl Image {
     /// Begins to make it ready, unless that goes on, is done, or failed too recently.
     pub(super) fn prepare(self: &Arc<Self>, mac: &Arc<Mac>) {
         let listed = self.is_listed(mac);
-        self.begin(mac, |state| state.may_begin() || (*state == State::Ready && !listed));
+        self.begin(mac, |state| state.may_begin() || (*state == ImageState::Ready && !listed));
     }
 
     /// Makes sure before a start that a moved tag is seen, where the policy asks for that. Who comes while a pull is
@@ -111,86 +83,19 @@ impl Image {
         if self.wanted.policy != PullPolicy::Always {
             return Ok(());
         }
-        let mut state = self.state.subscribe();
-        self.begin(mac, |state| *state == State::Ready || state.may_begin());
-        let settled = state.wait_for(|state| !matches!(state, State::Preparing { .. })).await;
-        match settled.map(|state| state.clone()) {
-            Ok(State::Failed { why, .. }) => Err(Error::NoCapacity(why)),
-            Ok(State::Unknown) | Err(_) => {
-                Err(Error::Unreachable("the host left during the pull".to_owned()))
-            }
-            Ok(State::Ready | State::Preparing { .. }) => Ok(()),
-        }
+        self.begin(mac, |state| *state == ImageState::Ready || state.may_begin());
+        self.readiness.settled().await
     }
 
-    /// A VM was made from it.
-    pub(super) fn used(&self) {
-        self.failures.store(0, Ordering::Relaxed);
-    }
-
-    /// A clone found that it is not there any more. If that happens again at once, looking for it does not help.
-    pub(super) fn missing(&self, message: &str) {
-        self.state.send_if_modified(|state| {
-            let found = *state == State::Ready;
-            if found {
-                *state = match self.failures.load(Ordering::Relaxed) {
-                    0 => State::Unknown,
-                    _ => self.failed(Explanation::new(Reason::ImageMissing, message)),
-                };
-                self.failures.fetch_max(1, Ordering::Relaxed);
-            }
-            found
-        });
-    }
-
-    fn begin(self: &Arc<Self>, mac: &Arc<Mac>, may: impl Fn(&State) -> bool) {
-        let reference = &self.wanted.reference;
-        let begun = self.state.send_if_modified(|state| {
-            let begin = may(state);
-            if begin {
-                let message = format!("looking for image {reference}");
-                *state = State::Preparing { since: Timestamp::now(), message };
-            }
-            begin
-        });
-        if begun {
+    fn begin(self: &Arc<Self>, mac: &Arc<Mac>, may: impl Fn(&ImageState) -> bool) {
+        if self.readiness.begin(may) {
             let (image, mac) = (Arc::clone(self), Arc::clone(mac));
             tokio::spawn(async move {
                 let result = image.ensure(&mac).await;
-                image.settle(result);
+                image.readiness.settle(result);
                 mac.host.requeue_all();
             });
         }
-    }
-
-    fn settle(&self, result: Result<(), Error>) {
-        self.state.send_replace(match result {
-            Ok(()) => State::Ready,
-            Err(Error::NoCapacity(why)) => {
-                let (reason, message) = (why.reason.as_str(), &why.message);
-                warn!(image = self.wanted.reference, reason, message, "image cannot be used");
-                self.failed(why)
-            }
-            // The host went away: it is asked again when it is back.
-            Err(error) => {
-                debug!(image = self.wanted.reference, %error, "image is not known to be there");
-                State::Unknown
-            }
-        });
-    }
-
-    fn failed(&self, why: Explanation) -> State {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        State::Failed { until: Timestamp::now().plus(RETRY.after(failures)), why }
-    }
-
-    /// Tells how far the pull is.
-    fn tell(&self, progress: &str) {
-        self.state.send_modify(|state| {
-            if let State::Preparing { message, .. } = state {
-                progress.clone_into(message);
-            }
-        });
     }
 
     async fn ensure(&self, mac: &Mac) -> Result<(), Error> {
@@ -208,19 +113,19 @@ impl Image {
 
     async fn pull(&self, mac: &Mac) -> Result<(), Error> {
         let reference = &self.wanted.reference;
-        self.tell(&format!("waiting for other images before {reference} is pulled"));
+        self.readiness.tell(&format!("waiting for other images before {reference} is pulled"));
         let _turn = mac.host.images.lock().await;
         let begun = Moment::now();
         let pulling = format!("pulling image {reference}");
         info!(image = reference, endpoint = %mac.endpoint, "{pulling}");
-        self.tell(&pulling);
+        self.readiness.tell(&pulling);
         let script = mac.script("the pull", scripts::PULL, PULL).arg(reference);
         let (mut output, mut progress) = (Output::default(), Progress::new(begun));
         let mut take = |part: Part| {
             if let Part::Output(bytes) = &part
                 && let Some(percent) = progress.read(bytes, Moment::now())
             {
-                self.tell(&format!("{pulling}: {percent} %"));
+                self.readiness.tell(&format!("{pulling}: {percent} %"));
                 mac.host.requeue_all();
             }
             output.add(part);

@@ -101,11 +101,11 @@ fn ended(code: i64, cause: Option<Cause>) -> InstanceState {
 
 fn interruption() -> Option<Cause> {
     let message = "Your Spot Task was interrupted.".to_owned();
-    Some(Cause { why: Explanation::new(Reason::SpotInterruption, message), blameless: true })
+    Some(Cause { why: Explanation::new(Reason::SpotInterruption, message), blameless: true, rerun: true })
 }
 
 fn started_job() -> JobEvent {
-    let job = Job { id: "1".to_owned(), display_name: "build".to_owned(), ..Job::default() };
+    let job = Job { id: "1".to_owned(), display_name: "build".to_owned(), run_id: 7, ..Job::default() };
     JobEvent::Started { job, runner_name: "a".to_owned(), runner_id: 1 }
 }
 
@@ -125,6 +125,8 @@ fn an_interruption_is_told_with_its_job_whatever_github_says_of_that_first() {
         let lost = vec![(Reason::SpotInterruption, message)];
         let expected = if outcome == Some(JobOutcome::Succeeded) { Vec::new() } else { lost };
         assert_eq!(told, expected, "{outcome:?}");
+        let reruns: Vec<i64> = ledger.reruns().iter().map(|run| run.run_id).collect();
+        assert_eq!(reruns, vec![7; expected.len()], "what is lost is to be run again: {outcome:?}");
         assert!(ledger.failures().on_host("rack", "rack-1", at(5)).is_none(), "nobody is to blame");
     }
 }

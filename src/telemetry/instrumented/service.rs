@@ -39,6 +39,7 @@ fn outcome(error: &Error) -> &'static str {
         Error::RunnerExists => "runner_exists",
         Error::RunnerGone => "runner_gone",
         Error::RunnerBusy => "runner_busy",
+        Error::NoRerun(_) => "no_rerun",
         Error::RateLimited { .. } => "rate_limited",
         Error::Transient(_) => "transient",
         Error::BadReply(_) => "bad_reply",
@@ -122,6 +123,11 @@ impl ScaleSetService for Instrumented<dyn ScaleSetService> {
         self.measure("remove_runner", self.inner.remove_runner(id)).await
     }
 
+    async fn rerun_failed_jobs(&self, repository: &str, run_id: i64) -> Result<(), Error> {
+        let answer = self.inner.rerun_failed_jobs(repository, run_id);
+        self.measure("rerun_failed_jobs", answer).await
+    }
+
     async fn close(&self, session: &Session) -> Result<(), Error> {
         self.measure("close", self.inner.close(session)).await
     }
@@ -193,6 +199,9 @@ mod tests {
         async fn remove_runner(&self, _: i64) -> Result<(), Error> {
             Err(Error::RunnerBusy)
         }
+        async fn rerun_failed_jobs(&self, _: &str, _: i64) -> Result<(), Error> {
+            Err(Error::NoRerun(String::new()))
+        }
         async fn close(&self, _: &Session) -> Result<(), Error> {
             Ok(())
         }
@@ -218,6 +227,7 @@ mod tests {
         let _ = service.mint_jit(1, "").await;
         let _ = service.find_runner("").await;
         let _ = service.remove_runner(1).await;
+        let _ = service.rerun_failed_jobs("", 1).await;
         service.close(&session()).await.unwrap();
 
         assert_eq!(message.unwrap().unreadable, 2);
@@ -239,6 +249,7 @@ mod tests {
             ("mint_jit", "runner_exists"),
             ("find_runner", "auth_rejected"),
             ("remove_runner", "runner_busy"),
+            ("rerun_failed_jobs", "no_rerun"),
             ("close", "ok"),
         ];
         for (call, outcome) in expected {

@@ -127,6 +127,8 @@ pub(super) struct Tokens {
     installation: HashMap<String, Instant>,
     registration: HashMap<String, Registration>,
     fresh_refusals: u32,
+    /// No credential has the right `actions: write`.
+    without_actions: bool,
     admin_secret: String,
     admin_ttl: Duration,
     generation: u64,
@@ -140,6 +142,7 @@ impl Tokens {
             installation: HashMap::new(),
             registration: HashMap::new(),
             fresh_refusals: config.fresh_refusals,
+            without_actions: false,
             admin_secret: random("secret_"),
             admin_ttl: config.admin_ttl,
             generation: 0,
@@ -154,6 +157,19 @@ impl Tokens {
     /// Voids every installation token; the next App exchange gives a fresh one.
     pub fn expire_installation(&mut self) {
         self.installation.clear();
+    }
+
+    /// From now on all credentials have the right `actions: write`, or none has.
+    pub fn permit_actions(&mut self, permitted: bool) {
+        self.without_actions = !permitted;
+    }
+
+    /// Checks the right `actions: write`.
+    pub fn check_actions(&self) -> Result<(), Refusal> {
+        match self.without_actions {
+            false => Ok(()),
+            true => Err(Refusal::rest(StatusCode::FORBIDDEN, "Resource not accessible by integration")),
+        }
     }
 
     pub fn expire_admin(&mut self) {

@@ -423,6 +423,11 @@ impl SimGithub {
         self.inner.lock().tokens.replace_personal(tokens.into_iter().map(Into::into).collect());
     }
 
+    /// Gives all credentials the right `actions: write`, which they have from the beginning, or takes it from them.
+    pub fn permit_actions(&self, permitted: bool) {
+        self.inner.lock().tokens.permit_actions(permitted);
+    }
+
     /// Voids every installation token that is out.
     pub fn expire_installation_tokens(&self) {
         self.inner.lock().tokens.expire_installation();

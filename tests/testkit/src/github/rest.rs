@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Inner;
 use super::route::{Route, Scope};
 use super::server::Call;
+use super::state::RerunRefusal;
 use super::wire::{self, Answer, Refusal};
 
 /// Registration and installation tokens say that they live for an hour.
@@ -25,6 +26,7 @@ pub(super) fn handle(inner: &Inner, call: &Call) -> Result<Answer, Refusal> {
         }
         Route::RunnerRegistration => register(inner, call),
         Route::RunnerList(scope) => list_runners(inner, call, scope),
+        Route::RerunFailedJobs(repository, run) => rerun_failed_jobs(inner, call, repository, *run),
         _ => Err(Refusal::rest(StatusCode::NOT_FOUND, "Not Found")),
     }
 }
@@ -50,6 +52,20 @@ fn register(inner: &Inner, call: &Call) -> Result<Answer, Refusal> {
     let token = inner.lock().tokens.open_admin(call.remote_auth(), &scope)?;
     let url = format!("{}{}/", inner.public_url, inner.config.service_prefix());
     Ok(Answer::ok(&json!({ "url": url, "token": token, "use_v2_flow": false })))
+}
+
+/// What lacks the right `actions: write` and what cannot be run again (now) is refused with one status.
+fn rerun_failed_jobs(inner: &Inner, call: &Call, repository: &str, run: i64) -> Result<Answer, Refusal> {
+    let mut state = inner.lock();
+    state.tokens.check_rest(call.bearer())?;
+    state.tokens.check_actions()?;
+    let refused = |message| Refusal::rest(StatusCode::FORBIDDEN, message);
+    state.rerun_failed_jobs(repository, run).map_err(|why| match why {
+        RerunRefusal::NoSuchRun => Refusal::rest(StatusCode::NOT_FOUND, "Not Found"),
+        RerunRefusal::Running => refused("This workflow is already running"),
+        RerunRefusal::NothingFailed => refused("This workflow run cannot be retried"),
+    })?;
+    Ok(Answer::json(StatusCode::CREATED, &json!({})))
 }
 
 fn list_runners(inner: &Inner, call: &Call, scope: &Scope) -> Result<Answer, Refusal> {

@@ -50,6 +50,8 @@ pub enum Endpoint {
     RunnerRegistration,
     /// REST: GET `…/actions/runners`.
     RunnerList,
+    /// REST: POST `…/actions/runs/{id}/rerun-failed-jobs`.
+    RerunFailedJobs,
     /// GET `_apis/runtime/runnergroups`.
     RunnerGroups,
     /// GET `_apis/runtime/runnerscalesets`, with or without an id.
@@ -95,6 +97,7 @@ pub(super) enum Route {
     RegistrationToken(Scope),
     RunnerRegistration,
     RunnerList(Scope),
+    RerunFailedJobs(String, i64),
     RunnerGroups,
     ScaleSets,
     ScaleSet(i64),
@@ -131,6 +134,9 @@ impl Route {
                 Self::RegistrationToken(scope(owner)?)
             }
             [owner @ .., "actions", "runners"] => Self::RunnerList(scope(owner)?),
+            ["repos", owner, name, "actions", "runs", run, "rerun-failed-jobs"] => {
+                Self::RerunFailedJobs(format!("{owner}/{name}"), number(run)?)
+            }
             ["scalesets", set, "message"] => Self::Queue(number(set)?),
             ["scalesets", set, "message", id] => Self::Message(number(set)?, number(id)?),
             ["_runner", verb] => Self::RunnerSide((*verb).to_owned()),
@@ -170,6 +176,7 @@ impl Route {
             Self::RegistrationToken(_) if post => Endpoint::RegistrationToken,
             Self::RunnerRegistration if post => Endpoint::RunnerRegistration,
             Self::RunnerList(_) if get => Endpoint::RunnerList,
+            Self::RerunFailedJobs(..) if post => Endpoint::RerunFailedJobs,
             Self::RunnerGroups if get => Endpoint::RunnerGroups,
             Self::ScaleSets | Self::ScaleSet(_) if get => Endpoint::GetScaleSet,
             Self::ScaleSets if post => Endpoint::CreateScaleSet,

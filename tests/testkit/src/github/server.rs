@@ -206,7 +206,8 @@ async fn dispatch(inner: &Arc<Inner>, call: &Call) -> Result<Work, Refusal> {
         Endpoint::AccessToken
         | Endpoint::RegistrationToken
         | Endpoint::RunnerRegistration
-        | Endpoint::RunnerList => rest::handle(inner, call)?,
+        | Endpoint::RunnerList
+        | Endpoint::RerunFailedJobs => rest::handle(inner, call)?,
         Endpoint::Poll => return service::poll(inner, call).await,
         Endpoint::Acknowledge => service::acknowledge(inner, call)?,
         Endpoint::Runner => runner::handle(inner, call).await?,

@@ -230,7 +230,7 @@ pub(super) fn job_message(
         "runnerRequestId": request_id,
         "ownerName": owner,
         "repositoryName": repository,
-        "workflowRunId": 7_000_000 + job.id,
+        "workflowRunId": job.run,
         "jobWorkflowRef": format!("{}/.github/workflows/ci.yml@refs/heads/main", job.repository),
         "jobDisplayName": job.name,
         "eventName": "push",

@@ -60,6 +60,9 @@ pub struct JobSpec {
     /// How it ends when its time is up.
     #[serde(default = "default_result")]
     pub result: JobResult,
+    /// The workflow run that it is a job of. None: one of its own.
+    #[serde(default)]
+    pub run: Option<i64>,
 }
 
 impl JobSpec {
@@ -72,7 +75,15 @@ impl JobSpec {
             duration_ms: None,
             exit_code: 0,
             result: default_result(),
+            run: None,
         }
+    }
+
+    /// It is a job of this workflow run.
+    #[must_use]
+    pub fn of_run(mut self, run: i64) -> Self {
+        self.run = Some(run);
+        self
     }
 
     /// The runner works on it for this long.
@@ -97,6 +108,9 @@ impl JobSpec {
     }
 }
 
+/// The workflow runs of jobs that name none are numbered from here on.
+const FIRST_RUN: i64 = 7_000_000;
+
 fn default_name() -> String {
     "build".to_owned()
 }
@@ -115,6 +129,10 @@ pub struct Job {
     pub uuid: String,
     /// `owner/name`.
     pub repository: String,
+    /// The workflow run that it is a job of.
+    pub run: i64,
+    /// It is of an attempt of its run that another followed.
+    pub superseded: bool,
     /// What its `runs-on` names.
     pub labels: Vec<String>,
     /// What people see.
@@ -147,6 +165,32 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
 }
 
+impl Job {
+    /// The same job, to be queued once more.
+    fn again(&self) -> JobSpec {
+        JobSpec {
+            repository: self.repository.clone(),
+            labels: self.labels.clone(),
+            name: self.name.clone(),
+            duration_ms: self.duration_ms,
+            exit_code: self.exit_code,
+            result: self.planned_result,
+            run: Some(self.run),
+        }
+    }
+}
+
+/// Why a workflow run is not run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::github) enum RerunRefusal {
+    /// The repository has no such run.
+    NoSuchRun,
+    /// A job of it is not over.
+    Running,
+    /// All of its jobs succeeded.
+    NothingFailed,
+}
+
 /// A runner, named by a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RunnerRef {
@@ -164,6 +208,8 @@ impl State {
             id,
             uuid: Uuid::new_v4().to_string(),
             repository: spec.repository,
+            run: spec.run.unwrap_or(FIRST_RUN + id),
+            superseded: false,
             labels: spec.labels,
             name: spec.name,
             status: JobStatus::Queued,
@@ -184,6 +230,35 @@ impl State {
         self.offer(id);
         self.touch();
         id
+    }
+
+    /// Runs the jobs of a workflow run again that did not succeed, as new jobs: the next attempt of the run.
+    pub(in crate::github) fn rerun_failed_jobs(
+        &mut self,
+        repository: &str,
+        run: i64,
+    ) -> Result<(), RerunRefusal> {
+        let of_run =
+            |job: &&Job| job.run == run && !job.superseded && job.repository.eq_ignore_ascii_case(repository);
+        let jobs: Vec<&Job> = self.jobs.values().filter(of_run).collect();
+        if jobs.is_empty() {
+            return Err(RerunRefusal::NoSuchRun);
+        }
+        if jobs.iter().any(|job| job.status != JobStatus::Completed) {
+            return Err(RerunRefusal::Running);
+        }
+        let failed = jobs.iter().filter(|job| job.result != Some(JobResult::Succeeded));
+        let failed: Vec<(JobId, JobSpec)> = failed.map(|job| (job.id, job.again())).collect();
+        if failed.is_empty() {
+            return Err(RerunRefusal::NothingFailed);
+        }
+        for (id, spec) in failed {
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.superseded = true;
+            }
+            self.queue_job(spec);
+        }
+        Ok(())
     }
 
     /// Hands a queued job to the scale set that matches, or keeps it until one does.

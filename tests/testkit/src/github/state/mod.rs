@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+pub(super) use job::RerunRefusal;
 pub use job::{Job, JobId, JobResult, JobSpec, JobStatus, RunnerRef};
 pub use runner::{Hold, Order, Runner, RunnerId};
 pub use scale_set::{ScaleSet, ScaleSetId, Session, Statistics};
