@@ -121,6 +121,8 @@ impl Writer {
     /// Writes what is wanted until the set ends.
     pub async fn run(&self, ended: CancellationToken) {
         let mut wanted = self.wanted.subscribe();
+        // What was to be written before this began is no change to it, and nothing else may come for long.
+        wanted.mark_changed();
         loop {
             tokio::select! {
                 biased;

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use harness::{PATIENCE, lab};
+use harness::{Engine, PATIENCE, lab};
 use serde_json::json;
 use testkit::github::{DEFAULT_TOKEN, JobSpec, JobStatus, SimGithub};
 
 use crate::account::{Witness, settle};
-use crate::engine::Engine;
 use crate::load::{Chance, manifest, short_or_long};
 
 /// Jobs that are queued between two faults.

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use harness::{Lab, Manifest, PATIENCE, github, lab, merged};
+use harness::{Engine, Lab, Manifest, PATIENCE, github, lab, merged};
 use serde_json::json;
 use testkit::github::{JobStatus, SimGithub};
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
 use crate::account::{Witness, settle};
-use crate::engine::Engine;
 use crate::load::{Chance, manifest};
 
 /// What the bad engine says.

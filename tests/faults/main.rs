@@ -9,7 +9,6 @@
 mod account;
 mod apiserver;
 mod deletion;
-mod engine;
 mod engines;
 mod hosts;
 mod kills;

@@ -11,6 +11,7 @@
 pub mod api_server;
 mod controller;
 mod docker;
+mod engine;
 pub mod gateways;
 mod macs;
 mod manifest;
@@ -39,6 +40,7 @@ use tokio::sync::Mutex;
 
 pub use controller::{Controller, signal};
 pub use docker::{Event, Timeline};
+pub use engine::Engine;
 pub use manifest::{IMAGE, Manifest, merged};
 pub use objects::{Record, condition, is, phases};
 pub use testkit::wait::{eventually, found, found_blocking, found_every};

@@ -7,12 +7,13 @@ use std::process::{Command as Blocking, Stdio};
 use std::time::Duration;
 
 use bollard::Docker;
-use harness::{IMAGE, PATIENCE, eventually, found_blocking, signal};
 use serde_json::json;
 use tokio::process::{Child, Command};
 
+use super::{IMAGE, PATIENCE, eventually, found_blocking, signal};
+
 /// Brings the loopback device up and passes connections on; `make image` put it there.
-const BUSYBOX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/debian/busybox-static/bin/busybox");
+const BUSYBOX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/debian/busybox-static/bin/busybox");
 
 /// How long an engine may take to end when it is asked to.
 const STOP: Duration = Duration::from_secs(5);
