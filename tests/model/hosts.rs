@@ -15,10 +15,10 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::github::{JobState, Presence};
-use crate::history::{Death, HostSetup, Starts};
+use crate::history::{Death, HostSetup, Kind, Starts};
 use crate::life::Life;
 use crate::sim::{CLUSTER, State, between};
-use crate::{left_out, process, rules};
+use crate::{ecs, left_out, process, rules};
 
 /// No start takes longer to be answered, and no removal.
 const START: Duration = Duration::from_secs(180);
@@ -38,6 +38,8 @@ pub struct Host {
     /// Until then, nothing is removed from it, and what was deregistered does not end.
     pub hangs_until: Option<Timestamp>,
     pub instances: BTreeMap<String, Container>,
+    /// What has ended, and what ECS goes on showing.
+    pub ended: BTreeMap<String, Container>,
 }
 
 /// An instance, in truth.
@@ -62,6 +64,8 @@ pub struct Container {
     pub deaf: bool,
     /// The controller that had its registration removed, and was told so.
     pub deregistered: Option<usize>,
+    /// Until then, no listing shows it.
+    pub hidden_until: Option<Timestamp>,
 }
 
 impl Host {
@@ -90,6 +94,7 @@ impl Host {
                 answered_at: None,
                 deaf: false,
                 deregistered: None,
+                hidden_until: None,
             };
             (id, foreign)
         });
@@ -102,6 +107,7 @@ impl Host {
             refused: false,
             hangs_until: None,
             instances: foreign.collect(),
+            ended: BTreeMap::new(),
         }
     }
 
@@ -121,6 +127,19 @@ impl Container {
 
     pub fn live(&self) -> bool {
         !self.shown.state.ended()
+    }
+
+    /// It was made, and does not run yet.
+    pub fn comes_up(&self) -> bool {
+        matches!(self.shown.state, InstanceState::Starting | InstanceState::Launching(_))
+    }
+
+    /// When it ended; when it was made, if it has not.
+    pub fn ended_at(&self) -> Timestamp {
+        match &self.shown.state {
+            InstanceState::Exited(exit) => exit.at,
+            _ => self.shown.created_at,
+        }
     }
 
     pub fn end(&mut self, exit: Exit) {
@@ -148,10 +167,17 @@ impl State {
 
     /// An instance's process ends.
     pub fn end_instance(&mut self, host: usize, id: &str, code: i64, out_of_memory: bool) {
+        let leaves_nothing = self.setup.kind == Kind::Ecs;
+        let exit = Exit { code: Some(code), out_of_memory, leaves_nothing, ..Exit::default() };
+        self.end_with(host, id, exit);
+    }
+
+    /// An instance ends now, in that way.
+    pub fn end_with(&mut self, host: usize, id: &str, exit: Exit) {
         let now = self.now;
         let Some(instance) = self.hosts[host].instances.get_mut(id).filter(|i| i.live()) else { return };
-        instance.shown.state =
-            InstanceState::Exited(Exit { code: Some(code), out_of_memory, at: now, ..Exit::default() });
+        let (code, out_of_memory) = (exit.code.unwrap_or(137), exit.out_of_memory);
+        instance.shown.state = InstanceState::Exited(Exit { at: now, ..exit });
         let (name, registration) = (instance.shown.runner.clone(), instance.registration);
         let made_at = instance.shown.created_at;
         self.note_end(code, made_at);
@@ -159,10 +185,17 @@ impl State {
             format!("{name} ends with {code}{}", if out_of_memory { ", out of memory" } else { "" })
         });
         self.silence(registration);
+        if self.setup.kind == Kind::Ecs {
+            self.put_aside(host, id);
+        }
     }
 
     /// Nothing of an instance is left.
     pub fn drop_instance(&mut self, host: usize, id: &str) {
+        // A task does not go without a trace.
+        if self.setup.kind == Kind::Ecs {
+            return self.end_with(host, id, Exit { leaves_nothing: true, ..Exit::default() });
+        }
         if let Some(instance) = self.hosts[host].instances.remove(id)
             && instance.live()
         {
@@ -214,6 +247,7 @@ pub struct View {
     pub too_little: bool,
     /// When it was last shown too little.
     pub misled: Option<Timestamp>,
+    pub ecs: ecs::Known,
 }
 
 /// A place that a controller holds on a host.
@@ -229,7 +263,7 @@ pub struct Place {
 }
 
 /// A place that returns when dropped.
-struct Hold {
+pub struct Hold {
     life: Arc<Life>,
     number: u64,
 }
@@ -273,8 +307,15 @@ enum Ready {
 
 #[derive(Clone)]
 enum Trouble {
-    Lacking { until: Timestamp, failures: u32 },
-    Refused { connection: u64 },
+    Lacking {
+        until: Timestamp,
+        failures: u32,
+    },
+    Refused {
+        connection: u64,
+    },
+    /// Of a cluster nobody tells when that is mended.
+    RefusedUntil(Timestamp),
 }
 
 /// Each set has so many numbers in the queue for slots, one for a backend ...
@@ -391,12 +432,15 @@ impl SimBackend {
             Some(Trouble::Refused { connection }) if *connection == view.connections => {
                 return Availability::Refused;
             }
+            Some(Trouble::RefusedUntil(until)) if *until > state.now => return Availability::Refused,
             Some(Trouble::Lacking { until, .. }) if *until > state.now => {
                 return Availability::BackOff { until: *until, reason: Reason::EngineError };
             }
             _ => {}
         }
         match self.ready.lock().expect("held for moments").get(&host) {
+            // A cluster has nothing to prepare.
+            None if state.setup.kind == Kind::Ecs => Availability::Ready,
             None => Availability::Unprepared,
             Some(Ready::Preparing { since }) => Availability::Preparing { since: *since },
             Some(Ready::Yes) => Availability::Ready,
@@ -405,14 +449,20 @@ impl SimBackend {
 
     /// What the end of a start says of the host, as the Docker backend has it.
     fn learn(&self, host: usize, answer: &Result<Instance, Error>) {
-        let (now, connection) = {
+        let (now, kind, connection) = {
             let state = self.life.sim.state();
-            (state.now, state.lives[self.life.number].views[host].connections)
+            (state.now, state.setup.kind, state.lives[self.life.number].views[host].connections)
         };
         let mut trouble = self.trouble.lock().expect("held for moments");
         match answer {
             Ok(_) => drop(trouble.remove(&host)),
-            Err(Error::NoCapacity { .. }) => {
+            Err(Error::Refused(_)) if kind == Kind::Ecs => {
+                trouble.insert(host, Trouble::RefusedUntil(now + ecs::REFUSED));
+            }
+            Err(Error::Refused(_)) => drop(trouble.insert(host, Trouble::Refused { connection })),
+            Err(Error::Gone | Error::Unreachable(_)) if kind != Kind::Ecs => self.life.suspect(host),
+            // A cluster is left alone whatever it was.
+            Err(_) => {
                 let failures = match trouble.get(&host) {
                     Some(Trouble::Lacking { until, .. }) if *until > now => return,
                     Some(Trouble::Lacking { failures, .. }) => failures + 1,
@@ -421,8 +471,6 @@ impl SimBackend {
                 let wait = Duration::from_secs(5 << failures.min(6)).min(Duration::from_secs(300));
                 trouble.insert(host, Trouble::Lacking { until: now + wait, failures });
             }
-            Err(Error::Refused(_)) => drop(trouble.insert(host, Trouble::Refused { connection })),
-            Err(Error::Gone | Error::Unreachable(_)) => self.life.suspect(host),
         }
     }
 
@@ -459,7 +507,7 @@ impl SimBackend {
             state.number()
         };
         let id = format!("instance-{number}");
-        self.create(host, &id, &runner, registration, starts);
+        self.create(host, &id, &runner, registration, starts, InstanceState::Starting);
         if starts == Starts::Stuck {
             tokio::time::sleep(START).await;
             return Err(Error::Unreachable("no answer".into()));
@@ -493,7 +541,16 @@ impl SimBackend {
         Ok(shown)
     }
 
-    fn create(&self, host: usize, id: &str, runner: &str, registration: i64, starts: Starts) {
+    /// Makes an instance. What it is to start with, it has.
+    pub fn create(
+        &self,
+        host: usize,
+        id: &str,
+        runner: &str,
+        registration: i64,
+        starts: Starts,
+        step: InstanceState,
+    ) {
         let mut state = self.life.sim.state();
         let shown = Instance {
             id: id.to_owned(),
@@ -503,7 +560,7 @@ impl SimBackend {
             host: String::new(),
             template_hash: self.template_hash.clone(),
             created_at: state.now,
-            state: InstanceState::Starting,
+            state: step,
         };
         let container = Container {
             cluster: CLUSTER.to_owned(),
@@ -517,6 +574,7 @@ impl SimBackend {
             answered_at: None,
             deaf: starts == Starts::Deaf,
             deregistered: None,
+            hidden_until: None,
         };
         state.hosts[host].instances.insert(id.to_owned(), container);
         let places = state.lives[self.life.number].places.values_mut();
@@ -591,7 +649,7 @@ impl Backend for Handle {
                 .values()
                 .filter(|i| i.ours() && i.set == self.0.set && i.shown.backend == self.0.name);
             Listing {
-                hides: Duration::ZERO,
+                hides: if state.setup.kind == Kind::Ecs { view.ecs.hides(state.now) } else { Duration::ZERO },
                 host: name.clone(),
                 listed_at: view.listed_at,
                 current: view.up,
@@ -607,7 +665,7 @@ impl Backend for Handle {
             .trouble
             .lock()
             .expect("held for moments")
-            .retain(|known, trouble| *known != host || matches!(trouble, Trouble::Refused { .. }));
+            .retain(|known, trouble| *known != host || !matches!(trouble, Trouble::Lacking { .. }));
         let mut ready = self.0.ready.lock().expect("held for moments");
         if ready.contains_key(&host) {
             return;
@@ -674,6 +732,9 @@ impl Backend for Handle {
         let life = self.0.life.clone();
         life.living().await;
         let host = self.0.host(host).ok_or_else(|| Error::Refused("there is no such host".into()))?;
+        if life.sim.state().setup.kind == Kind::Ecs {
+            return ecs::remove(&life, ecs::Whose::Set(self.0.set), host, instance_id).await;
+        }
         let (there, back, lost) = {
             let mut state = life.sim.state();
             life.count_call(&mut state);
@@ -766,7 +827,11 @@ impl Reservation for SimReservation {
         let (sender, answered) = oneshot::channel();
         let name = runner.name.to_owned();
         tokio::spawn(async move {
-            let answer = backend.clone().launch(host, name.clone(), registration, hold).await;
+            let kind = backend.life.sim.state().setup.kind;
+            let answer = match kind {
+                Kind::Docker => backend.clone().launch(host, name.clone(), registration, hold).await,
+                Kind::Ecs => ecs::launch(backend.clone(), host, name.clone(), registration, hold).await,
+            };
             if let Err(error) = &answer {
                 backend.life.sim.state().note(|| format!("the start of {name} fails: {error:?}"));
             }

@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
-use crate::history::Weather;
+use crate::ecs;
+use crate::history::{Kind, Weather};
 use crate::hosts::{self, Container, Place, View};
 use crate::left_out;
 use crate::provider::Hosts;
@@ -77,7 +78,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    fn saw(&mut self, host: usize) {
+    pub fn saw(&mut self, host: usize) {
         self.seen.extend(self.views[host].instances.keys().cloned());
     }
 
@@ -238,6 +239,11 @@ impl Life {
         self.suspicions[host].notify_one();
     }
 
+    /// Waits until that is asked for.
+    pub async fn suspected(&self, host: usize) {
+        self.suspicions[host].notified().await;
+    }
+
     /// Which slots of a host are taken, or waited for, has changed.
     pub fn change_slots(&self, host: usize) {
         self.slots[host].notify_one();
@@ -258,7 +264,7 @@ impl Life {
         }
     }
 
-    fn wake_all(&self) {
+    pub fn wake_all(&self) {
         (0..self.sets).for_each(|set| self.wake(set));
     }
 
@@ -381,6 +387,9 @@ async fn reconcile(life: Arc<Life>, core: Arc<TestDriver>, set: usize, woken: Ar
 
 /// Keeps what a controller is shown of a host.
 async fn follow(life: Arc<Life>, host: usize) {
+    if life.sim.state().setup.kind == Kind::Ecs {
+        return ecs::follow(life, host).await;
+    }
     let mut changed = life.sim.hosts[host].follow();
     life.sim.pause(1, 400).await;
     loop {
@@ -408,7 +417,7 @@ async fn follow(life: Arc<Life>, host: usize) {
     }
 }
 
-fn lose(life: &Arc<Life>, host: usize) {
+pub fn lose(life: &Arc<Life>, host: usize) {
     let mut state = life.sim.state();
     let was_up = std::mem::replace(&mut state.lives[life.number].views[host].up, false);
     drop(state);

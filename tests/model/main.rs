@@ -7,6 +7,7 @@
 
 mod changes;
 mod cluster;
+mod ecs;
 mod github;
 mod history;
 mod hosts;

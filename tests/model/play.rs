@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::changes::Changes;
 use crate::github::{End, JobRecord, JobState, LAPSE, Presence};
-use crate::history::{Fate, History, Move, Starts, Weather};
+use crate::history::{Fate, History, Kind, Move, Starts, Weather};
 use crate::left_out;
 use crate::life::{Life, Veil};
 use crate::rules::{self, Violation};
@@ -208,7 +208,12 @@ impl Play {
                 self.after(seconds(length), |_| {});
             }
             Move::CompleteEarly { pick } => complete_early(&mut state, pick),
+            Move::EmptyListing { host } if state.setup.kind == Kind::Ecs => {
+                state.mislay(host, now + seconds(30));
+            }
             Move::EmptyListing { host } => state.hosts[host].empty_listing = true,
+            Move::Interrupt { pick } => state.interrupt(pick),
+            Move::Mislay { host, seconds: length } => state.mislay(host, now + seconds(length)),
             Move::HostHangs { host, seconds: length } => self.host_hangs(&mut state, host, seconds(length)),
             Move::Die { pick, death } => {
                 let live: Vec<(usize, String)> = state

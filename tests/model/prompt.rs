@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use paddock::runner::InstanceState;
 
+use crate::history::Kind;
 use crate::hosts::Container;
 use crate::life::Memory;
 use crate::sim::{State, between};
-use crate::{left_out, rules};
+use crate::{ecs, left_out, rules};
 
 /// Runners that are wanted, and for which there is room, are there after this at the latest: as long as a host is ever set
 /// aside, and as long again.
@@ -25,7 +26,12 @@ pub fn look(state: &mut State, set: usize) {
 /// Fewer runners than are wanted, and it has been so for long.
 fn unmet(state: &mut State, set: usize) {
     let now = state.now;
-    let lacking = lacking(state, set);
+    let mut lacking = lacking(state, set);
+    // Where a start takes a minute and an end is shown half a minute late, one is always on its way.
+    let started = |life: &Memory| life.minted[set].last().is_some_and(|at| between(*at, now) < UNDISTURBED);
+    if state.setup.kind == Kind::Ecs && state.lives.iter().any(started) {
+        lacking = None;
+    }
     let since = &mut state.watch.unmet[set];
     *since = lacking.as_ref().map(|_| since.unwrap_or(now));
     let (Some(what), Some(since)) = (lacking, *since) else { return };
@@ -64,7 +70,7 @@ fn lacking(state: &State, set: usize) -> Option<String> {
     let hidden = |(host, i): &&(usize, &Container)| {
         !by_another(i) && state.hangs(*host) && !state.github.registrations.contains_key(&i.registration)
     };
-    let known = serving + coming + live.iter().filter(hidden).count();
+    let known = serving + coming + live.iter().filter(hidden).count() + ecs::shown_on(state, leader, set);
     let missing = known < wanted as usize && live.len() + coming < max as usize;
     (missing && room).then(|| format!("has {serving} runners of {wanted} that are wanted"))
 }

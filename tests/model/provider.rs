@@ -12,9 +12,10 @@ use paddock::backend::{
 use paddock::runner::Identity;
 use serde_json::json;
 
+use crate::history::Kind;
 use crate::hosts::{self, SimBackend};
 use crate::life::Life;
-use crate::{cluster, left_out, rules};
+use crate::{cluster, ecs, left_out, rules};
 
 /// The hosts, as one controller reaches them.
 pub struct Hosts(pub Arc<Life>);
@@ -67,12 +68,15 @@ impl Provider for Hosts {
 
     fn instances(&self) -> Vec<OwnedInstance> {
         let state = self.0.sim.state();
+        let leaves_nothing = state.setup.kind == Kind::Ecs;
         let shown = state.lives[self.0.number].views.iter().enumerate().filter(|(_, view)| view.up);
         let instances = shown.flat_map(|(host, view)| {
-            view.instances.values().filter(|i| i.ours()).map(move |i| OwnedInstance {
-                host: key(&left_out::endpoint(host)),
-                scale_set: format!("ns/{}", cluster::name(i.set)),
-                instance: i.shown.clone(),
+            view.instances.values().filter(|i| i.ours() && (i.live() || !leaves_nothing)).map(move |i| {
+                OwnedInstance {
+                    host: key(&left_out::endpoint(host)),
+                    scale_set: format!("ns/{}", cluster::name(i.set)),
+                    instance: i.shown.clone(),
+                }
             })
         });
         instances.collect()
@@ -82,6 +86,10 @@ impl Provider for Hosts {
         self.0.living().await;
         let host = left_out::number(&orphan.host.endpoint);
         rules::orphan_asked(&mut self.0.sim.state(), self.0.number, &orphan.instance.runner);
+        if self.0.sim.state().setup.kind == Kind::Ecs {
+            let removed = ecs::remove(&self.0, ecs::Whose::Nobodys, host, &orphan.instance.id).await;
+            return removed.or_else(|error| if matches!(error, Error::Gone) { Ok(()) } else { Err(error) });
+        }
         self.0.sim.pause(1, 3_000).await;
         let removed =
             hosts::take_orphan_away(&mut self.0.sim.state(), self.0.number, host, &orphan.instance.id);

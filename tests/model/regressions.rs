@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::history::Move::*;
-use crate::history::{BackendSetup, Fate, History, HostSetup, Move, SetSetup, Setup, Starts, Step, Weather};
+use crate::history::{
+    BackendSetup, Fate, History, HostSetup, Kind, Move, SetSetup, Setup, Starts, Step, Weather,
+};
 use crate::play::play;
 use crate::search::clear;
 
@@ -21,7 +23,7 @@ pub fn set(min: u32, max: u32, backends: Vec<BackendSetup>) -> SetSetup {
 }
 
 pub fn world(slots: &[Option<u32>], sets: Vec<SetSetup>) -> Setup {
-    Setup { hosts: hosts(slots), sets, broker: true }
+    Setup { kind: Kind::Docker, hosts: hosts(slots), sets, broker: true }
 }
 
 /// A move so many seconds after the one before.

@@ -10,11 +10,11 @@ use paddock::backend::Availability;
 use paddock::runner::{InstanceState, Phase};
 
 use crate::github::{JobRecord, JobState, Presence, Registration};
-use crate::history::{Setup, Starts, Weather};
+use crate::history::{Kind, Setup, Starts, Weather};
 use crate::hosts::{Container, Place};
 use crate::jobs;
 use crate::sim::{State, between};
-use crate::{left_out, prompt};
+use crate::{ecs, left_out, prompt};
 
 /// What was decided before a change may be done this much after it.
 const SETTLED: Duration = Duration::from_secs(60);
@@ -261,7 +261,13 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
     let age = between(instance.shown.created_at, now) + SETTLED;
     let over = |limit: Duration| !limit.is_zero() && age >= limit;
     let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
-    let never_up = instance.shown.state == InstanceState::Starting && age >= start;
+    // That it has come up, ECS shows late.
+    let shown = memory.views.iter().find_map(|view| view.instances.get(&instance.shown.id));
+    let comes_up = match state.setup.kind {
+        Kind::Ecs => shown.is_none_or(Container::comes_up),
+        Kind::Docker => instance.comes_up(),
+    };
+    let never_up = comes_up && age >= start;
     let starting = instance.shown.state == InstanceState::Starting || instance.late;
     let never_started = instance.maker != life && starting;
     let aged = never_started
@@ -423,14 +429,16 @@ fn overdue(state: &mut State, set: usize) {
     let Some(object) = state.cluster.objects[set].clone() else { return };
     // A start that is under way is waited for: what comes of it would be nobody's.
     let starting = state.lives.iter().any(|life| life.alive && life.places.values().any(|p| p.set == set));
-    let over = drained_at(&object).is_some_and(|at| at + DELETION < now);
+    // What an earlier controller started on ECS, and nobody is shown, is waited for.
+    let deletion = if state.setup.kind == Kind::Ecs { DELETION + ecs::SETTLES } else { DELETION };
+    let over = drained_at(&object).is_some_and(|at| at + deletion < now);
     if starting {
         state.watch.starting[set] = now;
     }
-    if over && [state.watch.starting[set], state.watch.fair].iter().all(|at| between(*at, now) > DELETION) {
-        state.violate(9, format!("set {set} is not gone {} s after its drain", DELETION.as_secs()));
+    if over && [state.watch.starting[set], state.watch.fair].iter().all(|at| between(*at, now) > deletion) {
+        state.violate(9, format!("set {set} is not gone {} s after its drain", deletion.as_secs()));
     }
-    let given_up = DELETION + GIVEN_UP;
+    let given_up = deletion + GIVEN_UP;
     let over = drained_at(&object).is_some_and(|at| at + given_up < now);
     if over && between(state.watch.led, now) > given_up {
         state.violate(9, format!("set {set} is not gone {} s after its drain", given_up.as_secs()));
@@ -440,9 +448,9 @@ fn overdue(state: &mut State, set: usize) {
     }
     let timeouts = &object.spec.timeouts;
     let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
-    let late = |i: &Container| {
-        i.shown.state == InstanceState::Starting && i.shown.created_at + start + OVERDUE < now
-    };
+    // Each of the two steps of a task has the whole of it, and the second may be shown late.
+    let start = if state.setup.kind == Kind::Ecs { 2 * start + ecs::SETTLES } else { start };
+    let late = |i: &Container| i.comes_up() && i.shown.created_at + start + OVERDUE < now;
     let never_up = state.live(set).find(|(_, i)| late(i)).map(|(_, i)| i.shown.runner.clone());
     if let Some(name) = never_up {
         state.violate(9, format!("{name} never came up, and is still there"));
