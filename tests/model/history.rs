@@ -11,12 +11,14 @@ use rand::{RngExt, SeedableRng};
 pub enum Kind {
     /// They have slots, and show at once what they have.
     Docker,
+    /// They have a slot or two that people may take, and take a minute to boot what a runner runs in.
+    Mac,
     /// They have no slots, are late to show what was started, and late to forget what ended.
     Ecs,
 }
 
 /// The kinds, and of a hundred histories how many have each.
-pub const KINDS: &[(Kind, u32)] = &[(Kind::Docker, 40), (Kind::Ecs, 60)];
+pub const KINDS: &[(Kind, u32)] = &[(Kind::Docker, 30), (Kind::Ecs, 35), (Kind::Mac, 35)];
 
 /// The world that a history begins with.
 #[derive(Debug, Clone)]
@@ -47,6 +49,8 @@ pub struct SetSetup {
     pub lifetime: u32,
     pub delay: u32,
     pub drain: u32,
+    /// How many VMs of each backend are kept ready, on Macs.
+    pub warm: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -209,6 +213,18 @@ pub enum Move {
     Template {
         set: usize,
     },
+    /// Somebody starts VMs on a Mac by hand, which its list shows or not.
+    TakeByHand {
+        host: usize,
+        slots: u32,
+        seen: bool,
+        seconds: u32,
+    },
+    /// A Mac restarts.
+    Reboot {
+        host: usize,
+        seconds: u32,
+    },
     /// ECS takes a busy runner's machine away.
     Interrupt {
         pick: usize,
@@ -278,6 +294,7 @@ pub fn history_of(seed: u64, kind: Kind) -> History {
     match kind {
         Kind::Docker => {}
         Kind::Ecs => on_ecs(&mut history, &mut rng),
+        Kind::Mac => on_macs(&mut history, &mut rng),
     }
     history.setup.kind = kind;
     history
@@ -295,6 +312,31 @@ fn on_ecs(history: &mut History, rng: &mut StdRng) {
     strew(history, rng, |rng| match rng.random_range(0..2) {
         0 => Move::Interrupt { pick: rng.random_range(0..100) },
         _ => Move::Mislay { host: rng.random_range(0..hosts), seconds: *pick(rng, &[20, 120, 240]) },
+    });
+}
+
+/// macOS limits what a Mac runs to two VMs, and a VM needs its time.
+fn on_macs(history: &mut History, rng: &mut StdRng) {
+    for host in &mut history.setup.hosts {
+        *host = HostSetup { slots: Some(*pick(rng, &[1, 2, 2, 2])), foreign: 0 };
+    }
+    for set in &mut history.setup.sets {
+        set.start = *pick(rng, &[300, 600]);
+        set.warm = *pick(rng, &[0, 0, 1]);
+    }
+    let hosts = history.setup.hosts.len();
+    strew(history, rng, |rng| {
+        let host = rng.random_range(0..hosts);
+        match rng.random_range(0..6) {
+            0..3 => Move::TakeByHand {
+                host,
+                slots: rng.random_range(1..=2),
+                seen: rng.random_range(0..2) == 0,
+                seconds: *pick(rng, &[30, 200, 600]),
+            },
+            3..5 => Move::Reboot { host, seconds: *pick(rng, &[20, 60, 240]) },
+            _ => Move::HostAway { host, seconds: 1500, fate: *pick(rng, &[Fate::Kept, Fate::Killed]) },
+        }
     });
 }
 
@@ -377,6 +419,7 @@ fn set(rng: &mut StdRng, hosts: usize) -> SetSetup {
         lifetime: *pick(rng, &[0, 0, 0, 900]),
         delay: *pick(rng, &[0, 10, 60]),
         drain: *pick(rng, &[0, 60, 300, 900]),
+        warm: 0,
     }
 }
 

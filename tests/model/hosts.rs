@@ -18,7 +18,7 @@ use crate::github::{JobState, Presence};
 use crate::history::{Death, HostSetup, Kind, Starts};
 use crate::life::Life;
 use crate::sim::{CLUSTER, State, between};
-use crate::{ecs, left_out, process, rules};
+use crate::{ecs, left_out, mac, process, rules};
 
 /// No start takes longer to be answered, and no removal.
 const START: Duration = Duration::from_secs(180);
@@ -40,6 +40,7 @@ pub struct Host {
     pub instances: BTreeMap<String, Container>,
     /// What has ended, and what ECS goes on showing.
     pub ended: BTreeMap<String, Container>,
+    pub mac: mac::Truth,
 }
 
 /// An instance, in truth.
@@ -72,30 +73,7 @@ impl Host {
     pub fn new(host: usize, setup: &HostSetup) -> Host {
         let foreign = (0..setup.foreign).map(|number| {
             let id = format!("foreign-{host}-{number}");
-            let shown = Instance {
-                id: id.clone(),
-                runner: id.clone(),
-                scale_set_uid: "uid-0".to_owned(),
-                backend: "backend-0".to_owned(),
-                host: String::new(),
-                template_hash: "other".to_owned(),
-                created_at: crate::sim::base(),
-                state: InstanceState::Running,
-            };
-            let foreign = Container {
-                cluster: "cluster-2".to_owned(),
-                set: 0,
-                shown,
-                unstarted: 0,
-                late: false,
-                registration: 0,
-                maker: usize::MAX,
-                disowned: false,
-                answered_at: None,
-                deaf: false,
-                deregistered: None,
-                hidden_until: None,
-            };
+            let foreign = Container::foreign(&id, crate::sim::base());
             (id, foreign)
         });
         Host {
@@ -108,6 +86,7 @@ impl Host {
             hangs_until: None,
             instances: foreign.collect(),
             ended: BTreeMap::new(),
+            mac: mac::Truth::default(),
         }
     }
 
@@ -121,6 +100,34 @@ impl Host {
 }
 
 impl Container {
+    /// An instance of another cluster.
+    pub fn foreign(id: &str, now: Timestamp) -> Container {
+        let shown = Instance {
+            id: id.to_owned(),
+            runner: id.to_owned(),
+            scale_set_uid: "uid-0".to_owned(),
+            backend: "backend-0".to_owned(),
+            host: String::new(),
+            template_hash: "other".to_owned(),
+            created_at: now,
+            state: InstanceState::Running,
+        };
+        Container {
+            cluster: "cluster-2".to_owned(),
+            set: 0,
+            shown,
+            unstarted: 0,
+            late: false,
+            registration: 0,
+            maker: usize::MAX,
+            disowned: false,
+            answered_at: None,
+            deaf: false,
+            deregistered: None,
+            hidden_until: None,
+        }
+    }
+
     pub fn ours(&self) -> bool {
         self.cluster == CLUSTER
     }
@@ -248,6 +255,7 @@ pub struct View {
     /// When it was last shown too little.
     pub misled: Option<Timestamp>,
     pub ecs: ecs::Known,
+    pub mac: mac::Known,
 }
 
 /// A place that a controller holds on a host.
@@ -327,14 +335,19 @@ pub fn user(set: usize) -> u64 {
 }
 
 /// Slots that are free, as far as a controller sees.
-fn free(state: &State, life: usize, host: usize) -> u32 {
+pub fn free(state: &State, life: usize, host: usize) -> u32 {
     let memory = &state.lives[life];
     let view = &memory.views[host];
     let seen = |runner: &str| view.instances.values().any(|i| i.shown.runner == runner);
     let live = view.instances.values().filter(|i| i.live()).count();
     let held = memory.places.values().filter(|p| p.host == host);
     let held = held.filter(|p| p.runner.as_deref().is_none_or(|runner| !seen(runner))).count();
-    let taken = u32::try_from(live + held).expect("few");
+    // VMs that are there before their runners, of someone who is no more or of nobody yet.
+    let spares = view.mac.spares.keys().filter(|place| !memory.places.contains_key(place)).count();
+    let taken = u32::try_from(live + held + spares).expect("few");
+    if view.mac.is_full(state.now) {
+        return 0;
+    }
     state.hosts[host].slots.map_or(u32::MAX, |slots| slots.saturating_sub(taken))
 }
 
@@ -410,15 +423,20 @@ impl SimBackend {
         Instance { state: if never_started { InstanceState::NeverStarted } else { shown.state }, ..shown }
     }
 
+    /// Whether a host takes starts.
+    pub fn is_ready(&self, state: &State, host: usize) -> bool {
+        self.availability(state, host) == Availability::Ready
+    }
+
     /// Slots that are free for this set, as far as its controller sees.
-    fn free(&self, state: &State, host: usize) -> u32 {
+    pub fn free(&self, state: &State, host: usize) -> u32 {
         let memory = &state.lives[self.life.number];
         let free = free(state, self.life.number, host);
         if memory.jumps_the_queue { free } else { memory.queues[host].free_for(self.user(), free) }
     }
 
     /// The set and its backend, in the queue for slots.
-    fn user(&self) -> u64 {
+    pub fn user(&self) -> u64 {
         let backend: u64 = self.name.trim_start_matches("backend-").parse().expect("a backend's number");
         user(self.set) + backend
     }
@@ -507,6 +525,9 @@ impl SimBackend {
             state.number()
         };
         let id = format!("instance-{number}");
+        if sim.state().setup.kind == Kind::Mac && !sim.state().take_spare(host, hold.number) {
+            return Err(Error::no_capacity(Reason::EngineError, "its VM does not run any more"));
+        }
         self.create(host, &id, &runner, registration, starts, InstanceState::Starting);
         if starts == Starts::Stuck {
             tokio::time::sleep(START).await;
@@ -627,12 +648,13 @@ impl Backend for Handle {
         let host = |(name, host): &(String, usize)| {
             let availability = self.0.availability(&state, *host);
             let up = availability != Availability::Unreachable;
-            let free_slots = if up { self.0.free(&state, *host) } else { 0 };
+            let warm = if up { mac::fit_on(&state, &self.0, *host) } else { 0 };
+            let free_slots = if up { self.0.free(&state, *host).saturating_add(warm) } else { 0 };
             HostState {
                 name: name.clone(),
                 availability,
                 free_slots,
-                warm: 0,
+                warm,
                 failures: 0,
                 message: String::new(),
             }
@@ -699,7 +721,8 @@ impl Backend for Handle {
         let availability = self.0.availability(&state, at);
         rules::place_taken(&mut state, self.0.life.number, self.0.set, &self.0.name, at, &availability);
         let memory = &state.lives[self.0.life.number];
-        let none = self.0.free(&state, at) == 0 && !memory.takes_any_slot;
+        let warm = mac::fit_on(&state, &self.0, at) > 0;
+        let none = self.0.free(&state, at) == 0 && !warm && !memory.takes_any_slot;
         if !memory.views[at].up || none || !self.0.life.lives(&state) {
             return None;
         }
@@ -713,7 +736,12 @@ impl Backend for Handle {
             made: false,
         };
         let left = free(&state, self.0.life.number, at);
-        rules::place_taken_from_others(&mut state, self.0.life.number, self.0.set, at, left);
+        if warm {
+            mac::claim(&mut state, &self.0, at, number);
+        } else {
+            rules::slot_taken(&mut state, at, left);
+            rules::place_taken_from_others(&mut state, self.0.life.number, self.0.set, at, left);
+        }
         let memory = &mut state.lives[self.0.life.number];
         memory.places.insert(number, place);
         memory.queues[at].took(self.0.user());
@@ -726,6 +754,32 @@ impl Backend for Handle {
             hold,
             ready: None,
         }))
+    }
+
+    fn keep_warm(&self, wanted: bool) {
+        let (kind, warm) = {
+            let state = self.0.life.sim.state();
+            (state.setup.kind, state.setup.sets[self.0.set].warm)
+        };
+        if kind == Kind::Mac {
+            mac::keep_warm(&self.0, if wanted { warm } else { 0 });
+        }
+    }
+
+    fn warm(&self) -> Option<u32> {
+        let state = self.0.life.sim.state();
+        let fit = |(_, host): &(String, usize)| mac::fit_on(&state, &self.0, *host);
+        (state.setup.kind == Kind::Mac).then(|| self.0.hosts.iter().map(fit).sum())
+    }
+
+    fn lost_hosts(&self) -> Vec<String> {
+        let state = self.0.life.sim.state();
+        let lost = |(_, host): &&(String, usize)| state.is_lost(self.0.life.number, *host);
+        self.0.hosts.iter().filter(lost).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn left_over(&self) -> u32 {
+        mac::left_over(&self.0.life.sim.state(), &self.0)
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
@@ -801,6 +855,16 @@ impl Reservation for SimReservation {
             }
             _ => {}
         }
+        if life.sim.state().setup.kind == Kind::Mac {
+            let booted = mac::boot(&self.backend, self.host, self.hold.number).await;
+            if let Err(error) = booted {
+                // Of one that is full the slots say so.
+                if !matches!(&error, Error::NoCapacity(why) if why.reason == Reason::HostFull) {
+                    self.backend.learn(self.host, &Err(error.clone()));
+                }
+                return Err(error);
+            }
+        }
         life.living().await;
         self.ready = Some(life.sim.state().number());
         Ok(())
@@ -829,7 +893,9 @@ impl Reservation for SimReservation {
         tokio::spawn(async move {
             let kind = backend.life.sim.state().setup.kind;
             let answer = match kind {
-                Kind::Docker => backend.clone().launch(host, name.clone(), registration, hold).await,
+                Kind::Docker | Kind::Mac => {
+                    backend.clone().launch(host, name.clone(), registration, hold).await
+                }
                 Kind::Ecs => ecs::launch(backend.clone(), host, name.clone(), registration, hold).await,
             };
             if let Err(error) = &answer {
@@ -881,6 +947,9 @@ fn take_away(state: &mut State, life: usize, set: usize, host: usize, id: &str) 
 pub fn take_orphan_away(state: &mut State, life: usize, host: usize, id: &str) -> Result<(), Error> {
     if !state.hosts[host].reachable {
         return Err(Error::Unreachable("no route".into()));
+    }
+    if let Some(number) = mac::number(id) {
+        return mac::remove(state, host, number);
     }
     let Some(instance) = state.hosts[host].instances.get(id).cloned() else { return Err(Error::Gone) };
     rules::orphan_goes(state, &instance);

@@ -419,7 +419,10 @@ async fn follow(life: Arc<Life>, host: usize) {
 
 pub fn lose(life: &Arc<Life>, host: usize) {
     let mut state = life.sim.state();
-    let was_up = std::mem::replace(&mut state.lives[life.number].views[host].up, false);
+    let now = state.now;
+    let view = &mut state.lives[life.number].views[host];
+    view.mac.down_since.get_or_insert(now);
+    let was_up = std::mem::replace(&mut view.up, false);
     drop(state);
     if was_up {
         life.wake_all();
@@ -441,7 +444,9 @@ fn list(life: &Arc<Life>, host: usize) {
     if empty {
         state.note(|| format!("host {host} shows controller {} nothing", life.number));
     }
+    let spares = if empty { BTreeMap::new() } else { state.hosts[host].mac.spares.clone() };
     let view = &mut state.lives[life.number].views[host];
+    (view.mac.spares, view.mac.down_since) = (spares, None);
     view.connections += u64::from(!view.up);
     view.up = true;
     view.too_little = empty;
@@ -462,7 +467,9 @@ fn show(life: &Arc<Life>, host: usize) {
     }
     let (now, slots) = (state.now, state.hosts[host].slots.unwrap_or(u32::MAX) as usize);
     let mut shown = state.hosts[host].instances.clone();
+    let spares = state.hosts[host].mac.spares.clone();
     let view = &mut state.lives[life.number].views[host];
+    view.mac.spares = spares;
     for (id, instance) in &mut shown {
         instance.unstarted = view.instances.get(id).map_or(0, |i| i.unstarted);
     }

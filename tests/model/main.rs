@@ -14,6 +14,7 @@ mod hosts;
 mod jobs;
 mod left_out;
 mod life;
+mod mac;
 mod planted;
 mod play;
 mod process;

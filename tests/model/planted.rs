@@ -72,6 +72,8 @@ pub enum Bug {
     BlamesDrops,
     /// What never reached GitHub is taken for busy.
     KeepsDeaf,
+    /// What was on a Mac that is silent is counted on for ever.
+    CountsLost,
     /// What a host does not show is not there, however late it is to show it.
     BelievesAbsence,
 }
@@ -327,6 +329,22 @@ impl Backend for Hosted {
         self.backend.wait_for_slots(host, runners);
     }
 
+    fn keep_warm(&self, wanted: bool) {
+        self.backend.keep_warm(wanted);
+    }
+
+    fn warm(&self) -> Option<u32> {
+        self.backend.warm()
+    }
+
+    fn lost_hosts(&self) -> Vec<String> {
+        if self.bug == Bug::CountsLost { Vec::new() } else { self.backend.lost_hosts() }
+    }
+
+    fn left_over(&self) -> u32 {
+        self.backend.left_over()
+    }
+
     fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
         if self.bug == Bug::StartsLate && between(self.began, self.life.sim.now()) < LATE {
             return None;
@@ -454,6 +472,11 @@ fn is_found_on_ecs(bug: Bug, rule: u8) {
     is_found_in(|seed| history_of(seed, Kind::Ecs), bug, rule);
 }
 
+/// And on Macs.
+fn is_found_on_macs(bug: Bug, rule: u8) {
+    is_found_in(|seed| history_of(seed, Kind::Mac), bug, rule);
+}
+
 fn is_found_in(histories: fn(u64) -> History, bug: Bug, rule: u8) {
     let found = find(histories, 1, 1_000, 1, &planted(bug), Some(rule));
     let (seed, violation) = found.unwrap_or_else(|| panic!("{bug:?} is not found"));
@@ -483,6 +506,16 @@ fn rule_2_a_runner_that_comes_up_late_and_is_stopped() {
 #[test]
 fn rule_3_a_slot_that_was_not_free() {
     is_found(Bug::TakesAnySlot, 3);
+}
+
+#[test]
+fn rule_3_a_slot_that_was_taken_by_hand() {
+    is_found_on_macs(Bug::TakesAnySlot, 3);
+}
+
+#[test]
+fn rule_0_a_silent_mac_that_is_counted_on_for_ever() {
+    is_found_on_macs(Bug::CountsLost, 0);
 }
 
 #[test]

@@ -19,7 +19,18 @@ pub fn backend(hosts: &[usize], max: Option<u32>) -> BackendSetup {
 }
 
 pub fn set(min: u32, max: u32, backends: Vec<BackendSetup>) -> SetSetup {
-    SetSetup { min, max, backends, start: 120, job: 1200, idle: 0, lifetime: 0, delay: 60, drain: 60 }
+    SetSetup {
+        min,
+        max,
+        backends,
+        start: 120,
+        job: 1200,
+        idle: 0,
+        lifetime: 0,
+        delay: 60,
+        drain: 60,
+        warm: 0,
+    }
 }
 
 pub fn world(slots: &[Option<u32>], sets: Vec<SetSetup>) -> Setup {
