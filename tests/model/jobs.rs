@@ -214,7 +214,7 @@ impl State {
 }
 
 /// The history breaks that rule where the bug is planted, and none where it is not.
-fn only_the_bug_breaks(bug: Bug, rule: u8, history: (Setup, Vec<Step>)) {
+pub fn only_the_bug_breaks(bug: Bug, rule: u8, history: (Setup, Vec<Step>)) {
     let (setup, steps) = history;
     let played = History { seed: 1, setup: setup.clone(), steps: steps.clone() };
     let violation = play(&played, &planted(bug), false).violation;

@@ -11,9 +11,12 @@ use paddock::backend::Error;
 use paddock::runner::Exit;
 use tokio::time::sleep;
 
-use crate::history::Starts;
+use crate::history::{Fate, Kind, Move, Starts};
 use crate::hosts::{self, Container, SimBackend};
+use crate::jobs::only_the_bug_breaks;
 use crate::life::Life;
+use crate::planted::Bug;
+use crate::regressions::{after, backend, set, world};
 use crate::rules;
 use crate::sim::{State, between};
 
@@ -333,4 +336,17 @@ pub fn remove(state: &mut State, host: usize, number: u64) -> Result<(), Error> 
     state.hosts[host].mac.spares.remove(&number).ok_or(Error::Gone)?;
     tell(state, host);
     Ok(())
+}
+
+#[test]
+fn rule_0_a_silent_mac_that_is_counted_on_for_ever() {
+    let spares = set(2, 2, vec![backend(&[0], None), backend(&[1], None)]);
+    let mut setup = world(&[Some(2), Some(2)], vec![spares]);
+    setup.kind = Kind::Mac;
+    let steps = vec![
+        after(5, Move::Queue { set: 0, jobs: 1, seconds: 5, hangs: false }),
+        after(300, Move::HostAway { host: 0, seconds: 1500, fate: Fate::Kept }),
+        after(1400, Move::Nothing),
+    ];
+    only_the_bug_breaks(Bug::CountsLost, 0, (setup, steps));
 }

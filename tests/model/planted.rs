@@ -514,11 +514,6 @@ fn rule_3_a_slot_that_was_taken_by_hand() {
 }
 
 #[test]
-fn rule_0_a_silent_mac_that_is_counted_on_for_ever() {
-    is_found_on_macs(Bug::CountsLost, 0);
-}
-
-#[test]
 fn rule_4_a_scale_set_that_is_left_at_github() {
     is_found(Bug::LeavesScaleSet, 4);
 }

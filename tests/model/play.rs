@@ -500,6 +500,9 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     let Some(memory) = state.lives.iter().rev().find(|life| life.alive && life.leads) else {
         return Some((0, "nobody leads".to_owned()));
     };
+    if state.setup.kind == Kind::Mac && memory.places.values().any(|place| place.set == set) {
+        return Some((0, format!("a VM boots for set {set}")));
+    }
     for (_, instance) in &live {
         let current = memory.templates.get(&(set, instance.shown.backend.clone()));
         if instance.shown.state != InstanceState::Running || current != Some(&instance.shown.template_hash) {
