@@ -154,7 +154,8 @@ pub struct Listing {
     /// Whether what is shown is current: the event stream is up, or the last listing succeeded. When false, the
     /// instances are what was last known and absence means nothing.
     pub current: bool,
-    /// What was made within this before a listing may be missing in it. None on a host that shows at once what it has.
+    /// What was made within this before a listing may be missing in it; all may that an earlier controller made, where it is
+    /// the longest there is. None on a host that shows at once what it has.
     pub hides: Duration,
     /// The instances, those that ended and are not removed yet among them.
     pub instances: Vec<Instance>,

@@ -1,4 +1,4 @@
-//! What a history is made of: a world to begin with, and moves. Both follow from a seed.
+//! What a history is made of: a world to begin with, and moves. Both follow from a seed, and what each kind of host adds.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,9 +6,24 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+/// How the hosts of a world behave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// They have slots, and show at once what they have.
+    Docker,
+    /// They have a slot or two that people may take, and take a minute to boot what a runner runs in.
+    Mac,
+    /// They have no slots, are late to show what was started, and late to forget what ended.
+    Ecs,
+}
+
+/// The kinds, and of a hundred histories how many have each.
+pub const KINDS: &[(Kind, u32)] = &[(Kind::Docker, 30), (Kind::Ecs, 35), (Kind::Mac, 35)];
+
 /// The world that a history begins with.
 #[derive(Debug, Clone)]
 pub struct Setup {
+    pub kind: Kind,
     pub hosts: Vec<HostSetup>,
     pub sets: Vec<SetSetup>,
     /// Whether GitHub assigns jobs by itself, as the broker of github.com does, or offers them.
@@ -34,6 +49,8 @@ pub struct SetSetup {
     pub lifetime: u32,
     pub delay: u32,
     pub drain: u32,
+    /// How many VMs of each backend are kept ready, on Macs.
+    pub warm: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -94,39 +111,143 @@ pub enum Death {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Move {
     Nothing,
-    Queue { set: usize, jobs: u32, seconds: u32, hangs: bool },
-    Cancel { pick: usize },
-    GitHub { weather: Weather, seconds: u32 },
-    LoseMessage { set: usize },
-    RepeatMessage { set: usize },
-    Shuffle { set: usize },
-    Truncate { set: usize },
-    DelayMessages { set: usize, seconds: u32 },
-    ZeroStatistics { set: usize },
-    ExpireToken { set: usize },
-    EndSession { set: usize },
-    VanishScaleSet { set: usize },
-    DropRegistration { pick: usize },
-    CompleteEarly { pick: usize },
-    DropSpares { seconds: u32 },
-    HostAway { host: usize, seconds: u32, fate: Fate },
-    HostStarts { host: usize, starts: Starts, seconds: u32 },
-    HostPulls { host: usize, seconds: u32 },
-    EmptyListing { host: usize },
-    HostHangs { host: usize, seconds: u32 },
-    Die { pick: usize, death: Death },
-    Cluster { weather: Weather, seconds: u32 },
-    HideSecrets { seconds: u32 },
-    Crash { seconds: u32 },
-    Restart { seconds: u32 },
-    Depose { seconds: u32 },
-    Min { set: usize, to: u32 },
-    Max { set: usize, to: u32 },
-    Template { set: usize },
-    LeaveOut { set: usize, host: usize },
-    PutBack { set: usize },
-    Suspend { set: usize, on: bool },
-    Delete { set: usize },
+    Queue {
+        set: usize,
+        jobs: u32,
+        seconds: u32,
+        hangs: bool,
+    },
+    Cancel {
+        pick: usize,
+    },
+    GitHub {
+        weather: Weather,
+        seconds: u32,
+    },
+    LoseMessage {
+        set: usize,
+    },
+    RepeatMessage {
+        set: usize,
+    },
+    Shuffle {
+        set: usize,
+    },
+    Truncate {
+        set: usize,
+    },
+    DelayMessages {
+        set: usize,
+        seconds: u32,
+    },
+    ZeroStatistics {
+        set: usize,
+    },
+    ExpireToken {
+        set: usize,
+    },
+    EndSession {
+        set: usize,
+    },
+    VanishScaleSet {
+        set: usize,
+    },
+    DropRegistration {
+        pick: usize,
+    },
+    CompleteEarly {
+        pick: usize,
+    },
+    DropSpares {
+        seconds: u32,
+    },
+    HostAway {
+        host: usize,
+        seconds: u32,
+        fate: Fate,
+    },
+    HostStarts {
+        host: usize,
+        starts: Starts,
+        seconds: u32,
+    },
+    HostPulls {
+        host: usize,
+        seconds: u32,
+    },
+    EmptyListing {
+        host: usize,
+    },
+    HostHangs {
+        host: usize,
+        seconds: u32,
+    },
+    Die {
+        pick: usize,
+        death: Death,
+    },
+    Cluster {
+        weather: Weather,
+        seconds: u32,
+    },
+    HideSecrets {
+        seconds: u32,
+    },
+    Crash {
+        seconds: u32,
+    },
+    Restart {
+        seconds: u32,
+    },
+    Depose {
+        seconds: u32,
+    },
+    Min {
+        set: usize,
+        to: u32,
+    },
+    Max {
+        set: usize,
+        to: u32,
+    },
+    Template {
+        set: usize,
+    },
+    /// Somebody starts VMs on a Mac by hand, which its list shows or not.
+    TakeByHand {
+        host: usize,
+        slots: u32,
+        seen: bool,
+        seconds: u32,
+    },
+    /// A Mac restarts.
+    Reboot {
+        host: usize,
+        seconds: u32,
+    },
+    /// ECS takes a busy runner's machine away.
+    Interrupt {
+        pick: usize,
+    },
+    /// What runs on a host is in no listing for a while.
+    Mislay {
+        host: usize,
+        seconds: u32,
+    },
+    LeaveOut {
+        set: usize,
+        host: usize,
+    },
+    PutBack {
+        set: usize,
+    },
+    Suspend {
+        set: usize,
+        on: bool,
+    },
+    Delete {
+        set: usize,
+    },
 }
 
 /// A move, and how long it is after the one before.
@@ -150,14 +271,93 @@ pub struct History {
     pub steps: Vec<Step>,
 }
 
-/// The history of a seed.
+/// The history of a seed, with hosts of the kind that the seed chooses.
 pub fn history(seed: u64) -> History {
+    let mut at = apart(seed).random_range(0..KINDS.iter().map(|(_, share)| share).sum());
+    let chosen = KINDS.iter().find(|(_, share)| {
+        let found = at < *share;
+        at = at.saturating_sub(*share);
+        found
+    });
+    history_of(seed, chosen.map_or(Kind::Docker, |(kind, _)| *kind))
+}
+
+/// The chance of what is not the same for all kinds: what is, does not change when a kind comes or goes.
+fn apart(seed: u64) -> StdRng {
+    StdRng::seed_from_u64(seed ^ 0x6b69_6e64)
+}
+
+/// The history of a seed, with hosts of a kind.
+pub fn history_of(seed: u64, kind: Kind) -> History {
+    let mut history = on_docker(seed);
+    let mut rng = apart(seed);
+    match kind {
+        Kind::Docker => {}
+        Kind::Ecs => on_ecs(&mut history, &mut rng),
+        Kind::Mac => on_macs(&mut history, &mut rng),
+    }
+    history.setup.kind = kind;
+    history
+}
+
+/// Nobody limits what a cluster runs, and a task needs its time.
+fn on_ecs(history: &mut History, rng: &mut StdRng) {
+    for host in &mut history.setup.hosts {
+        *host = HostSetup { slots: None, foreign: 0 };
+    }
+    for set in &mut history.setup.sets {
+        set.start = *pick(rng, &[120, 300]);
+    }
+    let hosts = history.setup.hosts.len();
+    strew(history, rng, |rng| match rng.random_range(0..2) {
+        0 => Move::Interrupt { pick: rng.random_range(0..100) },
+        _ => Move::Mislay { host: rng.random_range(0..hosts), seconds: *pick(rng, &[20, 120, 240]) },
+    });
+}
+
+/// macOS limits what a Mac runs to two VMs, and a VM needs its time.
+fn on_macs(history: &mut History, rng: &mut StdRng) {
+    for host in &mut history.setup.hosts {
+        *host = HostSetup { slots: Some(*pick(rng, &[1, 2, 2, 2])), foreign: 0 };
+    }
+    for set in &mut history.setup.sets {
+        set.start = *pick(rng, &[300, 600]);
+        set.warm = *pick(rng, &[0, 0, 1]);
+    }
+    let hosts = history.setup.hosts.len();
+    strew(history, rng, |rng| {
+        let host = rng.random_range(0..hosts);
+        match rng.random_range(0..6) {
+            0..3 => Move::TakeByHand {
+                host,
+                slots: rng.random_range(1..=2),
+                seen: rng.random_range(0..2) == 0,
+                seconds: *pick(rng, &[30, 200, 600]),
+            },
+            3..5 => Move::Reboot { host, seconds: *pick(rng, &[20, 60, 240]) },
+            _ => Move::HostAway { host, seconds: 1500, fate: *pick(rng, &[Fate::Kept, Fate::Killed]) },
+        }
+    });
+}
+
+/// Puts moves among those that there are, at the time of the one before.
+fn strew(history: &mut History, rng: &mut StdRng, make: impl Fn(&mut StdRng) -> Move) {
+    let often = *pick(rng, &[2, 5, 12]);
+    for step in std::mem::take(&mut history.steps) {
+        history.steps.push(step);
+        if rng.random_range(0..100) < often {
+            history.steps.push(Step { after: Duration::ZERO, what: make(rng) });
+        }
+    }
+}
+
+fn on_docker(seed: u64) -> History {
     let mut rng = StdRng::seed_from_u64(seed);
     let setup = setup(&mut rng);
     let count = rng.random_range(60..220);
     // Each history has its own mixture: some are about hosts, some about GitHub, some about nothing but jobs.
     let weights: Vec<u32> =
-        KINDS.iter().map(|(weight, _)| weight * *pick(&mut rng, &[0, 1, 1, 2, 4])).collect();
+        MOVES.iter().map(|(weight, _)| weight * *pick(&mut rng, &[0, 1, 1, 2, 4])).collect();
     let mut steps = Vec::new();
     let mut deleted = false;
     for number in 0..count {
@@ -198,7 +398,7 @@ fn setup(rng: &mut StdRng) -> Setup {
         .collect();
     let sets = (0..*pick(rng, &[1, 1, 1, 2])).map(|_| set(rng, hosts.len())).collect();
     let broker = rng.random_range(0..4) > 0;
-    Setup { hosts, sets, broker }
+    Setup { kind: Kind::Docker, hosts, sets, broker }
 }
 
 fn set(rng: &mut StdRng, hosts: usize) -> SetSetup {
@@ -219,13 +419,14 @@ fn set(rng: &mut StdRng, hosts: usize) -> SetSetup {
         lifetime: *pick(rng, &[0, 0, 0, 900]),
         delay: *pick(rng, &[0, 10, 60]),
         drain: *pick(rng, &[0, 60, 300, 900]),
+        warm: 0,
     }
 }
 
 type Make = fn(&mut StdRng, usize, usize) -> Move;
 
 /// How often each kind of move is, and how one is made, for a set and a host.
-const KINDS: &[(u32, Make)] = &[
+const MOVES: &[(u32, Make)] = &[
     (2, |_, _, _| Move::Nothing),
     (16, |rng, set, _| Move::Queue {
         set,
@@ -301,7 +502,7 @@ fn one(rng: &mut StdRng, setup: &Setup, weights: &[u32]) -> Move {
     let host = rng.random_range(0..setup.hosts.len());
     let total: u32 = weights.iter().sum();
     let mut at = rng.random_range(0..total.max(1));
-    for ((_, make), weight) in KINDS.iter().zip(weights) {
+    for ((_, make), weight) in MOVES.iter().zip(weights) {
         if at < *weight {
             return make(rng, set, host);
         }

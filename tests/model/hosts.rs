@@ -15,10 +15,10 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::github::{JobState, Presence};
-use crate::history::{Death, HostSetup, Starts};
+use crate::history::{Death, HostSetup, Kind, Starts};
 use crate::life::Life;
 use crate::sim::{CLUSTER, State, between};
-use crate::{left_out, process, rules};
+use crate::{ecs, left_out, mac, process, rules};
 
 /// No start takes longer to be answered, and no removal.
 const START: Duration = Duration::from_secs(180);
@@ -38,6 +38,9 @@ pub struct Host {
     /// Until then, nothing is removed from it, and what was deregistered does not end.
     pub hangs_until: Option<Timestamp>,
     pub instances: BTreeMap<String, Container>,
+    /// What has ended, and what ECS goes on showing.
+    pub ended: BTreeMap<String, Container>,
+    pub mac: mac::Truth,
 }
 
 /// An instance, in truth.
@@ -62,35 +65,15 @@ pub struct Container {
     pub deaf: bool,
     /// The controller that had its registration removed, and was told so.
     pub deregistered: Option<usize>,
+    /// Until then, no listing shows it.
+    pub hidden_until: Option<Timestamp>,
 }
 
 impl Host {
     pub fn new(host: usize, setup: &HostSetup) -> Host {
         let foreign = (0..setup.foreign).map(|number| {
             let id = format!("foreign-{host}-{number}");
-            let shown = Instance {
-                id: id.clone(),
-                runner: id.clone(),
-                scale_set_uid: "uid-0".to_owned(),
-                backend: "backend-0".to_owned(),
-                host: String::new(),
-                template_hash: "other".to_owned(),
-                created_at: crate::sim::base(),
-                state: InstanceState::Running,
-            };
-            let foreign = Container {
-                cluster: "cluster-2".to_owned(),
-                set: 0,
-                shown,
-                unstarted: 0,
-                late: false,
-                registration: 0,
-                maker: usize::MAX,
-                disowned: false,
-                answered_at: None,
-                deaf: false,
-                deregistered: None,
-            };
+            let foreign = Container::foreign(&id, crate::sim::base());
             (id, foreign)
         });
         Host {
@@ -102,6 +85,8 @@ impl Host {
             refused: false,
             hangs_until: None,
             instances: foreign.collect(),
+            ended: BTreeMap::new(),
+            mac: mac::Truth::default(),
         }
     }
 
@@ -115,12 +100,53 @@ impl Host {
 }
 
 impl Container {
+    /// An instance of another cluster.
+    pub fn foreign(id: &str, now: Timestamp) -> Container {
+        let shown = Instance {
+            id: id.to_owned(),
+            runner: id.to_owned(),
+            scale_set_uid: "uid-0".to_owned(),
+            backend: "backend-0".to_owned(),
+            host: String::new(),
+            template_hash: "other".to_owned(),
+            created_at: now,
+            state: InstanceState::Running,
+        };
+        Container {
+            cluster: "cluster-2".to_owned(),
+            set: 0,
+            shown,
+            unstarted: 0,
+            late: false,
+            registration: 0,
+            maker: usize::MAX,
+            disowned: false,
+            answered_at: None,
+            deaf: false,
+            deregistered: None,
+            hidden_until: None,
+        }
+    }
+
     pub fn ours(&self) -> bool {
         self.cluster == CLUSTER
     }
 
     pub fn live(&self) -> bool {
         !self.shown.state.ended()
+    }
+
+    /// It was made, and does not run yet.
+    pub fn comes_up(&self) -> bool {
+        matches!(self.shown.state, InstanceState::Starting | InstanceState::Launching(_))
+    }
+
+    /// When it ended; when it was made, if it has not.
+    pub fn ended_at(&self) -> Timestamp {
+        match &self.shown.state {
+            InstanceState::Exited(exit) => exit.at,
+            _ => self.shown.created_at,
+        }
     }
 
     pub fn end(&mut self, exit: Exit) {
@@ -148,10 +174,17 @@ impl State {
 
     /// An instance's process ends.
     pub fn end_instance(&mut self, host: usize, id: &str, code: i64, out_of_memory: bool) {
+        let leaves_nothing = self.setup.kind == Kind::Ecs;
+        let exit = Exit { code: Some(code), out_of_memory, leaves_nothing, ..Exit::default() };
+        self.end_with(host, id, exit);
+    }
+
+    /// An instance ends now, in that way.
+    pub fn end_with(&mut self, host: usize, id: &str, exit: Exit) {
         let now = self.now;
         let Some(instance) = self.hosts[host].instances.get_mut(id).filter(|i| i.live()) else { return };
-        instance.shown.state =
-            InstanceState::Exited(Exit { code: Some(code), out_of_memory, at: now, ..Exit::default() });
+        let (code, out_of_memory) = (exit.code.unwrap_or(137), exit.out_of_memory);
+        instance.shown.state = InstanceState::Exited(Exit { at: now, ..exit });
         let (name, registration) = (instance.shown.runner.clone(), instance.registration);
         let made_at = instance.shown.created_at;
         self.note_end(code, made_at);
@@ -159,10 +192,17 @@ impl State {
             format!("{name} ends with {code}{}", if out_of_memory { ", out of memory" } else { "" })
         });
         self.silence(registration);
+        if self.setup.kind == Kind::Ecs {
+            self.put_aside(host, id);
+        }
     }
 
     /// Nothing of an instance is left.
     pub fn drop_instance(&mut self, host: usize, id: &str) {
+        // A task does not go without a trace.
+        if self.setup.kind == Kind::Ecs {
+            return self.end_with(host, id, Exit { leaves_nothing: true, ..Exit::default() });
+        }
         if let Some(instance) = self.hosts[host].instances.remove(id)
             && instance.live()
         {
@@ -214,6 +254,8 @@ pub struct View {
     pub too_little: bool,
     /// When it was last shown too little.
     pub misled: Option<Timestamp>,
+    pub ecs: ecs::Known,
+    pub mac: mac::Known,
 }
 
 /// A place that a controller holds on a host.
@@ -229,7 +271,7 @@ pub struct Place {
 }
 
 /// A place that returns when dropped.
-struct Hold {
+pub struct Hold {
     life: Arc<Life>,
     number: u64,
 }
@@ -273,8 +315,15 @@ enum Ready {
 
 #[derive(Clone)]
 enum Trouble {
-    Lacking { until: Timestamp, failures: u32 },
-    Refused { connection: u64 },
+    Lacking {
+        until: Timestamp,
+        failures: u32,
+    },
+    Refused {
+        connection: u64,
+    },
+    /// Of a cluster nobody tells when that is mended.
+    RefusedUntil(Timestamp),
 }
 
 /// Each set has so many numbers in the queue for slots, one for a backend ...
@@ -286,14 +335,19 @@ pub fn user(set: usize) -> u64 {
 }
 
 /// Slots that are free, as far as a controller sees.
-fn free(state: &State, life: usize, host: usize) -> u32 {
+pub fn free(state: &State, life: usize, host: usize) -> u32 {
     let memory = &state.lives[life];
     let view = &memory.views[host];
     let seen = |runner: &str| view.instances.values().any(|i| i.shown.runner == runner);
     let live = view.instances.values().filter(|i| i.live()).count();
     let held = memory.places.values().filter(|p| p.host == host);
     let held = held.filter(|p| p.runner.as_deref().is_none_or(|runner| !seen(runner))).count();
-    let taken = u32::try_from(live + held).expect("few");
+    // VMs that are there before their runners, of someone who is no more or of nobody yet.
+    let spares = view.mac.spares.keys().filter(|place| !memory.places.contains_key(place)).count();
+    let taken = u32::try_from(live + held + spares).expect("few");
+    if view.mac.is_full(state.now) {
+        return 0;
+    }
     state.hosts[host].slots.map_or(u32::MAX, |slots| slots.saturating_sub(taken))
 }
 
@@ -369,15 +423,20 @@ impl SimBackend {
         Instance { state: if never_started { InstanceState::NeverStarted } else { shown.state }, ..shown }
     }
 
+    /// Whether a host takes starts.
+    pub fn is_ready(&self, state: &State, host: usize) -> bool {
+        self.availability(state, host) == Availability::Ready
+    }
+
     /// Slots that are free for this set, as far as its controller sees.
-    fn free(&self, state: &State, host: usize) -> u32 {
+    pub fn free(&self, state: &State, host: usize) -> u32 {
         let memory = &state.lives[self.life.number];
         let free = free(state, self.life.number, host);
         if memory.jumps_the_queue { free } else { memory.queues[host].free_for(self.user(), free) }
     }
 
     /// The set and its backend, in the queue for slots.
-    fn user(&self) -> u64 {
+    pub fn user(&self) -> u64 {
         let backend: u64 = self.name.trim_start_matches("backend-").parse().expect("a backend's number");
         user(self.set) + backend
     }
@@ -391,12 +450,15 @@ impl SimBackend {
             Some(Trouble::Refused { connection }) if *connection == view.connections => {
                 return Availability::Refused;
             }
+            Some(Trouble::RefusedUntil(until)) if *until > state.now => return Availability::Refused,
             Some(Trouble::Lacking { until, .. }) if *until > state.now => {
                 return Availability::BackOff { until: *until, reason: Reason::EngineError };
             }
             _ => {}
         }
         match self.ready.lock().expect("held for moments").get(&host) {
+            // A cluster has nothing to prepare.
+            None if state.setup.kind == Kind::Ecs => Availability::Ready,
             None => Availability::Unprepared,
             Some(Ready::Preparing { since }) => Availability::Preparing { since: *since },
             Some(Ready::Yes) => Availability::Ready,
@@ -405,14 +467,20 @@ impl SimBackend {
 
     /// What the end of a start says of the host, as the Docker backend has it.
     fn learn(&self, host: usize, answer: &Result<Instance, Error>) {
-        let (now, connection) = {
+        let (now, kind, connection) = {
             let state = self.life.sim.state();
-            (state.now, state.lives[self.life.number].views[host].connections)
+            (state.now, state.setup.kind, state.lives[self.life.number].views[host].connections)
         };
         let mut trouble = self.trouble.lock().expect("held for moments");
         match answer {
             Ok(_) => drop(trouble.remove(&host)),
-            Err(Error::NoCapacity { .. }) => {
+            Err(Error::Refused(_)) if kind == Kind::Ecs => {
+                trouble.insert(host, Trouble::RefusedUntil(now + ecs::REFUSED));
+            }
+            Err(Error::Refused(_)) => drop(trouble.insert(host, Trouble::Refused { connection })),
+            Err(Error::Gone | Error::Unreachable(_)) if kind != Kind::Ecs => self.life.suspect(host),
+            // A cluster is left alone whatever it was.
+            Err(_) => {
                 let failures = match trouble.get(&host) {
                     Some(Trouble::Lacking { until, .. }) if *until > now => return,
                     Some(Trouble::Lacking { failures, .. }) => failures + 1,
@@ -421,8 +489,6 @@ impl SimBackend {
                 let wait = Duration::from_secs(5 << failures.min(6)).min(Duration::from_secs(300));
                 trouble.insert(host, Trouble::Lacking { until: now + wait, failures });
             }
-            Err(Error::Refused(_)) => drop(trouble.insert(host, Trouble::Refused { connection })),
-            Err(Error::Gone | Error::Unreachable(_)) => self.life.suspect(host),
         }
     }
 
@@ -459,7 +525,10 @@ impl SimBackend {
             state.number()
         };
         let id = format!("instance-{number}");
-        self.create(host, &id, &runner, registration, starts);
+        if sim.state().setup.kind == Kind::Mac && !sim.state().take_spare(host, hold.number) {
+            return Err(Error::no_capacity(Reason::EngineError, "its VM does not run any more"));
+        }
+        self.create(host, &id, &runner, registration, starts, InstanceState::Starting);
         if starts == Starts::Stuck {
             tokio::time::sleep(START).await;
             return Err(Error::Unreachable("no answer".into()));
@@ -493,7 +562,16 @@ impl SimBackend {
         Ok(shown)
     }
 
-    fn create(&self, host: usize, id: &str, runner: &str, registration: i64, starts: Starts) {
+    /// Makes an instance. What it is to start with, it has.
+    pub fn create(
+        &self,
+        host: usize,
+        id: &str,
+        runner: &str,
+        registration: i64,
+        starts: Starts,
+        step: InstanceState,
+    ) {
         let mut state = self.life.sim.state();
         let shown = Instance {
             id: id.to_owned(),
@@ -503,7 +581,7 @@ impl SimBackend {
             host: String::new(),
             template_hash: self.template_hash.clone(),
             created_at: state.now,
-            state: InstanceState::Starting,
+            state: step,
         };
         let container = Container {
             cluster: CLUSTER.to_owned(),
@@ -517,6 +595,7 @@ impl SimBackend {
             answered_at: None,
             deaf: starts == Starts::Deaf,
             deregistered: None,
+            hidden_until: None,
         };
         state.hosts[host].instances.insert(id.to_owned(), container);
         let places = state.lives[self.life.number].places.values_mut();
@@ -569,12 +648,13 @@ impl Backend for Handle {
         let host = |(name, host): &(String, usize)| {
             let availability = self.0.availability(&state, *host);
             let up = availability != Availability::Unreachable;
-            let free_slots = if up { self.0.free(&state, *host) } else { 0 };
+            let warm = if up { mac::fit_on(&state, &self.0, *host) } else { 0 };
+            let free_slots = if up { self.0.free(&state, *host).saturating_add(warm) } else { 0 };
             HostState {
                 name: name.clone(),
                 availability,
                 free_slots,
-                warm: 0,
+                warm,
                 failures: 0,
                 message: String::new(),
             }
@@ -591,7 +671,7 @@ impl Backend for Handle {
                 .values()
                 .filter(|i| i.ours() && i.set == self.0.set && i.shown.backend == self.0.name);
             Listing {
-                hides: Duration::ZERO,
+                hides: if state.setup.kind == Kind::Ecs { view.ecs.hides(state.now) } else { Duration::ZERO },
                 host: name.clone(),
                 listed_at: view.listed_at,
                 current: view.up,
@@ -607,7 +687,7 @@ impl Backend for Handle {
             .trouble
             .lock()
             .expect("held for moments")
-            .retain(|known, trouble| *known != host || matches!(trouble, Trouble::Refused { .. }));
+            .retain(|known, trouble| *known != host || !matches!(trouble, Trouble::Lacking { .. }));
         let mut ready = self.0.ready.lock().expect("held for moments");
         if ready.contains_key(&host) {
             return;
@@ -641,7 +721,8 @@ impl Backend for Handle {
         let availability = self.0.availability(&state, at);
         rules::place_taken(&mut state, self.0.life.number, self.0.set, &self.0.name, at, &availability);
         let memory = &state.lives[self.0.life.number];
-        let none = self.0.free(&state, at) == 0 && !memory.takes_any_slot;
+        let warm = mac::fit_on(&state, &self.0, at) > 0;
+        let none = self.0.free(&state, at) == 0 && !warm && !memory.takes_any_slot;
         if !memory.views[at].up || none || !self.0.life.lives(&state) {
             return None;
         }
@@ -655,7 +736,12 @@ impl Backend for Handle {
             made: false,
         };
         let left = free(&state, self.0.life.number, at);
-        rules::place_taken_from_others(&mut state, self.0.life.number, self.0.set, at, left);
+        if warm {
+            mac::claim(&mut state, &self.0, at, number);
+        } else {
+            rules::slot_taken(&mut state, at, left);
+            rules::place_taken_from_others(&mut state, self.0.life.number, self.0.set, at, left);
+        }
         let memory = &mut state.lives[self.0.life.number];
         memory.places.insert(number, place);
         memory.queues[at].took(self.0.user());
@@ -670,26 +756,39 @@ impl Backend for Handle {
         }))
     }
 
-    /// Nothing is ready ahead of need.
-    fn keep_warm(&self, _: bool) {}
-
-    fn warm(&self) -> Option<u32> {
-        None
+    fn keep_warm(&self, wanted: bool) {
+        let (kind, warm) = {
+            let state = self.0.life.sim.state();
+            (state.setup.kind, state.setup.sets[self.0.set].warm)
+        };
+        if kind == Kind::Mac {
+            mac::keep_warm(&self.0, if wanted { warm } else { 0 });
+        }
     }
 
-    /// What runs outlives a host's silence, and is seen again as it was.
+    fn warm(&self) -> Option<u32> {
+        let state = self.0.life.sim.state();
+        let fit = |(_, host): &(String, usize)| mac::fit_on(&state, &self.0, *host);
+        (state.setup.kind == Kind::Mac).then(|| self.0.hosts.iter().map(fit).sum())
+    }
+
     fn lost_hosts(&self) -> Vec<String> {
-        Vec::new()
+        let state = self.0.life.sim.state();
+        let lost = |(_, host): &&(String, usize)| state.is_lost(self.0.life.number, *host);
+        self.0.hosts.iter().filter(lost).map(|(name, _)| name.clone()).collect()
     }
 
     fn left_over(&self) -> u32 {
-        0
+        mac::left_over(&self.0.life.sim.state(), &self.0)
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
         let life = self.0.life.clone();
         life.living().await;
         let host = self.0.host(host).ok_or_else(|| Error::Refused("there is no such host".into()))?;
+        if life.sim.state().setup.kind == Kind::Ecs {
+            return ecs::remove(&life, ecs::Whose::Set(self.0.set), host, instance_id).await;
+        }
         let (there, back, lost) = {
             let mut state = life.sim.state();
             life.count_call(&mut state);
@@ -756,6 +855,16 @@ impl Reservation for SimReservation {
             }
             _ => {}
         }
+        if life.sim.state().setup.kind == Kind::Mac {
+            let booted = mac::boot(&self.backend, self.host, self.hold.number).await;
+            if let Err(error) = booted {
+                // Of one that is full the slots say so.
+                if !matches!(&error, Error::NoCapacity(why) if why.reason == Reason::HostFull) {
+                    self.backend.learn(self.host, &Err(error.clone()));
+                }
+                return Err(error);
+            }
+        }
         life.living().await;
         self.ready = Some(life.sim.state().number());
         Ok(())
@@ -782,7 +891,13 @@ impl Reservation for SimReservation {
         let (sender, answered) = oneshot::channel();
         let name = runner.name.to_owned();
         tokio::spawn(async move {
-            let answer = backend.clone().launch(host, name.clone(), registration, hold).await;
+            let kind = backend.life.sim.state().setup.kind;
+            let answer = match kind {
+                Kind::Docker | Kind::Mac => {
+                    backend.clone().launch(host, name.clone(), registration, hold).await
+                }
+                Kind::Ecs => ecs::launch(backend.clone(), host, name.clone(), registration, hold).await,
+            };
             if let Err(error) = &answer {
                 backend.life.sim.state().note(|| format!("the start of {name} fails: {error:?}"));
             }
@@ -832,6 +947,9 @@ fn take_away(state: &mut State, life: usize, set: usize, host: usize, id: &str) 
 pub fn take_orphan_away(state: &mut State, life: usize, host: usize, id: &str) -> Result<(), Error> {
     if !state.hosts[host].reachable {
         return Err(Error::Unreachable("no route".into()));
+    }
+    if let Some(number) = mac::number(id) {
+        return mac::remove(state, host, number);
     }
     let Some(instance) = state.hosts[host].instances.get(id).cloned() else { return Err(Error::Gone) };
     rules::orphan_goes(state, &instance);

@@ -9,13 +9,14 @@ use paddock::backend::Availability;
 
 use crate::github::{JobState, Presence};
 use crate::history::Move::*;
-use crate::history::{History, Move, Setup, Starts, Step, Weather};
-use crate::hosts::Container;
+use crate::history::{History, Kind, Move, Setup, Starts, Step, Weather};
+use crate::hosts::{Container, View};
+use crate::life::Memory;
 use crate::planted::{Bug, planted};
 use crate::play::{play, room};
 use crate::regressions::{after, backend, holds, set, world};
-use crate::rules;
 use crate::sim::{State, between};
+use crate::{ecs, rules};
 
 /// What a controller may hope to start within this, it may ask for.
 const SOON: Duration = Duration::from_secs(120);
@@ -72,8 +73,11 @@ fn there(state: &State, set: usize) -> usize {
         let shown = memory.views.iter().flat_map(|view| view.instances.values());
         let live = shown.filter(|i| i.ours() && i.set == set && i.live());
         names.extend(live.map(|i| i.shown.runner.as_str()));
-        // A single listing without them proves nothing.
-        if memory.views.iter().any(|view| view.listed_at.is_none() || view.listed_at == view.misled) {
+        // A single listing without them proves nothing, and on ECS none of the first five minutes.
+        let unsettled = |view: &View| state.setup.kind == Kind::Ecs && !view.ecs.settled(state.now);
+        let proves_nothing =
+            |view: &View| view.listed_at.is_none() || view.listed_at == view.misled || unsettled(view);
+        if memory.views.iter().any(proves_nothing) {
             names.extend(memory.remembered[set].iter().map(String::as_str));
         }
     }
@@ -138,18 +142,19 @@ pub fn assigned(state: &mut State, set: usize, job: &str) {
 /// A job waits, and there is room for a runner.
 fn unstarted(state: &mut State, set: usize) {
     let now = state.now;
-    let Some(memory) = state.lives.iter().find(|life| life.alive && life.leads && !life.stopping) else {
-        return;
-    };
+    let leads = |life: &Memory| life.alive && life.leads && !life.stopping;
+    let Some(leader) = state.lives.iter().position(leads) else { return };
+    let memory = &state.lives[leader];
     let Some(object) = &state.cluster.objects[set] else { return };
     let told = memory.told[set].filter(|(told, _)| *told == state.github.count(set).assigned);
     let (demand, serving, since) = state.watch.calm[set];
     let lately = |at: Timestamp, limit: Duration| between(at, now) <= limit;
+    let set_aside = if state.setup.kind == Kind::Ecs { SET_ASIDE.max(ecs::REFUSED) } else { SET_ASIDE };
     let disturbed = [memory.began, state.watch.fine, state.watch.edited[set], state.watch.jobs.failed];
     if told.is_none_or(|(_, at)| lately(at, STARTED))
         || state.watch.jobs.lost[set].is_some_and(|at| lately(at, MISSED))
         || lately(since, STARTED)
-        || disturbed.iter().any(|at| lately(*at, SET_ASIDE))
+        || disturbed.iter().any(|at| lately(*at, set_aside))
         || state.hosts.iter().any(|host| host.pulls_until.is_some_and(|until| until > now))
         || (demand, serving) != rules::balance(state, set)
     {
@@ -158,6 +163,7 @@ fn unstarted(state: &mut State, set: usize) {
     let max = rules::ceiling(object) as usize;
     // One whose host is being made ready for it is on its way, however long that takes.
     let coming = memory.places.values().filter(|place| place.set == set && !place.made).count();
+    let coming = coming + ecs::shown_on(state, leader, set);
     let live = state.live(set).count() + coming;
     let lacks = demand as usize > serving as usize + coming;
     if lacks && live < max && live < room(state, set) {
@@ -185,7 +191,9 @@ fn unheard(state: &mut State, set: usize) {
     let Some(began) = led.map(|life| life.began) else { return };
     let busy = state.live(set).any(|(_, i)| is_busy(state, i));
     let since = [since, began, state.watch.fine, state.watch.edited[set]].into_iter().max();
-    if !deaf.is_empty() && !busy && since.is_some_and(|since| between(since, now) > RECYCLED) {
+    // ECS is late to show that it came up.
+    let recycled = if state.setup.kind == Kind::Ecs { RECYCLED + ecs::SETTLES } else { RECYCLED };
+    if !deaf.is_empty() && !busy && since.is_some_and(|since| between(since, now) > recycled) {
         let what = format!("jobs of set {set} wait, and {deaf:?} does not take them, and stays");
         state.violate(14, what);
     }
@@ -206,7 +214,7 @@ impl State {
 }
 
 /// The history breaks that rule where the bug is planted, and none where it is not.
-fn only_the_bug_breaks(bug: Bug, rule: u8, history: (Setup, Vec<Step>)) {
+pub fn only_the_bug_breaks(bug: Bug, rule: u8, history: (Setup, Vec<Step>)) {
     let (setup, steps) = history;
     let played = History { seed: 1, setup: setup.clone(), steps: steps.clone() };
     let violation = play(&played, &planted(bug), false).violation;

@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
-use crate::history::Weather;
+use crate::ecs;
+use crate::history::{Kind, Weather};
 use crate::hosts::{self, Container, Place, View};
 use crate::left_out;
 use crate::provider::Hosts;
@@ -77,7 +78,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    fn saw(&mut self, host: usize) {
+    pub fn saw(&mut self, host: usize) {
         self.seen.extend(self.views[host].instances.keys().cloned());
     }
 
@@ -238,6 +239,11 @@ impl Life {
         self.suspicions[host].notify_one();
     }
 
+    /// Waits until that is asked for.
+    pub async fn suspected(&self, host: usize) {
+        self.suspicions[host].notified().await;
+    }
+
     /// Which slots of a host are taken, or waited for, has changed.
     pub fn change_slots(&self, host: usize) {
         self.slots[host].notify_one();
@@ -258,7 +264,7 @@ impl Life {
         }
     }
 
-    fn requeue_all(&self) {
+    pub fn requeue_all(&self) {
         (0..self.sets).for_each(|set| self.wake(set));
     }
 
@@ -381,6 +387,9 @@ async fn reconcile(life: Arc<Life>, core: Arc<TestDriver>, set: usize, woken: Ar
 
 /// Keeps what a controller is shown of a host.
 async fn follow(life: Arc<Life>, host: usize) {
+    if life.sim.state().setup.kind == Kind::Ecs {
+        return ecs::follow(life, host).await;
+    }
     let mut changed = life.sim.hosts[host].follow();
     life.sim.pause(1, 400).await;
     loop {
@@ -408,9 +417,12 @@ async fn follow(life: Arc<Life>, host: usize) {
     }
 }
 
-fn lose(life: &Arc<Life>, host: usize) {
+pub fn lose(life: &Arc<Life>, host: usize) {
     let mut state = life.sim.state();
-    let was_up = std::mem::replace(&mut state.lives[life.number].views[host].up, false);
+    let now = state.now;
+    let view = &mut state.lives[life.number].views[host];
+    view.mac.down_since.get_or_insert(now);
+    let was_up = std::mem::replace(&mut view.up, false);
     drop(state);
     if was_up {
         life.requeue_all();
@@ -432,7 +444,9 @@ fn list(life: &Arc<Life>, host: usize) {
     if empty {
         state.note(|| format!("host {host} shows controller {} nothing", life.number));
     }
+    let spares = if empty { BTreeMap::new() } else { state.hosts[host].mac.spares.clone() };
     let view = &mut state.lives[life.number].views[host];
+    (view.mac.spares, view.mac.down_since) = (spares, None);
     view.connections += u64::from(!view.up);
     view.up = true;
     view.too_little = empty;
@@ -453,7 +467,9 @@ fn show(life: &Arc<Life>, host: usize) {
     }
     let (now, slots) = (state.now, state.hosts[host].slots.unwrap_or(u32::MAX) as usize);
     let mut shown = state.hosts[host].instances.clone();
+    let spares = state.hosts[host].mac.spares.clone();
     let view = &mut state.lives[life.number].views[host];
+    view.mac.spares = spares;
     for (id, instance) in &mut shown {
         instance.unstarted = view.instances.get(id).map_or(0, |i| i.unstarted);
     }

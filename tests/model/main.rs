@@ -7,12 +7,14 @@
 
 mod changes;
 mod cluster;
+mod ecs;
 mod github;
 mod history;
 mod hosts;
 mod jobs;
 mod left_out;
 mod life;
+mod mac;
 mod planted;
 mod play;
 mod process;

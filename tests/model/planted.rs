@@ -18,6 +18,7 @@ use paddock::github::{
 use paddock::runner::{Exit, Identity, Instance, InstanceState};
 use paddock::scale_set::Environment;
 
+use crate::history::{History, Kind, history_of};
 use crate::hosts::Container;
 use crate::left_out;
 use crate::life::{Life, Veil};
@@ -71,6 +72,10 @@ pub enum Bug {
     BlamesDrops,
     /// What never reached GitHub is taken for busy.
     KeepsDeaf,
+    /// What was on a Mac that is silent is counted on for ever.
+    CountsLost,
+    /// What a host does not show is not there, however late it is to show it.
+    BelievesAbsence,
 }
 
 pub fn planted(bug: Bug) -> Veil {
@@ -303,6 +308,7 @@ impl Backend for Hosted {
                 Bug::BuriesNeverStarted => listing.instances.iter_mut().for_each(bury),
                 Bug::Overlooks => listing.instances.retain(|i| !self.overlooks(i)),
                 Bug::ForgetsLeftOut if self.is_left_out(&listing.host) => listing.instances.clear(),
+                Bug::BelievesAbsence => listing.hides = Duration::ZERO,
                 Bug::OwnsAll => listing.instances.extend(self.others(listing)),
                 Bug::BelievesSilence if !listing.current => {
                     listing.current = true;
@@ -323,13 +329,6 @@ impl Backend for Hosted {
         self.backend.wait_for_slots(host, runners);
     }
 
-    fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
-        if self.bug == Bug::StartsLate && between(self.began, self.life.sim.now()) < LATE {
-            return None;
-        }
-        self.backend.reserve(host)
-    }
-
     fn keep_warm(&self, wanted: bool) {
         self.backend.keep_warm(wanted);
     }
@@ -339,11 +338,18 @@ impl Backend for Hosted {
     }
 
     fn lost_hosts(&self) -> Vec<String> {
-        self.backend.lost_hosts()
+        if self.bug == Bug::CountsLost { Vec::new() } else { self.backend.lost_hosts() }
     }
 
     fn left_over(&self) -> u32 {
         self.backend.left_over()
+    }
+
+    fn reserve(&self, host: &str) -> Option<Box<dyn Reservation>> {
+        if self.bug == Bug::StartsLate && between(self.began, self.life.sim.now()) < LATE {
+            return None;
+        }
+        self.backend.reserve(host)
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {
@@ -462,7 +468,21 @@ impl ScaleSetService for Service {
 
 /// The model finds the bug within a thousand histories, by the rule that it breaks.
 fn is_found(bug: Bug, rule: u8) {
-    let found = find(1, 1_000, 1, &planted(bug), Some(rule));
+    is_found_in(|seed| history_of(seed, Kind::Docker), bug, rule);
+}
+
+/// So it is on ECS.
+fn is_found_on_ecs(bug: Bug, rule: u8) {
+    is_found_in(|seed| history_of(seed, Kind::Ecs), bug, rule);
+}
+
+/// And on Macs.
+fn is_found_on_macs(bug: Bug, rule: u8) {
+    is_found_in(|seed| history_of(seed, Kind::Mac), bug, rule);
+}
+
+fn is_found_in(histories: fn(u64) -> History, bug: Bug, rule: u8) {
+    let found = find(histories, 1, 1_000, 1, &planted(bug), Some(rule));
     let (seed, violation) = found.unwrap_or_else(|| panic!("{bug:?} is not found"));
     println!("{bug:?}: history {seed}, rule {rule}: {}", violation.what);
 }
@@ -470,6 +490,11 @@ fn is_found(bug: Bug, rule: u8) {
 #[test]
 fn rule_1_a_runner_that_is_overlooked() {
     is_found(Bug::Overlooks, 1);
+}
+
+#[test]
+fn rule_1_a_task_that_is_not_shown_yet_and_is_believed_to_be_gone() {
+    is_found_on_ecs(Bug::BelievesAbsence, 1);
 }
 
 #[test]
@@ -485,6 +510,11 @@ fn rule_2_a_runner_that_comes_up_late_and_is_stopped() {
 #[test]
 fn rule_3_a_slot_that_was_not_free() {
     is_found(Bug::TakesAnySlot, 3);
+}
+
+#[test]
+fn rule_3_a_slot_that_was_taken_by_hand() {
+    is_found_on_macs(Bug::TakesAnySlot, 3);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::changes::Changes;
 use crate::github::{End, JobRecord, JobState, LAPSE, Presence};
-use crate::history::{Fate, History, Move, Starts, Weather};
+use crate::history::{Fate, History, Kind, Move, Starts, Weather};
 use crate::left_out;
 use crate::life::{Life, Veil};
 use crate::rules::{self, Violation};
@@ -208,7 +208,20 @@ impl Play {
                 self.after(seconds(length), |_| {});
             }
             Move::CompleteEarly { pick } => complete_early(&mut state, pick),
+            Move::EmptyListing { host } if state.setup.kind == Kind::Ecs => {
+                state.mislay(host, now + seconds(30));
+            }
             Move::EmptyListing { host } => state.hosts[host].empty_listing = true,
+            Move::TakeByHand { host, slots, seen, seconds: length } => {
+                let end = state.take_by_hand(host, slots, seen);
+                self.after(seconds(length), end);
+            }
+            Move::Reboot { host, seconds: length } => {
+                state.restart(host);
+                self.host_away(&mut state, host, length, Fate::Kept);
+            }
+            Move::Interrupt { pick } => state.interrupt(pick),
+            Move::Mislay { host, seconds: length } => state.mislay(host, now + seconds(length)),
             Move::HostHangs { host, seconds: length } => self.host_hangs(&mut state, host, seconds(length)),
             Move::Die { pick, death } => {
                 let live: Vec<(usize, String)> = state
@@ -487,6 +500,9 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     let Some(memory) = state.lives.iter().rev().find(|life| life.alive && life.leads) else {
         return Some((0, "nobody leads".to_owned()));
     };
+    if state.setup.kind == Kind::Mac && memory.places.values().any(|place| place.set == set) {
+        return Some((0, format!("a VM boots for set {set}")));
+    }
     for (_, instance) in &live {
         let current = memory.templates.get(&(set, instance.shown.backend.clone()));
         if instance.shown.state != InstanceState::Running || current != Some(&instance.shown.template_hash) {
@@ -505,6 +521,10 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     }
     if let Some((host, ended)) = state.instances().find(|(_, i)| i.ours() && i.set == set && !i.live()) {
         return Some((4, format!("{} has ended and is still on host {host}", ended.shown.runner)));
+    }
+    let spares = spares_of(state, set);
+    if spares > state.setup.sets[set].warm as usize * object.spec.backends.len() {
+        return Some((4, format!("{spares} VMs of set {set} have no runner")));
     }
     let registrations = &state.github.registrations;
     if let Some(runner) = registrations.values().find(|r| r.set == set && !has_instance(state, r.id)) {
@@ -532,6 +552,11 @@ fn never_recycled(state: &State, set: usize) -> bool {
     state.setup.sets[set].idle == 0 && state.setup.sets[set].lifetime == 0
 }
 
+fn spares_of(state: &State, set: usize) -> usize {
+    let spares = state.hosts.iter().flat_map(|host| host.mac.spares.values());
+    spares.filter(|spare| spare.set == set).count()
+}
+
 fn has_instance(state: &State, registration: i64) -> bool {
     state.instances().any(|(_, i)| i.ours() && i.registration == registration)
 }
@@ -542,8 +567,9 @@ pub fn room(state: &State, set: usize) -> usize {
     let backends = object.map(|o| o.spec.backends.as_slice()).unwrap_or_default();
     let places = |backend: &paddock::api::Backend| {
         let free = left_out::hosts(backend).map(|host| {
+            let in_the_way = state.in_the_way(host, set);
             let host = &state.hosts[host];
-            let others = host.live().filter(|i| !i.ours() || i.set != set).count();
+            let others = in_the_way + host.live().filter(|i| !i.ours() || i.set != set).count();
             host.slots.map_or(100, |slots| (slots as usize).saturating_sub(others))
         });
         free.sum::<usize>().min(backend.max_runners.map_or(100, |max| max.unsigned_abs() as usize))
@@ -555,6 +581,9 @@ pub fn room(state: &State, set: usize) -> usize {
 fn remains(state: &State, set: usize) -> Option<(u8, String)> {
     if let Some((host, left)) = state.instances().find(|(_, i)| i.ours() && i.set == set) {
         return Some((4, format!("set {set} is gone, and {} is still on host {host}", left.shown.runner)));
+    }
+    if spares_of(state, set) > 0 {
+        return Some((4, format!("set {set} is gone, and a VM of it is still there")));
     }
     if state.watch.gone[set] == Some(true) {
         // It could not wait any longer, and said what it left.

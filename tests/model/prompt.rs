@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use paddock::runner::InstanceState;
 
-use crate::hosts::Container;
+use crate::github::Presence;
+use crate::history::Kind;
+use crate::hosts::{Container, Place};
 use crate::life::Memory;
 use crate::sim::{State, between};
-use crate::{left_out, rules};
+use crate::{ecs, left_out, rules};
 
 /// Runners that are wanted, and for which there is room, are there after this at the latest: as long as a host is ever set
 /// aside, and as long again.
@@ -25,11 +27,16 @@ pub fn look(state: &mut State, set: usize) {
 /// Fewer runners than are wanted, and it has been so for long.
 fn unmet(state: &mut State, set: usize) {
     let now = state.now;
-    let lacking = lacking(state, set);
+    let mut lacking = lacking(state, set);
+    // Where a start takes a minute, one is always on its way.
+    let started = |life: &Memory| life.minted[set].last().is_some_and(|at| between(*at, now) < UNDISTURBED);
+    if state.setup.kind != Kind::Docker && state.lives.iter().any(started) {
+        lacking = None;
+    }
     let since = &mut state.watch.unmet[set];
     *since = lacking.as_ref().map(|_| since.unwrap_or(now));
     let (Some(what), Some(since)) = (lacking, *since) else { return };
-    let undisturbed = [since, state.watch.fine, state.watch.edited[set]];
+    let undisturbed = [since, state.watch.steady, state.watch.edited[set]];
     if undisturbed.iter().all(|at| between(*at, now) > STARTED) {
         state.violate(0, format!("set {set} {what}, and none is started"));
     }
@@ -46,16 +53,28 @@ fn lacking(state: &State, set: usize) -> Option<String> {
     // What an earlier controller had deregistered looks like any other until GitHub is asked about it.
     let by_another = |i: &Container| i.deregistered.is_some_and(|life| life != leader);
     let looks = state.live(set).filter(|(_, i)| by_another(i)).count();
-    let serving = serving as usize + looks;
+    // What was counted on where a Mac is lost is not, unless it has a job.
+    let lost = |(host, i): &&(usize, &Container)| {
+        let known = state.github.registrations.get(&i.registration);
+        state.is_lost(leader, *host) && known.is_none_or(|runner| runner.state != Presence::Busy)
+    };
+    let live: Vec<(usize, &Container)> = state.live(set).collect();
+    let registered = |i: &Container| state.github.registrations.contains_key(&i.registration);
+    let lost_serving = live.iter().filter(|at| lost(at) && registered(at.1)).count();
+    let live: Vec<(usize, &Container)> = live.iter().filter(|at| !lost(at)).copied().collect();
+    let serving = serving as usize + looks - lost_serving;
     let max = rules::ceiling(&object);
     let wanted = max.min(object.spec.min_runners.unsigned_abs() + demand);
-    let live: Vec<(usize, &Container)> = state.live(set).collect();
     let coming = memory.places.values().filter(|place| place.set == set && !place.made).count();
     let room = object.spec.backends.iter().any(|backend| {
         let here = live.iter().filter(|(_, i)| i.shown.backend == backend.name).count();
+        let of_backend = |place: &&Place| place.set == set && !place.made && place.backend == backend.name;
+        let here = here + memory.places.values().filter(of_backend).count();
         let free = |host: usize| {
+            let (lost, in_the_way) = (state.is_lost(leader, host), state.in_the_way(host, set));
             let host = &state.hosts[host];
-            !host.refused && host.slots.is_none_or(|slots| host.live().count() < slots as usize)
+            let taken = host.live().count() + in_the_way;
+            !host.refused && !lost && host.slots.is_none_or(|slots| taken < slots as usize)
         };
         backend.max_runners.is_none_or(|max| here < max.unsigned_abs() as usize)
             && left_out::hosts(backend).any(free)
@@ -64,7 +83,7 @@ fn lacking(state: &State, set: usize) -> Option<String> {
     let hidden = |(host, i): &&(usize, &Container)| {
         !by_another(i) && state.hangs(*host) && !state.github.registrations.contains_key(&i.registration)
     };
-    let known = serving + coming + live.iter().filter(hidden).count();
+    let known = serving + coming + live.iter().filter(hidden).count() + ecs::shown_on(state, leader, set);
     let missing = known < wanted as usize && live.len() + coming < max as usize;
     (missing && room).then(|| format!("has {serving} runners of {wanted} that are wanted"))
 }

@@ -9,12 +9,14 @@ use paddock::backend::{
     Backend, Error, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, References,
     ResolveError, Resolved,
 };
-use paddock::runner::Identity;
+use paddock::runner::{Identity, Instance, InstanceState};
 use serde_json::json;
 
+use crate::history::Kind;
 use crate::hosts::{self, SimBackend};
 use crate::life::Life;
-use crate::{cluster, left_out, rules};
+use crate::sim::State;
+use crate::{cluster, ecs, left_out, mac, rules};
 
 /// The hosts, as one controller reaches them.
 pub struct Hosts(pub Arc<Life>);
@@ -67,21 +69,28 @@ impl Provider for Hosts {
 
     fn instances(&self) -> Vec<OwnedInstance> {
         let state = self.0.sim.state();
+        let leaves_nothing = state.setup.kind == Kind::Ecs;
         let shown = state.lives[self.0.number].views.iter().enumerate().filter(|(_, view)| view.up);
         let instances = shown.flat_map(|(host, view)| {
-            view.instances.values().filter(|i| i.ours()).map(move |i| OwnedInstance {
-                host: key(&left_out::endpoint(host)),
-                scale_set: format!("ns/{}", cluster::name(i.set)),
-                instance: i.shown.clone(),
+            view.instances.values().filter(|i| i.ours() && (i.live() || !leaves_nothing)).map(move |i| {
+                OwnedInstance {
+                    host: key(&left_out::endpoint(host)),
+                    scale_set: format!("ns/{}", cluster::name(i.set)),
+                    instance: i.shown.clone(),
+                }
             })
         });
-        instances.collect()
+        instances.chain(spares(&state, self.0.number)).collect()
     }
 
     async fn remove_orphan(&self, orphan: &OwnedInstance) -> Result<(), Error> {
         self.0.living().await;
         let host = left_out::number(&orphan.host.endpoint);
         rules::orphan_asked(&mut self.0.sim.state(), self.0.number, &orphan.instance.runner);
+        if self.0.sim.state().setup.kind == Kind::Ecs {
+            let removed = ecs::remove(&self.0, ecs::Whose::Nobodys, host, &orphan.instance.id).await;
+            return removed.or_else(|error| if matches!(error, Error::Gone) { Ok(()) } else { Err(error) });
+        }
         self.0.sim.pause(1, 3_000).await;
         let removed =
             hosts::take_orphan_away(&mut self.0.sim.state(), self.0.number, host, &orphan.instance.id);
@@ -105,6 +114,28 @@ impl Resolved for Block {
         let hash = format!("{:016x}", digest(&template));
         SimBackend::open(&self.life, name, owner, hash, &self.hosts)
     }
+}
+
+/// VMs without runners, which may be nobody's.
+fn spares(state: &State, life: usize) -> impl Iterator<Item = OwnedInstance> {
+    let now = state.now;
+    let shown = state.lives[life].views.iter().enumerate().filter(|(_, view)| view.up);
+    shown.flat_map(move |(host, view)| {
+        view.mac.spares.iter().map(move |(number, spare)| OwnedInstance {
+            host: key(&left_out::endpoint(host)),
+            scale_set: format!("ns/{}", cluster::name(spare.set)),
+            instance: Instance {
+                id: mac::vm(*number),
+                runner: mac::vm(*number),
+                scale_set_uid: cluster::uid(spare.set),
+                backend: spare.backend.clone(),
+                host: String::new(),
+                template_hash: spare.template_hash.clone(),
+                created_at: now,
+                state: InstanceState::Starting,
+            },
+        })
+    })
 }
 
 fn key(endpoint: &str) -> HostKey {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::history::Move::*;
-use crate::history::{BackendSetup, Fate, History, HostSetup, Move, SetSetup, Setup, Starts, Step, Weather};
+use crate::history::{
+    BackendSetup, Fate, History, HostSetup, Kind, Move, SetSetup, Setup, Starts, Step, Weather,
+};
 use crate::play::play;
 use crate::search::clear;
 
@@ -17,11 +19,22 @@ pub fn backend(hosts: &[usize], max: Option<u32>) -> BackendSetup {
 }
 
 pub fn set(min: u32, max: u32, backends: Vec<BackendSetup>) -> SetSetup {
-    SetSetup { min, max, backends, start: 120, job: 1200, idle: 0, lifetime: 0, delay: 60, drain: 60 }
+    SetSetup {
+        min,
+        max,
+        backends,
+        start: 120,
+        job: 1200,
+        idle: 0,
+        lifetime: 0,
+        delay: 60,
+        drain: 60,
+        warm: 0,
+    }
 }
 
 pub fn world(slots: &[Option<u32>], sets: Vec<SetSetup>) -> Setup {
-    Setup { hosts: hosts(slots), sets, broker: true }
+    Setup { kind: Kind::Docker, hosts: hosts(slots), sets, broker: true }
 }
 
 /// A move so many seconds after the one before.

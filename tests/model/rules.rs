@@ -10,11 +10,11 @@ use paddock::backend::Availability;
 use paddock::runner::{InstanceState, Phase};
 
 use crate::github::{JobRecord, JobState, Presence, Registration};
-use crate::history::{Setup, Starts, Weather};
-use crate::hosts::{Container, Place};
+use crate::history::{Kind, Setup, Starts, Weather};
+use crate::hosts::{Container, Host, Place};
 use crate::jobs;
 use crate::sim::{State, between};
-use crate::{left_out, prompt};
+use crate::{ecs, left_out, mac, prompt};
 
 /// What was decided before a change may be done this much after it.
 const SETTLED: Duration = Duration::from_secs(60);
@@ -45,6 +45,8 @@ pub struct Watch {
     /// Since when all is well but GitHub, and since when all is well but for hosts that hang.
     fair: Timestamp,
     pub fine: Timestamp,
+    /// The same, and Macs that are lost to their controller matter no more: others do their work.
+    pub steady: Timestamp,
     /// Since when one controller leads and the API server answers it.
     led: Timestamp,
     /// Since when demand and runners of each set are as they are.
@@ -73,6 +75,7 @@ impl Watch {
         Watch {
             fair: now,
             fine: now,
+            steady: now,
             led: now,
             calm: vec![(0, 0, now); sets],
             unmet: vec![None; sets],
@@ -121,8 +124,12 @@ pub fn place_taken(
     let Some(object) = memory.acting[set].clone() else { return };
     // A start that failed, on a host that then shows nothing, has left nothing, as far as anyone can see.
     let misled = |host: usize| memory.views[host].misled.is_some_and(|at| between(at, state.now) < SETTLED);
+    // Nothing is counted on where a Mac has been silent for long; one that may have a job has its registration.
+    let counts = |host: usize, i: &Container| {
+        !state.is_lost(life, host) || state.github.registrations.contains_key(&i.registration)
+    };
     let knows = |(host, i): &(usize, &Container)| {
-        memory.knows(set, &i.shown.id, &i.shown.runner) && !(i.disowned && misled(*host))
+        memory.knows(set, &i.shown.id, &i.shown.runner) && !(i.disowned && misled(*host)) && counts(*host, i)
     };
     let live: Vec<&Container> = state.live(set).filter(knows).map(|(_, i)| i).collect();
     let held: Vec<&str> =
@@ -194,6 +201,14 @@ pub fn place_taken_from_others(state: &mut State, life: usize, set: usize, host:
     }
 }
 
+/// A slot of a Mac is taken for a VM to come, of which so many are free as its controller sees it: what is started by hand takes
+/// its slot like any other.
+pub fn slot_taken(state: &mut State, host: usize, free: u32) {
+    if state.setup.kind == Kind::Mac && free == 0 {
+        state.violate(3, format!("a slot of host {host} is taken, and others have all"));
+    }
+}
+
 /// An instance is made.
 pub fn instance_comes(state: &mut State, life: usize, host: usize, set: usize) {
     let Some(slots) = state.hosts[host].slots else { return };
@@ -257,11 +272,18 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
     // As its watch shows it: the API server may be silent.
     let object = memory.handed[set].as_ref()?;
     let timeouts = &object.spec.timeouts;
-    // It was asked for before it was made.
-    let age = between(instance.shown.created_at, now) + SETTLED;
+    // It was asked for before it was made, on a Mac before its VM was booted.
+    let asked = if state.setup.kind == Kind::Mac { mac::BOOTS + SETTLED } else { SETTLED };
+    let age = between(instance.shown.created_at, now) + asked;
     let over = |limit: Duration| !limit.is_zero() && age >= limit;
     let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
-    let never_up = instance.shown.state == InstanceState::Starting && age >= start;
+    // That it has come up, ECS shows late.
+    let shown = memory.views.iter().find_map(|view| view.instances.get(&instance.shown.id));
+    let comes_up = match state.setup.kind {
+        Kind::Ecs => shown.is_none_or(Container::comes_up),
+        Kind::Docker | Kind::Mac => instance.comes_up(),
+    };
+    let never_up = comes_up && age >= start;
     let starting = instance.shown.state == InstanceState::Starting || instance.late;
     let never_started = instance.maker != life && starting;
     let aged = never_started
@@ -272,7 +294,8 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
         || instance.disowned;
     let template = memory.templates.get(&(set, instance.shown.backend.clone()));
     let on_host = |(_, i): &(usize, &Container)| i.shown.id == instance.shown.id;
-    let left_out = state.live(set).find(on_host).is_none_or(|(host, _)| !left_out::names(object, host));
+    let host = state.live(set).find(on_host).map(|(host, _)| host);
+    let left_out = host.is_none_or(|host| !left_out::names(object, host) || state.is_lost(life, host));
     let outdated = left_out || template != Some(&instance.shown.template_hash);
     let unwanted = ceiling(object) == 0 || outdated || instance.shown.created_at < state.watch.edited[set];
     let (demand, serving, since) = state.watch.calm[set];
@@ -365,7 +388,8 @@ pub fn scale_set_goes(state: &mut State, life: usize, set: usize) {
 /// Looks at the world as time passes.
 pub fn look(state: &mut State) {
     let now = state.now;
-    let leader = state.lives.iter().find(|life| life.alive && life.leads && !life.stopping);
+    let number = state.lives.iter().position(|life| life.alive && life.leads && !life.stopping);
+    let leader = number.map(|leader| &state.lives[leader]);
     let began = leader.map_or(now, |life| life.began);
     let leader = leader.is_some();
     state.watch.led = match state.cluster.weather {
@@ -380,6 +404,12 @@ pub fn look(state: &mut State) {
     }
     if ill || state.github.weather != Weather::Fine {
         state.watch.fine = now;
+    }
+    let lost = |host: usize| number.is_some_and(|leader| state.is_lost(leader, host));
+    let away = |(at, host): (usize, &Host)| !(host.reachable && host.starts == Starts::Well) && !lost(at);
+    let hosts = !state.hosts.iter().enumerate().any(away);
+    if !leader || !hosts || [state.github.weather, state.cluster.weather] != [Weather::Fine; 2] {
+        state.watch.steady = now;
     }
     for set in 0..state.cluster.objects.len() {
         let (demand, serving) = balance(state, set);
@@ -423,14 +453,16 @@ fn overdue(state: &mut State, set: usize) {
     let Some(object) = state.cluster.objects[set].clone() else { return };
     // A start that is under way is waited for: what comes of it would be nobody's.
     let starting = state.lives.iter().any(|life| life.alive && life.places.values().any(|p| p.set == set));
-    let over = drained_at(&object).is_some_and(|at| at + DELETION < now);
+    // What an earlier controller started on ECS, and nobody is shown, is waited for.
+    let deletion = if state.setup.kind == Kind::Ecs { DELETION + ecs::SETTLES } else { DELETION };
+    let over = drained_at(&object).is_some_and(|at| at + deletion < now);
     if starting {
         state.watch.starting[set] = now;
     }
-    if over && [state.watch.starting[set], state.watch.fair].iter().all(|at| between(*at, now) > DELETION) {
-        state.violate(9, format!("set {set} is not gone {} s after its drain", DELETION.as_secs()));
+    if over && [state.watch.starting[set], state.watch.fair].iter().all(|at| between(*at, now) > deletion) {
+        state.violate(9, format!("set {set} is not gone {} s after its drain", deletion.as_secs()));
     }
-    let given_up = DELETION + GIVEN_UP;
+    let given_up = deletion + GIVEN_UP;
     let over = drained_at(&object).is_some_and(|at| at + given_up < now);
     if over && between(state.watch.led, now) > given_up {
         state.violate(9, format!("set {set} is not gone {} s after its drain", given_up.as_secs()));
@@ -440,9 +472,9 @@ fn overdue(state: &mut State, set: usize) {
     }
     let timeouts = &object.spec.timeouts;
     let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
-    let late = |i: &Container| {
-        i.shown.state == InstanceState::Starting && i.shown.created_at + start + OVERDUE < now
-    };
+    // Each of the two steps of a task has the whole of it, and the second may be shown late.
+    let start = if state.setup.kind == Kind::Ecs { 2 * start + ecs::SETTLES } else { start };
+    let late = |i: &Container| i.comes_up() && i.shown.created_at + start + OVERDUE < now;
     let never_up = state.live(set).find(|(_, i)| late(i)).map(|(_, i)| i.shown.runner.clone());
     if let Some(name) = never_up {
         state.violate(9, format!("{name} never came up, and is still there"));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use paddock::scale_set::Environment;
 
-use crate::history::{History, Step, history};
+use crate::history::{History, KINDS, Step, history, history_of};
 use crate::life::{Life, Veil};
 use crate::play::play;
 use crate::rules::Violation;
@@ -23,8 +23,17 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
+/// The history of a seed, on the kind of host that is asked for, or on the seed's own.
+fn asked_for(seed: u64) -> History {
+    let Ok(name) = std::env::var("PADDOCK_MODEL_KIND") else { return history(seed) };
+    let known =
+        KINDS.iter().map(|(kind, _)| *kind).find(|kind| format!("{kind:?}").eq_ignore_ascii_case(&name));
+    history_of(seed, known.unwrap_or_else(|| panic!("PADDOCK_MODEL_KIND={name} is no kind of host")))
+}
+
 /// The first history of a run that breaks a rule, that one if one is given, and how.
 pub fn find(
+    histories: fn(u64) -> History,
     first: u64,
     count: u64,
     threads: usize,
@@ -40,7 +49,7 @@ pub fn find(
                     if seed - first >= count || found.lock().unwrap().is_some() {
                         return;
                     }
-                    let violation = play(&history(seed), veil, false).violation;
+                    let violation = play(&histories(seed), veil, false).violation;
                     if let Some(violation) = violation.filter(|v| rule.is_none_or(|rule| v.rule == rule)) {
                         found.lock().unwrap().get_or_insert((seed, violation));
                     }
@@ -103,14 +112,14 @@ fn round(history: &mut History, breaks: impl Fn(&History) -> bool) {
 }
 
 /// What a person needs to see it again.
-pub fn report(seed: u64, violation: &Violation, veil: &Veil) -> String {
-    let full = history(seed);
+pub fn report(full: History, violation: &Violation, veil: &Veil) -> String {
+    let (seed, kind) = (full.seed, format!("{:?}", full.setup.kind).to_lowercase());
     let before = full.steps.len();
     let least = shrink(full, violation.rule, veil);
     let outcome = play(&least, veil, true);
     let steps: Vec<String> = least.steps.iter().map(|step: &Step| format!("    {step:?},\n")).collect();
     format!(
-        "seed {seed}: rule {} is broken after {:.0} s: {}\n{:#?}\n{} of {before} moves are enough:\n{}\nthey break rule {:?}\nreplay: PADDOCK_MODEL_SEED={seed} cargo test --profile model --test model replay -- --nocapture\n\n{}",
+        "seed {seed}: rule {} is broken after {:.0} s: {}\n{:#?}\n{} of {before} moves are enough:\n{}\nthey break rule {:?}\nreplay: PADDOCK_MODEL_KIND={kind} PADDOCK_MODEL_SEED={seed} cargo test --profile model --test model replay -- --nocapture\n\n{}",
         violation.rule,
         violation.at,
         violation.what,
@@ -133,9 +142,9 @@ fn random_histories_keep_the_rules() {
     let first = number("PADDOCK_MODEL_FIRST").unwrap_or(FIRST);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let began = Instant::now();
-    if let Some((seed, violation)) = find(first, count, threads, &clear(), None) {
+    if let Some((seed, violation)) = find(asked_for, first, count, threads, &clear(), None) {
         println!("{} histories in {:.0} s", seed - first, began.elapsed().as_secs_f64());
-        panic!("{}", report(seed, &violation, &clear()));
+        panic!("{}", report(asked_for(seed), &violation, &clear()));
     }
     println!("{count} histories in {:.0} s", began.elapsed().as_secs_f64());
 }
@@ -144,10 +153,10 @@ fn random_histories_keep_the_rules() {
 #[test]
 fn replay() {
     let seed = number("PADDOCK_MODEL_SEED").unwrap_or(FIRST);
-    let outcome = play(&history(seed), &clear(), true);
+    let outcome = play(&asked_for(seed), &clear(), true);
     println!("{}", outcome.trace.join("\n"));
     if let Some(violation) = outcome.violation {
-        panic!("{}", report(seed, &violation, &clear()));
+        panic!("{}", report(asked_for(seed), &violation, &clear()));
     }
 }
 

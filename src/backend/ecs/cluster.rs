@@ -184,6 +184,12 @@ pub(super) struct Swept {
 }
 
 impl State {
+    /// How old a task may be that is not shown although it is there. Whoever has not looked for `settles` yet knows nothing of
+    /// what ECS leaves out, whatever its age.
+    pub(super) fn hides(&self, settles: Duration) -> Duration {
+        if self.settled { settles } else { Duration::MAX }
+    }
+
     /// The UIDs of the scale sets that use it.
     pub(super) fn users(&self) -> BTreeSet<String> {
         self.users.values().cloned().collect()

@@ -104,15 +104,14 @@ impl Backend for EcsBackend {
 
     fn instances(&self) -> Vec<Listing> {
         let cluster = self.binding.cluster();
-        let (tasks, listed_at, current) = {
+        let (tasks, listed_at, current, hides) = {
             let state = cluster.state();
             let ours = state.index.of_set(&self.binding.identity.scale_set_uid);
             let tasks: Vec<Task> = ours.filter(|task| self.speaks_for(task)).cloned().collect();
-            (tasks, state.listed_at, state.link == Link::Up)
+            (tasks, state.listed_at, state.link == Link::Up, state.hides(cluster.timing.settles))
         };
         self.binding.note_ends(tasks.iter());
         let instances = tasks.iter().map(|task| instance(&self.binding, &self.host, task)).collect();
-        let hides = cluster.timing.settles;
         vec![Listing { host: self.host.clone(), listed_at, current, hides, instances }]
     }
 
