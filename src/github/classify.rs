@@ -346,7 +346,7 @@ mod tests {
             |input| {
                 for status in [302, 400, 401, 403, 404, 409, 422, 429, 500, 503] {
                     let mut reply = reply(status, &[("retry-after", "7")], "");
-                    reply.body = input.to_vec().into();
+                    reply.body = input.to_vec();
                     for kind in [
                         CallKind::Auth,
                         CallKind::ScaleSet,

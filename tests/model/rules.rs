@@ -406,7 +406,7 @@ pub fn look(state: &mut State) {
         state.watch.fine = now;
     }
     let lost = |host: usize| number.is_some_and(|leader| state.is_lost(leader, host));
-    let away = |(at, host): (usize, &Host)| !(host.reachable && host.starts == Starts::Well) && !lost(at);
+    let away = |(at, host): (usize, &Host)| !(lost(at) || host.reachable && host.starts == Starts::Well);
     let hosts = !state.hosts.iter().enumerate().any(away);
     if !leader || !hosts || [state.github.weather, state.cluster.weather] != [Weather::Fine; 2] {
         state.watch.steady = now;
