@@ -19,8 +19,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 pub use provider::{
-    Decorate, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, Providers, References,
-    ResolveError, Resolved,
+    Decorate, Fingerprint, FreedBytes, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, Providers,
+    References, ResolveError, Resolved,
 };
 pub use queue::SlotQueue;
 

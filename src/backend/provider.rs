@@ -37,6 +37,9 @@ pub trait Provider: Send + Sync {
     /// Every host that is in use. No IO.
     fn hosts(&self) -> Vec<HostUsage>;
 
+    /// What housekeeping freed on each host since this process began. No IO.
+    fn freed(&self) -> Vec<FreedBytes>;
+
     /// The instances of this cluster on all hosts that answer, whatever their scale set, as last known. No IO.
     fn instances(&self) -> Vec<OwnedInstance>;
 
@@ -115,6 +118,17 @@ pub struct HostUsage {
     pub taken: u32,
     /// Those free, where there is a limit.
     pub free: Option<u32>,
+}
+
+/// What housekeeping freed on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreedBytes {
+    /// Which host.
+    pub host: HostKey,
+    /// What it was freed from, in one word of its kind.
+    pub store: &'static str,
+    /// How much.
+    pub bytes: u64,
 }
 
 /// An instance of this cluster.
@@ -218,6 +232,11 @@ impl Providers {
     /// As [`Provider::hosts`], of all kinds.
     pub fn hosts(&self) -> Vec<HostUsage> {
         self.kinds.iter().flat_map(|provider| provider.hosts()).collect()
+    }
+
+    /// As [`Provider::freed`], of all kinds.
+    pub fn freed(&self) -> Vec<FreedBytes> {
+        self.kinds.iter().flat_map(|provider| provider.freed()).collect()
     }
 
     /// As [`Provider::instances`], of all kinds.

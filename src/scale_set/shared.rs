@@ -52,6 +52,10 @@ impl Shared {
         metrics.host_slots_from(move || {
             counted.hosts().into_iter().map(|h| (h.host.endpoint, h.taken, h.free)).collect()
         });
+        let freeing = providers.clone();
+        metrics.freed_bytes_from(move || {
+            freeing.freed().into_iter().map(|f| (f.host.endpoint, f.store, f.bytes)).collect()
+        });
         let health = Health::new();
         Shared { cluster, owner, environment, registry, reporter, metrics, health, leads, providers }
     }

@@ -70,6 +70,9 @@ pub enum StartPhase {
 /// A host, its slots that are taken, and those free where there is a limit.
 type HostSlots = (String, u32, Option<u32>);
 type SlotSource = dyn Fn() -> Vec<HostSlots> + Send + Sync;
+/// A host, what was freed there from, and how many bytes.
+type FreedBytes = (String, &'static str, u64);
+type FreedSource = dyn Fn() -> Vec<FreedBytes> + Send + Sync;
 
 /// All metrics of one controller. Clones share them.
 #[derive(Clone)]
@@ -149,6 +152,8 @@ struct Families {
     polls: Mutex<BTreeMap<SetName, Instant>>,
     /// Counts the hosts' slots, at each scrape.
     slots: Mutex<Box<SlotSource>>,
+    /// Counts what housekeeping freed, at each scrape.
+    freed: Mutex<Box<FreedSource>>,
     /// Since when, and for how long, the starts of each scale set are held back.
     backoffs: Mutex<BTreeMap<SetName, (Instant, Duration)>>,
 }
@@ -212,6 +217,7 @@ impl Families {
                 "1 while the operator's policy in force is what its file has, 0 while that cannot be used", valid()),
             polls: Mutex::default(),
             slots: Mutex::new(Box::new(Vec::new)),
+            freed: Mutex::new(Box::new(Vec::new)),
             backoffs: Mutex::default(),
             registry,
         }
@@ -232,6 +238,11 @@ impl Families {
         }
         let slots = Family::<[(&str, String); 2], Gauge>::default();
         registry.register("paddock_host_slots", "Slots of a host", slots.clone());
+        let freed = Family::<[(&str, String); 2], Counter>::default();
+        registry.register("paddock_housekeeping_freed_bytes", "Bytes that housekeeping freed", freed.clone());
+        for (host, store, bytes) in lock(&self.freed)() {
+            freed.get_or_create(&[("host", host), ("store", store.to_owned())]).inc_by(bytes);
+        }
         for (host, used, free) in lock(&self.slots)() {
             for (state, count) in [("used", Some(used)), ("free", free)] {
                 if let Some(count) = count {
@@ -389,6 +400,11 @@ impl Metrics {
     /// free where there is a limit.
     pub fn host_slots_from(&self, source: impl Fn() -> Vec<HostSlots> + Send + Sync + 'static) {
         *lock(&self.0.slots) = Box::new(source);
+    }
+
+    /// Takes what housekeeping freed since the process began from `source` at each scrape, by host and store.
+    pub fn freed_bytes_from(&self, source: impl Fn() -> Vec<FreedBytes> + Send + Sync + 'static) {
+        *lock(&self.0.freed) = Box::new(source);
     }
 
     /// A scale set's status was written.

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use paddock::api::{self, BackendType, Reason};
 use paddock::backend::{
-    Availability, Backend, Error, Fingerprint, HostState, HostUsage, Listing, NamedHost, OwnedInstance,
-    Provider, Providers, References, Reservation, ResolveError, Resolved,
+    Availability, Backend, Error, Fingerprint, FreedBytes, HostState, HostUsage, Listing, NamedHost,
+    OwnedInstance, Provider, Providers, References, Reservation, ResolveError, Resolved,
 };
 use paddock::github::{
     self, AcquirableJob, ClientConfig, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet,
@@ -151,6 +151,10 @@ impl Provider for PlantedProvider {
 
     fn hosts(&self) -> Vec<HostUsage> {
         self.provider.hosts()
+    }
+
+    fn freed(&self) -> Vec<FreedBytes> {
+        self.provider.freed()
     }
 
     fn instances(&self) -> Vec<OwnedInstance> {

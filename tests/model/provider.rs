@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use paddock::api::{self, BackendType};
 use paddock::backend::{
-    Backend, Error, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, References,
-    ResolveError, Resolved,
+    Backend, Error, Fingerprint, FreedBytes, HostKey, HostUsage, NamedHost, OwnedInstance, Provider,
+    References, ResolveError, Resolved,
 };
 use paddock::runner::{Identity, Instance, InstanceState};
 use serde_json::json;
@@ -64,6 +64,10 @@ impl Provider for Hosts {
     }
 
     fn hosts(&self) -> Vec<HostUsage> {
+        Vec::new()
+    }
+
+    fn freed(&self) -> Vec<FreedBytes> {
         Vec::new()
     }
 

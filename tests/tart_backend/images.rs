@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use paddock::api::{PullPolicy, Reason};
 use paddock::backend::tart::{Prune, TartTemplate};
-use paddock::backend::{Availability, Backend, Error};
+use paddock::backend::{Availability, Backend, Error, Provider};
 use testkit::tart::{Effect, Fault, IMAGE, Image};
 
 use crate::stage::*;
@@ -144,6 +144,11 @@ async fn images_that_nobody_used_are_pruned_on_a_timer_and_no_local_vm_is() {
     }
     let left = listed().await;
     assert!(left.contains("golden") && left.contains(IMAGE), "{left}");
+    let freed = until("what it freed is counted", || {
+        stage.provider().freed().into_iter().find(|freed| freed.bytes > 0)
+    })
+    .await;
+    assert_eq!((freed.host.endpoint.as_str(), freed.store), (mac.endpoint().as_str(), "cache"));
 }
 
 /// A local VM serves as an image, too.

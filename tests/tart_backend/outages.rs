@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use paddock::backend::remote::SshLogin;
 use paddock::backend::tart::{Limits, Login};
-use paddock::backend::{Availability, Backend, Error, Provider};
-use paddock::runner::InstanceState;
+use paddock::backend::{Availability, Backend, Error, Listing, Provider};
+use paddock::runner::{InstanceState, Job, JobEvent, Ledger, Observation, Phase};
 
 use crate::stage::*;
 
@@ -59,6 +60,51 @@ async fn a_host_that_has_been_silent_for_long_is_lost_until_it_is_back() {
     mac.start_sshd().await.unwrap();
     until("it is back", || backend.lost_hosts().is_empty().then_some(())).await;
     assert_eq!(shown(&backend, &instance.id).unwrap().state, InstanceState::Running);
+}
+
+/// What a scale set makes of that: the idle runner counts as gone, the busy one stays, and both are there when the host is.
+#[tokio::test]
+async fn of_a_lost_host_the_busy_runner_stays_and_all_are_adopted_when_it_is_back() {
+    let stage = Stage::with("lost-set", Limits { silence: Duration::from_secs(1), ..limits() });
+    let mut mac = mac("sleep 1000").await;
+    let backend = stage.backend("set", template(&[&mac]));
+    let (busy, idle) = (started(&backend).await, start(&backend).await.unwrap());
+    let mut ledger = Ledger::new();
+    // Removed so long ago that a host which shows it again is believed.
+    let now = || Timestamp::now() - Duration::from_secs(60);
+    let look = |ledger: &mut Ledger| {
+        let seen = |listing: Listing| Observation {
+            backend: backend.name().to_owned(),
+            host: listing.host,
+            listed_at: listing.listed_at.filter(|_| listing.current),
+            hides: listing.hides,
+            instances: listing.instances,
+        };
+        ledger.observe(&backend.instances().into_iter().map(seen).collect::<Vec<_>>(), now());
+        let lost = backend.lost_hosts().into_iter().map(|host| (backend.name().to_owned(), host));
+        ledger.mark_lost(&lost.collect::<Vec<_>>(), now());
+    };
+    let phases = |ledger: &Ledger| {
+        [&busy, &idle].map(|i| ledger.runner(&i.runner).map(|r| (r.phase, r.leaving.host_lost)))
+    };
+    look(&mut ledger);
+    let job = Job { id: "1".to_owned(), ..Job::default() };
+    ledger.apply(&JobEvent::Started { job, runner_name: busy.runner.clone(), runner_id: 1 }, now());
+    assert_eq!(phases(&ledger), [Some((Phase::Busy, false)), Some((Phase::Idle, false))]);
+    mac.kill_sshd().await.unwrap();
+    until("it is lost", || (backend.lost_hosts() == ["mac-1"]).then_some(())).await;
+    look(&mut ledger);
+    assert_eq!(phases(&ledger), [Some((Phase::Busy, true)), Some((Phase::Idle, true))]);
+    // The plan has the registration of what is idle there removed.
+    ledger.deregistered(&idle.runner);
+    look(&mut ledger);
+    assert_eq!(phases(&ledger), [Some((Phase::Busy, true)), None], "no job can be on it any more");
+    mac.start_sshd().await.unwrap();
+    until("it is back", || backend.lost_hosts().is_empty().then_some(())).await;
+    connected(&backend).await;
+    look(&mut ledger);
+    assert_eq!(phases(&ledger), [Some((Phase::Busy, false)), Some((Phase::Idle, false))]);
+    assert_eq!((mac.vms().unwrap().len(), calls(&mac, "clone")), (2, 2), "nothing was replaced");
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use super::endpoint::Endpoint;
 use super::{DockerBackend, DockerTemplate, Engines, HostSpec, RegistryCredentials};
 use crate::api::{self, BackendType, EnvVar, HostCeiling, Reason};
 use crate::backend::{
-    Backend, Error, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, References,
-    Requeuer, ResolveError, Resolved,
+    Backend, Error, Fingerprint, FreedBytes, HostKey, HostUsage, NamedHost, OwnedInstance, Provider,
+    References, Requeuer, ResolveError, Resolved,
 };
 use crate::runner::Identity;
 
@@ -77,6 +77,11 @@ impl Provider for DockerProvider {
     fn hosts(&self) -> Vec<HostUsage> {
         let usage = |(endpoint, taken, free)| HostUsage { host: key(endpoint), taken, free };
         self.engines.slots().into_iter().map(usage).collect()
+    }
+
+    /// No housekeeping is there yet.
+    fn freed(&self) -> Vec<FreedBytes> {
+        Vec::new()
     }
 
     fn instances(&self) -> Vec<OwnedInstance> {

@@ -12,8 +12,8 @@ use super::{EcsBackend, Timing, endpoint, stop, unowned};
 use crate::api::Reason;
 use crate::api::{self, BackendType, EnvVar};
 use crate::backend::{
-    Backend, Error, Fingerprint, HostUsage, NamedHost, OwnedInstance, Provider, References, Requeuer,
-    ResolveError, Resolved,
+    Backend, Error, Fingerprint, FreedBytes, HostUsage, NamedHost, OwnedInstance, Provider, References,
+    Requeuer, ResolveError, Resolved,
 };
 use crate::runner::Identity;
 
@@ -105,6 +105,11 @@ impl Provider for EcsProvider {
         usages.sort_by(|a, b| (&a.host.endpoint, b.taken).cmp(&(&b.host.endpoint, a.taken)));
         usages.dedup_by(|a, b| a.host == b.host);
         usages
+    }
+
+    /// AWS keeps its own house.
+    fn freed(&self) -> Vec<FreedBytes> {
+        Vec::new()
     }
 
     fn instances(&self) -> Vec<OwnedInstance> {

@@ -32,6 +32,8 @@ pub struct Macs {
     limits: Limits,
     known: Mutex<Known>,
     ceilings: Mutex<Vec<HostCeiling>>,
+    /// The bytes that were freed on each host.
+    freed: Arc<Mutex<HashMap<Endpoint, u64>>>,
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +95,7 @@ impl Macs {
             limits: Limits::default(),
             known: Mutex::default(),
             ceilings: Mutex::default(),
+            freed: Arc::default(),
         }
     }
 
@@ -143,10 +146,16 @@ impl Macs {
         let pruning = Arc::new(Pruning::default());
         let task = {
             let (mac, images, pruning) = (mac.clone(), images.clone(), pruning.clone());
+            let (freed, host) = (self.freed.clone(), endpoint.clone());
+            let count = move |bytes: u64| {
+                let mut freed = locked(&freed);
+                let sum = freed.entry(host.clone()).or_default();
+                *sum = sum.saturating_add(bytes);
+            };
             tokio::spawn(async move {
                 tokio::select! {
                     _ = follow(mac.clone(), || pulled(&images)) => {}
-                    _ = pruning.keep(&mac) => {}
+                    _ = pruning.keep(&mac, count) => {}
                 }
             })
         };
@@ -192,6 +201,11 @@ impl Macs {
             (endpoint.to_string(), state.slots.taken(&state.views), state.slots.free(&state.views))
         };
         hosts.map(slots).collect()
+    }
+
+    /// How many bytes pruning freed on each host, by its endpoint.
+    pub(super) fn freed(&self) -> Vec<(String, u64)> {
+        locked(&self.freed).iter().map(|(endpoint, bytes)| (endpoint.to_string(), *bytes)).collect()
     }
 
     /// The Mac of an endpoint that has a VM.

@@ -10,8 +10,8 @@ use super::{HostSpec, Login, Macs, Prune, TartBackend, TartTemplate, vm};
 use crate::api::{self, BackendType, HostCeiling, PullPolicy, Quantity, Reason};
 use crate::backend::remote::{Endpoint, SshLogin};
 use crate::backend::{
-    Backend, Error, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, References,
-    Requeuer, ResolveError, Resolved,
+    Backend, Error, Fingerprint, FreedBytes, HostKey, HostUsage, NamedHost, OwnedInstance, Provider,
+    References, Requeuer, ResolveError, Resolved,
 };
 use crate::runner::{Identity, Instance, InstanceState};
 
@@ -113,6 +113,11 @@ impl Provider for TartProvider {
     fn hosts(&self) -> Vec<HostUsage> {
         let usage = |(endpoint, taken, free)| HostUsage { host: key(endpoint), taken, free: Some(free) };
         self.macs.slots().into_iter().map(usage).collect()
+    }
+
+    fn freed(&self) -> Vec<FreedBytes> {
+        let freed = |(endpoint, bytes)| FreedBytes { host: key(endpoint), store: "cache", bytes };
+        self.macs.freed().into_iter().map(freed).collect()
     }
 
     /// Those that are kept ready among them, as instances of a runner of their own name.

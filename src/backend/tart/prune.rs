@@ -57,8 +57,8 @@ impl Pruning {
         mildest(self.wishes().1.values())
     }
 
-    /// Prunes again and again, for as long as this is awaited.
-    pub(super) async fn keep(&self, mac: &Mac) -> Infallible {
+    /// Prunes again and again, for as long as this is awaited. `freed` is told how many bytes went each time.
+    pub(super) async fn keep(&self, mac: &Mac, freed: impl Fn(u64)) -> Infallible {
         let begun = Instant::now();
         let mut next: Option<Instant> = None;
         loop {
@@ -72,7 +72,8 @@ impl Pruning {
                 () = sleep_until(at) => {}
             }
             let done = run(mac, prune).await;
-            let pause = if done { interval } else { RETRY.min(interval) };
+            done.into_iter().for_each(&freed);
+            let pause = if done.is_some() { interval } else { RETRY.min(interval) };
             next = Some(Instant::now().plus(pause.mul_f64(0.9 + 0.2 * rng::unit())));
         }
     }
@@ -93,8 +94,8 @@ fn mildest<'a>(wishes: impl Iterator<Item = &'a Wish>) -> Option<(Prune, Duratio
     all
 }
 
-/// Whether that was done.
-async fn run(mac: &Mac, prune: Prune) -> bool {
+/// Answers how many bytes that freed, once it is done.
+async fn run(mac: &Mac, prune: Prune) -> Option<u64> {
     // No image goes while another is pulled, which counts against the budget before it can be used.
     let _turn = mac.host.images.lock().await;
     let script = mac
@@ -103,24 +104,46 @@ async fn run(mac: &Mac, prune: Prune) -> bool {
         .arg(prune.budget_gb.to_string());
     match mac.run(&script).await {
         Ok(output) if output.code == Some(0) => {
-            info!(endpoint = %mac.endpoint, "images that were not used lately are pruned");
+            let freed = freed(&output.text());
+            info!(endpoint = %mac.endpoint, freed, "images that were not used lately are pruned");
             mac.suspect();
-            true
+            Some(freed)
         }
         Ok(output) => {
             warn!(endpoint = %mac.endpoint, why = told(&output.errors()), "images cannot be pruned");
-            false
+            None
         }
         Err(error) => {
             debug!(endpoint = %mac.endpoint, %error, "images cannot be pruned now");
-            false
+            None
         }
     }
+}
+
+/// Reads the sizes of the cache before and after, in KiB. They are those of its files: blocks that a clone shares go with it.
+fn freed(printed: &str) -> u64 {
+    let size = |word: &str| -> Option<u64> {
+        printed.lines().find_map(|line| line.strip_prefix(word)?.trim().parse().ok())
+    };
+    let (before, after) = (size("before "), size("after "));
+    before.zip(after).map_or(0, |(before, after)| before.saturating_sub(after).saturating_mul(1024))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_freed_is_what_the_cache_lost_and_never_less_than_nothing() {
+        for (printed, bytes) in [
+            ("before 100\nimage removed\nafter 40\n", 60 * 1024),
+            ("before 40\nafter 100\n", 0),
+            ("before \nafter 100\n", 0),
+            ("", 0),
+        ] {
+            assert_eq!(freed(printed), bytes, "{printed:?}");
+        }
+    }
 
     #[test]
     fn where_scale_sets_disagree_the_mildest_counts() {

@@ -203,9 +203,12 @@ printf 'digest %s\n' "${name##*@}"
 );
 
 /// days, gigabytes: removes pulled images that were not used for so long, and those that were used least recently until the
-/// rest fits. No local VM is touched.
+/// rest fits. No local VM is touched. Prints the cache's size before and after, in KiB.
 pub(super) const PRUNE: &str = script!(
-    r#"exec tart prune --entries caches --older-than "$1" --space-budget "$2" </dev/null
+    r#"size() { du -sk "$home/cache" 2>/dev/null | cut -f 1; }
+echo "before $(size)"
+tart prune --entries caches --older-than "$1" --space-budget "$2" </dev/null || exit
+echo "after $(size)"
 "#
 );
 

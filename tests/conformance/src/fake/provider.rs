@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use async_trait::async_trait;
 use paddock::api::{self, BackendType, HostCeiling, Reason};
 use paddock::backend::{
-    Backend, Error, Fingerprint, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, References,
-    Requeuer, ResolveError, Resolved,
+    Backend, Error, Fingerprint, FreedBytes, HostKey, HostUsage, NamedHost, OwnedInstance, Provider,
+    References, Requeuer, ResolveError, Resolved,
 };
 use paddock::runner::{Identity, Instance};
 
@@ -137,6 +137,10 @@ impl Provider for FakeProvider {
             }
         };
         self.0.in_use().iter().map(usage).collect()
+    }
+
+    fn freed(&self) -> Vec<FreedBytes> {
+        Vec::new()
     }
 
     fn instances(&self) -> Vec<OwnedInstance> {
