@@ -153,6 +153,10 @@ mod tests {
         let document = include_str!("../../docs/policy.md");
         let yaml = document.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
         assert_eq!(OperatorPolicy::from_yaml(yaml).unwrap(), OperatorPolicy::default());
+        let deployed: k8s_openapi::api::core::v1::ConfigMap =
+            serde_saphyr::from_str(include_str!("../../deploy/policy.yaml")).unwrap();
+        let yaml = &deployed.data.unwrap()["policy.yaml"];
+        assert_eq!(OperatorPolicy::from_yaml(yaml).unwrap(), OperatorPolicy::default());
     }
 
     #[test]
