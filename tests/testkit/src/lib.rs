@@ -8,8 +8,11 @@
 //!
 //! [`tart`] has simulated Macs: a stand-in for `tart` whose machines run `fake-runner`, behind a real sshd.
 //!
+//! [`changes`] tells of changes, in an order that is always the same.
+//!
 //! [`wait`] waits for a state, by a deadline.
 
+pub mod changes;
 pub mod ecs;
 pub mod github;
 pub mod raw;
