@@ -15,10 +15,12 @@ pub enum Kind {
     Mac,
     /// They have no slots, are late to show what was started, and late to forget what ended.
     Ecs,
+    /// They are the recording fake of the conformance suite.
+    Fake,
 }
 
 /// The kinds, and of a hundred histories how many have each.
-pub const KINDS: &[(Kind, u32)] = &[(Kind::Docker, 30), (Kind::Ecs, 35), (Kind::Mac, 35)];
+pub const KINDS: &[(Kind, u32)] = &[(Kind::Docker, 25), (Kind::Ecs, 30), (Kind::Mac, 30), (Kind::Fake, 15)];
 
 /// The world that a history begins with.
 #[derive(Debug, Clone)]
@@ -295,6 +297,7 @@ pub fn history_of(seed: u64, kind: Kind) -> History {
         Kind::Docker => {}
         Kind::Ecs => on_ecs(&mut history, &mut rng),
         Kind::Mac => on_macs(&mut history, &mut rng),
+        Kind::Fake => on_fakes(&mut history, &mut rng),
     }
     history.setup.kind = kind;
     history
@@ -338,6 +341,12 @@ fn on_macs(history: &mut History, rng: &mut StdRng) {
             _ => Move::HostAway { host, seconds: 1500, fate: *pick(rng, &[Fate::Kept, Fate::Killed]) },
         }
     });
+}
+
+/// The fake goes by the smallest number of slots that any spec states for a host.
+fn on_fakes(history: &mut History, rng: &mut StdRng) {
+    let slots = *pick(rng, &[Some(2), Some(3), Some(6), None]);
+    history.setup.hosts.iter_mut().for_each(|host| host.slots = slots);
 }
 
 /// Puts moves among those that there are, at the time of the one before.

@@ -195,6 +195,9 @@ impl State {
         if self.setup.kind == Kind::Ecs {
             self.put_aside(host, id);
         }
+        if let Some(fake) = &self.fake {
+            fake.end(id, code);
+        }
     }
 
     /// Nothing of an instance is left.
@@ -202,6 +205,9 @@ impl State {
         // A task does not go without a trace.
         if self.setup.kind == Kind::Ecs {
             return self.end_with(host, id, Exit { leaves_nothing: true, ..Exit::default() });
+        }
+        if let Some(fake) = &self.fake {
+            fake.take_away(id);
         }
         if let Some(instance) = self.hosts[host].instances.remove(id)
             && instance.live()
@@ -276,6 +282,17 @@ pub struct Hold {
     number: u64,
 }
 
+impl Hold {
+    /// Takes a place on a host.
+    pub fn take(state: &mut State, life: &Arc<Life>, set: usize, host: usize, backend: &str) -> Hold {
+        let number = state.number();
+        let (backend, taken_at) = (backend.to_owned(), state.now);
+        let place = Place { set, host, backend, runner: None, taken_at, made: false };
+        state.lives[life.number].places.insert(number, place);
+        Hold { life: life.clone(), number }
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
         let place = self.life.sim.state().lives[self.life.number].places.remove(&self.number);
@@ -332,6 +349,47 @@ pub const USERS_OF_A_SET: u64 = 10;
 /// ... and this is the first.
 pub fn user(set: usize) -> u64 {
     USERS_OF_A_SET * u64::try_from(set).expect("few")
+}
+
+/// The set and its backend, in the queue for slots.
+pub fn user_of(set: usize, backend: &str) -> u64 {
+    let backend: u64 = backend.trim_start_matches("backend-").parse().expect("a backend's number");
+    user(set) + backend
+}
+
+/// Notes the template that a backend starts runners with. Where the spec names none of its hosts, it starts nothing.
+pub fn note_template(
+    state: &mut State,
+    life: usize,
+    (set, backend): (usize, &str),
+    template_hash: &str,
+    hosts: &[usize],
+) {
+    let memory = &mut state.lives[life];
+    let named =
+        |host: &usize| memory.acting[set].as_ref().is_some_and(|object| left_out::names(object, *host));
+    if hosts.iter().any(named) {
+        memory.templates.insert((set, backend.to_owned()), template_hash.to_owned());
+    }
+}
+
+/// Notes for which runner a place is, and that its registration came after its host was ready.
+pub fn begin_start(
+    state: &mut State,
+    life: &Life,
+    hold: &Hold,
+    ready: Option<u64>,
+    runner: &NewRunner<'_>,
+) -> i64 {
+    let registration = runner.jit.expose().parse().expect("a registration's number");
+    life.count_call(state);
+    if ready.is_none_or(|ready| u64::try_from(registration).is_ok_and(|number| number < ready)) {
+        state.violate(9, format!("{} was registered before its host was ready", runner.name));
+    }
+    if let Some(place) = state.lives[life.number].places.get_mut(&hold.number) {
+        place.runner = Some(runner.name.to_owned());
+    }
+    registration
 }
 
 /// Slots that are free, as far as a controller sees.
@@ -391,14 +449,8 @@ impl SimBackend {
         let set = life.sim.state().cluster.set_of(&identity.scale_set_uid).expect("a set of ours");
         let number = |host: &NamedHost| (host.name.clone(), left_out::number(&host.endpoint));
         let hosts: Vec<(String, usize)> = hosts.iter().map(number).collect();
-        let memory = &mut life.sim.state().lives[life.number];
-        // Where the spec names none of its hosts, it starts nothing.
-        let named = |(_, host): &(String, usize)| {
-            memory.acting[set].as_ref().is_some_and(|object| left_out::names(object, *host))
-        };
-        if hosts.iter().any(named) {
-            memory.templates.insert((set, name.to_owned()), template_hash.clone());
-        }
+        let numbers: Vec<usize> = hosts.iter().map(|(_, host)| *host).collect();
+        note_template(&mut life.sim.state(), life.number, (set, name), &template_hash, &numbers);
         Arc::new(Handle(Arc::new(SimBackend {
             life: life.clone(),
             set,
@@ -437,8 +489,7 @@ impl SimBackend {
 
     /// The set and its backend, in the queue for slots.
     pub fn user(&self) -> u64 {
-        let backend: u64 = self.name.trim_start_matches("backend-").parse().expect("a backend's number");
-        user(self.set) + backend
+        user_of(self.set, &self.name)
     }
 
     fn availability(&self, state: &State, host: usize) -> Availability {
@@ -874,26 +925,20 @@ impl Reservation for SimReservation {
         let SimReservation { backend, name: host_name, host, hold, ready } = *self;
         let life = backend.life.clone();
         life.living().await;
-        let registration = runner.jit.expose().parse().expect("a registration's number");
-        {
+        let registration = {
             let mut state = life.sim.state();
-            life.count_call(&mut state);
-            if ready.is_none_or(|ready| u64::try_from(registration).is_ok_and(|number| number < ready)) {
-                state.violate(9, format!("{} was registered before its host was ready", runner.name));
-            }
-            if let Some(place) = state.lives[life.number].places.get_mut(&hold.number) {
-                place.runner = Some(runner.name.to_owned());
-            }
+            let registration = begin_start(&mut state, &life, &hold, ready, runner);
             if !state.lives[life.number].views[host].up {
                 return Err(Error::Unreachable("not connected".into()));
             }
-        }
+            registration
+        };
         let (sender, answered) = oneshot::channel();
         let name = runner.name.to_owned();
         tokio::spawn(async move {
             let kind = backend.life.sim.state().setup.kind;
             let answer = match kind {
-                Kind::Docker | Kind::Mac => {
+                Kind::Docker | Kind::Mac | Kind::Fake => {
                     backend.clone().launch(host, name.clone(), registration, hold).await
                 }
                 Kind::Ecs => ecs::launch(backend.clone(), host, name.clone(), registration, hold).await,

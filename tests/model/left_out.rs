@@ -20,7 +20,8 @@ pub fn endpoint(host: usize) -> String {
 
 /// The number of a host, by its name; one that drains may be called by its endpoint.
 pub fn number(name: &str) -> usize {
-    let number = name.strip_prefix("host-").or(name.strip_prefix("unix:///")).unwrap_or(name);
+    let number =
+        ["host-", "unix:///", "fake://"].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
     number.parse().expect("a host's number")
 }
 

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 use crate::ecs;
+use crate::fake::{Faked, FakedProvider};
 use crate::history::{Kind, Weather};
 use crate::hosts::{self, Container, Place, View};
 use crate::left_out;
@@ -166,8 +167,11 @@ impl Life {
     fn run(self: &Arc<Self>, veil: &Veil, sets: usize, hosts: usize) {
         let client = cluster::client(self);
         let world = |requeuer: Requeuer| {
-            let _ = self.requeuer.set(requeuer);
-            let providers = Providers::new(vec![Arc::new(Hosts(self.clone()))]);
+            let _ = self.requeuer.set(requeuer.clone());
+            let providers = Providers::new(vec![match Faked::new(self, requeuer) {
+                Some(faked) => Arc::new(FakedProvider(Arc::new(faked))),
+                None => Arc::new(Hosts(self.clone())),
+            }]);
             veil(self.clone(), Arc::new(Reached { life: self.clone(), providers }))
         };
         let core = TestDriver::new(client, crate::sim::CLUSTER, "paddock", self.stopping.clone(), world);
@@ -180,6 +184,8 @@ impl Life {
             tasks.push(tokio::spawn(reconcile(self.clone(), core.clone(), set, woken.clone())));
         }
         tasks.push(tokio::spawn(rounds(self.clone(), core)));
+        // The fake does that by itself.
+        let hosts = if self.sim.state().fake.is_some() { 0 } else { hosts };
         tasks.extend((0..hosts).map(|host| tokio::spawn(follow(self.clone(), host))));
         tasks.extend((0..hosts).map(|host| tokio::spawn(hosts::keep_queue(self.clone(), host))));
         *self.tasks.lock().expect("held for moments") = tasks;

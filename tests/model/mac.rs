@@ -26,6 +26,8 @@ pub const BOOTS: Duration = Duration::from_secs(400);
 const SILENCE: Duration = Duration::from_secs(180);
 /// A host that refused to run one more VM is taken to be full for so long.
 const FULL: Duration = Duration::from_secs(60);
+/// The names of VMs that somebody started by hand begin so.
+const STRANGER: &str = "stranger-";
 /// A removal that failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -92,7 +94,7 @@ impl State {
         let slots = slots.min(self.free_on(host));
         let mut ids = Vec::new();
         for _ in 0..slots {
-            let id = format!("stranger-{}", self.number());
+            let id = format!("{STRANGER}{}", self.number());
             if seen {
                 let stranger = Container::foreign(&id, self.now);
                 self.hosts[host].instances.insert(id.clone(), stranger);
@@ -105,6 +107,14 @@ impl State {
             let host = &mut state.hosts[host];
             ids.iter().for_each(|id| drop(host.instances.remove(id)));
             host.mac.unseen = host.mac.unseen.saturating_sub(unseen);
+        }
+    }
+
+    /// Nobody has anything started by hand any more.
+    pub fn give_back_by_hand(&mut self) {
+        for host in &mut self.hosts {
+            host.mac.unseen = 0;
+            host.instances.retain(|id, _| !id.starts_with(STRANGER));
         }
     }
 

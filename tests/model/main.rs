@@ -5,9 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-mod changes;
 mod cluster;
 mod ecs;
+mod fake;
 mod github;
 mod history;
 mod hosts;

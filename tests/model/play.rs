@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use paddock::runner::InstanceState;
+use testkit::changes::Changes;
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
-use crate::changes::Changes;
+use crate::fake;
 use crate::github::{End, JobRecord, JobState, LAPSE, Presence};
 use crate::history::{Fate, History, Kind, Move, Starts, Weather};
+use crate::hosts::Container;
 use crate::left_out;
 use crate::life::{Life, Veil};
 use crate::rules::{self, Violation};
@@ -137,6 +139,9 @@ impl Play {
     }
 
     async fn run(&self, history: &History) {
+        if history.setup.kind == Kind::Fake {
+            self.put_fakes();
+        }
         tokio::spawn(age(self.sim.clone()));
         self.controllers.ensure();
         for step in &history.steps {
@@ -151,6 +156,14 @@ impl Play {
         self.sim.state().note(|| "-- quiet".to_owned());
         self.quiet();
         self.rest().await;
+    }
+
+    fn put_fakes(&self) {
+        let fake = fake::hosts(&self.sim);
+        self.sim.state().fake = Some(fake.clone());
+        for host in 0..self.sim.hosts.len() {
+            tokio::spawn(fake::fall_silent(self.sim.clone(), fake.clone(), host));
+        }
     }
 
     fn broken(&self) -> bool {
@@ -349,6 +362,7 @@ impl Play {
                     self.host_hangs(&mut state, host, HANGS_ON);
                 }
             }
+            state.give_back_by_hand();
             for host in &mut state.hosts {
                 host.reachable = !host.refused;
                 host.starts = Starts::Well;
@@ -500,7 +514,8 @@ fn unrest_of(state: &State, set: usize) -> Option<(u8, String)> {
     let Some(memory) = state.lives.iter().rev().find(|life| life.alive && life.leads) else {
         return Some((0, "nobody leads".to_owned()));
     };
-    if state.setup.kind == Kind::Mac && memory.places.values().any(|place| place.set == set) {
+    let mut vms = state.hosts.iter().flat_map(|host| host.mac.spares.values());
+    if vms.any(|vm| vm.set == set && !vm.up) {
         return Some((0, format!("a VM boots for set {set}")));
     }
     for (_, instance) in &live {
@@ -579,7 +594,11 @@ pub fn room(state: &State, set: usize) -> usize {
 
 /// What is left of a set whose object is gone.
 fn remains(state: &State, set: usize) -> Option<(u8, String)> {
-    if let Some((host, left)) = state.instances().find(|(_, i)| i.ours() && i.set == set) {
+    // A host that no spec names any more is followed by none but the model's own provider.
+    let named = |host: usize| state.cluster.objects.iter().flatten().any(|o| left_out::names(o, host));
+    let followed = |host: usize| state.setup.kind != Kind::Fake || named(host);
+    let of_set = |(host, i): &(usize, &Container)| i.ours() && i.set == set && followed(*host);
+    if let Some((host, left)) = state.instances().find(of_set) {
         return Some((4, format!("set {set} is gone, and {} is still on host {host}", left.shown.runner)));
     }
     if spares_of(state, set) > 0 {

@@ -281,7 +281,7 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
     let shown = memory.views.iter().find_map(|view| view.instances.get(&instance.shown.id));
     let comes_up = match state.setup.kind {
         Kind::Ecs => shown.is_none_or(Container::comes_up),
-        Kind::Docker | Kind::Mac => instance.comes_up(),
+        Kind::Docker | Kind::Mac | Kind::Fake => instance.comes_up(),
     };
     let never_up = comes_up && age >= start;
     let starting = instance.shown.state == InstanceState::Starting || instance.late;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use testkit::changes::Changes;
 use tokio::time::Instant;
 
-use crate::changes::Changes;
 use crate::cluster::Cluster;
 use crate::github::GitHub;
 use crate::history::Setup;
@@ -44,6 +44,8 @@ pub struct State {
     pub watch: Watch,
     /// What happened, for people; none unless someone looks.
     pub trace: Option<Vec<String>>,
+    /// The fake hosts, in a world that has them.
+    pub fake: Option<conformance::fake::Hosts>,
     next: u64,
 }
 
@@ -66,6 +68,7 @@ impl Sim {
                 violations: Vec::new(),
                 watch: Watch::new(setup, now),
                 trace: traced.then(Vec::new),
+                fake: None,
                 next: 0,
                 setup: setup.clone(),
             }),

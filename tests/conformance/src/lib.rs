@@ -4,9 +4,10 @@
 //! expectations are the public functions of [`lives`], [`logs`], [`ownership`], [`spec`], [`slots`] and [`outages`]; they
 //! know of a kind what `paddock::backend` says and no more.
 //!
-//! The model's hosts are not run through this suite: its provider holds every call of a controller against the rules of the
-//! model's world, in which an instance exists for a registration at the simulated GitHub, and what the suite does past a
-//! controller (a foreign instance, a removal on behalf of the wrong scale set) is there a breach that ends the history.
+//! The model plays its histories with the fake, too: [`fake::World`] puts the fake in the model's time, and has an instance
+//! connect to the simulated GitHub with the JIT configuration that it was started with. The model's own hosts, of which each
+//! call is held against its rules, are not run through this suite: what the suite does past a controller (a foreign instance, a
+//! removal on behalf of the wrong scale set) is there a breach that ends the history.
 
 // A test that cannot go on fails where it stands.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -10,8 +10,11 @@
 //!
 //! [`fuzz`] makes inputs that nobody would write in good faith.
 //!
+//! [`changes`] tells of changes, in an order that is always the same.
+//!
 //! [`wait`] waits for a state, by a deadline.
 
+pub mod changes;
 pub mod ecs;
 pub mod fuzz;
 pub mod github;

@@ -5,10 +5,27 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use jiff::Timestamp;
 use paddock::backend::{Error, ResolveError};
-use paddock::runner::{Exit, Instance, InstanceState};
-use tokio::sync::watch;
+use paddock::runner::{Exit, Instance, InstanceState, JitConfiguration};
+use testkit::changes::{Changes, Follower};
 
 use crate::stage::PRINTED;
+
+/// The world that the hosts are in. By itself it is the real one, and what is started there does nothing.
+pub trait World: Send + Sync {
+    /// Returns the time.
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Has an instance that has just come up on a host do what it does, with the JIT configuration that it was started with.
+    fn runs(&self, endpoint: &str, instance: &Instance, jit: &JitConfiguration) {
+        let _ = (endpoint, instance, jit);
+    }
+}
+
+struct Real;
+
+impl World for Real {}
 
 /// The hosts of a test. Clones are the same.
 #[derive(Clone)]
@@ -16,7 +33,8 @@ pub struct Hosts(Arc<Shared>);
 
 struct Shared {
     truth: Mutex<Truth>,
-    changed: watch::Sender<()>,
+    changed: Changes,
+    world: Box<dyn World>,
 }
 
 #[derive(Default)]
@@ -128,7 +146,17 @@ pub enum Fault {
 impl Hosts {
     /// Hosts on which nothing runs. Every endpoint `fake://NAME` is one.
     pub fn new() -> Hosts {
-        Hosts(Arc::new(Shared { truth: Mutex::default(), changed: watch::channel(()).0 }))
+        Hosts::within(Real)
+    }
+
+    /// Hosts in a world, on which nothing runs.
+    pub fn within(world: impl World + 'static) -> Hosts {
+        let world = Box::new(world);
+        Hosts(Arc::new(Shared { truth: Mutex::default(), changed: Changes::default(), world }))
+    }
+
+    pub(super) fn world(&self) -> &dyn World {
+        &*self.0.world
     }
 
     fn truth(&self) -> MutexGuard<'_, Truth> {
@@ -137,7 +165,7 @@ impl Hosts {
 
     fn change<T>(&self, change: impl FnOnce(&mut Truth) -> T) -> T {
         let changed = change(&mut self.truth());
-        self.0.changed.send_replace(());
+        self.0.changed.tell();
         changed
     }
 
@@ -163,11 +191,17 @@ impl Hosts {
 
     /// Ends an instance with an exit code.
     pub fn end(&self, id: &str, code: i64) {
+        let now = self.world().now();
         self.change(|truth| {
             let code = (!truth.faults.contains(&Fault::NoExitCode)).then_some(code);
-            let exit = Exit { code, out_of_memory: false, at: Timestamp::now(), ..Exit::default() };
+            let exit = Exit { code, out_of_memory: false, at: now, ..Exit::default() };
             truth.instances.get_mut(id).expect("an instance").instance.state = InstanceState::Exited(exit);
         });
+    }
+
+    /// Takes an instance away, so that nothing is left of it.
+    pub fn take_away(&self, id: &str) {
+        self.change(|truth| truth.instances.remove(id));
     }
 
     /// Adds an instance of another cluster to a host, and returns its id.
@@ -179,7 +213,7 @@ impl Hosts {
             backend: "theirs".to_owned(),
             host: String::new(),
             template_hash: "theirs".to_owned(),
-            created_at: Timestamp::now(),
+            created_at: self.world().now(),
             state: InstanceState::Running,
         };
         self.make(Made {
@@ -234,8 +268,8 @@ impl Hosts {
     }
 
     /// Tells of every change from now on.
-    pub(super) fn follow(&self) -> watch::Receiver<()> {
-        self.0.changed.subscribe()
+    pub(super) fn follow(&self) -> Follower {
+        self.0.changed.follow()
     }
 
     /// Returns what runs on a host; none while it does not answer.

@@ -10,5 +10,5 @@ mod provider;
 mod reservation;
 mod view;
 
-pub use hosts::{Call, Fault, Hosts, Method};
+pub use hosts::{Call, Fault, Hosts, Method, World};
 pub use provider::FakeProvider;

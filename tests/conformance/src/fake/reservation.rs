@@ -1,7 +1,6 @@
 //! A slot taken, and the two steps of a start in it.
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use paddock::backend::{Error, NewRunner, Reservation};
 use paddock::runner::{Identity, Instance, InstanceState};
 use tokio::task::yield_now;
@@ -47,10 +46,11 @@ impl Reservation for FakeReservation {
                 backend,
                 host: String::new(),
                 template_hash,
-                created_at: Timestamp::now(),
+                created_at: seen.hosts.world().now(),
                 state: InstanceState::Starting,
             },
         };
+        let jit = runner.jit.clone();
         let abandons = seen.hosts.has_fault(Fault::AbandonedStart);
         let start = async move {
             let late = seen.hosts.has_fault(Fault::ListedLate);
@@ -67,6 +67,9 @@ impl Reservation for FakeReservation {
             look();
             yield_now().await;
             let instance = seen.hosts.bring_up(&id);
+            if let Some(instance) = &instance {
+                seen.hosts.world().runs(&seen.endpoint, instance, &jit);
+            }
             look();
             // The slot is the instance's own by now.
             drop(slot);

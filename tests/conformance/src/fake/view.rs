@@ -12,6 +12,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::hosts::{Fault, Hosts, Made};
 
+/// A host is looked at this often, whatever changes: only two looks without it show that what a status remembers is gone.
+const RELIST: Duration = Duration::from_secs(30);
 /// How long a look takes where [`Fault::ListedLate`] is planted.
 const LATE: Duration = Duration::from_millis(50);
 
@@ -69,19 +71,25 @@ impl Followed {
     }
 }
 
-/// Looks at each change, and ends the turns of those who do not take the slot that is kept for them.
+/// Looks at each change and now and then, and ends the turns of those who do not take the slot that is kept for them.
 async fn follow(host: Arc<SeenHost>) {
     let mut changed = host.hosts.follow();
+    let mut relist = Instant::now() + RELIST;
     loop {
         if host.hosts.has_fault(Fault::ListedLate) && host.view().current {
             sleep(LATE).await;
         }
-        changed.mark_unchanged();
         host.look();
         let first_end = host.view().queue.first_end();
         tokio::select! {
-            _ = changed.changed() => {}
+            biased;
+            () = changed.changed() => {}
             () = host.turn_began.notified() => {}
+            () = sleep_until(relist), if first_end.is_none_or(|end| relist < end) => {
+                host.look();
+                host.update(|view| view.user_uids());
+                relist = Instant::now() + RELIST;
+            }
             () = sleep_until(first_end.unwrap_or_else(Instant::now)), if first_end.is_some() => {
                 host.update(|view| {
                     view.queue.end_turns(Instant::now());
@@ -127,7 +135,7 @@ impl SeenHost {
             }
             view.instances = there;
             view.current = true;
-            view.listed_at = Some(Timestamp::now());
+            view.listed_at = Some(self.hosts.world().now());
             affected
         });
     }

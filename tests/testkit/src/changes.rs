@@ -7,16 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// Something that changes.
-#[derive(Default, Clone)]
+#[derive(Debug, Default, Clone)]
 pub struct Changes(Arc<Inner>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Inner {
     version: AtomicU64,
     waiting: Notify,
 }
 
 /// Who follows it.
+#[derive(Debug)]
 pub struct Follower {
     changes: Changes,
     seen: u64,
