@@ -17,7 +17,8 @@ async fn the_folder_of_crds_can_be_applied_as_it_is() {
         for kind in ["CustomResourceDefinition", "ClusterRole", "Deployment"] {
             assert!(kustomized.contains(&format!("\nkind: {kind}\n")), "{kind} is not in deploy/");
         }
-        for part in ["name: paddock-policy", "- --policy=/etc/paddock/policy.yaml", "mountPath: /etc/paddock"] {
+        for part in ["name: paddock-policy", "- --policy=/etc/paddock/policy.yaml", "mountPath: /etc/paddock"]
+        {
             assert!(kustomized.contains(part), "{part} is not in deploy/");
         }
     })
