@@ -272,8 +272,11 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
     // As its watch shows it: the API server may be silent.
     let object = memory.handed[set].as_ref()?;
     let timeouts = &object.spec.timeouts;
-    // It was asked for before it was made, on a Mac before its VM was booted.
-    let asked = if state.setup.kind == Kind::Mac { mac::BOOTS + SETTLED } else { SETTLED };
+    // It was asked for before it was made, and before its host was ready: on a Mac that is a VM's boot.
+    let asked = match state.setup.kind {
+        Kind::Mac | Kind::Fake => mac::BOOTS + SETTLED,
+        Kind::Docker | Kind::Ecs => SETTLED,
+    };
     let age = between(instance.shown.created_at, now) + asked;
     let over = |limit: Duration| !limit.is_zero() && age >= limit;
     let start = timeouts.start.as_ref().map_or(Duration::from_secs(300), |s| s.get());
@@ -308,7 +311,11 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
         return None;
     }
     let wanted = ceiling(object).min(object.spec.min_runners.unsigned_abs() + demand);
-    (serving <= wanted).then(|| format!("{serving} serve, {wanted} are wanted, and nothing has changed"))
+    // What boots for minutes is counted on like what is there.
+    let boots = matches!(state.setup.kind, Kind::Mac | Kind::Fake);
+    let coming = memory.places.values().filter(|place| boots && place.set == set && !place.made).count();
+    (serving as usize + coming <= wanted as usize)
+        .then(|| format!("{serving} serve, {wanted} are wanted, and nothing has changed"))
 }
 
 /// Jobs that want a runner, and runners that can be counted on.
