@@ -42,7 +42,7 @@ pub struct DockerTemplate {
     pub cpu_millis: Option<u64>,
     /// Memory limit in bytes, swap included. None: unlimited.
     pub memory_bytes: Option<u64>,
-    /// Limit of processes and threads. None: [`MOST_PIDS`].
+    /// Limit of processes and threads. None: 8192.
     pub pids: Option<u32>,
     /// Whether no program may gain rights that it was not started with.
     pub no_new_privileges: bool,
