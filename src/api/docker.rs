@@ -56,7 +56,8 @@ pub struct Docker {
 
     /// Whether programs in the container may gain no rights that they were not started with: sudo does not work then, which
     /// the official image has for jobs. Default: false.
-    pub no_new_privileges: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_new_privileges: Option<bool>,
 
     /// How jobs get a Docker engine: None; HostSocket mounts the host's own socket, which is full control of the host;
     /// Sidecar runs a private engine beside each runner. Default: None.
@@ -94,7 +95,7 @@ impl Default for Docker {
             env: Vec::new(),
             resources: Resources::default(),
             network: "bridge".into(),
-            no_new_privileges: false,
+            no_new_privileges: None,
             docker_access: DockerAccess::default(),
             sidecar_image: "docker:dind".into(),
             shared_volume: None,

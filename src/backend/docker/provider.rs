@@ -211,7 +211,7 @@ fn template(docker: &api::Docker, hosts: Vec<HostSpec>) -> DockerTemplate {
         cpu_millis: None,
         memory_bytes: None,
         pids: docker.resources.pids.map(|pids| pids.max(0).unsigned_abs()),
-        no_new_privileges: docker.no_new_privileges,
+        no_new_privileges: docker.no_new_privileges.unwrap_or(false),
         network: Some(docker.network.clone()),
         docker_access: docker.docker_access,
         hosts,
