@@ -327,10 +327,7 @@ async fn a_run_that_lost_a_job_to_an_interruption_is_run_again_once_it_is_over()
 
         let waits = |set: &RunnerScaleSet| {
             rerun(set) == Some(RerunState::Waiting)
-                && set
-                    .status
-                    .as_ref()
-                    .is_some_and(|status| status.reruns[0].message.contains("already running"))
+                && set.status.as_ref().is_some_and(|status| status.reruns[0].message.contains("HTTP 403"))
         };
         lab.until_within(SEEN_WITHIN, "linux", "the run goes on", waits).await;
         // What is waited for outlives the controller.
@@ -374,7 +371,7 @@ async fn without_the_right_a_lost_job_stays_lost_and_that_is_told_once() {
         };
         lab.until_within(SEEN_WITHIN, "linux", "both are refused", refused).await;
         let note = lab.event("linux", "RerunRefused").await;
-        assert!(note.contains("Resource not accessible"), "{note}");
+        assert!(note.contains("HTTP 403"), "{note}");
         let told =
             lab.events("linux").await.into_iter().filter(|e| e.reason.as_deref() == Some("RerunRefused"));
         assert_eq!(told.count(), 1);
