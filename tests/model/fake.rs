@@ -263,7 +263,10 @@ impl Backend for Held {
         let mut state = life.sim.state();
         for (listing, host) in listings.iter().filter_map(|l| Some((l, self.host(&l.host)?))) {
             let there = |instance: &Instance| {
-                let mut known = state.hosts[host].instances.get(&instance.id).cloned()?;
+                // What is gone from a silent host is shown as it was last known.
+                let before = &state.lives[life.number].views[host].instances;
+                let known = state.hosts[host].instances.get(&instance.id).or(before.get(&instance.id));
+                let mut known = known.cloned()?;
                 known.shown.state = instance.state.clone();
                 Some((instance.id.clone(), known))
             };
