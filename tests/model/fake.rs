@@ -70,6 +70,11 @@ pub fn hosts(sim: &Arc<Sim>) -> fake::Hosts {
     fake
 }
 
+/// Has a host fall silent at once: nobody is shown what becomes of it.
+pub fn silence(fake: &fake::Hosts, host: usize) {
+    fake.fall_silent(&endpoint(host));
+}
+
 /// Has the fake's hosts fall silent when the model's do.
 pub async fn fall_silent(sim: Arc<Sim>, fake: fake::Hosts, host: usize) {
     let mut changed = sim.hosts[host].follow();
