@@ -78,14 +78,12 @@ pub fn silence(fake: &fake::Hosts, host: usize) {
 /// Has the fake's hosts fall silent when the model's do.
 pub async fn fall_silent(sim: Arc<Sim>, fake: fake::Hosts, host: usize) {
     let mut changed = sim.hosts[host].follow();
-    let mut silent = false;
     loop {
         let away = !sim.state().hosts[host].reachable;
-        if std::mem::replace(&mut silent, away) != away {
-            match away {
-                true => fake.fall_silent(&endpoint(host)),
-                false => fake.answer_again(&endpoint(host)),
-            }
+        match fake.is_silent(&endpoint(host)) {
+            false if away => silence(&fake, host),
+            true if !away => fake.answer_again(&endpoint(host)),
+            _ => {}
         }
         changed.changed().await;
     }
