@@ -27,12 +27,20 @@ pub struct Demand {
     latest: Option<(Statistics, Timestamp)>,
     /// The last reading was contradicted by what runs, and left aside.
     doubted: bool,
-    /// Jobs whose runner ended and whose completion GitHub has not told yet, by job id: for how long that is believed.
-    ended: BTreeMap<String, Timestamp>,
+    /// Jobs whose runner ended and whose completion GitHub has not told yet, by job id.
+    ended: BTreeMap<String, EndedJob>,
     /// That idle runners leave assigned jobs alone.
     untaken: Option<Untaken>,
     /// Runners that ended cleanly, and whose job, if there was one, is not known yet.
     unexplained: BTreeMap<String, Unexplained>,
+}
+
+/// A job whose runner ended, and which GitHub is believed to count.
+#[derive(Debug)]
+struct EndedJob {
+    until: Timestamp,
+    /// Its runner was found ended: an earlier controller may have heard that the job is over.
+    found: bool,
 }
 
 /// That idle runners leave assigned jobs alone.
@@ -116,12 +124,15 @@ impl Demand {
     pub fn settles_at(&self) -> Option<Timestamp> {
         let messages = self.unexplained.values().map(Unexplained::settles_at);
         let untaken = self.untaken.as_ref().map(|untaken| untaken.since.plus(PHANTOM_AFTER));
-        messages.chain(self.ended.values().copied()).chain(untaken).min()
+        messages.chain(self.ended.values().map(|job| job.until)).chain(untaken).min()
     }
 
     /// Notes whether idle runners leave assigned jobs alone, as far as GitHub has said lately. Of what runs, an earlier
     /// controller may have heard.
     pub(super) fn compare(&mut self, idle: u32, busy: u32, now: Timestamp) {
+        if self.latest.is_some_and(|(latest, _)| latest.running <= busy) {
+            self.ended.retain(|_, job| !job.found);
+        }
         // GitHub counts the jobs of runners that have died as running for a while: they are off the demand already.
         let dead = u32::try_from(self.ended.len()).unwrap_or(u32::MAX);
         let busy = self.latest.map_or(busy, |(latest, _)| busy.max(latest.running.saturating_sub(dead)));
@@ -151,7 +162,8 @@ impl Demand {
     pub(super) fn ended_with_job(&mut self, runner: &Runner, now: Timestamp) {
         let Some(job) = &runner.work.job else { return };
         let dead = !runner.seen.exit.as_ref().is_some_and(Exit::clean);
-        self.ended.insert(job.id.clone(), now.plus(if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE }));
+        let until = now.plus(if dead { DEAD_RUNNER } else { MESSAGES_ARRIVE });
+        self.ended.insert(job.id.clone(), EndedJob { until, found: runner.seen.found_ended });
     }
 
     /// A runner ended cleanly, and so many others are busy. If it had a job that GitHub has told of, that is over.
@@ -182,7 +194,8 @@ impl Demand {
 
     pub(super) fn started(&mut self, runner: &str, job_id: &str, now: Timestamp) {
         if self.unexplained.remove(runner).is_some() {
-            self.ended.insert(job_id.to_owned(), now.plus(MESSAGES_ARRIVE));
+            let until = now.plus(MESSAGES_ARRIVE);
+            self.ended.insert(job_id.to_owned(), EndedJob { until, found: false });
         }
     }
 
@@ -193,7 +206,7 @@ impl Demand {
 
     /// Gives up waiting for messages that should have come: a runner that ended cleanly without a job is a failure.
     pub(super) fn settle(&mut self, now: Timestamp, failures: &mut Failures) {
-        self.ended.retain(|_, until| *until > now);
+        self.ended.retain(|_, job| job.until > now);
         for (_, late) in self.unexplained.extract_if(.., |_, unexplained| unexplained.settles_at() <= now) {
             late.conclude(now, failures);
         }

@@ -70,17 +70,20 @@ pub fn hosts(sim: &Arc<Sim>) -> fake::Hosts {
     fake
 }
 
+/// Has a host fall silent at once: nobody is shown what becomes of it.
+pub fn silence(fake: &fake::Hosts, host: usize) {
+    fake.fall_silent(&endpoint(host));
+}
+
 /// Has the fake's hosts fall silent when the model's do.
 pub async fn fall_silent(sim: Arc<Sim>, fake: fake::Hosts, host: usize) {
     let mut changed = sim.hosts[host].follow();
-    let mut silent = false;
     loop {
         let away = !sim.state().hosts[host].reachable;
-        if std::mem::replace(&mut silent, away) != away {
-            match away {
-                true => fake.fall_silent(&endpoint(host)),
-                false => fake.answer_again(&endpoint(host)),
-            }
+        match fake.is_silent(&endpoint(host)) {
+            false if away => silence(&fake, host),
+            true if !away => fake.answer_again(&endpoint(host)),
+            _ => {}
         }
         changed.changed().await;
     }
@@ -267,7 +270,10 @@ impl Backend for Held {
         let mut state = life.sim.state();
         for (listing, host) in listings.iter().filter_map(|l| Some((l, self.host(&l.host)?))) {
             let there = |instance: &Instance| {
-                let mut known = state.hosts[host].instances.get(&instance.id).cloned()?;
+                // What is gone from a silent host is shown as it was last known.
+                let before = &state.lives[life.number].views[host].instances;
+                let known = state.hosts[host].instances.get(&instance.id).or(before.get(&instance.id));
+                let mut known = known.cloned()?;
                 known.shown.state = instance.state.clone();
                 Some((instance.id.clone(), known))
             };

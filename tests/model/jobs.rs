@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use paddock::backend::Availability;
 
-use crate::github::{JobState, Presence};
+use crate::github::{JobRecord, JobState, Presence};
 use crate::history::Move::*;
 use crate::history::{History, Kind, Move, Setup, Starts, Step, Weather};
 use crate::hosts::{Container, View};
@@ -183,7 +183,10 @@ fn unheard(state: &mut State, set: usize) {
     };
     let deaf = |(host, i): (usize, &Container)| (waiting && keeps(host, i)).then(|| i.shown.runner.clone());
     let deaf: Vec<String> = state.live(set).filter_map(deaf).collect();
-    if state.watch.jobs.deaf[set].0 != deaf {
+    // The job of a runner that died has its place at GitHub until that gives it up.
+    let dead = |job: &JobRecord| job.silent.is_some() && matches!(job.state, JobState::Running { .. });
+    let dead = state.github.sets[set].jobs.iter().any(dead);
+    if state.watch.jobs.deaf[set].0 != deaf || dead {
         state.watch.jobs.deaf[set] = (deaf, now);
     }
     let (deaf, since) = state.watch.jobs.deaf[set].clone();

@@ -150,9 +150,9 @@ impl State {
         mac.unseen as usize + mac.spares.values().filter(|spare| !usable(spare)).count()
     }
 
-    /// Hosts of a controller that are silent for long.
+    /// Whether a Mac is silent for long, as a controller sees it.
     pub fn is_lost(&self, life: usize, host: usize) -> bool {
-        self.lives[life].views[host].mac.is_lost(self.now)
+        self.setup.kind == Kind::Mac && self.lives[life].views[host].mac.is_lost(self.now)
     }
 
     /// VMs of a set's backend without runners that no place is held for, as a controller sees them; and whether each is fit to

@@ -318,6 +318,9 @@ impl Play {
 
     fn host_away(&self, state: &mut State, host: usize, length: u32, fate: Fate) {
         state.hosts[host].reachable = false;
+        if let Some(fake) = &state.fake {
+            fake::silence(fake, host);
+        }
         let ids: Vec<String> =
             state.hosts[host].instances.values().filter(|i| i.ours()).map(|i| i.shown.id.clone()).collect();
         for id in ids {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::history::Move::*;
 use crate::history::{
-    BackendSetup, Fate, History, HostSetup, Kind, Move, SetSetup, Setup, Starts, Step, Weather,
+    BackendSetup, Death, Fate, History, HostSetup, Kind, Move, SetSetup, Setup, Starts, Step, Weather,
 };
 use crate::play::play;
 use crate::search::clear;
@@ -243,4 +243,17 @@ fn what_is_left_of_a_runner_goes_as_soon_as_it_has_ended() {
         after(30, Nothing),
     ];
     holds(world(&[None], vec![set(1, 2, vec![backend(&[0], None)])]), steps);
+}
+
+/// GitHub said that the job was over to the controller before, and the runner died before the next one began. Another job
+/// waits.
+#[test]
+fn a_job_that_an_earlier_controller_heard_the_end_of_is_not_taken_for_running() {
+    let steps = vec![
+        after(120, Queue { set: 0, jobs: 4, seconds: 200, hangs: false }),
+        after(10, CompleteEarly { pick: 70 }),
+        Step { after: Duration::from_millis(566), what: Restart { seconds: 10 } },
+        after(0, Die { pick: 55, death: Death::Failed }),
+    ];
+    holds(world(&[Some(3)], vec![set(0, 5, vec![backend(&[0], None)])]), steps);
 }

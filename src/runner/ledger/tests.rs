@@ -187,3 +187,26 @@ fn where_a_runner_printed_is_told_with_its_end() {
     let told: Vec<_> = ledger.failures().recent().map(|f| f.message.as_str()).collect();
     assert_eq!(told, ["it ended with exit code 1 before it had a job; its log: https://logs.example.com/1"]);
 }
+
+/// An earlier controller may have heard that the job is over, and nobody says it again. Else GitHub counts it as running until it
+/// gives the runner up.
+#[test]
+fn the_job_of_a_runner_that_is_found_dead_is_off_the_demand_only_while_github_counts_it() {
+    let job = Job { id: "1".to_owned(), display_name: "build".to_owned(), ..Job::default() };
+    let remembered = PersistedRunner {
+        name: "a".to_owned(),
+        backend: "rack".to_owned(),
+        host: "rack-1".to_owned(),
+        instance_id: None,
+        phase: Phase::Busy,
+        since: at(0),
+        job: Some(job),
+    };
+    for (running, demand) in [(0, 1), (1, 0)] {
+        let mut ledger = Ledger::new();
+        ledger.restore([remembered.clone()], at(1));
+        ledger.count(Statistics { assigned: 1, running, ..Statistics::default() }, at(1));
+        ledger.observe(&[listing(Some(6), vec![instance("a", ended(1, None))])], at(6));
+        assert_eq!(ledger.demand().assigned(), Some(demand), "{running} running");
+    }
+}

@@ -234,6 +234,11 @@ impl Hosts {
         self.change(|truth| truth.silent.insert(endpoint.to_owned()));
     }
 
+    /// Tells whether a host answers nobody.
+    pub fn is_silent(&self, endpoint: &str) -> bool {
+        self.truth().silent.contains(endpoint)
+    }
+
     /// Has a host answer again.
     pub fn answer_again(&self, endpoint: &str) {
         self.change(|truth| truth.silent.remove(endpoint));
