@@ -53,6 +53,13 @@ pub struct HostCeiling {
     pub max_runners: u32,
 }
 
+impl HostCeiling {
+    /// Returns the lowest number that `ceilings` give a host, which `is_it` knows by its endpoint; none where they give none.
+    pub fn lowest(ceilings: &[HostCeiling], is_it: impl Fn(&str) -> bool) -> Option<u32> {
+        ceilings.iter().filter(|ceiling| is_it(&ceiling.endpoint)).map(|ceiling| ceiling.max_runners).min()
+    }
+}
+
 /// Patterns in which `*` stands for any run of characters. A pattern behind `!` takes away what it matches, whatever the order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]

@@ -30,9 +30,7 @@ pub trait Provider: Send + Sync {
 
     /// Sets what all scale sets together may have on a host, in place of what was set before, and wakes those for whom a slot
     /// comes free by it. Endpoints of other kinds are passed over. A kind whose hosts have no slots has nothing to do.
-    fn limit_hosts(&self, ceilings: &[HostCeiling]) {
-        let _ = ceilings;
-    }
+    fn limit_hosts(&self, ceilings: &[HostCeiling]);
 
     /// Every host that is in use. No IO.
     fn hosts(&self) -> Vec<HostUsage>;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use conformance::fake;
 use jiff::Timestamp;
-use paddock::api::{self, BackendType, Reason};
+use paddock::api::{self, BackendType, HostCeiling, Reason};
 use paddock::backend::{
     Backend, Error, Fingerprint, FreedBytes, HostState, HostUsage, Listing, NamedHost, NewRunner,
     OwnedInstance, Provider, References, Requeuer, Reservation, ResolveError, Resolved,
@@ -100,6 +100,11 @@ impl Faked {
     pub fn new(life: &Arc<Life>, requeuer: Requeuer) -> Option<Faked> {
         let hosts = life.sim.state().fake.clone()?;
         let inner = fake::FakeProvider::new(&hosts, CLUSTER, requeuer);
+        let slots = life.sim.state().hosts.iter().map(|host| host.slots).collect::<Vec<_>>();
+        let ceiling = |(host, slots): (usize, Option<u32>)| {
+            Some(HostCeiling { endpoint: endpoint(host), max_runners: slots? })
+        };
+        inner.limit_hosts(&slots.into_iter().enumerate().filter_map(ceiling).collect::<Vec<_>>());
         Some(Faked { life: life.clone(), hosts, inner })
     }
 }
@@ -149,6 +154,9 @@ impl Provider for FakedProvider {
         let endpoint = self::endpoint(left_out::number(endpoint));
         self.0.inner.resolve_host(name, &endpoint).map(|inner| self.block(inner))
     }
+
+    /// The hosts have the slots of the history.
+    fn limit_hosts(&self, _: &[HostCeiling]) {}
 
     fn hosts(&self) -> Vec<HostUsage> {
         self.0.inner.hosts()

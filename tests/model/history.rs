@@ -19,9 +19,8 @@ pub enum Kind {
     Fake,
 }
 
-/// The kinds, and of a hundred histories how many have each. Histories on hosts like ECS and on the fake still break rules
-/// since the operator's policy counts slots by tenant (ECS: seed 17, fake: seed 8): `PADDOCK_MODEL_KIND` plays them.
-pub const KINDS: &[(Kind, u32)] = &[(Kind::Docker, 50), (Kind::Mac, 50), (Kind::Ecs, 0), (Kind::Fake, 0)];
+/// The kinds, and of a hundred histories how many have each.
+pub const KINDS: &[(Kind, u32)] = &[(Kind::Docker, 25), (Kind::Ecs, 30), (Kind::Mac, 30), (Kind::Fake, 15)];
 
 /// The world that a history begins with.
 #[derive(Debug, Clone)]
@@ -344,7 +343,7 @@ fn on_macs(history: &mut History, rng: &mut StdRng) {
     });
 }
 
-/// The fake goes by the smallest number of slots that any spec states for a host.
+/// The fake's hosts have the same number of slots each, or no limit.
 fn on_fakes(history: &mut History, rng: &mut StdRng) {
     let slots = *pick(rng, &[Some(2), Some(3), Some(6), None]);
     history.setup.hosts.iter_mut().for_each(|host| host.slots = slots);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use paddock::api::{self, BackendType, Reason};
+use paddock::api::{self, BackendType, HostCeiling, Reason};
 use paddock::backend::{
     Availability, Backend, Error, Fingerprint, FreedBytes, HostState, HostUsage, Listing, NamedHost,
     OwnedInstance, Provider, Providers, References, Reservation, ResolveError, Resolved,
@@ -147,6 +147,10 @@ impl Provider for PlantedProvider {
 
     fn resolve_host(&self, name: &str, endpoint: &str) -> Option<Arc<dyn Resolved>> {
         self.provider.resolve_host(name, endpoint).map(|resolved| self.plant(resolved))
+    }
+
+    fn limit_hosts(&self, ceilings: &[HostCeiling]) {
+        self.provider.limit_hosts(ceilings);
     }
 
     fn hosts(&self) -> Vec<HostUsage> {

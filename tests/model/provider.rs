@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use paddock::api::{self, BackendType};
+use paddock::api::{self, BackendType, HostCeiling};
 use paddock::backend::{
     Backend, Error, Fingerprint, FreedBytes, HostKey, HostUsage, NamedHost, OwnedInstance, Provider,
     References, ResolveError, Resolved,
@@ -62,6 +62,9 @@ impl Provider for Hosts {
         let docker = json!({"hosts": [{"name": name, "endpoint": endpoint}]});
         Some(self.block(serde_json::from_value(docker).expect("a block")))
     }
+
+    /// The hosts have the slots of the history.
+    fn limit_hosts(&self, _: &[HostCeiling]) {}
 
     fn hosts(&self) -> Vec<HostUsage> {
         Vec::new()

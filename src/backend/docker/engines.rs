@@ -100,8 +100,7 @@ impl Engines {
 
     fn ceiling(&self, endpoint: &Endpoint) -> Option<u32> {
         let ceilings = self.ceilings.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = ceilings.iter().filter(|c| Endpoint::parse(&c.endpoint).as_ref() == Ok(endpoint));
-        here.map(|ceiling| ceiling.max_runners).min()
+        HostCeiling::lowest(&ceilings, |at| Endpoint::parse(at).as_ref() == Ok(endpoint))
     }
 
     /// All containers of this cluster on all engines, those whose scale set nobody knows among them. No IO.

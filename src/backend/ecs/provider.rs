@@ -9,8 +9,7 @@ use super::account::{Access, Credentials};
 use super::clusters::{Clusters, Watched};
 use super::template::{Definition, EcsTemplate, Network, Provider as Capacity, Rendered};
 use super::{EcsBackend, Timing, endpoint, stop, unowned};
-use crate::api::Reason;
-use crate::api::{self, BackendType, EnvVar};
+use crate::api::{self, BackendType, EnvVar, HostCeiling, Reason};
 use crate::backend::{
     Backend, Error, Fingerprint, FreedBytes, HostUsage, NamedHost, OwnedInstance, Provider, References,
     Requeuer, ResolveError, Resolved,
@@ -106,6 +105,9 @@ impl Provider for EcsProvider {
         usages.dedup_by(|a, b| a.host == b.host);
         usages
     }
+
+    /// A cluster has no slots.
+    fn limit_hosts(&self, _: &[HostCeiling]) {}
 
     /// AWS keeps its own house.
     fn freed(&self) -> Vec<FreedBytes> {

@@ -181,9 +181,7 @@ impl Macs {
     }
 
     fn ceiling(&self, endpoint: &Endpoint) -> Option<u32> {
-        let ceilings = locked(&self.ceilings);
-        let here = ceilings.iter().filter(|c| Endpoint::parse(&c.endpoint).as_ref() == Ok(endpoint));
-        here.map(|ceiling| ceiling.max_runners).min()
+        HostCeiling::lowest(&locked(&self.ceilings), |at| Endpoint::parse(at).as_ref() == Ok(endpoint))
     }
 
     /// All that are followed.

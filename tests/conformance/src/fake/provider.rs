@@ -80,8 +80,7 @@ impl Reached {
 
     fn ceiling(&self, endpoint: &str) -> Option<u32> {
         let ceilings = self.ceilings.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = ceilings.iter().filter(|c| self.endpoint(&c.endpoint).as_deref() == Some(endpoint));
-        here.map(|ceiling| ceiling.max_runners).min()
+        HostCeiling::lowest(&ceilings, |at| self.endpoint(at).as_deref() == Some(endpoint))
     }
 
     fn in_use(&self) -> Vec<Arc<Followed>> {
