@@ -1,10 +1,14 @@
 //! Time that cannot go wrong: what is added to a moment ends at the last moment there is, and what others say of the past
 //! is not later than now. The plain `+` panics past the year 9999, and clippy refuses it here (`src/lib.rs`).
 
+mod backoff;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
+
+pub(crate) use backoff::Backoff;
 
 /// A moment that a length of time can be added to.
 pub trait Plus {

@@ -7,10 +7,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::backoff::Backoff;
 use super::{Availability, Error};
 use crate::api::{Explanation, Reason};
-use crate::time::Plus;
+use crate::time::{Backoff, Plus};
 
 /// How long to wait before what could not be had, or failed on a host, is tried again.
 pub(super) const RETRY: Backoff = Backoff { first: Duration::from_secs(5), last: Duration::from_secs(300) };

@@ -5,7 +5,6 @@ pub mod ecs;
 pub mod remote;
 pub mod tart;
 
-mod backoff;
 mod host_failure;
 mod image;
 mod provider;

@@ -33,7 +33,8 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Knows no scale set yet, and lets them have what `policy` permits. `environment` is made with what requeues a scale set by its UID.
+    /// Knows no scale set yet, and lets them have what `policy` permits. `environment` is made with what requeues a scale set
+    /// by its UID.
     pub fn new(
         client: Client,
         cluster: String,

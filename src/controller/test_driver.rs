@@ -23,7 +23,8 @@ use crate::telemetry::Metrics;
 pub struct TestDriver(Arc<Context>, Mutex<Rounds>);
 
 impl TestDriver {
-    /// A controller that has just begun, with a policy that permits everything. It leads until [`TestDriver::depose`]; when `stopping` is cancelled it says farewell.
+    /// A controller that has just begun, with a policy that permits everything. It leads until [`TestDriver::depose`]; when
+    /// `stopping` is cancelled it says farewell.
     pub fn new(
         client: Client,
         cluster: &str,

@@ -7,13 +7,10 @@ use jiff::Timestamp;
 
 use super::Job;
 pub use crate::api::status::RerunState;
-use crate::rng;
-use crate::time::Plus;
+use crate::time::{Backoff, Plus};
 
-/// A run that goes on is asked for again after this, doubled each time ...
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
-/// ... up to this; up to a fifth of it is taken off at random.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// A run that goes on is asked for again after this.
+const PAUSE: Backoff = Backoff { first: Duration::from_secs(10), last: Duration::from_secs(600) };
 /// A run is waited for this long: GitHub runs none again before its last job is over.
 const WAITED_FOR: Duration = Duration::from_secs(6 * 3600);
 /// So many runs are kept, those that are waited for before others.
@@ -138,17 +135,12 @@ impl Reruns {
             RerunAnswer::Refused(why) => (RerunState::Refused, why),
             RerunAnswer::Later(why, _) if run.since.plus(WAITED_FOR) <= now => (RerunState::GivenUp, why),
             RerunAnswer::Later(why, pause) => {
-                run.next_at = now.plus(pause.max(pause_after(run.asked)));
+                run.next_at = now.plus(pause.max(PAUSE.after(run.asked)));
                 (RerunState::Waiting, why)
             }
         };
         Some(run.clone()).filter(|run| !run.waits())
     }
-}
-
-fn pause_after(asked: u32) -> Duration {
-    let full = FIRST_PAUSE.saturating_mul(1 << asked.saturating_sub(1).min(20)).min(LONGEST_PAUSE);
-    full.mul_f64(1.0 - 0.2 * rng::unit())
 }
 
 #[cfg(test)]

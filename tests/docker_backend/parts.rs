@@ -9,7 +9,7 @@ use bollard::query_parameters::{
 };
 use bollard::{Docker, body_full};
 use futures::{StreamExt, TryStreamExt};
-use harness::{found, found_blocking};
+use harness::{engine, found, found_blocking};
 use tokio::process::{Child, Command};
 
 use crate::stage::{IMAGE, PATIENCE, connect};
@@ -68,10 +68,7 @@ pub struct Engine {
 impl Engine {
     pub async fn start(name: &str) -> Self {
         let folder = Folder::new(name);
-        // Engines of 20.10 read their identity from a place that they would share.
-        let key = folder.path().join("key.json");
-        let config = serde_json::json!({"deprecated-key-path": key});
-        std::fs::write(folder.path().join("daemon.json"), config.to_string()).unwrap();
+        engine::configure(folder.path());
         let endpoint = format!("unix://{}", folder.path().join("d.sock").display());
         let mut engine = Engine { process: None, endpoint, folder };
         engine.up().await;
@@ -92,16 +89,7 @@ impl Engine {
         command
             .args(["--net", "dockerd"])
             .env("TMPDIR", self.folder.path())
-            .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"])
-            .args(["--storage-driver=overlay2", "--host", &self.endpoint])
-            .arg("--config-file")
-            .arg(file("daemon.json"))
-            .arg("--data-root")
-            .arg(file("data"))
-            .arg("--exec-root")
-            .arg(file("exec"))
-            .arg("--pidfile")
-            .arg(file("d.pid"))
+            .args(engine::arguments(self.folder.path(), &self.endpoint))
             .stderr(log);
         self.process = Some(Process::start(&mut command, "a test needs to start an engine, as root"));
         let answers = found(PATIENCE, async || connect_once(&self.endpoint).await).await;
@@ -137,14 +125,7 @@ async fn connect_once(endpoint: &str) -> Option<String> {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.down();
-        // What an engine that was killed left mounted would keep the folder.
-        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-        let own = self.folder.path().display().to_string();
-        for mount in
-            mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|path| path.starts_with(&own))
-        {
-            let _ = std::process::Command::new("umount").args(["-l", mount]).status();
-        }
+        engine::unmount_below(self.folder.path());
     }
 }
 

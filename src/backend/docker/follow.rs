@@ -20,10 +20,9 @@ use super::engine::{Client, Engine, Link};
 use super::failure::{call, meaning};
 use super::index::{Change, Container};
 use crate::backend::Error;
-use crate::backend::backoff::Backoff;
 use crate::rng;
 use crate::runner::{Exit, Identity, InstanceState};
-use crate::time::{Plus, past};
+use crate::time::{Backoff, Plus, past};
 
 /// The longest that the engine may take to begin any answer. Calls have closer deadlines of their own.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(300);

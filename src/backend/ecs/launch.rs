@@ -22,9 +22,8 @@ use super::task::{Marks, RUNNER, SCALE_SET_UID, Stage, Task, id_of, launch_step}
 use crate::api::Reason;
 use crate::api::{self, JIT_CONFIG_ENV, VERSION_EXIT_CODE_ENV};
 use crate::backend::Error;
-use crate::backend::backoff::Backoff;
 use crate::runner::{Identity, JitConfiguration};
-use crate::time::Plus;
+use crate::time::{Backoff, Plus};
 
 /// The most characters of a call's overrides, written as JSON.
 const OVERRIDES: usize = 8192;

@@ -14,8 +14,7 @@ use super::cluster::Cluster;
 use super::task::Task;
 use super::watch::describe;
 use crate::backend::Error;
-use crate::backend::backoff::Backoff;
-use crate::time::{Plus, elapsed};
+use crate::time::{Backoff, Plus, elapsed};
 
 /// A container is killed two minutes after it was told to stop, at the latest; then that must be seen.
 const STOPS_WITHIN: Duration = Duration::from_secs(180);

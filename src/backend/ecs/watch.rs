@@ -16,9 +16,8 @@ use super::classify::Meaning;
 use super::cluster::{Cluster, Link, Swept};
 use super::task::{Task, id_of};
 use crate::backend::Error;
-use crate::backend::backoff::Backoff;
 use crate::rng;
-use crate::time::Plus;
+use crate::time::{Backoff, Plus};
 
 /// How long to wait before a cluster that did not answer is looked at again.
 const RETRY: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(60) };

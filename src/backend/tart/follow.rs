@@ -13,9 +13,9 @@ use super::failure::told;
 use super::listing::Listed;
 use super::mac::Mac;
 use super::scripts;
-use crate::backend::backoff::Backoff;
 use crate::backend::remote::{Failure, Output, Part};
 use crate::rng;
+use crate::time::Backoff;
 
 /// For a whole listing. Tart looks at every image.
 const LISTING: Duration = Duration::from_secs(30);

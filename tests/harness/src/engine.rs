@@ -36,9 +36,7 @@ impl Engine {
         let folder = std::env::temp_dir().join(name);
         fs::create_dir(&folder).unwrap();
         let endpoint = format!("unix://{}", folder.join("d.sock").display());
-        // Engines of 20.10 read their identity from a place that they would share.
-        let config = json!({"deprecated-key-path": folder.join("key.json")});
-        fs::write(folder.join("daemon.json"), config.to_string()).unwrap();
+        configure(&folder);
         let network = network(github).await;
         let process = dockerd(&folder, &endpoint, &network);
         let docker = answers(&endpoint).await;
@@ -105,14 +103,45 @@ impl Drop for Engine {
             let _ = Blocking::new("kill").arg(pid.to_string()).status();
             found_blocking(STOP, || (!matches!(self.process.try_wait(), Ok(None))).then_some(()));
         }
-        // What an engine that was killed left mounted would keep the folder.
-        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-        let own = self.folder.display().to_string();
-        for mount in mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|path| path.starts_with(&own))
-        {
-            let _ = Blocking::new("umount").args(["-l", mount]).status();
-        }
+        unmount_below(&self.folder);
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Writes the configuration of an engine that has all that is its in a folder.
+pub fn configure(folder: &Path) {
+    // Engines of 20.10 read their identity from a place that they would share.
+    let config = json!({"deprecated-key-path": folder.join("key.json")});
+    fs::write(folder.join("daemon.json"), config.to_string()).unwrap();
+}
+
+/// The arguments of `dockerd` for such an engine, without a bridge: it would take the machine's.
+pub fn arguments(folder: &Path, endpoint: &str) -> Vec<String> {
+    let file = |name: &str| folder.join(name).display().to_string();
+    let own = [
+        ("--host", endpoint.to_owned()),
+        ("--config-file", file("daemon.json")),
+        ("--data-root", file("data")),
+        ("--exec-root", file("exec")),
+        ("--pidfile", file("d.pid")),
+    ];
+    let shared = [
+        "--bridge=none",
+        "--iptables=false",
+        "--ip6tables=false",
+        "--ip-masq=false",
+        "--storage-driver=overlay2",
+    ];
+    let own = own.into_iter().map(|(flag, value)| format!("{flag}={value}"));
+    shared.into_iter().map(str::to_owned).chain(own).collect()
+}
+
+/// Unmounts what an engine that was killed left mounted below its folder: it would keep that.
+pub fn unmount_below(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let own = folder.display().to_string();
+    for mount in mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|path| path.starts_with(&own)) {
+        let _ = Blocking::new("umount").args(["-l", mount]).status();
     }
 }
 
@@ -147,16 +176,7 @@ fn dockerd(folder: &Path, endpoint: &str, network: &Child) -> Child {
         .arg(format!("--net=/proc/{}/ns/net", network.id().unwrap()))
         .arg("dockerd")
         .env("TMPDIR", folder)
-        .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"])
-        .args(["--storage-driver=overlay2", "--host", endpoint])
-        .arg("--config-file")
-        .arg(file("daemon.json"))
-        .arg("--data-root")
-        .arg(file("data"))
-        .arg("--exec-root")
-        .arg(file("exec"))
-        .arg("--pidfile")
-        .arg(file("d.pid"))
+        .args(arguments(folder, endpoint))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -11,7 +11,7 @@
 pub mod api_server;
 mod controller;
 mod docker;
-mod engine;
+pub mod engine;
 pub mod gateways;
 mod macs;
 mod manifest;
