@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Observation, Runner};
+use super::Observation;
 
 /// How many runners an earlier controller counted on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct HostCount {
     pub runners: u32,
 }
 
-/// The counts of hosts that have not been listed yet, by backend and host.
+/// How many runners of hosts that have not been listed yet nobody has named, by backend and host.
 #[derive(Debug, Default)]
 pub(super) struct Unseen(BTreeMap<(String, String), u32>);
 
@@ -45,18 +45,9 @@ impl Unseen {
         self.0.remove(&(backend.to_owned(), host.to_owned()));
     }
 
-    /// Counts the runners on the hosts that are `wanted`, by backend and name, beyond those that are known.
-    pub(super) fn beyond<'a>(
-        &self,
-        known: impl Iterator<Item = &'a Runner> + Clone,
-        wanted: impl Fn(&str, &str) -> bool,
-    ) -> u32 {
-        let beyond = |((backend, host), count): (&(String, String), &u32)| {
-            let here = |r: &&Runner| r.occupies() && r.backend == *backend && r.host == *host;
-            let here = known.clone().filter(here).count();
-            count.saturating_sub(u32::try_from(here).unwrap_or(u32::MAX))
-        };
+    /// Counts the runners on the hosts that are `wanted`, by backend and name.
+    pub(super) fn count(&self, wanted: impl Fn(&str, &str) -> bool) -> u32 {
         let wanted = self.0.iter().filter(|((backend, host), _)| wanted(backend, host));
-        wanted.map(beyond).fold(0, u32::saturating_add)
+        wanted.map(|(_, runners)| *runners).fold(0, u32::saturating_add)
     }
 }

@@ -25,8 +25,7 @@ const MOST_REMEMBERED: usize = 256;
 #[derive(Default)]
 pub struct Draining {
     hosts: Vec<DrainingHost>,
-    /// Those that status named when this process began, until the spec was read for the first time, or where runners were
-    /// found.
+    /// Those that status named when this process began, or where runners were found, as long as the spec names them too.
     persisted: Vec<LeftOut>,
 }
 
@@ -107,8 +106,10 @@ impl Draining {
     ) -> Vec<Renamed> {
         let known = std::mem::take(&mut self.hosts);
         let candidates = known.iter().map(|host| host.left_out.clone());
-        let candidates = candidates.chain(std::mem::take(&mut self.persisted)).chain(hosts_of(before, now));
+        let persisted = self.persisted.iter().map(|host| LeftOut { since: now, ..host.clone() });
+        let candidates = candidates.chain(persisted).chain(hosts_of(before, now));
         let (left_out, renamed) = left_out(candidates, named);
+        self.persisted.retain(|host| !left_out.iter().any(|other| other.key == host.key));
         let drain = |host: &LeftOut| {
             let siblings = left_out.iter().filter(|other| other.key == host.key);
             let siblings: Vec<String> = siblings.map(|other| other.backend.clone()).collect();
@@ -303,6 +304,31 @@ mod tests {
         let to = "unix:///nowhere/old".to_owned();
         assert_eq!(left_out[0].host.name, to);
         assert_eq!(renamed, [Renamed { backend: "rack".to_owned(), from: "a".to_owned(), to }]);
+    }
+
+    /// What has ended there is in no status, and is still to be removed.
+    #[tokio::test]
+    async fn a_host_of_the_status_that_never_answered_is_waited_for_when_it_is_left_out() {
+        let (providers, now) = (providers(), Timestamp::UNIX_EPOCH);
+        let owner =
+            Identity { cluster: "cluster".into(), scale_set_uid: "uid".into(), scale_set: "ci/linux".into() };
+        let status = serde_json::json!({"name": "rack", "type": "docker", "currentRunners": 0, "hosts": [
+            {"name": "a", "endpoint": "unix:///nowhere/a", "ready": false, "currentRunners": 0},
+        ]});
+        let (a, b) = (
+            spec(&[("rack", &[("a", "unix:///nowhere/a")])]),
+            spec(&[("rack", &[("b", "unix:///nowhere/b")])]),
+        );
+        let mut draining = Draining::persisted(&[serde_json::from_value(status).unwrap()], &providers, now);
+        draining.update(Vec::new(), &a, &providers, &owner, now);
+        assert!(!draining.has("rack", "a"));
+        draining.update(a, &b, &providers, &owner, now);
+        draining.let_go(&mut Ledger::default(), now);
+        assert!(draining.has("rack", "a"));
+        let late = now.plus(SILENT);
+        draining.let_go(&mut Ledger::default(), late);
+        draining.update(Vec::new(), &b, &providers, &owner, late);
+        assert!(!draining.has("rack", "a"), "it is silent for good");
     }
 
     #[test]

@@ -147,8 +147,8 @@ impl ScaleSetState {
         uptime: Duration,
     ) -> ScaleSetState {
         let mut ledger = Ledger::new();
-        ledger.restore_counts(status.backends.iter().flat_map(counts));
         ledger.restore(status.runners.into_iter().map(persisted), now);
+        ledger.restore_counts(status.backends.iter().flat_map(counts));
         ledger.restore_reruns(status.reruns.into_iter().map(rerun));
         let rejected = |c: &&Condition| {
             c.type_ == condition::STALLED

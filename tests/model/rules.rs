@@ -311,9 +311,9 @@ fn unjustified(state: &State, life: usize, instance: &Container) -> Option<Strin
         return None;
     }
     let wanted = ceiling(object).min(object.spec.min_runners.unsigned_abs() + demand);
-    // What boots for minutes is counted on like what is there.
-    let boots = matches!(state.setup.kind, Kind::Mac | Kind::Fake);
-    let coming = memory.places.values().filter(|place| boots && place.set == set && !place.made).count();
+    // What comes up for minutes is counted on like what is there.
+    let slow = state.setup.kind != Kind::Docker;
+    let coming = memory.places.values().filter(|place| slow && place.set == set && !place.made).count();
     (serving as usize + coming <= wanted as usize)
         .then(|| format!("{serving} serve, {wanted} are wanted, and nothing has changed"))
 }

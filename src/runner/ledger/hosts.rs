@@ -6,16 +6,22 @@ use super::Ledger;
 use crate::runner::{HostCount, Registration, Runner};
 
 impl Ledger {
-    /// Takes over how many runners the status of the object says are on each host: it does not name them all. They count
-    /// until the host has been listed.
+    /// Takes over how many runners the status of the object says are on each host: it does not name them all, and those that
+    /// it names are known already. The others count until the host has been listed.
     pub fn restore_counts(&mut self, counts: impl IntoIterator<Item = HostCount>) {
-        self.unseen.restore(counts);
+        let unnamed = |count: HostCount| {
+            let here = |r: &&Runner| r.occupies() && r.backend == count.backend && r.host == count.host;
+            let named = self.runners.values().filter(here).count();
+            let runners = count.runners.saturating_sub(u32::try_from(named).unwrap_or(u32::MAX));
+            HostCount { runners, ..count }
+        };
+        self.unseen.restore(counts.into_iter().map(unnamed));
     }
 
-    /// Counts the runners that an earlier controller had and that nobody has named since: those on the hosts that are
-    /// `wanted`, by backend and name.
+    /// Counts the runners that an earlier controller had and did not name: those on the hosts that are `wanted`, by backend
+    /// and name.
     pub fn unseen(&self, wanted: impl Fn(&str, &str) -> bool) -> u32 {
-        self.unseen.beyond(self.runners.values(), wanted)
+        self.unseen.count(wanted)
     }
 
     /// Marks the runners on hosts that drain, by backend and name, and unmarks all others.

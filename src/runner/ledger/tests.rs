@@ -89,6 +89,17 @@ fn of_a_host_that_does_not_come_back_nothing_is_given_up_that_may_have_a_job() {
     assert_eq!(ledger.unseen(|_, _| true), 0);
 }
 
+/// It was counted by its name: that it is gone makes nobody else of its count.
+#[test]
+fn a_runner_that_status_named_is_not_counted_anew_when_it_is_given_up() {
+    let mut ledger = Ledger::new();
+    ledger.observe(&[listing(Some(0), vec![instance("a", InstanceState::Running)])], at(0));
+    ledger.restore_counts([HostCount { backend: "rack".to_owned(), host: "rack-1".to_owned(), runners: 2 }]);
+    assert_eq!(ledger.unseen(|_, _| true), 1);
+    ledger.retire("a", at(1));
+    assert_eq!(ledger.unseen(|_, _| true), 1);
+}
+
 fn ended(code: i64, cause: Option<Cause>) -> InstanceState {
     InstanceState::Exited(Exit {
         code: Some(code),
