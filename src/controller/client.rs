@@ -2,17 +2,23 @@
 //! times into it that the API server takes and jiff cannot hold (it ends at 9999-12-30T22:00:00Z), and a list or a watch
 //! with one such object would show none at all.
 
+use std::collections::BTreeMap;
+
 use axum::body::{Body, Bytes};
 use axum::http::Response;
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use kube::client::{ClientBuilder, DynBody};
 use kube::{Client, Config};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::Result;
+use serde_json::value::{RawValue, to_raw_value};
 use tower::util::MapResponseLayer;
 
+use super::record;
+
 /// Makes the client that everything of Kubernetes goes through. It needs a Tokio runtime.
-pub fn client(config: Config) -> Result<Client, kube::Error> {
+pub fn client(config: Config) -> std::result::Result<Client, kube::Error> {
     let trimming = MapResponseLayer::new(|answer: Response<Box<DynBody>>| answer.map(trimmed));
     Ok(ClientBuilder::try_from(config)?.with_layer(&trimming).build())
 }
@@ -24,7 +30,9 @@ fn trimmed(body: Box<DynBody>) -> Body {
 }
 
 /// Cuts a stream of bytes into its lines, each with its end.
-fn lines<E>(bytes: impl Stream<Item = Result<Bytes, E>> + Unpin) -> impl Stream<Item = Result<Vec<u8>, E>> {
+fn lines<E>(
+    bytes: impl Stream<Item = std::result::Result<Bytes, E>> + Unpin,
+) -> impl Stream<Item = std::result::Result<Vec<u8>, E>> {
     stream::try_unfold((bytes, Vec::new(), 0), |(mut bytes, mut begun, mut searched)| async move {
         loop {
             if let Some(end) = begun[searched..].iter().position(|byte| *byte == b'\n') {
@@ -41,39 +49,78 @@ fn lines<E>(bytes: impl Stream<Item = Result<Bytes, E>> + Unpin) -> impl Stream<
     })
 }
 
-/// Trims the objects of one line. What is no JSON stays as it is.
+/// Fields of an object, as they came.
+type Fields = BTreeMap<String, Box<RawValue>>;
+
+/// Trims the objects of one line, each by itself: a page of them is never taken apart at once. What is no JSON stays as
+/// it is.
 fn trim_line(line: Vec<u8>) -> Vec<u8> {
-    let Ok(mut answer) = serde_json::from_slice::<Value>(&line) else { return line };
-    trim(&mut answer);
-    if let Some(object) = answer.get_mut("object") {
-        trim(object); // a watch's
-    }
-    if let Some(items) = answer.get_mut("items").and_then(Value::as_array_mut) {
-        items.iter_mut().for_each(trim); // a list's
-    }
-    let mut line = answer.to_string().into_bytes();
+    let Ok(trimmed) = serde_json::from_slice(&line).and_then(trim_answer) else { return line };
+    let mut line = trimmed.get().as_bytes().to_vec();
     line.push(b'\n');
     line
 }
 
-/// Drops what nobody here reads: `managedFields`, and the times of a Lease where they are beyond reading.
-fn trim(object: &mut Value) {
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
+fn trim_answer(mut answer: Fields) -> Result<Box<RawValue>> {
+    change(&mut answer, "object", trim)?; // a watch's
+    change(&mut answer, "items", |items: Vec<Fields>| {
+        to_raw_value(&items.into_iter().map(trim).collect::<Result<Vec<_>>>()?)
+    })?;
+    trim(answer)
+}
+
+/// Drops what nobody here reads: `managedFields`; labels and others' annotations, where objects of many people are watched;
+/// and the times of a Lease where they are beyond reading.
+fn trim(mut object: Fields) -> Result<Box<RawValue>> {
+    let kind: Option<String> = object.get("kind").map(|kind| read(kind)).transpose()?;
+    let kind = kind.as_deref();
+    let watched = matches!(kind, Some("RunnerScaleSet" | "PartialObjectMetadata"));
+    change(&mut object, "metadata", |metadata| trim_metadata(metadata, watched))?;
+    if kind == Some("Lease") {
+        change(&mut object, "spec", trim_lease)?;
     }
-    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
-        for time in ["acquireTime", "renewTime"] {
-            let readable = |told: &Value| told.as_str().is_some_and(|t| t.parse::<Timestamp>().is_ok());
-            if spec.get(time).is_some_and(|told| !readable(told)) {
-                spec.remove(time);
-            }
-        }
+    to_raw_value(&object)
+}
+
+fn trim_metadata(mut metadata: Fields, watched: bool) -> Result<Box<RawValue>> {
+    metadata.remove("managedFields");
+    if watched {
+        metadata.remove("labels");
+        change(&mut metadata, "annotations", |mut annotations: Fields| {
+            annotations.retain(|name, _| name == record::RECORD);
+            to_raw_value(&annotations)
+        })?;
     }
+    to_raw_value(&metadata)
+}
+
+fn trim_lease(mut lease: Fields) -> Result<Box<RawValue>> {
+    let readable = |time: &RawValue| read::<String>(time).is_ok_and(|time| time.parse::<Timestamp>().is_ok());
+    lease.retain(|field, value| !["acquireTime", "renewTime"].contains(&field.as_str()) || readable(value));
+    to_raw_value(&lease)
+}
+
+/// Changes a field, if it is there.
+fn change<T: DeserializeOwned>(
+    fields: &mut Fields,
+    name: &str,
+    changed: impl FnOnce(T) -> Result<Box<RawValue>>,
+) -> Result<()> {
+    if let Some(value) = fields.get_mut(name) {
+        *value = changed(read(value)?)?;
+    }
+    Ok(())
+}
+
+fn read<T: DeserializeOwned>(raw: &RawValue) -> Result<T> {
+    serde_json::from_str(raw.get())
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+
+    use serde_json::Value;
 
     use super::*;
 
@@ -104,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_times_of_a_lease_go_only_where_they_cannot_be_read() {
-        let lease = r#"{"spec":{"acquireTime":"2026-01-01T00:00:00.000000Z","renewTime":"9999-12-31T23:59:59.000000Z"}}"#;
+        let lease = r#"{"kind":"Lease","spec":{"acquireTime":"2026-01-01T00:00:00.000000Z","renewTime":"9999-12-31T23:59:59.000000Z"}}"#;
         let trimmed: Value = serde_json::from_slice(&trim_line(lease.into())).unwrap();
         assert_eq!(trimmed["spec"], serde_json::json!({"acquireTime": "2026-01-01T00:00:00.000000Z"}));
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::api::RunnerScaleSet;
 
 /// Records the scale set that is the object's own: the object's UID, a slash, and GitHub's id of the set.
-const RECORD: &str = "paddock.dev/own-scale-set";
+pub(super) const RECORD: &str = "paddock.dev/own-scale-set";
 
 /// The id of the scale set that is recorded as the object's own.
 pub(super) fn recorded(object: &RunnerScaleSet) -> Option<i64> {

@@ -1,19 +1,21 @@
 //! The controller's life: what it needs to start, what it watches, and how it ends.
 
+use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::channel::mpsc;
-use futures::{FutureExt, StreamExt, future};
+use futures::{FutureExt, Stream, StreamExt, future};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{ListParams, PartialObjectMeta};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, watcher};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{Controller, WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::answer::{api_message, with_timeout};
 use super::context::{Context, Guarded};
@@ -27,6 +29,9 @@ use crate::telemetry::{Ports, serve};
 
 /// On a stop, what is under way ends and sessions are closed, in no longer than this.
 const FAREWELL: Duration = Duration::from_secs(8);
+
+/// How many objects a list brings at a time. One may have a MiB and more.
+const PAGE: u32 = 10;
 
 /// How the controller runs.
 #[derive(Debug, Clone)]
@@ -195,20 +200,19 @@ async fn control(ctx: Arc<Context>, namespace: Option<String>) {
     let registry = &ctx.shared.registry;
     registry.requeue_through(namespace.clone(), requeue);
     let (secrets, maps) = (registry.clone(), registry.clone());
-    let controller = Controller::new(api::<Guarded>(&ctx.client, scope), watcher::Config::default())
-        .watches(
-            api::<PartialObjectMeta<Secret>>(&ctx.client, scope),
-            watcher::Config::default(),
+    let (store, writer) = reflector::store();
+    let scale_sets = watched(api::<Guarded>(&ctx.client, scope)).reflect(writer);
+    let controller = Controller::for_stream(scale_sets.applied_objects(), store.clone())
+        .watches_stream(
+            watched(api::<PartialObjectMeta<Secret>>(&ctx.client, scope)).touched_objects(),
             move |secret| referring_to(&secret, &secrets),
         )
-        .watches(
-            api::<PartialObjectMeta<ConfigMap>>(&ctx.client, scope),
-            watcher::Config::default(),
+        .watches_stream(
+            watched(api::<PartialObjectMeta<ConfigMap>>(&ctx.client, scope)).touched_objects(),
             move |map| referring_to(&map, &maps),
         )
         .reconcile_on(requeued.map(|name| reference(&name)))
         .graceful_shutdown_on(ctx.stopping.clone().cancelled_owned());
-    let store = controller.store();
     let health = ctx.shared.health.clone();
     let ready = async move {
         if store.wait_until_ready().await.is_ok() {
@@ -221,6 +225,22 @@ async fn control(ctx: Arc<Context>, namespace: Option<String>) {
         }
     });
     future::join(ready, reconciling).await;
+}
+
+/// Watches objects, with a back-off of its own: kube's controller has one for all of its watches, and one that fails would make
+/// the others late.
+fn watched<K>(
+    objects: Api<K>,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + 'static
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let events = watcher(objects, watcher::Config::default().page_size(PAGE)).default_backoff();
+    events.filter_map(async |event| {
+        let event = event
+            .inspect_err(|error| warn!(kind = %K::kind(&()), %error, "a watch failed; it is begun again"));
+        event.ok().map(Ok)
+    })
 }
 
 /// The scale sets that refer to a Secret or ConfigMap, marked to read it again.
