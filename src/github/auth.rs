@@ -124,8 +124,15 @@ impl Auth {
         self.admin().await
     }
 
-    /// What REST is asked with: the token itself, or a fresh one of the App's installation.
-    async fn credential(&self) -> Result<String, Error> {
+    /// What REST is asked for runners with.
+    async fn runners_credential(&self) -> Result<String, Error> {
+        let permission = self.config.runner_permission();
+        self.credential(permission.map(|name| json!({"permissions": {name: "write"}}))).await
+    }
+
+    /// What REST is asked with: the token itself, or a fresh one of the App's installation, which may do what `access` says and
+    /// nothing else.
+    async fn credential(&self, access: Option<Value>) -> Result<String, Error> {
         match (&self.credentials, &self.key) {
             (Credentials::App { app_id, installation_id, .. }, Some(key)) => {
                 let url = self.config.rest(&[
@@ -134,7 +141,7 @@ impl Auth {
                     &installation_id.to_string(),
                     "access_tokens",
                 ]);
-                self.token(url, &app_jwt(app_id, key)?, "the App's token").await
+                self.token(url, &app_jwt(app_id, key)?, access, "the App's token").await
             }
             (Credentials::Token(token), _) => Ok(token.clone()),
             (Credentials::App { .. }, None) => Err(Error::Config("the App has no private key".into())),
@@ -144,7 +151,7 @@ impl Auth {
     /// All runners that the credential may see, busy and idle, of whatever scale set: page by page, and each page
     /// counts against the rate limit.
     pub async fn list_runners(&self) -> Result<Vec<WireListedRunner>, Error> {
-        let credential = self.credential().await?;
+        let credential = self.runners_credential().await?;
         let mut all = Vec::new();
         for page in 1..=MOST_PAGES {
             let mut url = self.config.runners(&[]);
@@ -174,24 +181,28 @@ impl Auth {
             .ok_or_else(unnamed)?;
         let run_id = run_id.to_string();
         let url = self.config.rest(&["repos", owner, name, "actions", "runs", &run_id, "rerun-failed-jobs"]);
-        let credential = self.credential().await?;
+        let access = json!({"permissions": {"actions": "write"}, "repositories": [name]});
+        let credential = self.credential(Some(access)).await.map_err(|error| match error {
+            Error::AuthRejected(text) => Error::Forbidden(text),
+            error => error,
+        })?;
         let reply = self.ask(Method::POST, url, ("Bearer", &credential), None).await?;
         self.limit.noted(reply.success(CallKind::Rerun)).map(drop)
     }
 
     async fn connect(&self) -> Result<Arc<AdminToken>, Error> {
-        let credential = self.credential().await?;
-        let registration =
-            self.token(self.config.registration_token(), &credential, "the registration token").await?;
+        let credential = self.runners_credential().await?;
+        let url = self.config.registration_token();
+        let registration = self.token(url, &credential, None, "the registration token").await?;
         (|| self.register(&registration))
             .retry(registration_pauses(self.attempt))
             .when(|e| matches!(e, Error::AuthRejected(_) | Error::Forbidden(_)))
             .await
     }
 
-    /// One of the first steps: a POST without a body, answered by a token.
-    async fn token(&self, url: Url, bearer: &str, what: &str) -> Result<String, Error> {
-        let reply = self.post(url, ("Bearer", bearer), None).await?;
+    /// One of the first steps: a POST that is answered by a token.
+    async fn token(&self, url: Url, bearer: &str, body: Option<Value>, what: &str) -> Result<String, Error> {
+        let reply = self.post(url, ("Bearer", bearer), body).await?;
         wire::required(wire::decode::<Token>(&reply.body, what)?.token.0, what)
     }
 

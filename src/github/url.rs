@@ -87,6 +87,15 @@ impl ConfigUrl {
         self.rest(&path)
     }
 
+    /// The permission of an App that runners need here, by GitHub's name. An enterprise's has none that GitHub documents.
+    pub fn runner_permission(&self) -> Option<&'static str> {
+        match self.scope {
+            Scope::Enterprise { .. } => None,
+            Scope::Organization { .. } => Some("organization_self_hosted_runners"),
+            Scope::Repository { .. } => Some("administration"),
+        }
+    }
+
     /// Judges a URL that GitHub told us to use: it gets tokens, so it must be https where ours must, and where GitHub is.
     pub fn trusts(&self, url: &str) -> Result<Url, Error> {
         let url = Url::parse(url).map_err(|_| Error::BadReply("GitHub gave a URL that is none".into()))?;

@@ -10,6 +10,7 @@ use paddock::github::{
     Client, ClientConfig, Clients, Credentials, Deadlines, Error, ScaleSet, ScaleSetService, WantedScaleSet,
 };
 use paddock::runner::JobEvent;
+use serde_json::{Value, json};
 use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, Model, app_private_key};
 
 use crate::support::{PATIENCE, SET, client, config, connect, github, scale_set, session, wanted};
@@ -287,6 +288,34 @@ async fn an_app_is_as_good_as_a_token() {
         Credentials::App { app_id: "Iv1.other".into(), installation_id: 42, private_key: key.into() };
     let client = Client::new(&with(foreign), Deadlines::default()).unwrap();
     assert!(matches!(client.find_runner("a").await, Err(Error::AuthRejected(_))));
+}
+
+/// A token that is lost on the way opens no more than what it was fetched for.
+#[tokio::test]
+async fn a_token_of_an_app_is_asked_for_with_the_least_permissions() {
+    let key = app_private_key();
+    let github = github().app("Iv1.abc", 42, key).unwrap().start().await.unwrap();
+    let app = |path| {
+        let credentials =
+            Credentials::App { app_id: "Iv1.abc".into(), installation_id: 42, private_key: key.into() };
+        Client::new(&ClientConfig { credentials, ..config(&github, path) }, Deadlines::default()).unwrap()
+    };
+    app("acme").find_runner("nobody").await.unwrap();
+    app("acme/app").find_runner("nobody").await.unwrap();
+    // No such run: the token was good enough to be told so.
+    assert!(matches!(app("acme").rerun_failed_jobs("acme/app", 1).await, Err(Error::Forbidden(_))));
+    github.permit_actions(false);
+    let refused = app("acme").rerun_failed_jobs("acme/app", 1).await;
+    assert!(matches!(refused, Err(Error::Forbidden(text)) if text.contains("access_tokens")));
+    let asked: Vec<Value> = github
+        .requests(Endpoint::AccessToken)
+        .iter()
+        .map(|request| serde_json::from_str(&request.body).unwrap())
+        .collect();
+    let rerun = json!({"permissions": {"actions": "write"}, "repositories": ["app"]});
+    let organization = json!({"permissions": {"organization_self_hosted_runners": "write"}});
+    let repository = json!({"permissions": {"administration": "write"}});
+    assert_eq!(asked, [organization, repository, rerun.clone(), rerun]);
 }
 
 #[tokio::test]

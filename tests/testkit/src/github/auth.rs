@@ -1,6 +1,6 @@
 //! Tokens: personal, App, registration, admin. Each is really checked.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -112,6 +112,50 @@ struct AdminClaims {
     generation: u64,
 }
 
+/// What REST may be asked for, by GitHub's names of an App's permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Permission {
+    OrganizationRunners,
+    Administration,
+    Actions,
+}
+
+impl Permission {
+    /// What runners of a scope need. Of an enterprise's GitHub documents none.
+    pub fn of_runners(scope: &Scope) -> Option<Permission> {
+        match scope.as_str().split_once('/') {
+            Some(("enterprises", _)) => None,
+            Some(_) => Some(Permission::Administration),
+            None => Some(Permission::OrganizationRunners),
+        }
+    }
+
+    fn named(name: &str) -> Option<Permission> {
+        match name {
+            "organization_self_hosted_runners" => Some(Permission::OrganizationRunners),
+            "administration" => Some(Permission::Administration),
+            "actions" => Some(Permission::Actions),
+            _ => None,
+        }
+    }
+}
+
+/// What a token of an installation is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Access {
+    permissions: Option<BTreeMap<String, String>>,
+    #[serde(rename = "repositories")]
+    _repositories: Option<Vec<String>>,
+}
+
+/// A token of an installation that is out.
+struct Installed {
+    ends: Instant,
+    /// What it may write; none: all that the App may.
+    may_write: Option<Vec<Permission>>,
+}
+
 /// A registration token that is out.
 struct Registration {
     scope: Scope,
@@ -124,10 +168,10 @@ struct Registration {
 pub(super) struct Tokens {
     personal: BTreeSet<String>,
     apps: Vec<App>,
-    installation: HashMap<String, Instant>,
+    installation: HashMap<String, Installed>,
     registration: HashMap<String, Registration>,
     fresh_refusals: u32,
-    /// No credential has the right `actions: write`.
+    /// No credential has the permission `actions`.
     without_actions: bool,
     admin_secret: String,
     admin_ttl: Duration,
@@ -159,24 +203,22 @@ impl Tokens {
         self.installation.clear();
     }
 
-    /// From now on all credentials have the right `actions: write`, or none has.
+    /// From now on all credentials have the permission `actions`, or none has.
     pub fn permit_actions(&mut self, permitted: bool) {
         self.without_actions = !permitted;
-    }
-
-    /// Checks the right `actions: write`.
-    pub fn check_actions(&self) -> Result<(), Refusal> {
-        match self.without_actions {
-            false => Ok(()),
-            true => Err(Refusal::rest(StatusCode::FORBIDDEN, "Resource not accessible by integration")),
-        }
     }
 
     pub fn expire_admin(&mut self) {
         self.generation += 1;
     }
 
-    pub fn open_installation(&mut self, installation_id: i64, jwt: Option<&str>) -> Result<String, Refusal> {
+    /// Opens a token with the access that was asked for: what the App was not granted is refused.
+    pub fn open_installation(
+        &mut self,
+        installation_id: i64,
+        jwt: Option<&str>,
+        access: Access,
+    ) -> Result<String, Refusal> {
         let jwt = jwt.ok_or_else(|| bad_credentials("A JSON web token could not be decoded"))?;
         let app = self
             .apps
@@ -184,24 +226,40 @@ impl Tokens {
             .find(|app| app.installation_id == installation_id)
             .ok_or_else(|| Refusal::rest(StatusCode::NOT_FOUND, "Not Found"))?;
         app.accepts(jwt).map_err(bad_credentials)?;
+        let granted = |(name, level): (String, String)| {
+            let permission = Permission::named(&name).filter(|_| level == "write");
+            permission.filter(|permission| self.grants(*permission)).ok_or_else(|| {
+                let message = "The permissions requested are not granted to this installation.";
+                Refusal::rest(StatusCode::UNPROCESSABLE_ENTITY, message)
+            })
+        };
+        let may_write = access.permissions.map(|all| all.into_iter().map(granted).collect()).transpose()?;
         let token = random("ghs_");
-        self.installation.insert(token.clone(), Instant::now() + HOUR);
+        self.installation.insert(token.clone(), Installed { ends: Instant::now() + HOUR, may_write });
         Ok(token)
     }
 
-    /// Checks the bearer of a REST call: a personal access token or an installation token.
-    pub fn check_rest(&self, bearer: Option<&str>) -> Result<(), Refusal> {
+    fn grants(&self, permission: Permission) -> bool {
+        !(self.without_actions && permission == Permission::Actions)
+    }
+
+    /// Checks the bearer of a REST call, a personal access token or an installation token, and that it may write that.
+    pub fn check_rest(&self, bearer: Option<&str>, needed: Option<Permission>) -> Result<(), Refusal> {
         let token = bearer.ok_or_else(|| bad_credentials("Requires authentication"))?;
-        let installed = self.installation.get(token).is_some_and(|end| *end > Instant::now());
-        if installed || self.personal.contains(token) {
-            Ok(())
-        } else {
-            Err(bad_credentials("Bad credentials"))
+        let installed = self.installation.get(token).filter(|installed| installed.ends > Instant::now());
+        if installed.is_none() && !self.personal.contains(token) {
+            return Err(bad_credentials("Bad credentials"));
+        }
+        let may_write = installed.and_then(|installed| installed.may_write.as_ref());
+        let may = |needed| self.grants(needed) && may_write.is_none_or(|all| all.contains(&needed));
+        match needed.is_none_or(may) {
+            true => Ok(()),
+            false => Err(Refusal::rest(StatusCode::FORBIDDEN, "Resource not accessible by integration")),
         }
     }
 
     pub fn open_registration(&mut self, bearer: Option<&str>, scope: &Scope) -> Result<String, Refusal> {
-        self.check_rest(bearer)?;
+        self.check_rest(bearer, Permission::of_runners(scope))?;
         let token = random("A");
         let registration =
             Registration { scope: scope.clone(), ends: Instant::now() + HOUR, refusals: self.fresh_refusals };
@@ -297,9 +355,9 @@ mod tests {
         let mut tokens = Tokens::new(builder.expect("a key").config());
         let (acme, other) = (scope("acme"), scope("other"));
         assert!(tokens.open_registration(Some("ghp_b"), &acme).is_err());
-        assert!(tokens.open_installation(8, Some(&jwt(&Value::from("42"), -60, 540))).is_err());
-        let installed =
-            tokens.open_installation(7, Some(&jwt(&Value::from("42"), -60, 540))).expect("installed");
+        let signed = jwt(&Value::from("42"), -60, 540);
+        assert!(tokens.open_installation(8, Some(&signed), Access::default()).is_err());
+        let installed = tokens.open_installation(7, Some(&signed), Access::default()).expect("installed");
         let registration = tokens.open_registration(Some(&installed), &acme).expect("registered");
         assert!(tokens.open_admin(Some(&installed), &acme).is_err());
         assert!(tokens.open_admin(Some(&registration), &other).is_err());
@@ -309,8 +367,25 @@ mod tests {
         tokens.expire_admin();
         assert!(tokens.check_admin(Some(&admin)).is_err());
         tokens.expire_installation();
-        assert!(tokens.check_rest(Some(&installed)).is_err());
-        assert!(tokens.check_rest(Some("ghp_a")).is_ok());
+        assert!(tokens.check_rest(Some(&installed), None).is_err());
+        assert!(tokens.check_rest(Some("ghp_a"), None).is_ok());
+    }
+
+    #[test]
+    fn a_token_of_an_app_may_do_what_it_was_asked_for_and_no_more() {
+        let builder = crate::github::SimGithub::builder().app("42", 7, app_private_key());
+        let mut tokens = Tokens::new(builder.expect("a key").config());
+        let mut open = |body: Value| {
+            let access = serde_json::from_value(body).expect("a body");
+            tokens.open_installation(7, Some(&jwt(&Value::from("42"), -60, 540)), access)
+        };
+        assert!(open(serde_json::json!({"permissions": {"sleep": "write"}})).is_err());
+        let narrow = open(serde_json::json!({"permissions": {"administration": "write"}})).expect("opened");
+        let wide = open(serde_json::json!({})).expect("opened");
+        assert!(tokens.open_registration(Some(&narrow), &scope("acme")).is_err());
+        assert!(tokens.open_registration(Some(&narrow), &scope("acme/app")).is_ok());
+        assert!(tokens.check_rest(Some(&narrow), Some(Permission::Actions)).is_err());
+        assert!(tokens.check_rest(Some(&wide), Some(Permission::Actions)).is_ok());
     }
 
     fn scope(path: &str) -> Scope {

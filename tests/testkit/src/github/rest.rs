@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Inner;
+use super::auth::{Access, Permission};
 use super::route::{Route, Scope};
 use super::server::Call;
 use super::state::RerunRefusal;
@@ -17,7 +18,12 @@ const HOUR: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 pub(super) fn handle(inner: &Inner, call: &Call) -> Result<Answer, Refusal> {
     match &call.route {
         Route::AccessToken(installation) => {
-            let token = inner.lock().tokens.open_installation(*installation, call.bearer())?;
+            let unreadable = |_| Refusal::rest(StatusCode::BAD_REQUEST, "Problems parsing JSON");
+            let access = match call.has_body() {
+                true => call.json().map_err(unreadable)?,
+                false => Access::default(),
+            };
+            let token = inner.lock().tokens.open_installation(*installation, call.bearer(), access)?;
             Ok(token_answer(&token))
         }
         Route::RegistrationToken(scope) => {
@@ -57,8 +63,7 @@ fn register(inner: &Inner, call: &Call) -> Result<Answer, Refusal> {
 /// What lacks the right `actions: write` and what cannot be run again (now) is refused with one status.
 fn rerun_failed_jobs(inner: &Inner, call: &Call, repository: &str, run: i64) -> Result<Answer, Refusal> {
     let mut state = inner.lock();
-    state.tokens.check_rest(call.bearer())?;
-    state.tokens.check_actions()?;
+    state.tokens.check_rest(call.bearer(), Some(Permission::Actions))?;
     let refused = |message| Refusal::rest(StatusCode::FORBIDDEN, message);
     state.rerun_failed_jobs(repository, run).map_err(|why| match why {
         RerunRefusal::NoSuchRun => Refusal::rest(StatusCode::NOT_FOUND, "Not Found"),
@@ -70,7 +75,7 @@ fn rerun_failed_jobs(inner: &Inner, call: &Call, repository: &str, run: i64) -> 
 
 fn list_runners(inner: &Inner, call: &Call, scope: &Scope) -> Result<Answer, Refusal> {
     let state = inner.lock();
-    state.tokens.check_rest(call.bearer())?;
+    state.tokens.check_rest(call.bearer(), Permission::of_runners(scope))?;
     let size = |value: Option<i64>, or| value.and_then(|n| usize::try_from(n).ok()).unwrap_or(or);
     let per_page = size(call.number("per_page"), 30).clamp(1, 100);
     let page = size(call.number("page"), 1).max(1);

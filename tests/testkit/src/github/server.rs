@@ -77,6 +77,10 @@ impl Call {
         self.query(name)?.parse().ok()
     }
 
+    pub fn has_body(&self) -> bool {
+        !self.body.is_empty()
+    }
+
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         serde_json::from_slice(&self.body).map_err(|e| Refusal::bad_request(e.to_string()))
     }
