@@ -82,10 +82,11 @@ check-crd:
 
 # With all that can be switched on; tests/chart has every combination.
 check-chart:
-	@tests/tool helm
+	@tests/tool helm promtool
 	@tests/step 'helm lint' .cache/bin/helm lint --strict --quiet charts/paddock
 	@tests/step 'helm template' bash -c '.cache/bin/helm template paddock charts/paddock --namespace paddock \
 	  --values tests/support/chart.yaml >/dev/null'
+	@tests/step 'promtool' .cache/bin/promtool test rules tests/support/alerts.yaml
 
 check-deny:
 	@tests/tool cargo-deny

@@ -91,7 +91,8 @@ fn switches() -> Vec<Row> {
             "managedTaskDefinition": {"image": "r", "networkMode": "bridge", "dockerAccess": "Sidecar"},
         }))
     };
-    let ecs_http = || ecs(json!({"endpointUrl": "http://moto:5000", "credentialsSecretRef": {"name": "aws"}}));
+    let ecs_http =
+        || ecs(json!({"endpointUrl": "http://moto:5000", "credentialsSecretRef": {"name": "aws"}}));
     vec![
         row(json!([{}]), json!({}), Permitted),
         row(json!([{}]), docker(json!({"dockerAccess": "HostSocket"})), Refused),
@@ -187,13 +188,21 @@ fn aws() -> Vec<Row> {
     vec![
         row(json!([{}]), ecs(json!({})), Permitted),
         row(json!([{"controllerAwsIdentity": false}]), ecs(json!({})), Refused),
-        row(json!([{"controllerAwsIdentity": false}]), ecs(json!({"credentialsSecretRef": secret})), Permitted),
+        row(
+            json!([{"controllerAwsIdentity": false}]),
+            ecs(json!({"credentialsSecretRef": secret})),
+            Permitted,
+        ),
         row(json!([{}]), at("https://ecs.eu-west-1.amazonaws.com"), Permitted),
         row(json!([{}]), at("https://ECS-fips.eu-west-1.amazonaws.com./"), Permitted),
         row(json!([{}]), at("https://vpce-1-a.ecs.eu-west-1.vpce.amazonaws.com"), Permitted),
         row(json!([{}]), at("https://ecs.eu-west-2.amazonaws.com"), Refused),
         row(json!([{}]), at("https://evil.org/ecs.eu-west-1.amazonaws.com"), Refused),
-        row(json!([{}]), ecs(json!({"endpointUrl": "https://moto", "credentialsSecretRef": secret})), Permitted),
+        row(
+            json!([{}]),
+            ecs(json!({"endpointUrl": "https://moto", "credentialsSecretRef": secret})),
+            Permitted,
+        ),
         row(
             json!([{"hostSocket": true}]),
             json!({"backends": [{"name": "rack", "docker": {}}, ecs(json!({"endpointUrl": "https://moto"}))["backends"][0]]}),
@@ -250,7 +259,8 @@ impl Installed {
         let policy = OperatorPolicy::from_yaml(document.as_str().unwrap()).unwrap();
         let installed = Installed { client, namespace: namespace.to_owned(), name, policy };
         let sentinel = manifest(namespace, &github(json!({"url": format!("https://{SENTINEL}/acme")})));
-        eventually("the policy is in force", PATIENCE, async || installed.admission(&sentinel).await.err()).await;
+        eventually("the policy is in force", PATIENCE, async || installed.admission(&sentinel).await.err())
+            .await;
         installed
     }
 
@@ -265,7 +275,9 @@ impl Installed {
         let object: DynamicObject = serde_json::from_value(manifest.clone()).unwrap();
         match self.sets().create(&params, &object).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.message.contains("ValidatingAdmissionPolicy") => Err(status.message),
+            Err(kube::Error::Api(status)) if status.message.contains("ValidatingAdmissionPolicy") => {
+                Err(status.message)
+            }
             Err(error) => panic!("{manifest}: {error}"),
         }
     }
@@ -306,7 +318,9 @@ async fn judge(row: Row) -> Vec<String> {
             wrong.push(format!("{case}: not {:?}: {admission:?}, {controller:?}", row.verdict));
         } else if let Err(said) = admission {
             // The same fields, in the same words.
-            let told = |why: &&String| !said.contains(why.split_once(" is not permitted").map_or(why.as_str(), |(told, _)| told));
+            let told = |why: &&String| {
+                !said.contains(why.split_once(" is not permitted").map_or(why.as_str(), |(told, _)| told))
+            };
             wrong.extend(controller.iter().filter(told).map(|why| format!("{case}: {why} is not in {said}")));
         }
         installed.remove().await;

@@ -55,7 +55,13 @@ async fn the_api_server_accepts_every_combination() {
             distinct.into_iter().partition(|manifest| !is_of_the_prometheus_operator(manifest));
         assert_eq!((most, foreign.len()), (Some(19), 2), "manifests of one combination, and foreign ones");
         let arguments = [
-            "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "--filename", "-",
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+            "--validate=strict",
+            "--filename",
+            "-",
         ];
         let kubeconfig = api_server::kubeconfig();
         let said = helm::kubectl(&kubeconfig, &arguments, &known.join("\n---\n")).await.unwrap();
@@ -86,7 +92,12 @@ async fn the_strictest_pod_security_takes_all_pods_but_those_with_the_socket() {
             });
             match create(&pod).await {
                 Ok(_) => assert!(!socket),
-                Err(said) => assert!(socket && said.contains("(volume \"docker-socket\" uses restricted volume type \"hostPath\")"), "{said}"),
+                Err(said) => assert!(
+                    socket
+                        && said
+                            .contains("(volume \"docker-socket\" uses restricted volume type \"hostPath\")"),
+                    "{said}"
+                ),
             }
             create(helm::find(&objects, "Pod", "paddock-test")).await.unwrap();
         }

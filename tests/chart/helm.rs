@@ -16,7 +16,12 @@ const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.cache/bin");
 pub async fn template(release: &str, namespace: &str, values: &Value) -> Result<Vec<String>, String> {
     let arguments = ["template", release, CHART, "--namespace", namespace, "--values", "-"];
     let manifests = run("helm", &arguments, &values.to_string()).await?;
-    Ok(manifests.split("---\n").map(str::trim_end).filter(|text| text.contains("\nkind: ")).map(str::to_owned).collect())
+    Ok(manifests
+        .split("---\n")
+        .map(str::trim_end)
+        .filter(|text| text.contains("\nkind: "))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// The same, read.

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use harness::{Lab, Manifest, PATIENCE, eventually, lab_on_own_server};
+use harness::{Lab, Manifest, PATIENCE, eventually, lab, lab_on_own_server};
+use serde_json::json;
+use tokio::process::Command;
 
 use crate::helm::{self, CHART};
 
@@ -36,21 +38,48 @@ async fn an_upgrade_takes_the_definition_and_an_uninstall_leaves_it_and_the_scal
         let previous = previous_chart(lab.folder());
         helm(&["install", "paddock", &previous, "--set", "image.tag=1"]).await;
         assert_eq!(short_names(lab).await, "");
-        let sample = Manifest::sample("https://github.com/acme").spec(serde_json::json!({"github": {"allowInsecure": false}}));
-        let sample = sample.docker(serde_json::json!({"network": "bridge"})).0.to_string();
+        let sample =
+            Manifest::sample("https://github.com/acme").spec(json!({"github": {"allowInsecure": false}}));
+        let sample = sample.docker(json!({"network": "bridge"})).0.to_string();
         let namespace = ["--namespace", lab.namespace.as_str()];
         let apply = [&["apply", "--filename", "-"], &namespace as &[&str]].concat();
         // The definition is established soon after it was installed.
-        eventually("the scale set is taken", PATIENCE, async || helm::kubectl(&admin, &apply, &sample).await.ok()).await;
+        eventually("the scale set is taken", PATIENCE, async || {
+            helm::kubectl(&admin, &apply, &sample).await.ok()
+        })
+        .await;
         helm(&["upgrade", "paddock", CHART, "--set", "image.tag=2"]).await;
         assert_eq!(short_names(lab).await, "rss");
         lab.kubectl(&["get", "rss", "linux"]).await;
         helm(&["uninstall", "paddock"]).await;
         lab.kubectl(&["get", "rss", "linux"]).await;
-        let left = lab.kubectl(&["get", "deployments,serviceaccounts,configmaps,roles", "--output", "name"]).await;
+        let left =
+            lab.kubectl(&["get", "deployments,serviceaccounts,configmaps,roles", "--output", "name"]).await;
         assert!(!left.contains("paddock-leader") && !left.contains("deployment"), "{left}");
         // The definition that was kept is taken up by the next release.
         helm(&["install", "paddock", CHART]).await;
+    })
+    .await;
+}
+
+/// The pod of `helm test` has the Service's address from a variable that begins with the Service's name.
+#[tokio::test]
+async fn what_helm_test_runs_knows_a_controller_that_is_ready() {
+    for (release, variable) in [("paddock", "$(PADDOCK_PORT)"), ("my-build", "$(MY_BUILD_PADDOCK_PORT)")] {
+        let objects = helm::objects(release, "paddock", &json!({})).await;
+        let arguments = &helm::find(&objects, "Pod", "-test")["spec"]["containers"][0]["args"];
+        assert_eq!(*arguments, json!(["probe", variable]));
+    }
+    let probe = async |address: &str| {
+        let program = env!("CARGO_BIN_EXE_paddock");
+        Command::new(program).args(["probe", address]).output().await.unwrap().status.code()
+    };
+    lab("probe", async |lab| {
+        let controller = lab.start();
+        let address = format!("tcp://{}", controller.address().await);
+        eventually("it is ready", PATIENCE, async || (probe(&address).await == Some(0)).then_some(())).await;
+        controller.kill().await;
+        assert_eq!(probe(&address).await, Some(1));
     })
     .await;
 }

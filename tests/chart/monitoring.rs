@@ -36,18 +36,38 @@ fn check(expression: &str, metrics: &[String]) {
 
 async fn rendered() -> Vec<Value> {
     let rule = json!({"enabled": true, "runbookUrl": "https://example.com/alerts"});
-    helm::objects("paddock", "paddock", &json!({"metrics": {"prometheusRule": rule}, "dashboard": {"enabled": true}})).await
+    helm::objects(
+        "paddock",
+        "paddock",
+        &json!({"metrics": {"prometheusRule": rule}, "dashboard": {"enabled": true}}),
+    )
+    .await
 }
 
 #[tokio::test]
 async fn each_alert_asks_for_what_is_measured_and_has_its_section() {
     let (objects, metrics, document) = (rendered().await, metrics(), read("docs/alerts.md"));
-    let rules = helm::find(&objects, "PrometheusRule", "paddock")["spec"]["groups"][0]["rules"].as_array().unwrap();
+    let played: Value = serde_saphyr::from_str(&read("tests/support/alerts.yaml")).unwrap();
+    let played =
+        played["tests"].as_array().unwrap().iter().flat_map(|t| t["alert_rule_test"].as_array().unwrap());
+    let played: Vec<&Value> = played.collect();
+    let rules =
+        helm::find(&objects, "PrometheusRule", "paddock")["spec"]["groups"][0]["rules"].as_array().unwrap();
     assert!(rules.len() >= 10, "{}", rules.len());
     for rule in rules {
         let name = rule["alert"].as_str().unwrap();
         check(rule["expr"].as_str().unwrap(), &metrics);
         assert!(document.contains(&format!("\n## {name}\n")), "docs/alerts.md: no section for {name}");
+        let plays = |fires: bool| {
+            let is_it = |p: &&&Value| {
+                p["alertname"] == name && p["exp_alerts"].as_array().unwrap().is_empty() != fires
+            };
+            played.iter().filter(is_it).count()
+        };
+        assert!(
+            plays(true) >= 1 && plays(false) >= 2,
+            "tests/support/alerts.yaml: {name} does not fire and resolve"
+        );
         let link = format!("https://example.com/alerts#{}", name.to_lowercase());
         assert_eq!(rule["annotations"]["runbook_url"], link);
         for text in ["summary", "description"] {

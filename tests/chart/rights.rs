@@ -35,7 +35,13 @@ async fn permitted(account: &str, namespace: &str) -> Vec<String> {
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace},
     });
     let arguments = [
-        "create", "--raw", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", "--filename", "-", "--as", account,
+        "create",
+        "--raw",
+        "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+        "--filename",
+        "-",
+        "--as",
+        account,
     ];
     let answer = helm::kubectl(&api_server::kubeconfig(), &arguments, &review.to_string()).await.unwrap();
     let answer: Value = serde_json::from_str(&answer).unwrap();
@@ -49,11 +55,15 @@ async fn permitted(account: &str, namespace: &str) -> Vec<String> {
         for group in words(rule, "apiGroups") {
             for resource in words(rule, "resources") {
                 let verbs = words(rule, "verbs");
-                found.extend(verbs.iter().map(|verb| format!("{verb} {resource}.{group} {names}").trim().to_owned()));
+                found.extend(
+                    verbs.iter().map(|verb| format!("{verb} {resource}.{group} {names}").trim().to_owned()),
+                );
             }
         }
     }
-    found.retain(|right| !right.contains(".authentication.k8s.io") && !right.contains(".authorization.k8s.io"));
+    found.retain(|right| {
+        !right.contains(".authentication.k8s.io") && !right.contains(".authorization.k8s.io")
+    });
     found.sort();
     found
 }
@@ -84,7 +94,8 @@ const HOME: [&str; 3] = [
 const IDENTITY: [&str; 1] = ["get namespaces. kube-system"];
 
 fn together(parts: &[&[&str]]) -> Vec<String> {
-    let mut all: Vec<String> = parts.iter().flat_map(|part| part.iter().map(|right| (*right).to_owned())).collect();
+    let mut all: Vec<String> =
+        parts.iter().flat_map(|part| part.iter().map(|right| (*right).to_owned())).collect();
     all.sort();
     all
 }
@@ -94,21 +105,30 @@ async fn the_account_may_do_what_the_controller_does_and_nothing_else() {
     api_server::in_namespace(async |_, home| {
         api_server::in_namespace(async |_, served| {
             for (values, expected) in [
-                (json!({}), [
-                    (home, together(&[&SERVED, &IDENTITY, &HOME])),
-                    (served, together(&[&SERVED, &IDENTITY])),
-                    ("kube-system", together(&[&SERVED, &IDENTITY])),
-                ]),
-                (json!({"watchNamespaces": [served]}), [
-                    (home, together(&[&HOME])),
-                    (served, together(&[&SERVED])),
-                    ("kube-system", together(&[&IDENTITY])),
-                ]),
-                (json!({"watchNamespaces": [served], "clusterId": "prod"}), [
-                    (home, together(&[&HOME])),
-                    (served, together(&[&SERVED])),
-                    ("kube-system", together(&[])),
-                ]),
+                (
+                    json!({}),
+                    [
+                        (home, together(&[&SERVED, &IDENTITY, &HOME])),
+                        (served, together(&[&SERVED, &IDENTITY])),
+                        ("kube-system", together(&[&SERVED, &IDENTITY])),
+                    ],
+                ),
+                (
+                    json!({"watchNamespaces": [served]}),
+                    [
+                        (home, together(&[&HOME])),
+                        (served, together(&[&SERVED])),
+                        ("kube-system", together(&[&IDENTITY])),
+                    ],
+                ),
+                (
+                    json!({"watchNamespaces": [served], "clusterId": "prod"}),
+                    [
+                        (home, together(&[&HOME])),
+                        (served, together(&[&SERVED])),
+                        ("kube-system", together(&[])),
+                    ],
+                ),
             ] {
                 let rights = apply_rights(home, home, &values).await;
                 let account = format!("system:serviceaccount:{home}:{home}-paddock");

@@ -3,7 +3,7 @@
 use paddock::api::OperatorPolicy;
 use serde_json::{Value, json};
 
-use crate::helm;
+use crate::helm::{self, CHART};
 
 /// The values that the schema refuses, and the field that it names.
 fn bad() -> Vec<(Value, &'static str)> {
@@ -21,7 +21,10 @@ fn bad() -> Vec<(Value, &'static str)> {
         (json!({"dockerSocket": {"gid": -1}}), "'/dockerSocket/gid'"),
         (json!({"policy": {"rules": [{"hostsocket": true}]}}), "'/policy/rules/0'"),
         (json!({"policy": {"rules": [{"networks": "*"}]}}), "'/policy/rules/0/networks'"),
-        (json!({"policy": {"hosts": [{"endpoint": "local", "maxRunners": -1}]}}), "'/policy/hosts/0/maxRunners'"),
+        (
+            json!({"policy": {"hosts": [{"endpoint": "local", "maxRunners": -1}]}}),
+            "'/policy/hosts/0/maxRunners'",
+        ),
         (json!({"policy": {"hosts": [{"maxRunners": 1}]}}), "missing property 'endpoint'"),
         (json!({"crds": {"keep": "true"}}), "'/crds/keep'"),
         (json!({"serviceAccount": {"annotations": {"a": 1}}}), "'/serviceAccount/annotations/a'"),
@@ -53,7 +56,8 @@ async fn a_tag_is_a_text_also_where_yaml_reads_a_number() {
         (json!("0.1.0@sha256:00"), "registry.example.com/paddock:0.1.0@sha256:00"),
     ] {
         let objects = helm::objects("paddock", "paddock", &json!({"image": {"tag": tag}})).await;
-        let container = &helm::find(&objects, "Deployment", "paddock")["spec"]["template"]["spec"]["containers"][0];
+        let container =
+            &helm::find(&objects, "Deployment", "paddock")["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["image"], image);
     }
 }
@@ -95,12 +99,21 @@ async fn what_is_extra_reaches_the_pod() {
     let objects = helm::objects("build", "paddock", &values).await;
     let pod = &helm::find(&objects, "Deployment", "build-paddock")["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
-    let arguments: Vec<&str> = container["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
-    let last = ["--watch-namespace=ci", "--watch-namespace=lab", "--cluster-id=prod", "--metrics-listen=0.0.0.0:9090"];
+    let arguments: Vec<&str> =
+        container["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
+    let last = [
+        "--watch-namespace=ci",
+        "--watch-namespace=lab",
+        "--cluster-id=prod",
+        "--metrics-listen=0.0.0.0:9090",
+    ];
     assert_eq!(arguments[arguments.len() - 4..], last);
     assert_eq!(container["env"], values["extraEnv"]);
     assert_eq!(container["resources"], json!({"limits": {"memory": "1Gi"}}));
-    assert_eq!(container["volumeMounts"][1], json!({"name": "docker-socket", "mountPath": "/var/run/docker.sock"}));
+    assert_eq!(
+        container["volumeMounts"][1],
+        json!({"name": "docker-socket", "mountPath": "/var/run/docker.sock"})
+    );
     assert_eq!(container["volumeMounts"][2], values["extraVolumeMounts"][0]);
     assert_eq!(pod["volumes"][2], values["extraVolumes"][0]);
     assert_eq!(pod["securityContext"]["supplementalGroups"], json!([998]));
@@ -109,4 +122,39 @@ async fn what_is_extra_reaches_the_pod() {
     }
     let account = helm::find(&objects, "ServiceAccount", "build-paddock");
     assert_eq!(account["metadata"]["annotations"], values["serviceAccount"]["annotations"]);
+}
+
+/// The paths of all values, as deep as the README tells of them.
+fn paths(values: &Value, path: &str, found: &mut Vec<String>) {
+    /// Maps that are free, or Kubernetes' own.
+    const WHOLE: [&str; 6] = [
+        "resources",
+        "nodeSelector",
+        "affinity",
+        "serviceAccount.annotations",
+        "dashboard.labels",
+        "policy.rules",
+    ];
+    match values.as_object() {
+        Some(fields) if !WHOLE.contains(&path) && !fields.is_empty() => {
+            fields.iter().for_each(|(name, field)| {
+                paths(field, &format!("{path}.{name}").trim_start_matches('.'), found)
+            });
+        }
+        _ => found.push(path.to_owned()),
+    }
+}
+
+#[test]
+fn every_value_has_its_row_in_the_readme_and_every_row_its_value() {
+    let read = |file: &str| std::fs::read_to_string(format!("{CHART}/{file}")).unwrap();
+    let mut found = Vec::new();
+    paths(&serde_saphyr::from_str(&read("values.yaml")).unwrap(), "", &mut found);
+    let readme = read("README.md");
+    let rows: Vec<&str> =
+        readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|r| r.0).collect();
+    found.sort();
+    let mut sorted = rows.clone();
+    sorted.sort_unstable();
+    assert_eq!(found, sorted);
 }
