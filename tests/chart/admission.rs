@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::helm;
 
 /// Rows that are tried at a time, each in a namespace of its own.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 32;
 
 /// A host that every rule takes away, to see whether the policy is in force.
 const SENTINEL: &str = "sentinel.invalid";
@@ -258,7 +258,8 @@ impl Installed {
         bindings.patch(&name, &params, &Patch::Apply(binding)).await.unwrap();
         let policy = OperatorPolicy::from_yaml(document.as_str().unwrap()).unwrap();
         let installed = Installed { client, namespace: namespace.to_owned(), name, policy };
-        let sentinel = manifest(namespace, &github(json!({"url": format!("https://{SENTINEL}/acme")})));
+        let mut sentinel = manifest(namespace, &github(json!({"url": format!("https://{SENTINEL}/acme")})));
+        sentinel["metadata"]["name"] = json!("sentinel");
         eventually("the policy is in force", PATIENCE, async || installed.admission(&sentinel).await.err())
             .await;
         installed
@@ -337,6 +338,37 @@ async fn the_admission_policy_and_the_controller_refuse_the_same() {
     let wrong: Vec<Vec<String>> = stream::iter(rows).map(judge).buffer_unordered(AT_ONCE).collect().await;
     let wrong = wrong.concat();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The API server gives each judgement so much time and no more.
+#[tokio::test]
+async fn what_costs_too_much_to_judge_is_left_to_the_controller() {
+    let hosts = |count: usize, endpoint: &dyn Fn(String) -> String| -> Value {
+        let name = |i: usize| format!("{i}-{}", "x".repeat(200));
+        let host = |i: usize| json!({"name": format!("host-{i}"), "endpoint": endpoint(name(i))});
+        (0..count).map(host).collect()
+    };
+    let mut globs: Vec<String> = (0..30).map(|i| format!("tcp://host-{i}-*.example.com:*")).collect();
+    globs.extend(["tcp://*", "!tcp://evil*"].map(str::to_owned));
+    let rules = json!([{"endpoints": globs}]);
+    api_server::in_namespace(async |client, namespace| {
+        let installed = Installed::new(client, namespace, &rules).await;
+        let of = |count: usize, host: &str| {
+            let endpoint = |name: String| format!("tcp://{host}{name}:2376");
+            manifest(namespace, &docker(json!({"hosts": hosts(count, &endpoint)})))
+        };
+        assert_eq!(installed.admission(&of(16, "rack")).await, Ok(()));
+        let said = installed.admission(&of(16, "evil")).await.unwrap_err();
+        assert!(said.contains("docker.hosts[host-0].endpoint") && said.ends_with('…'), "{said}");
+        let mut large = of(64, "evil");
+        let backend = large["spec"]["backends"][0].clone();
+        let more = |i: usize| merged(backend.clone(), json!({"name": format!("rack-{i}")}));
+        large["spec"]["backends"] = (0..8).map(more).collect();
+        assert_eq!(installed.admission(&large).await, Ok(()));
+        assert_eq!(installed.controller(&large).len(), 512);
+        installed.remove().await;
+    })
+    .await;
 }
 
 /// A policy that became stricter keeps nobody from taking a finalizer off, or from applying again what is there.
