@@ -29,6 +29,34 @@ async fn remove(rights: Vec<Value>) {
     helm::kubectl(&api_server::kubeconfig(), &["delete", "--filename", "-"], &list).await.unwrap();
 }
 
+/// The manifests of a file in `deploy/`.
+fn deployed(file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(format!("{}/deploy/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    text.split("\n---\n").map(|manifest| serde_saphyr::from_str(manifest).unwrap()).collect()
+}
+
+/// There are two ways to install, and one set of rights.
+#[tokio::test]
+async fn the_rights_and_the_resources_are_those_of_the_plain_manifests() {
+    let everywhere = helm::objects("paddock", "paddock", &json!({})).await;
+    let somewhere =
+        helm::objects("paddock", "paddock", &json!({"watchNamespaces": ["ci"], "clusterId": "prod"})).await;
+    for (objects, kind, name, file) in [
+        (&everywhere, "ClusterRole", "paddock", "rbac.yaml"),
+        (&everywhere, "Role", "paddock-leader", "rbac-leader.yaml"),
+        (&somewhere, "Role", "paddock", "rbac-namespaced.yaml"),
+        (&somewhere, "Role", "paddock-leader", "rbac-leader.yaml"),
+    ] {
+        assert_eq!(helm::find(objects, kind, name)["rules"], deployed(file)[0]["rules"], "{kind} {name}");
+    }
+    let plain = &deployed("deployment.yaml")[0]["spec"]["template"]["spec"];
+    let pod = &helm::find(&everywhere, "Deployment", "paddock")["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"], plain["securityContext"]);
+    for part in ["resources", "securityContext", "livenessProbe", "readinessProbe", "ports", "volumeMounts"] {
+        assert_eq!(pod["containers"][0][part], plain["containers"][0][part], "{part}");
+    }
+}
+
 /// What the account of the release may do in a namespace, a line for each verb, beyond what everyone may.
 async fn permitted(account: &str, namespace: &str) -> Vec<String> {
     let review = json!({

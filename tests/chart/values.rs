@@ -138,7 +138,7 @@ fn paths(values: &Value, path: &str, found: &mut Vec<String>) {
     match values.as_object() {
         Some(fields) if !WHOLE.contains(&path) && !fields.is_empty() => {
             fields.iter().for_each(|(name, field)| {
-                paths(field, &format!("{path}.{name}").trim_start_matches('.'), found)
+                paths(field, format!("{path}.{name}").trim_start_matches('.'), found)
             });
         }
         _ => found.push(path.to_owned()),
