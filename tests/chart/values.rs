@@ -31,6 +31,7 @@ fn bad() -> Vec<(Value, &'static str)> {
         (json!({"metrics": {"serviceMonitor": {"interval": "often"}}}), "'/metrics/serviceMonitor/interval'"),
         (json!({"resources": {"limit": {"memory": "1Gi"}}}), "additional properties 'limit'"),
         (json!({"extraEnv": [{"value": "x"}]}), "'/extraEnv/0'"),
+        (json!({"resources": {"limits": {"memory": "plenty"}}}), "'/resources/limits/memory'"),
         (json!({"extraArgs": "--log-level=debug"}), "'/extraArgs'"),
         (json!({"logFormat": "xml"}), "'/logFormat'"),
     ]
@@ -108,7 +109,7 @@ async fn what_is_extra_reaches_the_pod() {
         "--metrics-listen=0.0.0.0:9090",
     ];
     assert_eq!(arguments[arguments.len() - 4..], last);
-    assert_eq!(container["env"], values["extraEnv"]);
+    assert_eq!(container["env"][2], values["extraEnv"][0]);
     assert_eq!(container["resources"], json!({"limits": {"memory": "1Gi"}}));
     assert_eq!(
         container["volumeMounts"][1],
@@ -122,6 +123,26 @@ async fn what_is_extra_reaches_the_pod() {
     }
     let account = helm::find(&objects, "ServiceAccount", "build-paddock");
     assert_eq!(account["metadata"]["annotations"], values["serviceAccount"]["annotations"]);
+}
+
+/// It ends for the lack of a cluster, and not with the code 2 of a usage that it does not know.
+#[tokio::test]
+async fn the_program_understands_what_the_pod_gives_it() {
+    let values = json!({
+        "watchNamespaces": ["ci", "lab"], "clusterId": "prod", "extraArgs": ["--log-level=debug", "--listen=127.0.0.1:0"],
+    });
+    let objects = helm::objects("paddock", "paddock", &values).await;
+    let container =
+        &helm::find(&objects, "Deployment", "paddock")["spec"]["template"]["spec"]["containers"][0];
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let env = container["env"].as_array().unwrap().iter().map(|v| (text(&v["name"]), text(&v["value"])));
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_paddock"))
+        .args(container["args"].as_array().unwrap().iter().map(text))
+        .arg("--kubeconfig=/nowhere")
+        .envs(env)
+        .output();
+    let output = output.await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The paths of all values, as deep as the README tells of them.
