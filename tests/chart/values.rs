@@ -73,6 +73,12 @@ fn policy(objects: &[Value]) -> OperatorPolicy {
 async fn the_default_policy_is_the_controllers_and_another_takes_its_place() {
     let default = helm::objects("paddock", "paddock", &json!({})).await;
     assert_eq!(policy(&default), OperatorPolicy::default());
+    for left_out in [json!({"policy": null}), json!({"policy": {"rules": null}})] {
+        let objects = helm::objects("paddock", "paddock", &left_out).await;
+        assert_eq!(policy(&objects), OperatorPolicy::default(), "{left_out}");
+        let admission = |objects| helm::find(objects, "ValidatingAdmissionPolicy", "paddock")["spec"].clone();
+        assert_eq!(admission(&objects), admission(&default), "{left_out}");
+    }
     let other = json!({
         "rules": [{"namespaces": ["ci"], "hostSocket": true}],
         "hosts": [{"endpoint": "unix:///var/run/docker.sock", "maxRunners": 1_000_000}],

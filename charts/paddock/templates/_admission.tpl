@@ -3,17 +3,17 @@ The operator's policy in CEL. Each line of it becomes a list with a value for ea
 holds finds its own. The last value stands for no rule at all and permits: what is refused then is the namespace.
 */}}
 
-{{/* A line of all rules that is true or false: (dict "policy" … "line" …). */}}
+{{/* A line of all rules that is true or false: (dict "rules" … "line" …). */}}
 {{- define "paddock.switch" -}}
 {{- $default := get (include "paddock.defaultRule" . | fromYaml) .line -}}
-{{- range .policy.rules }}{{ hasKey . $.line | ternary (get . $.line) $default }}, {{ end -}}
+{{- range .rules }}{{ hasKey . $.line | ternary (get . $.line) $default }}, {{ end -}}
 true
 {{- end }}
 
 {{/* A line of all rules that is a list of globs: the regular expressions of what it lets in, or takes away. */}}
 {{- define "paddock.globs" -}}
 {{- $default := get (include "paddock.defaultRule" . | fromYaml) .line -}}
-{{- range .policy.rules -}}
+{{- range .rules -}}
 {{- $globs := hasKey . $.line | ternary (get . $.line) $default -}}
 {{- include "paddock.regex" (dict "globs" $globs "line" $.line "excluding" $.excluding) | toJson }}, {{ end -}}
 {{- .excluding | ternary (include "paddock.nothing" .) "" | toJson -}}
