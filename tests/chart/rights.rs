@@ -52,7 +52,15 @@ async fn the_rights_and_the_resources_are_those_of_the_plain_manifests() {
     let plain = &deployed("deployment.yaml")[0]["spec"]["template"]["spec"];
     let pod = &helm::find(&everywhere, "Deployment", "paddock")["spec"]["template"]["spec"];
     assert_eq!(pod["securityContext"], plain["securityContext"]);
-    for part in ["resources", "securityContext", "startupProbe", "livenessProbe", "readinessProbe", "ports", "volumeMounts"] {
+    for part in [
+        "resources",
+        "securityContext",
+        "startupProbe",
+        "livenessProbe",
+        "readinessProbe",
+        "ports",
+        "volumeMounts",
+    ] {
         assert_eq!(pod["containers"][0][part], plain["containers"][0][part], "{part}");
     }
 }
