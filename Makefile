@@ -7,7 +7,7 @@ export RUSTDOCFLAGS := -D warnings
 MODEL := cargo test --quiet --profile model --test model
 
 .PHONY: help build check test test-one demo demo-mac demo-ecs bench soak fuzz crd cluster docker image up down clean run-tests run-parts run-model
-.PHONY: check-fmt check-clippy check-crd check-deny check-doc check-shell
+.PHONY: check-fmt check-clippy check-crd check-chart check-deny check-doc check-shell
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ help: ## List what there is
 build: ## The release binary, target/release/paddock
 	cargo build --release
 
-check: check-fmt check-clippy check-crd check-deny check-doc check-shell ## Format, lints, CRD drift, dependencies, docs, scripts
+check: check-fmt check-clippy check-crd check-chart check-deny check-doc check-shell ## Format, lints, CRD drift, chart, dependencies, docs, scripts
 
 test: ## The checks and every test, with the real parts brought up before and ended after
 	@tests/step 'make test' $(MAKE) check run-tests
@@ -41,10 +41,11 @@ soak: ## Hours of work under faults, watching for leaks
 fuzz: ## A million inputs, drawn anew, for each function that reads what comes from outside
 	PADDOCK_FUZZ_INPUTS=1000000 PADDOCK_FUZZ_SEED=$$RANDOM cargo test --profile model --lib fuzz_
 
-crd: ## Write crds/runnerscaleset.yaml from the types
+crd: ## Write crds/runnerscaleset.yaml, and the chart's copy of it, from the types
 	@mkdir -p crds target
 	@cargo run --quiet -- crd >target/crd.yaml
 	@mv target/crd.yaml crds/runnerscaleset.yaml
+	@cp crds/runnerscaleset.yaml charts/paddock/files/
 
 cluster: ## etcd, kube-apiserver and kubectl in .cache/bin: found, or built (8 minutes, once)
 	@tests/cluster/build
@@ -76,6 +77,16 @@ check-clippy:
 check-crd:
 	@tests/step 'CRD as committed' bash -c 'set -o pipefail; cargo run --quiet -- crd | diff crds/runnerscaleset.yaml -' || \
 	  { echo 'crds/runnerscaleset.yaml is not what the types say: run `make crd`'; exit 1; }
+	@tests/step "the chart's copy of the CRD" diff crds/runnerscaleset.yaml charts/paddock/files/runnerscaleset.yaml || \
+	  { echo 'charts/paddock/files/runnerscaleset.yaml is not crds/runnerscaleset.yaml: run `make crd`'; exit 1; }
+
+# With all that can be switched on; tests/chart has every combination.
+check-chart:
+	@tests/tool helm promtool
+	@tests/step 'helm lint' .cache/bin/helm lint --strict --quiet charts/paddock
+	@tests/step 'helm template' bash -c '.cache/bin/helm template paddock charts/paddock --namespace paddock \
+	  --values tests/support/chart.yaml >/dev/null'
+	@tests/step 'promtool' .cache/bin/promtool test rules tests/support/alerts.yaml
 
 check-deny:
 	@tests/tool cargo-deny

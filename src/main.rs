@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use kube::Config;
@@ -15,6 +16,9 @@ use paddock::telemetry::{self, LogFormat, Ports};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// How long a controller may take to answer a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Fleets of ephemeral GitHub Actions runners, declared in Kubernetes.
 #[derive(Parser)]
@@ -30,6 +34,11 @@ enum Command {
     Run(Box<Run>),
     /// Print the CustomResourceDefinition of RunnerScaleSet as YAML.
     Crd,
+    /// Ask a controller once whether it is ready.
+    Probe {
+        /// Where it listens: host:port, or tcp://host:port as Kubernetes has it in the variables of a Service.
+        address: String,
+    },
 }
 
 #[derive(Args)]
@@ -77,6 +86,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(options) => run(*options),
         Command::Crd => print_crd(),
+        Command::Probe { address } => probe(&address),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,6 +99,19 @@ fn main() -> ExitCode {
 
 fn print_crd() -> Result<(), Box<dyn Error>> {
     Ok(std::io::stdout().write_all(paddock::api::crd_yaml()?.as_bytes())?)
+}
+
+/// `helm test` has this image and no other, which has no shell.
+fn probe(address: &str) -> Result<(), Box<dyn Error>> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let url = format!("http://{}/readyz", address.strip_prefix("tcp://").unwrap_or(address));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().timeout(PROBE_TIMEOUT).build()?;
+        client.get(&url).send().await?.error_for_status()?;
+        println!("{url}: ready");
+        Ok(())
+    })
 }
 
 fn run(options: Run) -> Result<(), Box<dyn Error>> {

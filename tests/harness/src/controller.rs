@@ -116,7 +116,7 @@ impl Controller {
     }
 
     /// Where its web server is: the log says so.
-    async fn address(&self) -> SocketAddr {
+    pub async fn address(&self) -> SocketAddr {
         eventually("the log names the address", PATIENCE, async || {
             let log = self.log();
             let (_, rest) = log.split_once("address=")?;
