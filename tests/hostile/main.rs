@@ -6,5 +6,8 @@
 mod ceilings;
 mod drain;
 mod file;
+mod large;
 mod liar;
+mod lies;
 mod lines;
+mod memory;

@@ -71,15 +71,20 @@ impl Drop for Shown {
 
 fn made(samples: &[&str], rng: &mut StdRng) -> Vec<u8> {
     let sample = samples.get(rng.random_range(0..samples.len().max(1))).copied().unwrap_or_default();
+    changed(sample.as_bytes(), rng)
+}
+
+/// A sample in which something is changed, or bytes that mean nothing.
+pub fn changed(sample: &[u8], rng: &mut StdRng) -> Vec<u8> {
     match rng.random_range(0..10) {
         0 => (0..rng.random_range(0..200)).map(|_| rng.random()).collect(),
-        1..=3 => scrambled(sample.as_bytes(), rng),
-        _ => match serde_json::from_str::<Value>(sample) {
+        1..=3 => scrambled(sample, rng),
+        _ => match serde_json::from_slice::<Value>(sample) {
             Ok(mut value) => {
                 (0..rng.random_range(1..4)).for_each(|_| change(&mut value, rng));
                 value.to_string().into_bytes()
             }
-            Err(_) => scrambled(sample.as_bytes(), rng),
+            Err(_) => scrambled(sample, rng),
         },
     }
 }

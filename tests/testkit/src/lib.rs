@@ -18,6 +18,7 @@ pub mod changes;
 pub mod ecs;
 pub mod fuzz;
 pub mod github;
+pub mod lies;
 pub mod raw;
 pub mod tart;
 pub mod wait;
