@@ -13,7 +13,8 @@ use tokio::process::{Child, Command};
 use super::{IMAGE, PATIENCE, eventually, found_blocking, signal};
 
 /// Brings the loopback device up and passes connections on; `make image` put it there.
-const BUSYBOX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/debian/busybox-static/bin/busybox");
+pub(super) const BUSYBOX: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/debian/busybox-static/bin/busybox");
 
 /// How long an engine may take to end when it is asked to.
 const STOP: Duration = Duration::from_secs(5);
@@ -134,6 +135,15 @@ pub fn arguments(folder: &Path, endpoint: &str) -> Vec<String> {
     ];
     let own = own.into_iter().map(|(flag, value)| format!("{flag}={value}"));
     shared.into_iter().map(str::to_owned).chain(own).collect()
+}
+
+/// Starts `dockerd` in a network of its own, with a loopback device: an engine without a bridge deletes `docker0`, which is
+/// the machine's.
+pub fn in_own_network() -> Command {
+    let mut command = Command::new("unshare");
+    let script = format!("{BUSYBOX} ip link set lo up && exec dockerd \"$@\"");
+    command.args(["--net", "sh", "-c", &script, "dockerd"]);
+    command
 }
 
 /// Unmounts what an engine that was killed left mounted below its folder: it would keep that.
