@@ -12,8 +12,10 @@ use paddock::backend::docker::DockerProvider;
 use paddock::backend::docker::{Login, TlsLogin};
 use paddock::backend::remote::SshLogin;
 use paddock::backend::{Availability, Backend, Provider, References, Requeuer, ResolveError, Resolved};
-use paddock::runner::{InstanceState, runner_name};
+use paddock::runner::{Identity, InstanceState, runner_name};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::parts::Engine;
 use crate::stage::{
@@ -152,7 +154,7 @@ async fn credentials_that_cannot_be_used_are_told_on_their_host_alone() {
         ("expired", tls("expired", &by_tls), "the certificate in ca.crt expired on 2020-01-01"),
         ("mixed", tls("mixed", &by_tls), "tls.key is not the key of the certificate"),
         ("keys", tls("keys", &by_tls), "Secret `keys` has no key `tls.crt`"),
-        ("clear", clear, "HTTPS"),
+        ("clear", clear, "is no Docker engine, or it wants TLS"),
         ("stranger", ssh("stranger", &by_ssh), "known_hosts has no usable key"),
         ("denied", ssh("denied", &sshd.endpoint(NOBODY)), "the user may not use /var/run/docker.sock"),
     ] {
@@ -165,6 +167,28 @@ async fn credentials_that_cannot_be_used_are_told_on_their_host_alone() {
         backend.remove("local", &id).await.unwrap();
         assert!(backend.reserve(name).is_none());
     }
+}
+
+/// A tenant may name any host inside the network as an engine.
+#[tokio::test]
+async fn what_a_host_that_is_no_engine_answers_is_not_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
+    let body = format!(r#"{{"message": "{SECRET}-inside"}}"#);
+    let answer = format!("HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let provider = DockerProvider::new("liar", Requeuer::new(|_| {}));
+    let hosts = json!([{"name": "liar", "endpoint": endpoint}]);
+    let resolved = resolved(&provider, &Secrets::default(), hosts).await;
+    let owner = Identity { cluster: "liar".into(), scale_set_uid: "set".into(), scale_set: "ci/set".into() };
+    let backend = resolved.open("rack", &[], &owner);
+    message(&*backend, "liar", "is no Docker engine").await;
+    assert!(!backend.hosts()[0].message.contains(SECRET));
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::endpoint::Endpoint;
 use super::engine::Engine;
 use super::failure::{call, meaning};
 use super::index::{Change, Container};
@@ -104,14 +105,27 @@ async fn connect(engine: &Engine) -> Result<(Client, Timestamp), Error> {
         Docker::connect_with_custom_transport(transport, Some("http://docker"), timeout, API_DEFAULT_VERSION)
             .map_err(|error| meaning(&error))?
             .with_request_modifier(with_url_safe_login);
-    let docker = call("asking for the engine's version", ANSWER, docker.negotiate_version()).await?;
-    let about = call("asking for the engine's description", ANSWER, docker.info()).await?;
+    let no_engine = |error| no_engine(&engine.endpoint, error);
+    let docker = call("asking for the engine's version", ANSWER, docker.negotiate_version()).await;
+    let docker = docker.map_err(no_engine)?;
+    let about =
+        call("asking for the engine's description", ANSWER, docker.info()).await.map_err(no_engine)?;
     let now = about.system_time.and_then(|time| time.parse().ok()).unwrap_or_else(Timestamp::now);
     // "N/A" is the engine's word for an init program that it cannot run.
     let init = about.init_commit.and_then(|commit| commit.id).is_some_and(|id| id != "N/A");
     let version = about.server_version.unwrap_or_default();
     debug!(endpoint = %engine.endpoint, version, api = %docker.client_version(), init, "Docker engine answers");
     Ok((Client { docker, init }, now))
+}
+
+/// What it means that no engine answers at an endpoint. A tenant may name any host in the network as one: its words are not
+/// told.
+fn no_engine(endpoint: &Endpoint, error: Error) -> Error {
+    match error {
+        Error::Unreachable(why) => Error::Unreachable(why),
+        error if endpoint.is_local() => error,
+        _ => Error::Unreachable("what answers there is no Docker engine, or it wants TLS".to_owned()),
+    }
 }
 
 /// The engine reads logins as URL-safe base64 and silently goes without what it cannot read; bollard 0.21 writes the
