@@ -12,8 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
-use super::Authority;
-use super::engine::BUSYBOX;
+use super::{Authority, BUSYBOX};
 
 /// Where an engine listens in its own network.
 const PORT: u16 = 2376;

@@ -10,11 +10,8 @@ use bollard::Docker;
 use serde_json::json;
 use tokio::process::{Child, Command};
 
-use super::{IMAGE, PATIENCE, eventually, found_blocking, signal};
-
-/// Brings the loopback device up and passes connections on; `make image` put it there.
-pub(super) const BUSYBOX: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/debian/busybox-static/bin/busybox");
+use super::door::{self, Door};
+use super::{Authority, BUSYBOX, IMAGE, PATIENCE, eventually, found_blocking, signal};
 
 /// How long an engine may take to end when it is asked to.
 const STOP: Duration = Duration::from_secs(5);
@@ -26,6 +23,9 @@ pub struct Engine {
     /// Keeps the network, in which GitHub is to be found at the address that it has outside.
     network: Child,
     process: Child,
+    /// What more it listens on.
+    tls: Vec<String>,
+    door: Door,
     /// A client that connects anew for each request.
     pub docker: Docker,
 }
@@ -39,9 +39,11 @@ impl Engine {
         let endpoint = format!("unix://{}", folder.join("d.sock").display());
         configure(&folder);
         let network = network(github).await;
-        let process = dockerd(&folder, &endpoint, &network);
+        let door = Door::open().await;
+        door.lead_to(network.id().unwrap());
+        let process = dockerd(&folder, &endpoint, &network, &[]);
         let docker = answers(&endpoint).await;
-        let engine = Engine { folder, endpoint, network, process, docker };
+        let engine = Engine { folder, endpoint, network, process, tls: Vec::new(), door, docker };
         let copy = format!("docker save {IMAGE} | docker --host {} load", engine.endpoint);
         assert!(
             Command::new("sh").args(["-c", &copy]).stdout(Stdio::null()).status().await.unwrap().success()
@@ -49,9 +51,27 @@ impl Engine {
         engine
     }
 
+    /// Starts it anew, listening with TLS as well for whomever an authority certified.
+    pub async fn with_tls(mut self, authority: &Authority) -> Engine {
+        self.kill().await;
+        self.tls = door::arguments(&self.folder, authority);
+        self.restart().await;
+        self
+    }
+
     /// Where it is reached.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Where it is reached with TLS.
+    pub fn tls_endpoint(&self) -> String {
+        self.door.endpoint()
+    }
+
+    /// Where its socket is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Kills it. Its containers run on.
@@ -61,7 +81,7 @@ impl Engine {
 
     /// Starts it again, with what it had. What still runs of its containers, it ends.
     pub async fn restart(&mut self) {
-        self.process = dockerd(&self.folder, &self.endpoint, &self.network);
+        self.process = dockerd(&self.folder, &self.endpoint, &self.network, &self.tls);
         answers(&self.endpoint).await;
     }
 
@@ -174,7 +194,7 @@ async fn network(address: SocketAddr) -> Child {
     network
 }
 
-fn dockerd(folder: &Path, endpoint: &str, network: &Child) -> Child {
+fn dockerd(folder: &Path, endpoint: &str, network: &Child, more: &[String]) -> Child {
     let file = |name: &str| folder.join(name);
     let log = OpenOptions::new().create(true).append(true).open(file("engine-log")).unwrap();
     // The numbers of processes that were killed are taken for live ones, where others have them or nobody reaps.
@@ -187,6 +207,7 @@ fn dockerd(folder: &Path, endpoint: &str, network: &Child) -> Child {
         .arg("dockerd")
         .env("TMPDIR", folder)
         .args(arguments(folder, endpoint))
+        .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -55,6 +55,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The file with the policy, in the test's folder.
 const POLICY: &str = "policy.yaml";
 
+/// Brings the loopback device up and passes connections on; `make image` put it there.
+const BUSYBOX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/debian/busybox-static/bin/busybox");
+
 /// The root of the repository.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
