@@ -219,6 +219,31 @@ async fn a_changed_secret_is_another_client_at_once() {
     );
 }
 
+/// The least rights, and what is said where there is less.
+#[tokio::test]
+async fn a_key_that_may_forward_and_nothing_else_is_enough() {
+    let (_, mut engine, sshd) = reached("rights").await;
+    let stage = Stage::at("rights", engine.endpoint()).await;
+    let mut template = stage.template("sleep 1000");
+    let login = SshLogin::read(&sshd.private_key(), &sshd.known_hosts()).unwrap();
+    (template.hosts[0].endpoint, template.hosts[0].login) = (sshd.endpoint("root"), Login::Ssh(login));
+    sshd.restrict(r#"restrict,port-forwarding,command="/bin/false""#);
+    let backend = stage.backend("set", template.clone());
+    started(&backend).await;
+    drop(backend);
+    sshd.restrict("restrict");
+    let backend = stage.backend("set", template.clone());
+    message(&backend, HOST, "forbid the forwarding of sockets").await;
+    drop(backend);
+    sshd.restrict("restrict,port-forwarding");
+    let backend = stage.backend("set", template);
+    connected(&backend).await;
+    engine.down();
+    message(&backend, HOST, "socket").await;
+    engine.up().await;
+    connected(&backend).await;
+}
+
 #[tokio::test]
 async fn slots_of_an_engine_are_shared_by_whoever_reaches_it_with_whatever_certificate() {
     let authority = Authority::new("shared");

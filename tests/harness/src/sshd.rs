@@ -71,6 +71,13 @@ impl Sshd {
         format!("[127.0.0.1]:{} {}\n", self.port, words.join(" "))
     }
 
+    /// Gives the key these options, as `authorized_keys` has them.
+    pub fn restrict(&self, options: &str) {
+        let key = fs::read_to_string(self.folder.join("user.pub")).unwrap();
+        let key = &key[key.find("ssh-ed25519").unwrap()..];
+        fs::write(self.folder.join("user.pub"), format!("{options} {key}")).unwrap();
+    }
+
     /// Ends it and all connections.
     pub async fn kill(&mut self) {
         self.process.kill().await.unwrap();
