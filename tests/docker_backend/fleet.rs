@@ -219,6 +219,33 @@ async fn a_changed_secret_is_another_client_at_once() {
     );
 }
 
+/// A status may name any host, and whose it was nobody knows after a restart.
+#[tokio::test]
+async fn a_host_that_no_spec_names_is_reached_as_before_or_not_at_all() {
+    let (authority, engine, _) = reached("as-before").await;
+    let (stage, secrets) = (Stage::at("as-before", engine.endpoint()).await, Secrets::default());
+    secrets.set_tls("tls", &authority, &authority.certify("paddock"));
+    let endpoint = engine.tls_endpoint();
+    let provider = DockerProvider::new(&stage.cluster, Requeuer::new(|_| {}));
+    let before = resolved(&provider, &secrets, json!([tls("tls", &endpoint)])).await;
+    let before = before.open("rack", &[], &stage.identity("set"));
+    let id = start_on(&*before, "tls").await;
+    let alone = provider.resolve_host("left", &endpoint).unwrap().open("rack", &[], &stage.identity("set"));
+    drop(before);
+    until("it is listed", || {
+        let listing = alone.instances().remove(0);
+        listing.instances.iter().any(|known| known.id == id && listing.current).then_some(())
+    })
+    .await;
+    alone.remove("left", &id).await.unwrap();
+
+    let fresh = DockerProvider::new(&stage.cluster, Requeuer::new(|_| {}));
+    let alone = fresh.resolve_host("left", &endpoint).unwrap().open("rack", &[], &stage.identity("set"));
+    message(&*alone, "left", "how it is logged in to is not known").await;
+    let listing = alone.instances().remove(0);
+    assert!(!listing.current && listing.listed_at.is_none());
+}
+
 /// The least rights, and what is said where there is less.
 #[tokio::test]
 async fn a_key_that_may_forward_and_nothing_else_is_enough() {

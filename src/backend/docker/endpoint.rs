@@ -3,8 +3,6 @@
 use std::fmt;
 use std::path::Path;
 
-use reqwest::Url;
-
 use crate::backend::remote;
 
 /// The engine's socket on a host with sshd, and on any that is reached over the network.
@@ -64,19 +62,10 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The host is spelt as in a URL: a name in lower case, and no address in a form of its own, such as `0x7f.1`.
 fn tcp(place: &str) -> Option<Endpoint> {
     let (host, port) = place.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port > 0)?;
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if !bracketed && !host.chars().all(plain) {
-        return None;
-    }
-    let url = Url::parse(&format!("http://{host}")).ok()?;
-    // With the dot of the root it is the same name.
-    let host = url.host_str()?.trim_end_matches('.').trim_matches(['[', ']']);
-    (!host.is_empty()).then(|| Endpoint::Tcp(host.to_owned(), port))
+    Some(Endpoint::Tcp(remote::spelt_host(host)?, port))
 }
 
 /// The path with its folder resolved; the socket itself comes and goes with the engine.

@@ -62,7 +62,11 @@ impl Provider for DockerProvider {
     fn resolve_offline(&self, spec: &api::Backend) -> Option<Arc<dyn Resolved>> {
         let docker = spec.docker.as_ref()?;
         let reachable = |h: &&api::DockerHost| Endpoint::parse(&h.endpoint).is_ok();
-        let hosts = docker.hosts.iter().filter(reachable).map(|h| host(h, Login::AsBefore)).collect();
+        let hosts = docker.hosts.iter().filter(reachable).map(|h| {
+            let secret = h.tls_secret_ref.is_some() || h.ssh_secret_ref.is_some();
+            host(h, if secret { Login::AsBefore } else { Login::None })
+        });
+        let hosts = hosts.collect();
         Some(self.resolved(template(docker, hosts)))
     }
 
