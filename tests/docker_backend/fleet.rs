@@ -95,7 +95,7 @@ async fn message(backend: &dyn Backend, name: &str, part: &str) {
 async fn reached(name: &str) -> (Authority, Engine, Sshd) {
     let authority = Authority::new(name);
     let engine = Engine::with_tls(name, &authority).await;
-    let sshd = Sshd::before(&format!("{name}-ssh"), engine.folder()).await;
+    let sshd = Sshd::before(&format!("{name}-ssh"), engine.socket()).await;
     (authority, engine, sshd)
 }
 

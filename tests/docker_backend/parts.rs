@@ -95,8 +95,8 @@ impl Engine {
     }
 
     /// Where its socket is.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    pub fn socket(&self) -> &Path {
+        Path::new(self.endpoint.trim_start_matches("unix://"))
     }
 
     pub fn endpoint(&self) -> &str {

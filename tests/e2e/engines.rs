@@ -59,7 +59,7 @@ async fn jobs_are_spread_over_three_engines_and_those_of_one_that_is_away_are_ad
         let authority = Authority::new("fleet");
         let over_tls = Engine::start("fleet-tls", github.address()).await.with_tls(&authority).await;
         let over_ssh = Engine::start("fleet-ssh", github.address()).await;
-        let mut sshd = Sshd::before("fleet-sshd", over_ssh.folder()).await;
+        let mut sshd = Sshd::before("fleet-sshd", over_ssh.socket()).await;
         // Not the right one yet.
         secret(lab, &authority, &Authority::new("another")).await;
         let (key, known) = (sshd.private_key(), sshd.known_hosts());

@@ -107,7 +107,7 @@ mod tests {
             "tcp://a@rack-1:2376",
             "tcp://rack-1:80:2376",
             "tcp://rack-1/x:2376",
-            "tcp://[x]:2376",
+            "tcp://[x:y]:2376",
             "ssh://rack-1",
             "https://rack-1:2376",
         ] {

@@ -49,8 +49,7 @@ impl Endpoint {
             }
             _ => (place, SSH_PORT),
         };
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if user.is_empty() || !user.chars().all(plain) {
+        if user.is_empty() || !user.chars().all(is_plain) {
             return Err(invalid());
         }
         let host = spelt_host(host).ok_or_else(invalid)?;
@@ -61,14 +60,19 @@ impl Endpoint {
 /// Spells a host as URLs do: a name in lower case, an address as numbers (`0x7f.1` is `127.0.0.1`), and neither with brackets or
 /// the dot of the root. None where it can be no host.
 pub fn spelt_host(host: &str) -> Option<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    if !bracketed && !host.chars().all(plain) {
+    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    // A URL has no other address in brackets than one with colons.
+    let host = bracketed.filter(|address| !address.contains(':')).unwrap_or(host);
+    if !host.starts_with('[') && !host.chars().all(is_plain) {
         return None;
     }
     let url = Url::parse(&format!("http://{host}")).ok()?;
     let host = url.host_str()?.trim_end_matches('.').trim_matches(['[', ']']);
     (!host.is_empty()).then(|| host.to_owned())
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
 impl Address {
@@ -103,6 +107,7 @@ mod tests {
             ("ssh://ci@mac-1:22", "ssh://ci@mac-1", "mac-1"),
             ("ssh://ci@mac-1.", "ssh://ci@mac-1", "mac-1"),
             ("ssh://ci@mac-1:2222", "ssh://ci@mac-1:2222", "[mac-1]:2222"),
+            ("ssh://ci@[127.0.0.1]", "ssh://ci@127.0.0.1", "127.0.0.1"),
             ("ssh://ci@0x7f.1", "ssh://ci@127.0.0.1", "127.0.0.1"),
             ("ssh://ci@[FE80::1]", "ssh://ci@[fe80::1]", "fe80::1"),
             ("ssh://ci@[fe80::1]:23", "ssh://ci@[fe80::1]:23", "[fe80::1]:23"),

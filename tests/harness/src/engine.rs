@@ -70,8 +70,8 @@ impl Engine {
     }
 
     /// Where its socket is.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn socket(&self) -> &Path {
+        Path::new(self.endpoint.trim_start_matches("unix://"))
     }
 
     /// Kills it. Its containers run on.

@@ -13,8 +13,8 @@ use super::{PATIENCE, eventually};
 /// A user beside root, who may use no engine.
 pub const NOBODY: &str = "ci";
 
-/// Shows the folder `$1` as /run, the engine's folder `$2` in it, and the file `$3` as the list of users.
-const HOST: &str = "mount --bind \"$1\" /run && mount --bind \"$2\" /run/engine && mount --bind \"$3\" /etc/passwd && \
+/// Shows the folder `$1` as /run, with the engine's folder `$2` in it, and the file `$3` as the list of users.
+const HOST: &str = "mount --bind \"$2\" \"$1/engine\" && mount --rbind \"$1\" /run && mount --bind \"$3\" /etc/passwd && \
                     exec /usr/sbin/sshd -D -e -f \"$4\"";
 
 /// A host with sshd. It ends with this, with all connections to it.
@@ -26,14 +26,16 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// Starts one for the engine that has its socket `d.sock` in a folder.
-    pub async fn before(name: &str, engine: &Path) -> Sshd {
+    /// Starts one for the engine that has its socket there.
+    pub async fn before(name: &str, socket: &Path) -> Sshd {
+        let engine = socket.parent().unwrap();
         let folder = std::env::temp_dir().join(format!("{}-{name}", std::process::id()));
         let file = |name: &str| folder.join(name);
         for folder in ["run/sshd", "run/engine"] {
             fs::create_dir_all(file(folder)).unwrap();
         }
-        std::os::unix::fs::symlink("engine/d.sock", file("run/docker.sock")).unwrap();
+        let inside = Path::new("engine").join(socket.file_name().unwrap());
+        std::os::unix::fs::symlink(inside, file("run/docker.sock")).unwrap();
         let users = fs::read_to_string("/etc/passwd").unwrap();
         fs::write(file("passwd"), format!("{users}{NOBODY}:x:54321:54321::/tmp:/bin/sh\n")).unwrap();
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
