@@ -7,12 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use harness::sshd::{NOBODY, Sshd};
 use harness::{Authority, Certified};
+use jiff::Timestamp;
 use paddock::api::{self, HostCeiling, Reason};
 use paddock::backend::docker::DockerProvider;
 use paddock::backend::docker::{Login, TlsLogin};
 use paddock::backend::remote::SshLogin;
-use paddock::backend::{Availability, Backend, Provider, References, Requeuer, ResolveError, Resolved};
-use paddock::runner::{Identity, InstanceState, runner_name};
+use paddock::backend::{
+    Availability, Backend, Listing, Provider, References, Requeuer, ResolveError, Resolved,
+};
+use paddock::runner::{Identity, InstanceState, Job, JobEvent, Ledger, Observation, Phase, runner_name};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -333,6 +336,56 @@ async fn a_host_that_has_been_silent_for_long_is_lost_until_it_is_back() {
     assert!(backend.lost_hosts().is_empty());
     assert_eq!(shown(&backend, &instance.id).unwrap().state, InstanceState::Running, "it is adopted");
     start(&backend).await.unwrap();
+}
+
+/// As the ledger of a scale set has them now.
+fn observe(ledger: &mut Ledger, backend: &dyn Backend) {
+    // Removed so long ago that a host which shows it again is believed.
+    let now = Timestamp::now() - Duration::from_secs(60);
+    let seen = |listing: Listing| Observation {
+        backend: backend.name().to_owned(),
+        host: listing.host,
+        listed_at: listing.listed_at.filter(|_| listing.current),
+        hides: listing.hides,
+        instances: listing.instances,
+    };
+    ledger.observe(&backend.instances().into_iter().map(seen).collect::<Vec<_>>(), now);
+    let lost = backend.lost_hosts().into_iter().map(|host| (backend.name().to_owned(), host));
+    ledger.mark_lost(&lost.collect::<Vec<_>>(), now);
+}
+
+#[tokio::test]
+async fn of_a_lost_host_the_busy_runner_stays_and_all_are_adopted_when_it_is_back() {
+    let (_, engine, mut sshd) = reached("lost-set").await;
+    let mut stage = Stage::at("lost-set", engine.endpoint()).await;
+    stage.engines = stage.fresh_engines().with_silence(Duration::from_secs(1));
+    let mut template = stage.template("sleep 1000");
+    let login = SshLogin::read(&sshd.private_key(), &sshd.known_hosts()).unwrap();
+    (template.hosts[0].endpoint, template.hosts[0].login) = (sshd.endpoint("root"), Login::Ssh(login));
+    let backend = stage.backend("set", template);
+    let (busy, idle) = (started(&backend).await, start(&backend).await.unwrap());
+    let mut ledger = Ledger::new();
+    let phases = |ledger: &Ledger| {
+        [&busy, &idle].map(|i| ledger.runner(&i.runner).map(|r| (r.phase, r.leaving.host_lost)))
+    };
+    observe(&mut ledger, &backend);
+    let job = Job { id: "1".to_owned(), ..Job::default() };
+    let begun = JobEvent::Started { job, runner_name: busy.runner.clone(), runner_id: 1 };
+    ledger.apply(&begun, Timestamp::now() - Duration::from_secs(60));
+    assert_eq!(phases(&ledger), [Some((Phase::Busy, false)), Some((Phase::Idle, false))]);
+    sshd.kill().await;
+    until("it is lost", || (backend.lost_hosts() == [HOST]).then_some(())).await;
+    observe(&mut ledger, &backend);
+    assert_eq!(phases(&ledger), [Some((Phase::Busy, true)), Some((Phase::Idle, true))]);
+    // The plan has the registration of what is idle there removed.
+    ledger.deregistered(&idle.runner);
+    observe(&mut ledger, &backend);
+    assert_eq!(phases(&ledger), [Some((Phase::Busy, true)), None], "no job can be on it any more");
+    sshd.restart().await;
+    connected(&backend).await;
+    observe(&mut ledger, &backend);
+    assert_eq!(phases(&ledger), [Some((Phase::Busy, false)), Some((Phase::Idle, false))]);
+    assert_eq!(stage.count().await, 2, "nothing was replaced");
 }
 
 /// An engine on the controller's own machine is away for as long as it takes to restart it.
