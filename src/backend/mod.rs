@@ -9,6 +9,7 @@ mod host_failure;
 mod image;
 mod provider;
 mod queue;
+mod secrets;
 
 use std::fmt;
 use std::sync::Arc;
@@ -65,8 +66,8 @@ pub trait Backend: Send + Sync {
     /// How many instances are ready ahead of need. None: this kind has none.
     fn warm(&self) -> Option<u32>;
 
-    /// The hosts that have been silent for so long that nothing is counted on there: their idle runners count as gone. Kinds
-    /// whose instances outlive a silent host for long, and are seen again as they were, have none.
+    /// The hosts that have been silent for so long that nothing is counted on there: their idle runners count as gone. A kind
+    /// whose hosts do not come and go by themselves has none.
     fn lost_hosts(&self) -> Vec<String>;
 
     /// How many instances without a runner are on its hosts, whatever their state.
@@ -88,6 +89,9 @@ pub fn providers(cluster: &str, requeuer: &Requeuer) -> Providers {
         Arc::new(tart::TartProvider::new(cluster, requeuer.clone())),
     ])
 }
+
+/// A host that has not answered for so long is lost.
+const SILENCE: Duration = Duration::from_secs(180);
 
 /// Tells whether a backend of that name looks after what one called `other` made: `siblings` are the set's backends that share
 /// a host with it, and what none of them is called was left by a rename or a move in the spec.
@@ -158,6 +162,19 @@ pub struct Listing {
     pub hides: Duration,
     /// The instances, those that ended and are not removed yet among them.
     pub instances: Vec<Instance>,
+}
+
+impl Listing {
+    /// What is shown of a host of which nothing is known.
+    fn unknown(host: &str) -> Listing {
+        Listing {
+            host: host.to_owned(),
+            listed_at: None,
+            current: false,
+            hides: Duration::ZERO,
+            instances: Vec::new(),
+        }
+    }
 }
 
 /// What went wrong on a backend, by what is to be done about it.

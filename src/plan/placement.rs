@@ -119,31 +119,57 @@ fn prepare(input: &Input<'_>, backend: &BackendView, placement: &mut Placement) 
 /// The free places of one backend.
 struct Room<'a> {
     ceiling: u32,
-    /// Free slots on hosts that can take a start now, how many of them are warm, and how many starts failed there in a row.
-    ready: HashMap<&'a str, (u32, u32, u32)>,
+    /// The hosts that can take a start now.
+    ready: Vec<Free<'a>>,
+}
+
+/// What is free on a host.
+struct Free<'a> {
+    host: &'a str,
+    /// `u32::MAX` where there is no limit.
+    slots: u32,
+    /// How many of the slots have an instance that is ready already.
+    warm: u32,
+    /// How many starts failed there in a row.
+    failures: u32,
+    /// The backend's runners there.
+    runners: usize,
 }
 
 impl<'a> Room<'a> {
     fn of(backend: &'a BackendView, ledger: &Ledger) -> Room<'a> {
-        let free = |host: &'a HostState| (host.name.as_str(), (host.free_slots, host.warm, host.failures));
+        let mut runners: HashMap<&str, usize> = HashMap::new();
+        for runner in ledger.runners().filter(|r| r.occupies() && r.backend == backend.name) {
+            *runners.entry(&runner.host).or_default() += 1;
+        }
+        let free = |host: &'a HostState| Free {
+            host: &host.name,
+            slots: host.free_slots,
+            warm: host.warm,
+            failures: host.failures,
+            runners: runners.get(host.name.as_str()).copied().unwrap_or_default(),
+        };
         let ready = backend.hosts.iter().filter(|h| h.availability == Availability::Ready);
         Room { ceiling: ceiling(backend, ledger), ready: ready.map(free).collect() }
     }
 
     /// Takes a place on the host with the fewest failures and, among those, where an instance is ready already; else the most
-    /// free slots; else the first by name.
+    /// free slots; else, as hosts without a limit are all alike, the fewest runners; else the first by name.
     fn take(&mut self) -> Option<String> {
         if self.ceiling == 0 {
             return None;
         }
-        let free = self.ready.iter_mut().filter(|(_, (slots, ..))| *slots > 0);
-        let best = free.max_by_key(|(name, (slots, warm, failures))| {
-            (Reverse(*failures), *warm > 0, *slots, Reverse(**name))
-        });
-        let (name, (slots, warm, _)) = best?;
-        *slots -= 1;
-        *warm = warm.saturating_sub(1);
+        let free = self.ready.iter_mut().filter(|free| free.slots > 0);
+        let best = free.max_by_key(|free| {
+            let fewest = (Reverse(free.runners), Reverse(free.host));
+            (Reverse(free.failures), free.warm > 0, free.slots, fewest)
+        })?;
+        if best.slots < u32::MAX {
+            best.slots -= 1;
+        }
+        best.warm = best.warm.saturating_sub(1);
+        best.runners += 1;
         self.ceiling -= 1;
-        Some((*name).to_owned())
+        Some(best.host.to_owned())
     }
 }

@@ -16,7 +16,7 @@ use harness::eventually;
 use jiff::Timestamp;
 use paddock::api::{DockerAccess, PullPolicy};
 use paddock::api::{RunnerScaleSet, RunnerScaleSetSpec};
-use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec};
+use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec, Login};
 use paddock::backend::{Backend, Requeuer};
 use paddock::plan::{self, BackendView, Input, Plan, Policy, StartGate};
 use paddock::runner::{Identity, Ledger, Observation, Statistics};
@@ -105,6 +105,7 @@ impl Bench {
                 name: format!("rack-{host}"),
                 endpoint: format!("unix://{}", socket.display()),
                 max_runners: Some(100_000),
+                login: Login::None,
             });
         }
         let engines = Engines::new(CLUSTER, Requeuer::new(|_| {}));

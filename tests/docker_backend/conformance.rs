@@ -1,4 +1,4 @@
-//! The suite that every kind of capacity passes, over real engines.
+//! The suite that every kind of capacity passes, over real engines: on this machine, and behind a real sshd.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bollard::query_parameters::{KillContainerOptionsBuilder, LogsOptionsBuilder};
-use conformance::{BACKEND, Block, HostUse, PRINTED, Stage};
+use conformance::{BACKEND, Block, HostUse, PRINTED, Secrets, Stage};
 use futures::StreamExt;
+use harness::sshd::Sshd;
 use paddock::api;
 use paddock::backend::docker::DockerProvider;
 use paddock::backend::{Provider, Requeuer};
@@ -112,3 +113,69 @@ impl Stage for DockerStage {
 }
 
 conformance::suite!(DockerStage);
+
+/// The same engines, each on a host with sshd.
+struct SshStage {
+    here: DockerStage,
+    sshd: Sshd,
+}
+
+impl Stage for SshStage {
+    async fn set_up(host: HostUse) -> Self {
+        let here = DockerStage::set_up(host).await;
+        let socket = Path::new(here.stage.endpoint.trim_start_matches("unix://"));
+        let sshd = Sshd::before(&here.stage.cluster, socket).await;
+        SshStage { here, sshd }
+    }
+
+    fn cluster(&self) -> &str {
+        self.here.cluster()
+    }
+
+    fn provider(&self, requeuer: Requeuer) -> Arc<dyn Provider> {
+        self.here.provider(requeuer)
+    }
+
+    fn backend(&self, block: &Block) -> api::Backend {
+        let mut backend = self.here.backend(block);
+        let host = &mut backend.docker.as_mut().unwrap().hosts[0];
+        let address = if block.respelled { "[127.0.0.1]" } else { "127.0.0.1" };
+        host.endpoint = self.sshd.endpoint("root").replace("127.0.0.1", address);
+        host.ssh_secret_ref = Some(api::SecretRef { name: "host".to_owned() });
+        backend
+    }
+
+    fn secrets(&self) -> Secrets {
+        let key = |key, value| (("host", key), value);
+        Secrets::from([
+            key("ssh-privatekey", self.sshd.private_key()),
+            key("known_hosts", self.sshd.known_hosts()),
+        ])
+    }
+
+    async fn end(&mut self, instance: &Instance, code: u8) {
+        self.here.end(instance, code).await;
+    }
+
+    async fn add_foreign(&mut self) -> String {
+        self.here.add_foreign().await
+    }
+
+    async fn has(&mut self, instance_id: &str) -> bool {
+        self.here.has(instance_id).await
+    }
+
+    async fn fall_silent(&mut self) {
+        self.sshd.kill().await;
+    }
+
+    async fn answer_again(&mut self) {
+        self.sshd.restart().await;
+    }
+}
+
+mod over_ssh {
+    use super::SshStage;
+
+    conformance::suite!(SshStage);
+}

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use harness::eventually;
 use jiff::Timestamp;
 use paddock::api::{DockerAccess, Reason};
-use paddock::backend::docker::{DockerBackend, Engines, HostSpec};
+use paddock::backend::docker::{DockerBackend, Engines, HostSpec, Login};
 use paddock::backend::{Availability, Backend, Error, NewRunner};
 use paddock::runner::{Identity, Instance, InstanceState, runner_name};
 
@@ -410,16 +410,17 @@ async fn hosts_that_cannot_be_used_say_why() {
         name: name.to_owned(),
         endpoint: endpoint.to_owned(),
         max_runners: None,
+        login: Login::None,
     };
     template.hosts = vec![
-        spec("tcp", "tcp://10.0.0.7:2376"),
+        spec("tcp", "tcp://10.0.0.7"),
         spec("nowhere", "unix:///nowhere/docker.sock"),
         spec("good", &stage.endpoint),
         spec("twice", &stage.endpoint),
     ];
     let backend = stage.backend("set", template);
     let expected = [
-        ("tcp", Availability::Refused, "tcp:// endpoints are not available yet"),
+        ("tcp", Availability::Refused, "is no endpoint of a Docker engine"),
         ("nowhere", Availability::Unreachable, "/nowhere/docker.sock"),
         ("good", Availability::Unprepared, ""),
         ("twice", Availability::Refused, "is host good already"),

@@ -9,7 +9,8 @@ use bollard::query_parameters::{
 };
 use bollard::{Docker, body_full};
 use futures::{StreamExt, TryStreamExt};
-use harness::{engine, found, found_blocking};
+use harness::door::{self, Door};
+use harness::{Authority, engine, found, found_blocking};
 use tokio::process::{Child, Command};
 
 use crate::stage::{IMAGE, PATIENCE, connect};
@@ -62,6 +63,8 @@ impl Drop for Process {
 pub struct Engine {
     process: Option<Process>,
     endpoint: String,
+    tls: Vec<String>,
+    door: Option<Door>,
     folder: Folder,
 }
 
@@ -70,10 +73,30 @@ impl Engine {
         let folder = Folder::new(name);
         engine::configure(folder.path());
         let endpoint = format!("unix://{}", folder.path().join("d.sock").display());
-        let mut engine = Engine { process: None, endpoint, folder };
+        let mut engine = Engine { process: None, endpoint, tls: Vec::new(), door: None, folder };
         engine.up().await;
         engine.load_image().await;
         engine
+    }
+
+    /// One that listens with TLS as well, for whomever an authority certified.
+    pub async fn with_tls(name: &str, authority: &Authority) -> Self {
+        let mut engine = Engine::start(name).await;
+        engine.down();
+        engine.tls = door::arguments(engine.folder.path(), authority);
+        engine.door = Some(Door::open().await);
+        engine.up().await;
+        engine
+    }
+
+    /// Where it listens with TLS.
+    pub fn tls_endpoint(&self) -> String {
+        self.door.as_ref().expect("an engine with TLS").endpoint()
+    }
+
+    /// Where its socket is.
+    pub fn socket(&self) -> &Path {
+        Path::new(self.endpoint.trim_start_matches("unix://"))
     }
 
     pub fn endpoint(&self) -> &str {
@@ -84,14 +107,17 @@ impl Engine {
     pub async fn up(&mut self) {
         let file = |name: &str| self.folder.path().join(name);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(file("log")).unwrap();
-        // In a network of its own: an engine without a bridge deletes `docker0`, which is the machine's.
-        let mut command = Command::new("unshare");
+        let mut command = engine::in_own_network();
         command
-            .args(["--net", "dockerd"])
             .env("TMPDIR", self.folder.path())
             .args(engine::arguments(self.folder.path(), &self.endpoint))
+            .args(&self.tls)
             .stderr(log);
-        self.process = Some(Process::start(&mut command, "a test needs to start an engine, as root"));
+        let process = Process::start(&mut command, "a test needs to start an engine, as root");
+        if let (Some(door), Some(id)) = (&self.door, process.0.id()) {
+            door.lead_to(id);
+        }
+        self.process = Some(process);
         let answers = found(PATIENCE, async || connect_once(&self.endpoint).await).await;
         let log = || std::fs::read_to_string(file("log")).unwrap_or_default();
         assert!(answers.is_some(), "dockerd does not start: {}", log());

@@ -12,7 +12,7 @@ use bollard::query_parameters::{
 use bollard::{API_DEFAULT_VERSION, Docker};
 use harness::eventually;
 use paddock::api::{DockerAccess, PullPolicy};
-use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec};
+use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec, Login};
 use paddock::backend::{Availability, Backend, Error, HostState, NewRunner, Requeuer, Reservation};
 use paddock::runner::{Identity, Instance, InstanceState, JitConfiguration, runner_name};
 
@@ -82,6 +82,7 @@ impl Stage {
                 name: HOST.to_owned(),
                 endpoint: self.endpoint.clone(),
                 max_runners: None,
+                login: Login::None,
             }],
         }
     }

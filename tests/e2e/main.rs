@@ -7,6 +7,7 @@ mod changes;
 mod deletion;
 mod draining;
 mod ecs;
+mod engines;
 mod failures;
 mod fleet;
 mod hostile;

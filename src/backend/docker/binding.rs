@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
-use super::engine::{Link, Membership};
 use super::engines::{Engines, Followed};
 use super::image::{Image, Wanted};
+use super::membership::Membership;
 use super::slots::User;
 use super::template::{DockerTemplate, HostSpec};
+use super::view::Link;
 use crate::api::Reason;
 use crate::backend::host_failure::HostFailure;
 use crate::backend::{Availability, Error};
@@ -40,7 +41,7 @@ impl HostBinding {
             policy: template.pull_policy,
             login: logins.and_then(|logins| logins.for_image(&template.image)).cloned(),
         };
-        let followed = engines.engine(endpoint);
+        let followed = engines.engine(endpoint, &spec.login);
         let user = User {
             scale_set_uid: identity.scale_set_uid.clone(),
             backend: backend.to_owned(),
@@ -50,21 +51,25 @@ impl HostBinding {
         Ok(HostBinding {
             image: followed.image(wanted),
             failure: HostFailure::default(),
-            membership: followed.engine.join(user),
+            membership: Membership::new(&followed.engine, user),
             followed,
         })
     }
 
     /// Whether the host takes starts, how many slots are free on it, and why it takes none, in words.
     pub(super) fn state(&self) -> (Availability, u32, String) {
-        let state = self.followed.engine.state();
-        if let Link::Down(why) = &state.link {
+        let engine = &self.followed.engine;
+        let state = engine.host.state();
+        let Some(view) = engine.view_of(&state) else {
+            return (Availability::Unreachable, 0, String::new());
+        };
+        if let Link::Down { why, .. } = &view.link {
             return (Availability::Unreachable, 0, why.clone());
         }
         let free = self.membership.free(&state);
         let (availability, message) = self
             .failure
-            .state(state.connections)
+            .state(view.connections)
             .unwrap_or_else(|| self.image.readiness().state().availability());
         let message = if message.is_empty() && free == 0 { self.membership.full(&state) } else { message };
         (availability, free, message)
@@ -85,7 +90,7 @@ impl HostBinding {
                 reason => self.failure.lacks(reason, &why.message),
             },
             Error::Refused(message) => {
-                let connection = self.followed.engine.state().connections;
+                let connection = self.followed.engine.look(|view| view.connections).unwrap_or_default();
                 self.failure.refused(connection, message);
             }
             Error::Unreachable(_) | Error::Gone => self.followed.engine.suspect(),

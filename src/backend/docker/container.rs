@@ -1,6 +1,6 @@
 //! What is done to a runner's container: made and started, removed, its last words read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,11 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
-use super::engine::{Client, Engine};
+use super::engine::Engine;
 use super::failure::{call, meaning, within};
 use super::index::Container;
 use super::template::{DockerTemplate, JIT_CONFIGURATION, MOST_PIDS, RETURN_VERSION_DEPRECATED};
+use super::view::Client;
 use crate::api::DockerAccess;
 use crate::api::Reason;
 use crate::backend::Error;
@@ -55,7 +56,7 @@ pub(super) struct Launch {
 /// in spite of that carries its identity.
 pub(super) async fn start(engine: &Engine, launch: &Launch) -> Result<Instance, Error> {
     // The semaphore is never closed.
-    let _turn = engine.starts.acquire().await;
+    let _turn = engine.host.starts.acquire().await;
     let client = engine.client()?;
     let started = match create(engine, &client, launch).await {
         Ok(id) => started(&client.docker, &id).await.map(|()| id),
@@ -66,7 +67,12 @@ pub(super) async fn start(engine: &Engine, launch: &Launch) -> Result<Instance, 
             let described =
                 Container::from_labels(&id, &launch.labels, Timestamp::now(), InstanceState::Starting);
             let described = described.ok_or(Error::Gone)?;
-            Ok(engine.state().index.started(described))
+            let mut instance = described.instance.clone();
+            engine.change(|view| {
+                instance = view.index.started(described);
+                BTreeSet::new()
+            });
+            Ok(instance)
         }
         Err(error) => {
             discard(engine, &client.docker, launch).await;
@@ -200,8 +206,11 @@ async fn host_config(engine: &Engine, client: &Client, template: &DockerTemplate
 
 /// The engine's socket as a mount, and the group that may use it: its number on the host is not the image's.
 async fn socket_of(engine: &Engine) -> (Option<Vec<Mount>>, Option<Vec<String>>) {
-    let path = engine.endpoint.path();
-    let group = tokio::fs::metadata(path).await.ok().map(|metadata| vec![metadata.gid().to_string()]);
+    let path = engine.endpoint.socket();
+    let group = match engine.endpoint.is_local() {
+        true => tokio::fs::metadata(path).await.ok().map(|metadata| vec![metadata.gid().to_string()]),
+        false => None,
+    };
     let mount = Mount {
         source: Some(path.to_owned()),
         target: Some(DOCKER_SOCKET.to_owned()),
@@ -244,12 +253,11 @@ async fn check_owner(engine: &Engine, docker: &Docker, scale_set_uid: &str, id: 
     if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
         return refused("any engine: it is no id");
     }
-    let known = engine
-        .state()
-        .index
-        .get(id)
-        .map(|known| (Some(known.cluster.clone()), Some(known.instance.scale_set_uid.clone())));
-    let (cluster, owner) = match known {
+    let known = engine.look(|view| {
+        let known = view.index.get(id)?;
+        Some((Some(known.cluster.clone()), Some(known.instance.scale_set_uid.clone())))
+    });
+    let (cluster, owner) = match known.flatten() {
         Some(known) => known,
         None => {
             let inspection = docker.inspect_container(id, None::<InspectContainerOptions>);
@@ -278,7 +286,7 @@ async fn destroy(engine: &Engine, docker: &Docker, id: &str) -> Result<(), Error
         removed => removed.map_err(|error| meaning(&error)),
     };
     if matches!(removed, Ok(()) | Err(Error::Gone)) {
-        engine.update(|state| state.index.forget(id).into_iter().collect());
+        engine.change(|view| view.index.forget(id).into_iter().collect());
     }
     removed
 }

@@ -3,32 +3,69 @@
 use std::fmt;
 use std::path::Path;
 
-/// A local engine's socket. Two spellings of one path, by way of a symbolic link, are one endpoint.
+use crate::backend::remote;
+
+/// The engine's socket on a host with sshd, and on any that is reached over the network.
+const SOCKET: &str = "/var/run/docker.sock";
+
+/// Where an engine is reached, in the one spelling that it has here.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Endpoint(String);
+pub(super) enum Endpoint {
+    /// A socket on the controller's own machine. Two spellings of one path, by way of a symbolic link, are one endpoint.
+    Unix(String),
+    /// A port of a host, of which this is the name or the address, without brackets.
+    Tcp(String, u16),
+    /// The socket of a host with sshd.
+    Ssh(remote::Endpoint),
+}
 
 impl Endpoint {
     /// Reads an endpoint as a spec writes it; the error says why it cannot be used.
     pub(super) fn parse(endpoint: &str) -> Result<Self, String> {
-        match endpoint.split_once("://") {
-            Some(("unix", path)) if path.starts_with('/') => Ok(Endpoint(without_links(path))),
-            Some((scheme @ ("tcp" | "ssh"), _)) => {
-                Err(format!("{endpoint}: {scheme}:// endpoints are not available yet"))
-            }
-            _ => Err(format!("{endpoint:?} is no endpoint of a Docker engine: unix:///path is")),
-        }
+        let parsed = match endpoint.split_once("://") {
+            Some(("unix", path)) if path.starts_with('/') => Some(Endpoint::Unix(without_links(path))),
+            Some(("tcp", place)) => tcp(place),
+            Some(("ssh", _)) => remote::Endpoint::parse(endpoint).ok().map(Endpoint::Ssh),
+            _ => None,
+        };
+        parsed.ok_or_else(|| {
+            let endpoint: String = endpoint.chars().take(256).collect();
+            format!(
+                "{endpoint:?} is no endpoint of a Docker engine: unix:///path, tcp://host:port and \
+                 ssh://user@host[:port] are"
+            )
+        })
     }
 
-    /// The socket's path.
-    pub(super) fn path(&self) -> &str {
-        &self.0
+    /// Whether it is on the controller's own machine.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self, Endpoint::Unix(_))
+    }
+
+    /// The path of the engine's socket on its host.
+    pub(super) fn socket(&self) -> &str {
+        match self {
+            Endpoint::Unix(path) => path,
+            Endpoint::Tcp(..) | Endpoint::Ssh(_) => SOCKET,
+        }
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unix://{}", self.0)
+        match self {
+            Endpoint::Unix(path) => write!(f, "unix://{path}"),
+            Endpoint::Tcp(host, port) if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
+            Endpoint::Tcp(host, port) => write!(f, "tcp://{host}:{port}"),
+            Endpoint::Ssh(endpoint) => endpoint.fmt(f),
+        }
     }
+}
+
+fn tcp(place: &str) -> Option<Endpoint> {
+    let (host, port) = place.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    Some(Endpoint::Tcp(remote::spelt_host(host)?, port))
 }
 
 /// The path with its folder resolved; the socket itself comes and goes with the engine.
@@ -46,16 +83,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn local_sockets_only() {
-        assert_eq!(Endpoint::parse("unix:///nowhere/d.sock").unwrap().to_string(), "unix:///nowhere/d.sock");
-        for (endpoint, why) in [
-            ("tcp://10.0.0.7:2376", "tcp:// endpoints are not available yet"),
-            ("ssh://ci@rack-1", "ssh:// endpoints are not available yet"),
-            ("unix://relative", "is no endpoint"),
-            ("/var/run/docker.sock", "is no endpoint"),
+    fn two_spellings_of_one_host_are_one_endpoint() {
+        for (text, shown) in [
+            ("unix:///nowhere/d.sock", "unix:///nowhere/d.sock"),
+            ("tcp://Rack-1.:2376", "tcp://rack-1:2376"),
+            ("tcp://0x7f.1:2376", "tcp://127.0.0.1:2376"),
+            ("tcp://[FE80::0:1]:2376", "tcp://[fe80::1]:2376"),
+            ("ssh://ci@Rack-1:22", "ssh://ci@rack-1"),
+        ] {
+            assert_eq!(Endpoint::parse(text).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused() {
+        for endpoint in [
+            "unix://relative",
+            "/var/run/docker.sock",
+            "tcp://rack-1",
+            "tcp://:2376",
+            "tcp://rack-1:0",
+            "tcp://rack-1:99999",
+            "tcp://a@rack-1:2376",
+            "tcp://rack-1:80:2376",
+            "tcp://rack-1/x:2376",
+            "tcp://[x:y]:2376",
+            "ssh://rack-1",
+            "https://rack-1:2376",
         ] {
             let error = Endpoint::parse(endpoint).unwrap_err();
-            assert!(error.contains(why), "{error}");
+            assert!(error.contains("is no endpoint"), "{endpoint}: {error}");
         }
     }
 

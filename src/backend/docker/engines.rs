@@ -1,28 +1,51 @@
 //! All Docker engines that one process knows.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::container;
 use super::endpoint::Endpoint;
-use super::engine::{Engine, Link};
+use super::engine::Engine;
 use super::follow::follow;
+use super::host::Host;
 use super::image::{Image, Wanted};
+use super::login::Login;
+use super::route::Route;
 use crate::api::HostCeiling;
-use crate::backend::{Error, Requeuer};
+use crate::backend::{Error, Requeuer, SILENCE};
 use crate::runner::Instance;
 
-/// All Docker engines of one process, one for each endpoint however many scale sets name it. An engine is followed
-/// for as long as some backend uses it.
+/// How one reaches an engine. Whoever names the same shares a client and its listings.
+type Way = (Endpoint, Login);
+
+/// All Docker engines of one process, however many scale sets name them. An engine is followed for as long as some backend
+/// uses it.
 #[derive(Debug)]
 pub struct Engines {
     cluster: String,
     requeuer: Requeuer,
-    followed: Mutex<HashMap<Endpoint, Weak<Followed>>>,
+    silence: Duration,
+    known: Mutex<Known>,
     ceilings: Mutex<Vec<HostCeiling>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    hosts: HashMap<Endpoint, Weak<TimedHost>>,
+    followed: HashMap<Way, Weak<Followed>>,
+    /// How an endpoint was last logged in to, for hosts that a spec names no more.
+    last: HashMap<Endpoint, Login>,
+}
+
+/// A host and the task that ends the turns of those who wait for its slots.
+#[derive(Debug)]
+struct TimedHost {
+    host: Arc<Host>,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// An engine and the task that follows it.
@@ -30,6 +53,7 @@ pub struct Engines {
 pub(super) struct Followed {
     pub(super) engine: Arc<Engine>,
     images: Mutex<HashMap<Wanted, Weak<Image>>>,
+    _host: Arc<TimedHost>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -72,29 +96,66 @@ pub struct Found {
 impl Engines {
     /// Knows no engine yet. `cluster` is the cluster's id; `requeuer` is told which scale sets should look again.
     pub fn new(cluster: impl Into<String>, requeuer: Requeuer) -> Self {
-        Engines { cluster: cluster.into(), requeuer, followed: Mutex::default(), ceilings: Mutex::default() }
+        Engines {
+            cluster: cluster.into(),
+            requeuer,
+            silence: SILENCE,
+            known: Mutex::default(),
+            ceilings: Mutex::default(),
+        }
+    }
+
+    /// Takes another host than its own for lost after this time already.
+    #[must_use]
+    pub fn with_silence(self, silence: Duration) -> Self {
+        Engines { silence, ..self }
     }
 
     /// The engine of an endpoint, followed from now on at the latest. Must be called within a Tokio runtime.
-    pub(super) fn engine(&self, endpoint: Endpoint) -> Arc<Followed> {
-        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        followed.retain(|_, engine| engine.strong_count() > 0);
-        if let Some(engine) = followed.get(&endpoint).and_then(Weak::upgrade) {
+    pub(super) fn engine(&self, endpoint: Endpoint, login: &Login) -> Arc<Followed> {
+        let mut known = self.known();
+        known.hosts.retain(|_, host| host.strong_count() > 0);
+        known.followed.retain(|_, engine| engine.strong_count() > 0);
+        let login = known.login(&endpoint, login);
+        let way = (endpoint, login);
+        if let Some(engine) = known.followed.get(&way).and_then(Weak::upgrade) {
             return engine;
         }
-        let engine = Arc::new(Engine::new(endpoint.clone(), self.cluster.clone(), self.requeuer.clone()));
-        engine.limit(self.ceiling(&endpoint));
-        let task = AbortOnDropHandle::new(tokio::spawn(follow(Arc::clone(&engine))));
-        let engine = Arc::new(Followed { engine, images: Mutex::default(), _task: task });
-        followed.insert(endpoint, Arc::downgrade(&engine));
+        let (endpoint, login) = way.clone();
+        let timed = self.host(&mut known, &endpoint);
+        let (route, host) = (Route::new(&endpoint, login.clone()), timed.host.clone());
+        let engine = Arc::new(Engine::new(endpoint.clone(), route, &self.cluster, host, self.silence));
+        let followed = engine.clone();
+        let task = tokio::spawn(async move {
+            follow(followed).await;
+        });
+        let task = AbortOnDropHandle::new(task);
+        let engine = Arc::new(Followed { engine, images: Mutex::default(), _host: timed, _task: task });
+        known.followed.insert(way, Arc::downgrade(&engine));
+        known.last.insert(endpoint, login);
         engine
+    }
+
+    fn host(&self, known: &mut Known, endpoint: &Endpoint) -> Arc<TimedHost> {
+        if let Some(host) = known.hosts.get(endpoint).and_then(Weak::upgrade) {
+            return host;
+        }
+        let host = Arc::new(Host::new(self.requeuer.clone()));
+        host.limit(self.ceiling(endpoint));
+        let timed = host.clone();
+        let task = tokio::spawn(async move {
+            timed.end_turns().await;
+        });
+        let host = Arc::new(TimedHost { host, _task: AbortOnDropHandle::new(task) });
+        known.hosts.insert(endpoint.clone(), Arc::downgrade(&host));
+        host
     }
 
     /// Says how many runners all scale sets together may have on each engine, in place of what was said before.
     pub fn limit(&self, ceilings: &[HostCeiling]) {
         ceilings.clone_into(&mut self.ceilings.lock().unwrap_or_else(PoisonError::into_inner));
-        for Followed { engine, .. } in self.engines().iter().map(|followed| &**followed) {
-            engine.limit(self.ceiling(&engine.endpoint));
+        for (endpoint, timed) in self.hosts() {
+            timed.host.limit(self.ceiling(&endpoint));
         }
     }
 
@@ -105,44 +166,70 @@ impl Engines {
 
     /// All containers of this cluster on all engines, those whose scale set nobody knows among them. No IO.
     pub fn all_instances(&self) -> Vec<EngineListing> {
-        self.engines().iter().map(|followed| listing(&followed.engine)).collect()
+        self.hosts().iter().filter_map(|(endpoint, timed)| self.listing(endpoint, &timed.host)).collect()
+    }
+
+    fn listing(&self, endpoint: &Endpoint, host: &Host) -> Option<EngineListing> {
+        let state = host.state();
+        let view = state.views.believed().max_by_key(|view| view.listed_at)?;
+        let ours = view.index.containers().filter(|known| known.cluster == self.cluster);
+        let found = ours.map(|known| Found {
+            instance: Instance { host: endpoint.to_string(), ..known.instance.clone() },
+            scale_set: known.scale_set.clone(),
+        });
+        let found = found.collect();
+        Some(EngineListing {
+            endpoint: endpoint.to_string(),
+            listed_at: view.listed_at,
+            current: view.is_up(),
+            found,
+        })
     }
 
     /// The slots of each engine: its endpoint, those taken, and those free where there is a limit.
     pub fn slots(&self) -> Vec<(String, u32, Option<u32>)> {
-        let slots = |followed: &Arc<Followed>| {
-            let state = followed.engine.state();
-            let free = state.slots.ceiling.map(|_| state.slots.free(&state.index));
-            (followed.engine.endpoint.to_string(), state.slots.taken(&state.index), free)
+        let slots = |(endpoint, timed): &(Endpoint, Arc<TimedHost>)| {
+            let state = timed.host.state();
+            let free = state.slots.ceiling.map(|_| state.slots.free(&state.views));
+            (endpoint.to_string(), state.slots.taken(&state.views), free)
         };
-        self.engines().iter().map(slots).collect()
+        self.hosts().iter().map(slots).collect()
     }
 
     /// Removes a container of a scale set of this cluster, for which no backend speaks. [`Error::Gone`] when there is none.
     pub async fn remove(&self, endpoint: &str, scale_set_uid: &str, instance_id: &str) -> Result<(), Error> {
         let endpoint = Endpoint::parse(endpoint).map_err(Error::Refused)?;
-        let followed = self.engines().into_iter().find(|followed| followed.engine.endpoint == endpoint);
+        let at = self.engines().into_iter().filter(|followed| followed.engine.endpoint == endpoint);
+        let followed = at.max_by_key(|followed| followed.engine.client().is_ok());
         let followed = followed.ok_or_else(|| Error::Unreachable(format!("{endpoint} is not followed")))?;
         container::remove(&followed.engine, scale_set_uid, instance_id).await
     }
 
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn engines(&self) -> Vec<Arc<Followed>> {
-        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        followed.values().filter_map(Weak::upgrade).collect()
+        self.known().followed.values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn hosts(&self) -> Vec<(Endpoint, Arc<TimedHost>)> {
+        let known = self.known();
+        let hosts = known.hosts.iter();
+        hosts.filter_map(|(endpoint, host)| Some((endpoint.clone(), host.upgrade()?))).collect()
     }
 }
 
-fn listing(engine: &Engine) -> EngineListing {
-    let state = engine.state();
-    let ours = state.index.containers().filter(|known| known.cluster == engine.cluster);
-    let found = ours.map(|known| Found {
-        instance: Instance { host: engine.endpoint.to_string(), ..known.instance.clone() },
-        scale_set: known.scale_set.clone(),
-    });
-    EngineListing {
-        endpoint: engine.endpoint.to_string(),
-        listed_at: state.listed_at,
-        current: matches!(state.link, Link::Up(_)),
-        found: found.collect(),
+impl Known {
+    /// How an endpoint is to be logged in to.
+    fn login(&self, endpoint: &Endpoint, login: &Login) -> Login {
+        match (login, self.last.get(endpoint)) {
+            (Login::AsBefore, Some(last)) => last.clone(),
+            (Login::AsBefore, None) if !endpoint.is_local() => {
+                Login::Unusable("how it is logged in to is not known".to_owned())
+            }
+            (Login::AsBefore, None) => Login::None,
+            (given, _) => given.clone(),
+        }
     }
 }

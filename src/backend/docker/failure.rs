@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bollard::errors::Error as EngineError;
 
+use super::tls;
 use crate::api::Reason;
 use crate::backend::Error;
 
@@ -77,9 +78,17 @@ fn refusal(status: u16, message: &str) -> Error {
 
 /// The HTTP client keeps the reason, such as a refused connection, in the error below the error.
 fn with_causes(error: &EngineError) -> String {
+    if let EngineError::IOError { err } = error
+        && let Some(why) = tls::explain(err)
+    {
+        return why;
+    }
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
+        if let Some(why) = tls::explain(error) {
+            return why;
+        }
         let more = error.to_string();
         if !text.contains(&more) {
             text = format!("{text}: {more}");

@@ -16,9 +16,11 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::engine::{Client, Engine, Link};
+use super::endpoint::Endpoint;
+use super::engine::Engine;
 use super::failure::{call, meaning};
 use super::index::{Change, Container};
+use super::view::{Client, Link};
 use crate::backend::Error;
 use crate::rng;
 use crate::runner::{Exit, Identity, InstanceState};
@@ -56,20 +58,14 @@ enum Input {
     Listing(u64, Vec<Container>, u32),
 }
 
-/// Follows the engine for ever, through all its absences, and ends the turns of those who wait for its slots.
-pub(super) async fn follow(engine: Arc<Engine>) {
-    tokio::select! {
-        _ = engine.end_turns() => {}
-        _ = sessions(&engine) => {}
-    }
-}
-
-async fn sessions(engine: &Engine) -> Infallible {
+/// Follows the engine for ever, through all its absences.
+pub(super) async fn follow(engine: Arc<Engine>) -> Infallible {
     let mut failures = 0;
     loop {
-        let Err(error) = session(engine, &mut failures).await;
+        let Err(error) = session(&engine, &mut failures).await;
         failures += 1;
-        disconnected(engine, &error);
+        engine.route.disconnect();
+        disconnected(&engine, &error);
         tokio::time::sleep(RECONNECT.after(failures)).await;
     }
 }
@@ -88,7 +84,7 @@ async fn session(engine: &Engine, failures: &mut u32) -> Result<Infallible, Erro
             Input::Listing(asked_at, listing, before) => {
                 listed(engine, &client, asked_at, listing);
                 if before == 1 {
-                    engine.requeue_all();
+                    engine.host.requeue_all();
                 }
                 *failures = 0;
             }
@@ -98,18 +94,38 @@ async fn session(engine: &Engine, failures: &mut u32) -> Result<Infallible, Erro
 }
 
 async fn connect(engine: &Engine) -> Result<(Client, Timestamp), Error> {
+    engine.route.connect().await?;
+    let route = Arc::clone(&engine.route);
+    let transport = move |request| {
+        let route = Arc::clone(&route);
+        async move { route.send(request).await }
+    };
+    let timeout = CLIENT_TIMEOUT.as_secs();
     let docker =
-        Docker::connect_with_unix(engine.endpoint.path(), CLIENT_TIMEOUT.as_secs(), API_DEFAULT_VERSION)
+        Docker::connect_with_custom_transport(transport, Some("http://docker"), timeout, API_DEFAULT_VERSION)
             .map_err(|error| meaning(&error))?
             .with_request_modifier(with_url_safe_login);
-    let docker = call("asking for the engine's version", ANSWER, docker.negotiate_version()).await?;
-    let about = call("asking for the engine's description", ANSWER, docker.info()).await?;
+    let no_engine = |error| no_engine(&engine.endpoint, error);
+    let docker = call("asking for the engine's version", ANSWER, docker.negotiate_version()).await;
+    let docker = docker.map_err(no_engine)?;
+    let about =
+        call("asking for the engine's description", ANSWER, docker.info()).await.map_err(no_engine)?;
     let now = about.system_time.and_then(|time| time.parse().ok()).unwrap_or_else(Timestamp::now);
     // "N/A" is the engine's word for an init program that it cannot run.
     let init = about.init_commit.and_then(|commit| commit.id).is_some_and(|id| id != "N/A");
     let version = about.server_version.unwrap_or_default();
     debug!(endpoint = %engine.endpoint, version, api = %docker.client_version(), init, "Docker engine answers");
     Ok((Client { docker, init }, now))
+}
+
+/// What it means that no engine answers at an endpoint. A tenant may name any host in the network as one: its words are not
+/// told.
+fn no_engine(endpoint: &Endpoint, error: Error) -> Error {
+    match error {
+        Error::Unreachable(why) => Error::Unreachable(why),
+        error if endpoint.is_local() => error,
+        _ => Error::Unreachable("what answers there is no Docker engine, or it wants TLS".to_owned()),
+    }
 }
 
 /// The engine reads logins as URL-safe base64 and silently goes without what it cannot read; bollard 0.21 writes the
@@ -144,7 +160,7 @@ fn listings<'a>(engine: &'a Engine, docker: &'a Docker) -> impl Stream<Item = Re
             // Either is a reason to look.
             let _ = tokio::time::timeout(pause, engine.suspicion.notified()).await;
         }
-        let asked_at = engine.state().index.version();
+        let asked_at = engine.look(|view| view.index.version()).unwrap_or_default();
         let listing = list(engine, docker).await;
         Some((listing.map(|listing| Input::Listing(asked_at, listing, before)), before.saturating_add(1)))
     })
@@ -179,8 +195,8 @@ fn describe(summary: ContainerSummary) -> Option<(Container, bool)> {
 async fn inspected(engine: &Engine, docker: &Docker, ended: Vec<Container>) -> Vec<Container> {
     let deadline = Instant::now().plus(ANSWER);
     let with_known = |container: Container| {
-        let known = engine.state().index.get(&container.instance.id).cloned();
-        (container, known)
+        let known = engine.look(|view| view.index.get(&container.instance.id).cloned());
+        (container, known.flatten())
     };
     let (known, mut asked): (Vec<_>, Vec<_>) = ended
         .into_iter()
@@ -235,38 +251,50 @@ fn not_inspected(container: Container, known: Option<Container>, error: &Error, 
 }
 
 fn listed(engine: &Engine, client: &Client, asked_at: u64, listing: Vec<Container>) {
-    engine.update(|state| {
-        let mut affected = state.index.replace(asked_at, listing);
-        state.listed_at = Some(Timestamp::now());
-        if matches!(state.link, Link::Down(_)) {
-            state.link = Link::Up(client.clone());
-            state.connections += 1;
-            affected.extend(state.slots.users());
-            let ours = state.index.containers().filter(|known| known.cluster == engine.cluster).count();
+    let mut connected = false;
+    engine.change(|view| {
+        let affected = view.index.replace(asked_at, listing);
+        view.listed_at = Some(Timestamp::now());
+        connected = !view.is_up();
+        if connected {
+            view.link = Link::Up(client.clone());
+            view.connections += 1;
+            let ours = view.index.containers().filter(|known| known.cluster == engine.cluster).count();
             info!(endpoint = %engine.endpoint, containers = ours, "Docker engine connected");
         }
         affected
     });
+    if connected {
+        engine.host.requeue_all();
+    }
 }
 
 fn disconnected(engine: &Engine, error: &Error) {
-    engine.update(|state| {
-        let was_up = matches!(state.link, Link::Up(_));
-        let why = error.to_string();
-        let news = was_up || matches!(&state.link, Link::Down(before) if *before != why);
+    let why = error.to_string();
+    let mut news = false;
+    engine.change(|view| {
+        let (known, since) = match &view.link {
+            Link::Up(_) => (None, Instant::now()),
+            Link::Down { why, since } => (Some(why), *since),
+        };
+        news = known != Some(&why);
         if news {
-            warn!(endpoint = %engine.endpoint, %error, "Docker engine does not answer; its containers stay as last known");
+            warn!(endpoint = %engine.endpoint, why, "Docker engine does not answer; its containers stay as last known");
         }
-        state.link = Link::Down(why);
-        if news { state.slots.users() } else { BTreeSet::new() }
+        view.link = Link::Down { why, since };
+        BTreeSet::new()
     });
+    // Time alone makes it lost: those who use it look then, and now and then after it.
+    if news || engine.is_lost() {
+        engine.host.requeue_all();
+    }
 }
 
 fn apply(engine: &Engine, event: &EventMessage) {
     let Some((described, change, at)) = read(event) else {
         return;
     };
-    engine.update(|state| state.index.apply(described, change, at).into_iter().collect());
+    engine.change(|view| view.index.apply(described, change, at).into_iter().collect());
 }
 
 /// What an event says, of a container as its labels describe it. Docker puts them among the event's attributes.

@@ -71,7 +71,7 @@ impl Image {
             tokio::spawn(async move {
                 let result = image.ensure(&engine).await;
                 image.readiness.settle(result);
-                engine.requeue_all();
+                engine.host.requeue_all();
             });
         }
     }
@@ -139,7 +139,7 @@ impl Image {
                 let message = format!("{pulling}{progress}");
                 debug!(endpoint = %engine.endpoint, message);
                 self.readiness.tell(&message);
-                engine.requeue_all();
+                engine.host.requeue_all();
             }
         }
         Ok(())

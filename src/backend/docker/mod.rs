@@ -11,12 +11,19 @@ mod engine;
 mod engines;
 mod failure;
 mod follow;
+mod host;
 mod image;
 mod index;
+mod login;
+mod membership;
 mod provider;
 mod reservation;
+mod route;
 mod slots;
+mod ssh;
 mod template;
+mod tls;
+mod view;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,14 +34,16 @@ use async_trait::async_trait;
 
 pub use credentials::{InvalidCredentials, RegistryCredentials};
 pub use engines::{EngineListing, Engines, Found};
+pub use login::Login;
 pub use provider::DockerProvider;
 pub use template::{DockerTemplate, HostSpec};
+pub use tls::{InvalidTlsLogin, TlsLogin};
 
 use super::{Availability, Backend, Error, HostState, Listing, Reservation, speaks_for};
 use crate::api::BackendType;
 use crate::runner::{Identity, Instance, InstanceState};
 use binding::HostBinding;
-use engine::{Engine, Link};
+use engine::Engine;
 use reservation::DockerReservation;
 
 /// So many listings in a row must show that a container was made and not started, before that is believed.
@@ -70,9 +79,9 @@ impl DockerBackend {
         for spec in &template.hosts {
             let binding =
                 HostBinding::new(spec, (&name, &identity), &template, engines).and_then(|binding| {
-                    let same = |host: &&Host| {
-                        host.engine().is_some_and(|engine| Arc::ptr_eq(engine, &binding.followed.engine))
-                    };
+                    let at = &binding.followed.engine.host;
+                    let same =
+                        |host: &&Host| host.engine().is_some_and(|engine| Arc::ptr_eq(&engine.host, at));
                     match hosts.iter().find(same) {
                         Some(host) => Err(format!("{} is host {} already", spec.endpoint, host.name)),
                         None => Ok(Arc::new(binding)),
@@ -115,8 +124,9 @@ impl DockerBackend {
     }
 
     fn listing(&self, host: &str, engine: &Engine) -> Listing {
-        let state = engine.state();
-        let instances = state.index.of_set(&self.identity.scale_set_uid).filter(|known| {
+        let state = engine.host.state();
+        let Some(view) = engine.view_of(&state) else { return Listing::unknown(host) };
+        let instances = view.index.of_set(&self.identity.scale_set_uid).filter(|known| {
             known.cluster == self.identity.cluster && self.speaks_for(&known.instance.backend)
         });
         // Made and never started, by a controller that is no more: nobody will start it.
@@ -135,8 +145,8 @@ impl DockerBackend {
         });
         Listing {
             host: host.to_owned(),
-            listed_at: state.listed_at,
-            current: matches!(state.link, Link::Up(_)),
+            listed_at: view.listed_at,
+            current: view.is_up(),
             hides: Duration::ZERO,
             instances: instances.collect(),
         }
@@ -197,9 +207,9 @@ impl Backend for DockerBackend {
         None
     }
 
-    /// Containers outlive an engine's silence, and are seen again as they were.
     fn lost_hosts(&self) -> Vec<String> {
-        Vec::new()
+        let lost = |host: &&Host| host.engine().is_some_and(|engine| engine.is_lost());
+        self.hosts.iter().filter(lost).map(|host| host.name.clone()).collect()
     }
 
     fn left_over(&self) -> u32 {

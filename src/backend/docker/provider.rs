@@ -6,8 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::endpoint::Endpoint;
-use super::{DockerBackend, DockerTemplate, Engines, HostSpec, RegistryCredentials};
+use super::{DockerBackend, DockerTemplate, Engines, HostSpec, Login, RegistryCredentials, TlsLogin};
 use crate::api::{self, BackendType, EnvVar, HostCeiling, Reason};
+use crate::backend::secrets::ssh_login;
 use crate::backend::{
     Backend, Error, Fingerprint, FreedBytes, HostKey, HostUsage, NamedHost, OwnedInstance, Provider,
     References, Requeuer, ResolveError, Resolved,
@@ -60,13 +61,23 @@ impl Provider for DockerProvider {
 
     fn resolve_offline(&self, spec: &api::Backend) -> Option<Arc<dyn Resolved>> {
         let docker = spec.docker.as_ref()?;
-        let hosts = docker.hosts.iter().filter(|h| is_available(&h.endpoint)).map(host).collect();
+        let reachable = |h: &&api::DockerHost| Endpoint::parse(&h.endpoint).is_ok();
+        let hosts = docker.hosts.iter().filter(reachable).map(|h| {
+            let secret = h.tls_secret_ref.is_some() || h.ssh_secret_ref.is_some();
+            host(h, if secret { Login::AsBefore } else { Login::None })
+        });
+        let hosts = hosts.collect();
         Some(self.resolved(template(docker, hosts)))
     }
 
     fn resolve_host(&self, name: &str, endpoint: &str) -> Option<Arc<dyn Resolved>> {
         Endpoint::parse(endpoint).ok()?;
-        let host = HostSpec { name: name.to_owned(), endpoint: endpoint.to_owned(), max_runners: None };
+        let host = HostSpec {
+            name: name.to_owned(),
+            endpoint: endpoint.to_owned(),
+            max_runners: None,
+            login: Login::AsBefore,
+        };
         Some(self.resolved(template(&api::Docker::default(), vec![host])))
     }
 
@@ -133,27 +144,19 @@ fn named(host: &HostSpec) -> NamedHost {
     NamedHost { name: host.name.clone(), endpoint: host.endpoint.clone(), key }
 }
 
-/// Whether this version reaches engines at endpoints of that kind.
-fn is_available(endpoint: &str) -> bool {
-    endpoint.starts_with("unix://")
-}
-
 /// Refuses what the schema has and this version does not.
 fn available(field: &str, docker: &api::Docker) -> Result<(), ResolveError> {
-    let refuse = |what: String| {
+    let refuse = |what: &str| {
         let message = format!("{field}.{what} is not available in this version");
         Err(ResolveError::unusable(Reason::BackendNotAvailable, message))
     };
     if docker.docker_access == api::DockerAccess::Sidecar {
-        return refuse("dockerAccess: Sidecar".to_owned());
+        return refuse("dockerAccess: Sidecar");
     }
     if docker.shared_volume.is_some() {
-        return refuse("sharedVolume".to_owned());
+        return refuse("sharedVolume");
     }
-    match docker.hosts.iter().find(|host| !is_available(&host.endpoint)) {
-        Some(host) => refuse(format!("hosts[{}].endpoint `{}` (only unix:// is)", host.name, host.endpoint)),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Reads a block and all that it refers to.
@@ -181,8 +184,40 @@ async fn read(
     for variable in &docker.env {
         env.push((variable.name.clone(), value_of(field, variable, references).await?));
     }
-    let hosts = docker.hosts.iter().map(host).collect();
+    let mut hosts = Vec::new();
+    for host in &docker.hosts {
+        let field = format!("{field}.hosts[{}]", host.name);
+        hosts.push(self::host(host, login(&field, host, references).await?));
+    }
     Ok(DockerTemplate { pull_credentials, env, cpu_millis, memory_bytes, ..template(docker, hosts) })
+}
+
+/// How a host is logged in to. A Secret that cannot be used is that host's affair alone: the others work on.
+async fn login(
+    field: &str,
+    host: &api::DockerHost,
+    references: &dyn References,
+) -> Result<Login, ResolveError> {
+    let read = match (&host.tls_secret_ref, &host.ssh_secret_ref) {
+        (Some(secret), _) => tls_login(&format!("{field}.tlsSecretRef"), &secret.name, references).await,
+        (None, Some(secret)) => {
+            let field = format!("{field}.sshSecretRef");
+            ssh_login(&field, &secret.name, references).await.map(Login::Ssh)
+        }
+        (None, None) => Ok(Login::None),
+    };
+    match read {
+        Err(ResolveError::Unusable(why)) => Ok(Login::Unusable(why.message)),
+        read => read,
+    }
+}
+
+async fn tls_login(field: &str, secret: &str, references: &dyn References) -> Result<Login, ResolveError> {
+    let authority = references.secret_text(field, secret, "ca.crt").await?;
+    let certificate = references.secret_text(field, secret, "tls.crt").await?;
+    let key = references.secret_text(field, secret, "tls.key").await?;
+    let invalid = |why| ResolveError::unusable(Reason::SecretInvalid, format!("{field}: {why}"));
+    TlsLogin::read(&authority, &certificate, &key).map(Login::Tls).map_err(invalid)
 }
 
 async fn value_of(
@@ -218,10 +253,11 @@ fn template(docker: &api::Docker, hosts: Vec<HostSpec>) -> DockerTemplate {
     }
 }
 
-fn host(host: &api::DockerHost) -> HostSpec {
+fn host(host: &api::DockerHost, login: Login) -> HostSpec {
     HostSpec {
         name: host.name.clone(),
         endpoint: host.endpoint.clone(),
         max_runners: host.max_runners.map(|max| max.max(0).unsigned_abs()),
+        login,
     }
 }

@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::binding::HostBinding;
 use super::container::{self, Launch};
-use super::engine::HeldSlot;
+use super::host::HeldSlot;
 use super::template::DockerTemplate;
 use crate::backend::{Error, NewRunner, Reservation};
 use crate::runner::{Identity, Instance};

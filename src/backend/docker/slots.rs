@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
-use super::index::Index;
+use super::view::Views;
 use crate::backend::{SlotQueue, speaks_for};
 
 /// The users of an engine and the places that they hold.
@@ -52,8 +52,8 @@ impl User {
 
 impl Held {
     /// Whether its runner is not seen yet: one that is counts by itself.
-    fn is_unseen(&self, index: &Index) -> bool {
-        self.runner.as_deref().is_none_or(|name| !index.has_runner(name))
+    fn is_unseen(&self, views: &Views) -> bool {
+        self.runner.as_deref().is_none_or(|name| !views.has_runner(name))
     }
 }
 
@@ -111,26 +111,26 @@ impl Slots {
     }
 
     /// Places taken: containers that have not ended, of whatever cluster, and those held for runners not seen yet.
-    pub(super) fn taken(&self, index: &Index) -> u32 {
-        let held = self.reservations.values().filter(|held| held.is_unseen(index)).count();
-        u32::try_from(index.live() + held).unwrap_or(u32::MAX)
+    pub(super) fn taken(&self, views: &Views) -> u32 {
+        let held = self.reservations.values().filter(|held| held.is_unseen(views)).count();
+        u32::try_from(views.live() + held).unwrap_or(u32::MAX)
     }
 
     /// Places free; `u32::MAX` where there is no limit.
-    pub(super) fn free(&self, index: &Index) -> u32 {
-        self.ceiling.map_or(u32::MAX, |ceiling| ceiling.saturating_sub(self.taken(index)))
+    pub(super) fn free(&self, views: &Views) -> u32 {
+        self.ceiling.map_or(u32::MAX, |ceiling| ceiling.saturating_sub(self.taken(views)))
     }
 
     /// Places that a user's own maximum leaves it; `u32::MAX` where it states none. Costs what the scale set has.
-    pub(super) fn left_of_own(&self, user: u64, index: &Index) -> u32 {
+    pub(super) fn left_of_own(&self, user: u64, views: &Views) -> u32 {
         let Some((user, max)) = self.users.get(&user).and_then(|user| Some((user, user.max_runners?))) else {
             return u32::MAX;
         };
-        let own = index.live_of_set(&user.scale_set_uid);
-        let own = own.filter(|(backend, _)| user.owns(&user.scale_set_uid, backend)).map(|(_, live)| live);
+        let uid = &user.scale_set_uid;
+        let own = views.live_of_set(uid, |backend| user.owns(uid, backend));
         let held = self.reservations.values();
-        let held = held.filter(|h| user.owns(&h.scale_set_uid, &h.backend) && h.is_unseen(index));
-        max.saturating_sub(u32::try_from(own.sum::<usize>() + held.count()).unwrap_or(u32::MAX))
+        let held = held.filter(|h| user.owns(&h.scale_set_uid, &h.backend) && h.is_unseen(views));
+        max.saturating_sub(u32::try_from(own + held.count()).unwrap_or(u32::MAX))
     }
 
     /// The number that a user states for itself.
@@ -139,33 +139,33 @@ impl Slots {
     }
 
     /// Places free for a user: within its own maximum, and not kept for others that wait longer.
-    pub(super) fn free_for(&self, user: u64, index: &Index) -> u32 {
-        self.free_of(user, self.free(index), index)
+    pub(super) fn free_for(&self, user: u64, views: &Views) -> u32 {
+        self.free_of(user, self.free(views), views)
     }
 
-    fn free_of(&self, user: u64, free: u32, index: &Index) -> u32 {
+    fn free_of(&self, user: u64, free: u32, views: &Views) -> u32 {
         match self.queue.free_for(user, free) {
             0 => 0,
-            free => free.min(self.left_of_own(user, index)),
+            free => free.min(self.left_of_own(user, views)),
         }
     }
 
     /// For how many runners a user waits for others to leave, if it wants so many: no slot is kept for what its own maximum
     /// does not let it have.
-    pub(super) fn to_wait_for(&self, user: u64, runners: u32, index: &Index) -> u32 {
-        if runners == 0 { 0 } else { runners.min(self.left_of_own(user, index)) }
+    pub(super) fn to_wait_for(&self, user: u64, runners: u32, views: &Views) -> u32 {
+        if runners == 0 { 0 } else { runners.min(self.left_of_own(user, views)) }
     }
 
     /// The users for whom a place is free, and their scale sets' UIDs.
-    pub(super) fn served(&self, index: &Index) -> HashMap<u64, String> {
-        let free = self.free(index);
-        let served = self.users.iter().filter(|(number, _)| self.free_of(**number, free, index) > 0);
+    pub(super) fn served(&self, views: &Views) -> HashMap<u64, String> {
+        let free = self.free(views);
+        let served = self.users.iter().filter(|(number, _)| self.free_of(**number, free, views) > 0);
         served.map(|(number, user)| (*number, user.scale_set_uid.clone())).collect()
     }
 
     /// Begins the turns of those who wait, as far as places are free. Returns the UIDs of their scale sets.
-    pub(super) fn begin_turns(&mut self, index: &Index, now: Instant) -> BTreeSet<String> {
-        let begun = self.queue.begin_turns(self.free(index), now);
+    pub(super) fn begin_turns(&mut self, views: &Views, now: Instant) -> BTreeSet<String> {
+        let begun = self.queue.begin_turns(self.free(views), now);
         let uid = |number| self.users.get(&number).map(|user| user.scale_set_uid.clone());
         begun.into_iter().filter_map(uid).collect()
     }

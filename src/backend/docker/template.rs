@@ -7,6 +7,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::credentials::RegistryCredentials;
+use super::login::Login;
 use crate::api::{DockerAccess, PullPolicy};
 
 /// Characters of a template's hash that are kept: 64 bits tell the templates of a scale set apart.
@@ -59,10 +60,12 @@ pub struct DockerTemplate {
 pub struct HostSpec {
     /// Its name, unique in the backend.
     pub name: String,
-    /// `unix://…`
+    /// `unix://…`, `tcp://…` or `ssh://…`
     pub endpoint: String,
-    /// Its slots, for all scale sets together. None: no limit.
+    /// How many runners of this backend it may have. None: no limit.
     pub max_runners: Option<u32>,
+    /// How it is logged in to.
+    pub login: Login,
 }
 
 impl DockerTemplate {
@@ -193,7 +196,12 @@ mod tests {
         assert_eq!(changed(|t| t.pull_policy = PullPolicy::Always), same);
         assert_eq!(changed(|t| t.env.reverse()), same);
         assert_eq!(changed(|t| t.env.push((JIT_CONFIGURATION.into(), "x".into()))), same);
-        let host = HostSpec { name: "h".into(), endpoint: "unix:///x".into(), max_runners: Some(1) };
+        let host = HostSpec {
+            name: "h".into(),
+            endpoint: "unix:///x".into(),
+            max_runners: Some(1),
+            login: Login::None,
+        };
         let mut elsewhere = template();
         elsewhere.hosts.push(host);
         assert_eq!(elsewhere.hash(), same);

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use reqwest::Url;
+
 /// Where sshd listens unless the endpoint says otherwise.
 const SSH_PORT: u16 = 22;
 
@@ -40,28 +42,37 @@ impl Endpoint {
         }
         let (user, place) =
             text.strip_prefix("ssh://").and_then(|rest| rest.split_once('@')).ok_or_else(invalid)?;
-        let (host, port) = match place.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']').ok_or_else(invalid)?;
-                (host, port.strip_prefix(':').or(port.is_empty().then_some("")))
+        let (host, port) = match place.rsplit_once(':') {
+            // What follows a colon within brackets is of the address.
+            Some((host, port)) if !port.ends_with(']') => {
+                (host, port.parse().ok().filter(|port| *port > 0).ok_or_else(invalid)?)
             }
-            None => match place.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (place, Some("")),
-            },
+            _ => (place, SSH_PORT),
         };
-        let port = match port.ok_or_else(invalid)? {
-            "" => SSH_PORT,
-            port => port.parse().ok().filter(|port| *port > 0).ok_or_else(invalid)?,
-        };
-        let plain = |text: &str, more: &[char]| {
-            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(&c))
-        };
-        let named = plain(user, &['.', '_', '-']) && plain(host.trim_end_matches('.'), &['.', '_', '-', ':']);
-        // With the dot of the root it is the same name.
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
-        named.then(|| Endpoint::Ssh(Address { user: user.to_owned(), host, port })).ok_or_else(invalid)
+        if user.is_empty() || !user.chars().all(is_plain) {
+            return Err(invalid());
+        }
+        let host = spelt_host(host).ok_or_else(invalid)?;
+        Ok(Endpoint::Ssh(Address { user: user.to_owned(), host, port }))
     }
+}
+
+/// Spells a host as URLs do: a name in lower case, an address as numbers (`0x7f.1` is `127.0.0.1`), and neither with brackets or
+/// the dot of the root. None where it can be no host.
+pub fn spelt_host(host: &str) -> Option<String> {
+    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    // A URL has no other address in brackets than one with colons.
+    let host = bracketed.filter(|address| !address.contains(':')).unwrap_or(host);
+    if !host.starts_with('[') && !host.chars().all(is_plain) {
+        return None;
+    }
+    let url = Url::parse(&format!("http://{host}")).ok()?;
+    let host = url.host_str()?.trim_end_matches('.').trim_matches(['[', ']']);
+    (!host.is_empty()).then(|| host.to_owned())
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
 impl Address {
@@ -96,6 +107,8 @@ mod tests {
             ("ssh://ci@mac-1:22", "ssh://ci@mac-1", "mac-1"),
             ("ssh://ci@mac-1.", "ssh://ci@mac-1", "mac-1"),
             ("ssh://ci@mac-1:2222", "ssh://ci@mac-1:2222", "[mac-1]:2222"),
+            ("ssh://ci@[127.0.0.1]", "ssh://ci@127.0.0.1", "127.0.0.1"),
+            ("ssh://ci@0x7f.1", "ssh://ci@127.0.0.1", "127.0.0.1"),
             ("ssh://ci@[FE80::1]", "ssh://ci@[fe80::1]", "fe80::1"),
             ("ssh://ci@[fe80::1]:23", "ssh://ci@[fe80::1]:23", "[fe80::1]:23"),
         ] {
@@ -119,6 +132,9 @@ mod tests {
             "ssh://ci@mac-1:99999",
             "ssh://ci@mac-1:x",
             "ssh://ci@[fe80::1]x",
+            "ssh://ci@fe80::1",
+            "ssh://ci@mac-1:",
+            "ssh://ci@mac-1/x",
             "ssh://ci@mac 1",
             "ssh://c$(id)@mac-1",
             "tcp://ci@mac-1",

@@ -11,7 +11,7 @@ mod quote;
 mod script;
 mod ssh;
 
-pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use endpoint::{Endpoint, InvalidEndpoint, spelt_host};
 pub use failure::Failure;
 pub use known_hosts::InvalidKnownHosts;
 pub use login::{InvalidLogin, SshLogin};

@@ -109,7 +109,13 @@ impl Ssh {
     }
 
     pub(super) async fn open_socket(&self, path: &str) -> Result<ChannelStream<Msg>, Failure> {
-        let channel = self.connection()?.channel_open_direct_streamlocal(path).await?;
+        let opened = self.connection()?.channel_open_direct_streamlocal(path).await;
+        let channel = opened.map_err(|error| match error {
+            russh::Error::ChannelOpenFailure(_) => {
+                Failure::Refused(format!("sshd does not connect to {path}"))
+            }
+            error => error.into(),
+        })?;
         Ok(channel.into_stream())
     }
 }

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::host::{HeldSlot, Host, State};
 use super::view::View;
-use crate::backend::Error;
 use crate::backend::remote::{Endpoint, Failure, Output, Remote, Script};
+use crate::backend::{Error, SILENCE};
 
 /// One Mac by one way of reaching it: an endpoint, a login and a `TART_HOME`.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Default for Limits {
         Limits {
             boot: Duration::from_secs(300),
             pull_silence: Duration::from_secs(300),
-            silence: Duration::from_secs(180),
+            silence: SILENCE,
             relist: Duration::from_secs(30),
         }
     }

@@ -100,7 +100,7 @@ impl TartBackend {
     fn listing(&self, host: &str, binding: &HostBinding) -> Listing {
         let mac = binding.mac();
         let state = mac.host.state();
-        let Some(view) = mac.view_of(&state) else { return unknown(host) };
+        let Some(view) = mac.view_of(&state) else { return Listing::unknown(host) };
         let own = |instance: &Instance| {
             instance.scale_set_uid == self.maker.owner.scale_set_uid
                 && self.maker.speaks_for(&instance.backend)
@@ -126,17 +126,6 @@ impl TartBackend {
     }
 }
 
-/// What is shown of a host of which nothing is known.
-fn unknown(host: &str) -> Listing {
-    Listing {
-        host: host.to_owned(),
-        listed_at: None,
-        current: false,
-        hides: Duration::ZERO,
-        instances: Vec::new(),
-    }
-}
-
 #[async_trait]
 impl Backend for TartBackend {
     fn name(&self) -> &str {
@@ -158,7 +147,7 @@ impl Backend for TartBackend {
     fn instances(&self) -> Vec<Listing> {
         let listing = |host: &Host| match &host.binding {
             Ok(binding) => Some(self.listing(&host.name, binding)),
-            Err(NoBinding::NoLogin(_)) => Some(unknown(&host.name)),
+            Err(NoBinding::NoLogin(_)) => Some(Listing::unknown(&host.name)),
             // Nothing ever ran there.
             Err(NoBinding::Refused(_)) => None,
         };

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use super::{HostSpec, Login, Macs, Prune, TartBackend, TartTemplate, vm};
 use crate::api::{self, BackendType, HostCeiling, PullPolicy, Quantity, Reason};
 use crate::backend::remote::{Endpoint, SshLogin};
+use crate::backend::secrets::ssh_login;
 use crate::backend::{
     Backend, Error, Fingerprint, FreedBytes, HostKey, HostUsage, NamedHost, OwnedInstance, Provider,
     References, Requeuer, ResolveError, Resolved,
@@ -192,11 +193,7 @@ async fn login(
     references: &dyn References,
 ) -> Result<Option<SshLogin>, ResolveError> {
     let Some(secret) = &host.ssh_secret_ref else { return Ok(None) };
-    let field = format!("{field}.sshSecretRef");
-    let private_key = references.secret_text(&field, &secret.name, "ssh-privatekey").await?;
-    let known_hosts = references.secret_text(&field, &secret.name, "known_hosts").await?;
-    let invalid = |why| ResolveError::unusable(Reason::SecretInvalid, format!("{field}: {why}"));
-    SshLogin::read(&private_key, &known_hosts).map(Some).map_err(invalid)
+    ssh_login(&format!("{field}.sshSecretRef"), &secret.name, references).await.map(Some)
 }
 
 /// The parts of a template that the spec holds itself, and that need no judgement.

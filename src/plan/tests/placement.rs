@@ -18,6 +18,20 @@ fn backends_are_filled_in_order_and_hosts_evenly() {
     assert_eq!(places, BTreeMap::from([("a", 2), ("b", 2), ("c", 2)]));
 }
 
+/// Each has as many free slots as the others, whatever is on it.
+#[test]
+fn hosts_without_a_limit_have_equally_many_runners() {
+    let mut scenario = Scenario::new(serde_json::json!({"maxRunners": 20}));
+    scenario.backends = vec![backend("rack", &[("a", u32::MAX), ("b", u32::MAX), ("c", 0)])];
+    scenario.assigned(3);
+    scenario.step();
+    scenario.backends[0].hosts.iter_mut().for_each(|host| host.free_slots = u32::MAX);
+    scenario.assigned(9);
+    scenario.step();
+    let on = |host: &str| scenario.ledger.runners().filter(|runner| runner.host == host).count();
+    assert_eq!([on("a"), on("b"), on("c")], [3, 3, 3]);
+}
+
 #[test]
 fn each_refusal_has_its_reason() {
     type Change = fn(&mut Scenario);

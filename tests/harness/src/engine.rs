@@ -10,10 +10,8 @@ use bollard::Docker;
 use serde_json::json;
 use tokio::process::{Child, Command};
 
-use super::{IMAGE, PATIENCE, eventually, found_blocking, signal};
-
-/// Brings the loopback device up and passes connections on; `make image` put it there.
-const BUSYBOX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/debian/busybox-static/bin/busybox");
+use super::door::{self, Door};
+use super::{Authority, BUSYBOX, IMAGE, PATIENCE, eventually, found_blocking, signal};
 
 /// How long an engine may take to end when it is asked to.
 const STOP: Duration = Duration::from_secs(5);
@@ -25,6 +23,9 @@ pub struct Engine {
     /// Keeps the network, in which GitHub is to be found at the address that it has outside.
     network: Child,
     process: Child,
+    /// What more it listens on.
+    tls: Vec<String>,
+    door: Door,
     /// A client that connects anew for each request.
     pub docker: Docker,
 }
@@ -38,9 +39,11 @@ impl Engine {
         let endpoint = format!("unix://{}", folder.join("d.sock").display());
         configure(&folder);
         let network = network(github).await;
-        let process = dockerd(&folder, &endpoint, &network);
+        let door = Door::open().await;
+        door.lead_to(network.id().unwrap());
+        let process = dockerd(&folder, &endpoint, &network, &[]);
         let docker = answers(&endpoint).await;
-        let engine = Engine { folder, endpoint, network, process, docker };
+        let engine = Engine { folder, endpoint, network, process, tls: Vec::new(), door, docker };
         let copy = format!("docker save {IMAGE} | docker --host {} load", engine.endpoint);
         assert!(
             Command::new("sh").args(["-c", &copy]).stdout(Stdio::null()).status().await.unwrap().success()
@@ -48,9 +51,27 @@ impl Engine {
         engine
     }
 
+    /// Starts it anew, listening with TLS as well for whomever an authority certified.
+    pub async fn with_tls(mut self, authority: &Authority) -> Engine {
+        self.kill().await;
+        self.tls = door::arguments(&self.folder, authority);
+        self.restart().await;
+        self
+    }
+
     /// Where it is reached.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Where it is reached with TLS.
+    pub fn tls_endpoint(&self) -> String {
+        self.door.endpoint()
+    }
+
+    /// Where its socket is.
+    pub fn socket(&self) -> &Path {
+        Path::new(self.endpoint.trim_start_matches("unix://"))
     }
 
     /// Kills it. Its containers run on.
@@ -60,7 +81,7 @@ impl Engine {
 
     /// Starts it again, with what it had. What still runs of its containers, it ends.
     pub async fn restart(&mut self) {
-        self.process = dockerd(&self.folder, &self.endpoint, &self.network);
+        self.process = dockerd(&self.folder, &self.endpoint, &self.network, &self.tls);
         answers(&self.endpoint).await;
     }
 
@@ -136,6 +157,15 @@ pub fn arguments(folder: &Path, endpoint: &str) -> Vec<String> {
     shared.into_iter().map(str::to_owned).chain(own).collect()
 }
 
+/// Starts `dockerd` in a network of its own, with a loopback device: an engine without a bridge deletes `docker0`, which is
+/// the machine's.
+pub fn in_own_network() -> Command {
+    let mut command = Command::new("unshare");
+    let script = format!("{BUSYBOX} ip link set lo up && exec dockerd \"$@\"");
+    command.args(["--net", "sh", "-c", &script, "dockerd"]);
+    command
+}
+
 /// Unmounts what an engine that was killed left mounted below its folder: it would keep that.
 pub fn unmount_below(folder: &Path) {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
@@ -164,7 +194,7 @@ async fn network(address: SocketAddr) -> Child {
     network
 }
 
-fn dockerd(folder: &Path, endpoint: &str, network: &Child) -> Child {
+fn dockerd(folder: &Path, endpoint: &str, network: &Child, more: &[String]) -> Child {
     let file = |name: &str| folder.join(name);
     let log = OpenOptions::new().create(true).append(true).open(file("engine-log")).unwrap();
     // The numbers of processes that were killed are taken for live ones, where others have them or nobody reaps.
@@ -177,6 +207,7 @@ fn dockerd(folder: &Path, endpoint: &str, network: &Child) -> Child {
         .arg("dockerd")
         .env("TMPDIR", folder)
         .args(arguments(folder, endpoint))
+        .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -9,13 +9,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod api_server;
+mod authority;
 mod controller;
 mod docker;
+pub mod door;
 pub mod engine;
 pub mod gateways;
 mod macs;
 mod manifest;
 mod objects;
+pub mod sshd;
 pub mod stage;
 
 use std::fs;
@@ -38,6 +41,7 @@ use testkit::github::{DEFAULT_TOKEN, SimGithub};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
+pub use authority::{Authority, Certified};
 pub use controller::{Controller, signal};
 pub use docker::{Event, Timeline};
 pub use engine::Engine;
@@ -50,6 +54,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The file with the policy, in the test's folder.
 const POLICY: &str = "policy.yaml";
+
+/// Brings the loopback device up and passes connections on; `make image` put it there.
+const BUSYBOX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/debian/busybox-static/bin/busybox");
 
 /// The root of the repository.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
