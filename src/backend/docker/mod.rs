@@ -71,10 +71,11 @@ impl DockerBackend {
     pub fn new(
         name: impl Into<String>,
         identity: Identity,
-        template: DockerTemplate,
+        template: impl Into<Arc<DockerTemplate>>,
         engines: &Engines,
     ) -> Self {
-        let (name, template_hash) = (name.into(), template.hash());
+        let (name, template) = (name.into(), template.into());
+        let template_hash = template.hash();
         let mut hosts: Vec<Host> = Vec::new();
         for spec in &template.hosts {
             let binding =
@@ -90,7 +91,7 @@ impl DockerBackend {
             hosts.push(Host { name: spec.name.clone(), binding });
         }
         let siblings = Vec::new();
-        DockerBackend { name, siblings, identity, template: Arc::new(template), template_hash, hosts }
+        DockerBackend { name, siblings, identity, template, template_hash, hosts }
     }
 
     /// One of several backends of its scale set that share a host. What a backend that is none of them left on a host of

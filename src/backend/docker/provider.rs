@@ -23,7 +23,7 @@ pub struct DockerProvider {
 
 /// A `docker` block, and the engines that its backend is to use.
 struct ResolvedDocker {
-    template: DockerTemplate,
+    template: Arc<DockerTemplate>,
     hosts: Vec<NamedHost>,
     engines: Arc<Engines>,
 }
@@ -36,7 +36,7 @@ impl DockerProvider {
 
     fn resolved(&self, template: DockerTemplate) -> Arc<dyn Resolved> {
         let hosts = template.hosts.iter().map(named).collect();
-        Arc::new(ResolvedDocker { template, hosts, engines: self.engines.clone() })
+        Arc::new(ResolvedDocker { template: Arc::new(template), hosts, engines: self.engines.clone() })
     }
 }
 
