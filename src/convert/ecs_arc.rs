@@ -30,6 +30,9 @@ const DIMENSIONS: [(&str, &str); 3] =
 /// The image that ecs-arc has where nothing says another.
 const IMAGE: &str = "ghcr.io/niranjan94/ecs-arc-runner:latest";
 
+/// What `[defaults]` has no say in.
+const OF_RUNNERS: [&str; 4] = ["architecture", "cpu", "memory", "os"];
+
 /// The Secret with the credentials of the App, which all scale sets share.
 const SECRET: &str = "github";
 const APP: &str = "--from-literal=github_app_id=CLIENT_ID --from-literal=github_app_installation_id=ID \
@@ -99,7 +102,7 @@ pub(super) fn convert(
         "max_runtime counted from the creation of the task; timeouts.job counts from the job's start".to_owned(),
         "managedTaskDefinition registers in families of its own (<namespace>-<name>-ecs): those of ecs-arc stay as they are"
             .to_owned(),
-        format!("GITHUB_APP_…: {}", secret_note(None, SECRET, APP)),
+        format!("the App's credentials: {}", secret_note(None, SECRET, APP)),
     ]);
     let mut runners: Vec<Runner> = Vec::new();
     for mut table in file.tables("runner")? {
@@ -110,7 +113,12 @@ pub(super) fn convert(
     for template in file.tables("template")? {
         runners.extend(expand(template, &mut manifests.notes)?);
     }
-    manifests.notes.extend(defaults.leftovers(&[]).into_iter().chain(file.leftovers(&[])));
+    manifests.notes.extend(
+        defaults
+            .leftovers(&OF_RUNNERS.map(|key| (key, "is not read, as in ecs-arc: it is a runner's own")))
+            .into_iter()
+            .chain(file.leftovers(&[])),
+    );
     if runners.is_empty() {
         return Err(ConvertError::Nothing(
             "there is no runner: write at least one [[runner]] or [[template]]",

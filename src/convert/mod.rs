@@ -10,6 +10,8 @@ mod manifest;
 mod pod;
 mod runscaler;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use error::ConvertError;
 

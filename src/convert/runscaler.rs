@@ -54,13 +54,16 @@ const REASONS: [(&str, &str); 21] = [
         "shared-volume-name",
         "has no counterpart: the volume's name carries namespace and set, so that no other set has it",
     ),
-    ("socket", "is not read, as dind is off; hosts says where the engine is"),
+    ("shared-volume-ttl", "is not read, as shared-volume-max-age is given"),
     ("tart", "is not read, as the backend is docker"),
 ];
 
 pub(super) fn convert(text: &str) -> Result<Manifests, ConvertError> {
     let mut file = Table::from_toml(text)?;
     let mut sets = file.tables("scaleset")?;
+    for table in sets.iter_mut().chain([&mut file]) {
+        table.rename("provider", "backend");
+    }
     let mut manifests = Manifests { notes: file.split(&GLOBAL).leftovers(&REASONS), ..Manifests::default() };
     if sets.is_empty() {
         sets.push(file);
@@ -84,7 +87,7 @@ fn scale_set(manifests: &Manifests, mut table: Table) -> Result<Manifest, Conver
     github.runner_group = table.text("runner-group")?.unwrap_or(github.runner_group);
 
     let mut notes = vec![token(&mut table, &secret)?];
-    let backend = match table.text("backend")?.or(table.text("provider")?).as_deref() {
+    let backend = match table.text("backend")?.as_deref() {
         None | Some("docker") => docker(&mut table, &mut notes)?,
         Some("tart") => tart(&mut table, &mut notes)?,
         Some(_) => return Err(table.error("backend", "write docker or tart")),
@@ -146,10 +149,8 @@ fn docker(set: &mut Table, notes: &mut Vec<String>) -> Result<Backend, ConvertEr
 fn shared_volume(table: &mut Table, notes: &mut Vec<String>) -> Result<Option<SharedVolume>, ConvertError> {
     let Some(mount_path) = table.text("shared-volume")? else { return Ok(None) };
     notes.push(table.note("shared-volume", format!("becomes sharedVolume; {NOT_YET}")));
-    let mut ttl = table.duration("shared-volume-max-age")?;
-    if ttl.is_none() {
-        ttl = table.duration("shared-volume-ttl")?;
-    }
+    table.rename("shared-volume-ttl", "shared-volume-max-age");
+    let ttl = table.duration("shared-volume-max-age")?;
     if ttl.is_some() {
         let text =
             "is no longer the age of a file: the whole volume goes when no runner has used it for that long";
@@ -182,7 +183,7 @@ fn tart(set: &mut Table, notes: &mut Vec<String>) -> Result<Backend, ConvertErro
     if let Some(age) = table.duration("cache-max-age")? {
         housekeeping.cache.max_age = age;
     }
-    for key in ["cache-budget", "cache-space-budget"] {
+    for key in ["cache-space-budget", "cache-budget"] {
         if let Some(gigabytes) = table.number_above_zero(key)? {
             housekeeping.cache.space_budget = Quantity(format!("{gigabytes}G"));
         }

@@ -1,5 +1,7 @@
 //! A table of a configuration that is read field by field, and knows in the end what nobody has read.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::error::ConvertError;
@@ -102,6 +104,14 @@ impl Table {
         }
     }
 
+    pub(super) fn texts_by_name(&mut self, key: &str) -> Result<BTreeMap<String, String>, ConvertError> {
+        let wrong = self.error(key, "expected texts in quotes by their names");
+        match self.value(key) {
+            None => Ok(BTreeMap::new()),
+            Some(texts) => serde_json::from_value(texts).map_err(|_| wrong),
+        }
+    }
+
     pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, ConvertError> {
         match self.value(key) {
             None => Ok(None),
@@ -169,6 +179,15 @@ impl Table {
     pub(super) fn split(&mut self, keys: &[&str]) -> Table {
         let taken = keys.iter().filter_map(|key| self.fields.remove_entry(*key)).collect();
         Table { path: self.path.clone(), fields: taken }
+    }
+
+    /// Gives a field under an older or newer name the one that is read.
+    pub(super) fn rename(&mut self, other: &str, key: &str) {
+        if !self.has(key)
+            && let Some(value) = self.fields.remove(other)
+        {
+            self.fields.insert(key.to_owned(), value);
+        }
     }
 
     /// Fills in what is not given here, also in tables within.
