@@ -7,8 +7,7 @@ use super::table::Table;
 use crate::api::{Backend, CaBundleKind, CaBundleRef, Docker, DockerAccess, GitHub, Proxy, SecretRef};
 
 /// What Kubernetes, Helm and ARC write into an object, which is no configuration.
-const METADATA_OF_OTHERS: [&str; 9] = [
-    "annotations",
+const METADATA_OF_OTHERS: [&str; 8] = [
     "creationTimestamp",
     "deletionTimestamp",
     "finalizers",
@@ -19,15 +18,17 @@ const METADATA_OF_OTHERS: [&str; 9] = [
     "uid",
 ];
 
-const REASONS: [(&str, &str); 17] = [
-    ("annotations", "is not taken over: write those of your own under metadata"),
+/// Whose labels and annotations stay with ARC's object.
+const DOMAINS_OF_OTHERS: [&str; 5] =
+    ["actions.github.com", "argoproj.io", "fluxcd.io", "helm.sh", "kubernetes.io"];
+
+const REASONS: [(&str, &str); 15] = [
     ("autoscalingListener", "has no counterpart: there is no listener's pod"),
     ("controllerServiceAccount", "has no counterpart: the controller has its own rights"),
     ("ephemeralRunnerConfigSecretMetadata", "has no counterpart: there is no such object"),
     ("ephemeralRunnerMetadata", "has no counterpart: there is no such object"),
     ("ephemeralRunnerSetMetadata", "has no counterpart: there is no such object"),
     ("fullnameOverride", "has no counterpart: metadata.name is the object's name"),
-    ("labels", "is not taken over: write those of your own under metadata"),
     ("listenerConfigSecretMetadata", "has no counterpart: there is no listener's pod"),
     ("listenerMetrics", "has no counterpart: metrics are on, without labels of single jobs"),
     ("listenerRoleBindingMetadata", "has no counterpart: there is no listener's pod"),
@@ -89,6 +90,7 @@ fn runner_set(manifests: &Manifests, mut object: Table) -> Result<Manifest, Conv
     metadata.split(&METADATA_OF_OTHERS);
     object.split(&["apiVersion", "status"]);
     let mut manifest = scale_set(&name, spec, "runnerScaleSetLabels")?;
+    copy_own_metadata(&mut metadata, &mut manifest)?;
     manifest.notes.extend(metadata.leftovers(&REASONS).into_iter().chain(object.leftovers(&[])));
     Ok(manifest)
 }
@@ -98,7 +100,25 @@ fn values(manifests: &Manifests, mut values: Table) -> Result<Manifest, ConvertE
     let name = values.required_text("runnerScaleSetName", remedy)?;
     let namespace = values.text("namespaceOverride")?;
     let name = manifests.name(&values, "runnerScaleSetName", name, namespace)?;
-    scale_set(&name, values, "scaleSetLabels")
+    let mut metadata = values.split(&["annotations", "labels"]);
+    let mut manifest = scale_set(&name, values, "scaleSetLabels")?;
+    copy_own_metadata(&mut metadata, &mut manifest)?;
+    Ok(manifest)
+}
+
+/// Copies the labels and annotations that are the user's own.
+fn copy_own_metadata(from: &mut Table, manifest: &mut Manifest) -> Result<(), ConvertError> {
+    let mut own = |key| {
+        let mut texts = from.texts_by_name(key)?;
+        texts.retain(|name, _| {
+            let domain = name.split_once('/').map_or("", |(domain, _)| domain);
+            !DOMAINS_OF_OTHERS.iter().any(|other| domain.ends_with(other))
+        });
+        Ok::<_, ConvertError>((!texts.is_empty()).then_some(texts))
+    };
+    manifest.set.metadata.labels = own("labels")?;
+    manifest.set.metadata.annotations = own("annotations")?;
+    Ok(())
 }
 
 /// What the object's spec and the chart's values have in common, which is all but the labels' name.

@@ -69,8 +69,9 @@ impl Surroundings {
         };
         let organisation = get("GITHUB_ORG", "replace ORGANISATION in spec.github.url");
         let cluster = get("ECS_CLUSTER", "replace CLUSTER in ecs.cluster");
-        let region =
-            get("AWS_REGION", "").or_else(|| get("AWS_DEFAULT_REGION", "replace aws-region-1 in ecs.region"));
+        let default_region = get("AWS_DEFAULT_REGION", "");
+        let without = if default_region.is_some() { "" } else { "replace aws-region-1 in ecs.region" };
+        let region = get("AWS_REGION", without).or(default_region);
         Surroundings {
             url: format!("https://github.com/{}", organisation.unwrap_or("ORGANISATION".into())),
             prefix: get("SCALESET_NAME_PREFIX", ""),
@@ -162,7 +163,7 @@ fn expand(mut template: Table, notes: &mut Vec<String>) -> Result<Vec<Runner>, C
     if dimensions.iter().all(Vec::is_empty) {
         return Err(template.error("sizes", "missing: a template has sizes, architectures or features"));
     }
-    let place = template.within(&prefix);
+    let origin = template.within(&prefix);
     notes.extend(exclude.leftovers(&[]).into_iter().chain(template.leftovers(&[])));
 
     // One choice for each dimension: none where the template does not have it.
@@ -176,7 +177,7 @@ fn expand(mut template: Table, notes: &mut Vec<String>) -> Result<Vec<Runner>, C
         combinations = combinations.into_iter().flat_map(with).collect();
     }
     combinations.retain(|combination| !excluded.iter().any(|names| is_excluded(combination, names)));
-    combinations.into_iter().map(|combination| combined(&place, &prefix, &combination)).collect()
+    combinations.into_iter().map(|combination| combined(&origin, &prefix, &combination)).collect()
 }
 
 /// An exclusion names some of the dimensions and means every choice of the others.
@@ -189,14 +190,14 @@ fn is_excluded(combination: &[Option<&(String, Table)>], names: &[Option<String>
 
 /// The runner that a combination makes: of what two dimensions give, the later one's holds, but of labels both.
 fn combined(
-    place: &Table,
+    origin: &Table,
     prefix: &str,
     combination: &[Option<&(String, Table)>],
 ) -> Result<Runner, ConvertError> {
     let chosen: Vec<&(String, Table)> = combination.iter().copied().flatten().collect();
     let dimensions: Vec<String> = chosen.iter().map(|(name, _)| name.clone()).collect();
     let family = format!("{prefix}-{}", dimensions.join("-"));
-    let mut table = place.within(&dimensions.join("-"));
+    let mut table = origin.within(&dimensions.join("-"));
     let mut labels = Vec::new();
     for (_, given) in chosen {
         let mut given = given.clone();
@@ -239,6 +240,14 @@ fn scale_set(
     let backend = Backend { ecs: Some(ecs), ..backend("ecs") };
     let mut manifest = Manifest::new(&name, github(surroundings.url.clone(), SECRET), backend);
     manifest.read_bounds(&mut table, "min_runners", "max_runners")?;
+    if manifest.set.spec.min_runners > 0 {
+        notes.push(
+            table.note(
+                "min_runners",
+                "counted the busy runners in; minRunners are idle ones on top of the jobs",
+            ),
+        );
+    }
     manifest.set_labels(labels);
     if let Some(job) = table.duration("max_runtime")? {
         manifest.set.spec.timeouts.job = job;

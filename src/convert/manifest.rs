@@ -149,9 +149,9 @@ impl Manifests {
 pub(super) fn read_url(table: &mut Table, key: &str) -> Result<String, ConvertError> {
     let remedy = "write the URL of the organisation, repository or enterprise, like https://github.com/acme";
     let url = table.required_text(key, remedy)?;
-    let place = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    let is_place = |place: &str| !place.contains(['@', '?', '#']) && place.trim_matches('/').contains('/');
-    if place.is_some_and(is_place) {
+    let path = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let is_path = |path: &str| !path.contains(['@', '?', '#']) && path.trim_matches('/').contains('/');
+    if path.is_some_and(is_path) {
         Ok(url)
     } else {
         Err(table.error(key, format!("not such a URL: {remedy}")))

@@ -155,12 +155,16 @@ fn environment(
             }
             _ => None,
         };
+        let is_given = value.is_some() || from_secret.is_some();
         let rest: Vec<String> =
             [key, source, variable].into_iter().flat_map(|rest| rest.leftovers(&[])).collect();
+        // What comes from elsewhere than a Secret has its note, and no empty variable in its place.
+        if is_given || rest.is_empty() {
+            let value = value.filter(|_| from_secret.is_none());
+            let value_from = from_secret.map(|secret_key_ref| EnvVarSource { secret_key_ref });
+            docker.env.push(EnvVar { name, value, value_from });
+        }
         notes.extend(rest);
-        let value = value.filter(|_| from_secret.is_none());
-        let value_from = from_secret.map(|secret_key_ref| EnvVarSource { secret_key_ref });
-        docker.env.push(EnvVar { name, value, value_from });
     }
     Ok(())
 }

@@ -195,7 +195,7 @@ impl Table {
         inherit(&mut self.fields, &defaults.fields);
     }
 
-    /// Takes over what another table gives.
+    /// Sets what another table gives.
     pub(super) fn override_with(&mut self, other: &Table) {
         self.fields.extend(other.fields.clone());
     }

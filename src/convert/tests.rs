@@ -16,7 +16,7 @@ fn of_acme(variable: &str) -> Option<String> {
         "SCALESET_NAME_PREFIX" => "prod",
         "RUNNER_LOG_GROUP" => "/runners",
         "RUNNER_EXECUTION_ROLE_ARN" => "arn:aws:iam::1:role/execution",
-        "RUNNER_TASK_ROLE_ARN" => "",
+        "AWS_DEFAULT_REGION" | "RUNNER_TASK_ROLE_ARN" => "",
         secret => panic!("{secret} is none of its business"),
     };
     Some(value.to_owned())
