@@ -1,6 +1,6 @@
 //! Converts the configuration of other programs that keep runners into `RunnerScaleSet` manifests.
 //!
-//! Nothing is dropped silently: a configuration is read field by field ([`table`]), and each field that has no counterpart is
+//! Nothing is dropped silently: a configuration is read field by field (`table.rs`), and each field that has no counterpart is
 //! told in a comment above the manifest. No secret is written: a token becomes a reference to a Secret.
 
 mod arc;
