@@ -217,6 +217,7 @@ fn proxy(table: &mut Table, notes: &mut Vec<String>) -> Result<Option<Proxy>, Co
             ));
         }
         let login = way.text("credentialSecretRef")?;
+        notes.extend(way.leftovers(&[]));
         let way = Proxy {
             url,
             no_proxy: no_proxy.clone(),

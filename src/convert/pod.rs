@@ -51,6 +51,7 @@ pub(super) fn docker(
             } else if name == ENGINE[0] {
                 docker.docker_access = DockerAccess::Sidecar;
                 docker.sidecar_image = container.text("image")?.unwrap_or(docker.sidecar_image);
+                notes.extend(container.leftovers(&REASONS));
             } else if !ENGINE.contains(&name.as_str()) {
                 notes.push(spec.note(
                     &format!("{list}[{i}]"),

@@ -22,7 +22,7 @@ const GLOBAL: [&str; 9] = [
 /// What a `[[scaleset]]` does not inherit.
 const OWN: [&str; 5] = ["labels", "min-runners", "name", "token", "url"];
 
-const REASONS: [(&str, &str); 21] = [
+const REASONS: [(&str, &str); 22] = [
     ("build-cache-budget", "has no counterpart: the engine's own garbage collection has such a budget"),
     ("build-cache-max-age", "has no counterpart: housekeeping.images prunes the build cache"),
     ("cache", "has no counterpart: sharedVolume is the one volume of a scale set"),
@@ -49,6 +49,7 @@ const REASONS: [(&str, &str); 21] = [
     ("log-level", "is a flag of the controller: --log-level"),
     ("prune-interval", "has no counterpart: housekeeping.interval is one for all"),
     ("prune-ttl", "has no counterpart: dangling images go whatever their age"),
+    ("runner-image", "is not read, as tart.image is given"),
     ("shared-volume-cleanup-interval", "has no counterpart: housekeeping.interval is one for all"),
     (
         "shared-volume-name",
@@ -117,7 +118,11 @@ fn docker(set: &mut Table, notes: &mut Vec<String>) -> Result<Backend, ConvertEr
     docker.network = table.text("network")?.unwrap_or(docker.network);
     docker.resources.cpu = table.number_above_zero("cpu")?.map(|cores| Quantity(cores.to_string()));
     docker.resources.memory = megabytes(&mut table, "memory")?;
-    docker.resources.pids = table.number_above_zero("pids-limit")?;
+    match table.number("pids-limit")? {
+        Some(0) => notes
+            .push(table.note("pids-limit", "0 was no limit; resources.pids is 8192 unless you write more")),
+        limit => docker.resources.pids = limit,
+    }
     if table.flag("dind")?.unwrap_or(true) {
         docker.docker_access = DockerAccess::HostSocket;
         notes.push(table.note(
@@ -163,10 +168,7 @@ fn tart(set: &mut Table, notes: &mut Vec<String>) -> Result<Backend, ConvertErro
     let mut table = set.table("tart")?;
     // Older files have the virtual machine's image here, beside the containers' one that all sets inherit.
     let image = match table.text("image")? {
-        Some(image) => {
-            set.value("runner-image");
-            image
-        }
+        Some(image) => image,
         None => set.required_text("runner-image", "write the image of the virtual machine")?,
     };
     // What is left out has the defaults of the type.
