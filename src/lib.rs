@@ -6,6 +6,7 @@
 pub mod api;
 pub mod backend;
 pub mod controller;
+pub mod convert;
 pub mod github;
 pub mod plan;
 pub mod reaper;

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use paddock::controller::{self, Options};
+use paddock::convert::{self, Source};
 use paddock::runner::runner_name;
 use paddock::telemetry::{self, LogFormat, Ports};
 use tokio::net::TcpListener;
@@ -34,6 +35,14 @@ enum Command {
     Run(Box<Run>),
     /// Print the CustomResourceDefinition of RunnerScaleSet as YAML.
     Crd,
+    /// Convert the configuration of runscaler, ecs-arc or actions-runner-controller into manifests, on standard output.
+    Convert {
+        /// Whose configuration it is.
+        #[arg(value_enum)]
+        from: Source,
+        /// The file. A dash reads standard input.
+        file: PathBuf,
+    },
     /// Ask a controller once whether it is ready.
     Probe {
         /// Where it listens: host:port, or tcp://host:port as Kubernetes has it in the variables of a Service.
@@ -86,6 +95,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(options) => run(*options),
         Command::Crd => print_crd(),
+        Command::Convert { from, file } => print_manifests(from, &file),
         Command::Probe { address } => probe(&address),
     };
     match done {
@@ -99,6 +109,19 @@ fn main() -> ExitCode {
 
 fn print_crd() -> Result<(), Box<dyn Error>> {
     Ok(std::io::stdout().write_all(paddock::api::crd_yaml()?.as_bytes())?)
+}
+
+fn print_manifests(from: Source, file: &Path) -> Result<(), Box<dyn Error>> {
+    let read = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let told = |error: &dyn Error| format!("{}: {error}", file.display());
+    let text = read.map_err(|error| told(&error))?;
+    let manifests =
+        convert::convert(from, &text, |name| std::env::var(name).ok()).map_err(|error| told(&error))?;
+    Ok(std::io::stdout().write_all(manifests.as_bytes())?)
 }
 
 /// `helm test` has this image and no other, which has no shell.

@@ -9,6 +9,7 @@ use kube::api::{Patch, PatchParams, PostParams, ValidationDirective};
 use kube::core::{CustomResourceExt, Status};
 use kube::{Api, Client};
 use paddock::api::{BackendType, RunnerScaleSet, RunnerScaleSetStatus};
+use paddock::convert::{Source, convert};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -167,6 +168,43 @@ async fn takes_every_sample() {
             if let Err(status) = try_create(&client, manifest).await {
                 panic!("{}: {status:?}", path.display());
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn takes_what_is_converted() {
+    let client = client().await;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/convert");
+    // What ecs-arc has from its environment: without it the manifests have words to be replaced, which apply too.
+    let environment = |variable: &str| (variable == "GITHUB_ORG").then(|| "acme".to_owned());
+    for (source, sample, sets) in [
+        (Source::Runscaler, "runscaler.toml", 4),
+        (Source::Runscaler, "runscaler-single.toml", 1),
+        (Source::EcsArc, "ecs-arc.toml", 6),
+        (Source::EcsArc, "ecs-arc-matrix.toml", 51),
+        (Source::Arc, "arc.yaml", 2),
+        (Source::Arc, "arc-values.yaml", 1),
+    ] {
+        let text = std::fs::read_to_string(format!("{folder}/{sample}")).unwrap();
+        let converted = convert(source, &text, environment).unwrap();
+        let manifests: Vec<Value> = serde_saphyr::from_multiple(&converted).unwrap();
+        assert_eq!(manifests.len(), sets, "{sample}");
+        for mut manifest in manifests {
+            // The API server of the tests has no namespace of the samples.
+            manifest["metadata"].as_object_mut().unwrap().remove("namespace");
+            let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
+            if let Err(status) = try_create(&client, &manifest).await {
+                panic!("{sample}, {name}: {status:?}");
+            }
+            let params = PatchParams { dry_run: true, ..apply() };
+            let sets: Api<RunnerScaleSet> = Api::default_namespaced(client.clone());
+            let applied = sets.patch(&name, &params, &Patch::Apply(&manifest)).await.unwrap();
+            assert_eq!(
+                applied.spec,
+                typed(&manifest).spec,
+                "{sample}, {name}: the defaults left out are filled in"
+            );
         }
     }
 }
