@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::memory;
 
 /// How many lies are told where `PADDOCK_LIES` does not say.
-const LIES: usize = 15;
+const LIES: usize = 40;
 /// Polls of the liar come this often.
 const POLL: Duration = Duration::from_millis(50);
 /// A controller of ten scale sets has no more memory than this, in bytes.

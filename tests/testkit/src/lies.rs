@@ -1,5 +1,5 @@
 //! A GitHub that lies: what the simulated one answers is changed on its way, in each part that an answer has: status, head,
-//! body, length, time and pace.
+//! body, length, time and pace. Half of what is told is true: else nobody would ever come to the later steps.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,6 +18,9 @@ use crate::github::{SimGithub, SimGithubBuilder};
 
 /// Bytes of an answer that is too large.
 const LARGE: usize = 8 << 20;
+
+/// What the opening of a session is answered with, before it is changed.
+const SESSION: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n{\"sessionId\": \"00000000-0000-4000-8000-000000000000\"}";
 
 /// The simulated GitHub, and what stands before it. It lives as long as the runtime.
 #[derive(Debug)]
@@ -61,11 +64,17 @@ async fn serve(
     told: Arc<AtomicUsize>,
 ) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
-    let truth = ask(behind, &request(&mut stream).await?).await?;
-    let lie = lie(&truth, &mut rng.lock().unwrap_or_else(PoisonError::into_inner));
-    let Some(Lie { answer, late, drips }) = lie else {
-        return stream.write_all(&truth).await;
+    let request = request(&mut stream).await?;
+    let lies = rng.lock().unwrap_or_else(PoisonError::into_inner).random();
+    // A session whose opening is lied about stays open, and is in the way for minutes: it is not opened.
+    let truth = match lies && opens_session(&request) {
+        true => SESSION.to_vec(),
+        false => ask(behind, &request).await?,
     };
+    if !lies {
+        return stream.write_all(&truth).await;
+    }
+    let Lie { answer, late, drips } = lie(&truth, &mut rng.lock().unwrap_or_else(PoisonError::into_inner));
     told.fetch_add(1, Ordering::Relaxed);
     sleep(late).await;
     let (slowly, rest) = answer.split_at(answer.len().min(drips));
@@ -121,8 +130,12 @@ struct Lie {
     drips: usize,
 }
 
-/// Half of what is told is true: else nobody would ever come to the later steps.
-fn lie(truth: &[u8], rng: &mut StdRng) -> Option<Lie> {
+fn opens_session(request: &[u8]) -> bool {
+    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    line.starts_with(b"POST ") && line.windows(9).any(|piece| piece == b"/sessions")
+}
+
+fn lie(truth: &[u8], rng: &mut StdRng) -> Lie {
     let end = truth.windows(4).position(|four| four == b"\r\n\r\n").map_or(truth.len(), |at| at + 4);
     let (head, body) = truth.split_at(end);
     let with = |status: &str, body: &[u8]| {
@@ -134,20 +147,19 @@ fn lie(truth: &[u8], rng: &mut StdRng) -> Option<Lie> {
     };
     let status = String::from_utf8_lossy(head.get(9..12).unwrap_or(b"200")).into_owned();
     let (mut late, mut drips) = (Duration::ZERO, 0);
-    let answer = match rng.random_range(0..16) {
+    let answer = match rng.random_range(0..8) {
         0 | 1 => with(&rng.random_range(100..600).to_string(), body),
         2 | 3 => with(&status, &fuzz::changed(body, rng)),
         4 => [&fuzz::changed(head, rng), body].concat(),
         5 => with(&status, &b"[".repeat(LARGE)),
         6 => truth.get(..rng.random_range(0..truth.len().max(1))).unwrap_or_default().to_vec(),
-        7 => {
+        _ => {
             match rng.random() {
                 true => late = Duration::from_millis(rng.random_range(0..5_000)),
                 false => drips = 400,
             }
             truth.to_vec()
         }
-        _ => return None,
     };
-    Some(Lie { answer, late, drips })
+    Lie { answer, late, drips }
 }
