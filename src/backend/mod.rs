@@ -26,7 +26,7 @@ pub use queue::SlotQueue;
 
 use crate::api::{BackendType, Explanation, Reason};
 pub use crate::runner::{Availability, HostState};
-use crate::runner::{Instance, JitConfiguration};
+use crate::runner::{Instance, JitConfiguration, Observation};
 
 /// One backend of one scale set: a template and the hosts it may be started on. What it knows of instances and hosts
 /// it keeps by itself, from events and listings, and it wakes the scale set when that changes.
@@ -165,6 +165,17 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// What the ledger of a scale set is to take over, of the backend of that name.
+    pub fn observed(self, backend: &str) -> Observation {
+        Observation {
+            backend: backend.to_owned(),
+            host: self.host,
+            listed_at: self.listed_at.filter(|_| self.current),
+            hides: self.hides,
+            instances: self.instances,
+        }
+    }
+
     /// What is shown of a host of which nothing is known.
     fn unknown(host: &str) -> Listing {
         Listing {

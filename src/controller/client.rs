@@ -11,14 +11,13 @@ use jiff::Timestamp;
 use kube::client::{ClientBuilder, DynBody};
 use kube::{Client, Config};
 use serde::de::DeserializeOwned;
-use serde_json::Result;
 use serde_json::value::{RawValue, to_raw_value};
 use tower::util::MapResponseLayer;
 
 use super::record;
 
 /// Makes the client that everything of Kubernetes goes through. It needs a Tokio runtime.
-pub fn client(config: Config) -> std::result::Result<Client, kube::Error> {
+pub fn client(config: Config) -> Result<Client, kube::Error> {
     let trimming = MapResponseLayer::new(|answer: Response<Box<DynBody>>| answer.map(trimmed));
     Ok(ClientBuilder::try_from(config)?.with_layer(&trimming).build())
 }
@@ -30,9 +29,7 @@ fn trimmed(body: Box<DynBody>) -> Body {
 }
 
 /// Cuts a stream of bytes into its lines, each with its end.
-fn lines<E>(
-    bytes: impl Stream<Item = std::result::Result<Bytes, E>> + Unpin,
-) -> impl Stream<Item = std::result::Result<Vec<u8>, E>> {
+fn lines<E>(bytes: impl Stream<Item = Result<Bytes, E>> + Unpin) -> impl Stream<Item = Result<Vec<u8>, E>> {
     stream::try_unfold((bytes, Vec::new(), 0), |(mut bytes, mut begun, mut searched)| async move {
         loop {
             if let Some(end) = begun[searched..].iter().position(|byte| *byte == b'\n') {
@@ -61,17 +58,17 @@ fn trim_line(line: Vec<u8>) -> Vec<u8> {
     line
 }
 
-fn trim_answer(mut answer: Fields) -> Result<Box<RawValue>> {
+fn trim_answer(mut answer: Fields) -> serde_json::Result<Box<RawValue>> {
     change(&mut answer, "object", trim)?; // a watch's
     change(&mut answer, "items", |items: Vec<Fields>| {
-        to_raw_value(&items.into_iter().map(trim).collect::<Result<Vec<_>>>()?)
+        to_raw_value(&items.into_iter().map(trim).collect::<serde_json::Result<Vec<_>>>()?)
     })?;
     trim(answer)
 }
 
 /// Drops what nobody here reads: `managedFields`; labels and others' annotations, where objects of many people are watched;
 /// and the times of a Lease where they are beyond reading.
-fn trim(mut object: Fields) -> Result<Box<RawValue>> {
+fn trim(mut object: Fields) -> serde_json::Result<Box<RawValue>> {
     let kind: Option<String> = object.get("kind").map(|kind| read(kind)).transpose()?;
     let kind = kind.as_deref();
     let watched = matches!(kind, Some("RunnerScaleSet" | "PartialObjectMetadata"));
@@ -82,7 +79,7 @@ fn trim(mut object: Fields) -> Result<Box<RawValue>> {
     to_raw_value(&object)
 }
 
-fn trim_metadata(mut metadata: Fields, watched: bool) -> Result<Box<RawValue>> {
+fn trim_metadata(mut metadata: Fields, watched: bool) -> serde_json::Result<Box<RawValue>> {
     metadata.remove("managedFields");
     if watched {
         metadata.remove("labels");
@@ -94,7 +91,7 @@ fn trim_metadata(mut metadata: Fields, watched: bool) -> Result<Box<RawValue>> {
     to_raw_value(&metadata)
 }
 
-fn trim_lease(mut lease: Fields) -> Result<Box<RawValue>> {
+fn trim_lease(mut lease: Fields) -> serde_json::Result<Box<RawValue>> {
     let readable = |time: &RawValue| read::<String>(time).is_ok_and(|time| time.parse::<Timestamp>().is_ok());
     lease.retain(|field, value| !["acquireTime", "renewTime"].contains(&field.as_str()) || readable(value));
     to_raw_value(&lease)
@@ -104,15 +101,15 @@ fn trim_lease(mut lease: Fields) -> Result<Box<RawValue>> {
 fn change<T: DeserializeOwned>(
     fields: &mut Fields,
     name: &str,
-    changed: impl FnOnce(T) -> Result<Box<RawValue>>,
-) -> Result<()> {
+    changed: impl FnOnce(T) -> serde_json::Result<Box<RawValue>>,
+) -> serde_json::Result<()> {
     if let Some(value) = fields.get_mut(name) {
         *value = changed(read(value)?)?;
     }
     Ok(())
 }
 
-fn read<T: DeserializeOwned>(raw: &RawValue) -> Result<T> {
+fn read<T: DeserializeOwned>(raw: &RawValue) -> serde_json::Result<T> {
     serde_json::from_str(raw.get())
 }
 

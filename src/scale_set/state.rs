@@ -321,15 +321,8 @@ impl ScaleSetState {
 
     /// What the backends show.
     pub fn observations(&self) -> Vec<Observation> {
-        let of = |backend: &Arc<dyn Backend>| {
-            let name = backend.name().to_owned();
-            backend.instances().into_iter().map(move |listing| Observation {
-                backend: name.clone(),
-                host: listing.host,
-                listed_at: listing.listed_at.filter(|_| listing.current),
-                hides: listing.hides,
-                instances: listing.instances,
-            })
+        let of = |backend: &Arc<dyn Backend>| -> Vec<Observation> {
+            backend.instances().into_iter().map(|listing| listing.observed(backend.name())).collect()
         };
         self.all_backends().flat_map(of).collect()
     }

@@ -151,18 +151,8 @@ impl Bench {
     }
 
     fn look(&mut self) -> Plan {
-        let observations: Vec<Observation> = self
-            .backend
-            .instances()
-            .into_iter()
-            .map(|listing| Observation {
-                hides: listing.hides,
-                backend: "rack".to_owned(),
-                host: listing.host,
-                listed_at: listing.listed_at.filter(|_| listing.current),
-                instances: listing.instances,
-            })
-            .collect();
+        let observations: Vec<Observation> =
+            self.backend.instances().into_iter().map(|listing| listing.observed("rack")).collect();
         self.ledger.observe(&observations, self.now);
         let mut backends = vec![BackendView {
             name: "rack".to_owned(),

@@ -15,7 +15,7 @@ use paddock::backend::remote::SshLogin;
 use paddock::backend::{
     Availability, Backend, Listing, Provider, References, Requeuer, ResolveError, Resolved,
 };
-use paddock::runner::{Identity, InstanceState, Job, JobEvent, Ledger, Observation, Phase, runner_name};
+use paddock::runner::{Identity, InstanceState, Job, JobEvent, Ledger, Phase, runner_name};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -342,13 +342,7 @@ async fn a_host_that_has_been_silent_for_long_is_lost_until_it_is_back() {
 fn observe(ledger: &mut Ledger, backend: &dyn Backend) {
     // Removed so long ago that a host which shows it again is believed.
     let now = Timestamp::now() - Duration::from_secs(60);
-    let seen = |listing: Listing| Observation {
-        backend: backend.name().to_owned(),
-        host: listing.host,
-        listed_at: listing.listed_at.filter(|_| listing.current),
-        hides: listing.hides,
-        instances: listing.instances,
-    };
+    let seen = |listing: Listing| listing.observed(backend.name());
     ledger.observe(&backend.instances().into_iter().map(seen).collect::<Vec<_>>(), now);
     let lost = backend.lost_hosts().into_iter().map(|host| (backend.name().to_owned(), host));
     ledger.mark_lost(&lost.collect::<Vec<_>>(), now);

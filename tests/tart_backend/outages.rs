@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use paddock::backend::remote::SshLogin;
 use paddock::backend::tart::{Limits, Login};
 use paddock::backend::{Availability, Backend, Error, Listing, Provider};
-use paddock::runner::{InstanceState, Job, JobEvent, Ledger, Observation, Phase};
+use paddock::runner::{InstanceState, Job, JobEvent, Ledger, Phase};
 
 use crate::stage::*;
 
@@ -73,13 +73,7 @@ async fn of_a_lost_host_the_busy_runner_stays_and_all_are_adopted_when_it_is_bac
     // Removed so long ago that a host which shows it again is believed.
     let now = || Timestamp::now() - Duration::from_secs(60);
     let look = |ledger: &mut Ledger| {
-        let seen = |listing: Listing| Observation {
-            backend: backend.name().to_owned(),
-            host: listing.host,
-            listed_at: listing.listed_at.filter(|_| listing.current),
-            hides: listing.hides,
-            instances: listing.instances,
-        };
+        let seen = |listing: Listing| listing.observed(backend.name());
         ledger.observe(&backend.instances().into_iter().map(seen).collect::<Vec<_>>(), now());
         let lost = backend.lost_hosts().into_iter().map(|host| (backend.name().to_owned(), host));
         ledger.mark_lost(&lost.collect::<Vec<_>>(), now());
