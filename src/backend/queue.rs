@@ -12,6 +12,9 @@ use crate::time::Plus;
 const TURN: Duration = Duration::from_secs(5);
 /// Whoever let a turn pass does not wait again before this, lest each slot that comes free is kept for nothing.
 const REST: Duration = Duration::from_secs(60);
+/// As many let their turns pass in so long as one. Scale sets that cannot hear of jobs without a slot ask for one again and
+/// again: however many they are, they keep a fifth of one slot from those that have jobs.
+const PASSED_ONCE_IN: Duration = Duration::from_secs(25);
 
 /// The users of a host, by number, that could not place all their runners for want of slots.
 #[derive(Debug, Default)]
@@ -31,10 +34,11 @@ struct Waiting {
 }
 
 impl SlotQueue {
-    /// Notes for how many runners a user has no slot; with none it waits no more. Whoever waits already keeps its place.
+    /// Notes for how many runners a user has no slot; with none it waits no more, but for a turn that has begun: the slot that
+    /// is kept for it may be what it lacked to ask for a job. Whoever waits already keeps its place.
     pub fn wait(&mut self, user: u64, runners: u32, now: Instant) {
         if runners == 0 {
-            return self.leave(user);
+            return self.waiting.retain(|waiting| waiting.user != user || waiting.turn_since.is_some());
         }
         self.resting.retain(|_, until| *until > now);
         match self.waiting.iter_mut().find(|waiting| waiting.user == user) {
@@ -98,7 +102,9 @@ impl SlotQueue {
     pub fn end_turns(&mut self, now: Instant) {
         let passed = |waiting: &mut Waiting| waiting.turn_since.is_some_and(|since| since.plus(TURN) <= now);
         for waiting in self.waiting.extract_if(.., passed) {
-            self.resting.insert(waiting.user, now.plus(REST));
+            let others = u32::try_from(self.resting.len()).unwrap_or(u32::MAX);
+            let rest = PASSED_ONCE_IN.saturating_mul(others.saturating_add(1)).max(REST);
+            self.resting.insert(waiting.user, now.plus(rest));
         }
     }
 
@@ -192,5 +198,30 @@ mod tests {
         assert_eq!((queue.free_for(C, 1), queue.runners_of(A)), (1, 0));
         queue.took(C);
         assert_eq!(queue.first_end(), None);
+    }
+
+    #[test]
+    fn a_turn_that_has_begun_is_not_given_back_by_who_wants_no_more() {
+        let (now, mut queue) = (Instant::now(), SlotQueue::default());
+        queue.wait(A, 1, now);
+        queue.begin_turns(1, now);
+        queue.wait(A, 0, now);
+        assert_eq!([A, B].map(|user| queue.free_for(user, 1)), [1, 0]);
+        queue.end_turns(now + TURN);
+        assert_eq!(queue.free_for(B, 1), 1);
+    }
+
+    #[test]
+    fn many_that_ask_in_vain_keep_no_more_than_a_fifth_of_a_slot() {
+        let (mut now, mut queue) = (Instant::now(), SlotQueue::default());
+        let (begun, mut kept) = (now, Duration::ZERO);
+        while now < begun + seconds(36_000) {
+            (0..100).for_each(|user| queue.wait(user, 1, now));
+            kept += if queue.begin_turns(1, now).is_empty() { Duration::ZERO } else { TURN };
+            now += TURN;
+            queue.end_turns(now);
+        }
+        assert!(kept <= (now - begun) / 5 + 100 * TURN, "{kept:?}");
+        assert!(kept >= (now - begun) / 6, "each asks again: {kept:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Whether each assigned job has a runner, or why one waits.
 
 use super::placement::{Placement, ceiling, version_rejected};
-use super::{Action, Bounds, Counts, Input, StartGate, capacity};
+use super::{Action, BackendView, Bounds, Counts, Input, StartGate, capacity};
 use crate::api::{Explanation, Reason};
 use crate::runner::{Availability, HostState};
 
@@ -117,27 +117,34 @@ fn explain(input: &Input<'_>, bounds: &Bounds, counts: &Counts, placement: &Plac
     if counts.occupying + placement.placed >= bounds.max {
         return Explanation::new(Reason::AtMaxRunners, format!("maxRunners is {}", bounds.max));
     }
-    if let Some(answer) = hosts(input) {
-        return answer;
-    }
-    Explanation::new(Reason::NoCapacity, full(input, placement))
+    let all = input.backends.iter().map(|backend| of_backend(input, backend, placement));
+    let (reasons, said): (Vec<(u8, Reason)>, Vec<String>) = all.unzip();
+    let reason = reasons.into_iter().min_by_key(|(rank, _)| *rank).map(|(_, reason)| reason);
+    Explanation::new(reason.unwrap_or(Reason::NoCapacity), said.join("; "))
 }
 
-/// Which backends are at their own ceiling, where any is; else it is the hosts that have no place.
-fn full(input: &Input<'_>, placement: &Placement) -> String {
-    let at_ceiling = input.backends.iter().filter_map(|backend| {
-        let begun = |a: &&Action| matches!(a, Action::Start { backend: name, .. } if *name == backend.name);
-        let left = ceiling(backend, input.ledger) as usize;
-        let max = backend.max_runners.filter(|_| placement.actions.iter().filter(begun).count() >= left)?;
-        Some(format!("maxRunners of backend {} is {max}", backend.name))
-    });
-    let mut said: Vec<String> = at_ceiling.collect();
-    if said.is_empty() {
-        said.push("no host has a free slot".to_owned());
-    } else if said.len() < input.backends.len() {
-        said.push("no other host has a free slot".to_owned());
+/// Why a backend takes no more: its own ceiling, else what its hosts say, what passes by itself before what needs a hand. The
+/// lower the number beside the reason, the sooner that backend may take another.
+fn of_backend(input: &Input<'_>, backend: &BackendView, placement: &Placement) -> ((u8, Reason), String) {
+    let begun = |a: &&Action| matches!(a, Action::Start { backend: name, .. } if *name == backend.name);
+    let left = ceiling(backend, input.ledger) as usize;
+    if let Some(max) = backend.max_runners.filter(|_| placement.actions.iter().filter(begun).count() >= left)
+    {
+        return ((4, Reason::NoCapacity), format!("maxRunners of backend {} is {max}", backend.name));
     }
-    said.join("; ")
+    let rank = |host: &HostState| match &host.availability {
+        Availability::Preparing { .. } | Availability::Unprepared => Some((0, Reason::ImagePulling)),
+        Availability::BackOff { reason, .. } => Some((1, *reason)),
+        Availability::Unreachable => Some((2, Reason::HostUnreachable)),
+        Availability::Refused => Some((3, Reason::BackendRefused)),
+        Availability::Ready => None,
+    };
+    let of_hosts = backend.hosts.iter().filter_map(|host| Some((rank(host)?, host)));
+    match of_hosts.min_by_key(|((rank, _), _)| *rank) {
+        Some((rank, host)) => (rank, format!("{}/{}: {}", backend.name, host.name, host.message)),
+        None if input.backends.len() == 1 => ((4, Reason::NoCapacity), "no host has a free slot".to_owned()),
+        None => ((4, Reason::NoCapacity), format!("no host of backend {} has a free slot", backend.name)),
+    }
 }
 
 /// Whether starts fail wherever they can be made.
@@ -162,21 +169,4 @@ fn start_failures(input: &Input<'_>) -> Explanation {
     let hosts =
         input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b.name.as_str(), h.name.as_str())));
     Explanation::new(Reason::StartFailures, hosts.filter_map(streak).collect::<Vec<_>>().join("; "))
-}
-
-/// What the hosts say for themselves: the first thing that passes by itself, else the first that needs a hand.
-fn hosts(input: &Input<'_>) -> Option<Explanation> {
-    let hosts = || input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b, h)));
-    let said = |reason, host: &HostState, backend: &str| {
-        Explanation::new(reason, format!("{backend}/{}: {}", host.name, host.message))
-    };
-    let find = |wanted: fn(&Availability) -> Option<Reason>| {
-        hosts().find_map(|(b, h)| wanted(&h.availability).map(|reason| said(reason, h, &b.name)))
-    };
-    find(|a| {
-        matches!(a, Availability::Preparing { .. } | Availability::Unprepared).then_some(Reason::ImagePulling)
-    })
-    .or_else(|| find(|a| if let Availability::BackOff { reason, .. } = a { Some(*reason) } else { None }))
-    .or_else(|| find(|a| (*a == Availability::Unreachable).then_some(Reason::HostUnreachable)))
-    .or_else(|| find(|a| (*a == Availability::Refused).then_some(Reason::BackendRefused)))
 }

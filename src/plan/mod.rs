@@ -66,11 +66,11 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let deficit = wanted.saturating_sub(counts.serving).min(bounds.max.saturating_sub(counts.occupying));
     let placement = placement::place(input, if input.policy.stands_down() { 0 } else { deficit });
     let headroom = bounds.max.saturating_sub(counts.occupying.saturating_add(placement.placed));
-    let waiting = waiting::waiting(input, &placement, headroom);
+    let capacity = capacity::capacity(input, &bounds, &counts);
+    let waiting = waiting::waiting(input, &placement, headroom, capacity.jobs);
     let demand_status = demand_status::status(input, &bounds, assigned, &counts, &placement);
     let short = demand_status::short(input, &bounds, &counts, &placement);
 
-    let capacity = capacity::capacity(input, &bounds, &counts);
     let mut requeue_at = scale_down.requeue_at;
     requeue_at.extend(placement.requeue_at);
     requeue_at.extend(bounds.until);

@@ -167,7 +167,8 @@ fn recycle_deaf(input: &Input<'_>, scale_down: &mut ScaleDown) {
     }
 }
 
-/// Idle runners without demand go after the delay, oldest first. None goes on account of one that no host shows.
+/// Idle runners without demand go after the delay: those of the last backend first, and of one backend the oldest first. None
+/// goes on account of one that no host shows.
 fn remove_surplus(input: &Input<'_>, idle_wanted: u32, scale_down: &mut ScaleDown) {
     let waits = |r: &&Runner| r.serves() && r.phase != Phase::Busy && !r.is_hidden() && !scale_down.goes(r);
     let waiting: Vec<&Runner> = input.ledger.runners().filter(waits).collect();
@@ -177,7 +178,8 @@ fn remove_surplus(input: &Input<'_>, idle_wanted: u32, scale_down: &mut ScaleDow
     }
     let mut idle: Vec<&Runner> =
         waiting.into_iter().filter(|r| r.phase == Phase::Idle && r.operation.is_none()).collect();
-    idle.sort_by(by_age);
+    let place = |r: &Runner| input.backends.iter().position(|b| b.name == r.backend).unwrap_or(usize::MAX);
+    idle.sort_by(|a, b| place(b).cmp(&place(a)).then_with(|| by_age(a, b)));
     for runner in idle.into_iter().take(surplus) {
         scale_down.surplus.push(runner.name.clone());
         let due = runner.leaving.surplus_since.unwrap_or(input.now).plus(input.policy.scale_down_delay);

@@ -16,13 +16,20 @@ pub struct Waiting {
 }
 
 /// Counts the runners that have no place, and those for jobs that GitHub holds back for want of capacity: at most
-/// `headroom` in all, beyond those that are placed now.
-pub(super) fn waiting(input: &Input<'_>, placement: &Placement, headroom: u32) -> Vec<Waiting> {
+/// `headroom` in all, beyond those that are placed now. A set that has room for no job at all hears of none: one slot is wanted
+/// to ask with, lest those that have jobs take each slot that comes free.
+pub(super) fn waiting(
+    input: &Input<'_>,
+    placement: &Placement,
+    headroom: u32,
+    capacity: u32,
+) -> Vec<Waiting> {
     let held_back_jobs = input.ledger.demand().latest().map_or(0, |(statistics, _)| statistics.available);
     let closed = input.start_gate != StartGate::Open || held_back(input) || input.policy.stands_down();
+    let known = placement.unplaced.saturating_add(held_back_jobs);
     let wanted = match closed {
         true => 0,
-        false => placement.unplaced.saturating_add(held_back_jobs).min(headroom),
+        false => known.max(u32::from(capacity == 0)).min(headroom),
     };
     let on = |backend: &BackendView, most: u32, host: &HostState| {
         let runners = if host.availability == Availability::Ready { wanted.min(most) } else { 0 };

@@ -32,10 +32,15 @@ async fn fake_runner() -> PathBuf {
 /// A GitHub with JIT configurations of the real size, and an account with two clusters.
 async fn world(lab: &Lab) -> (SimGithub, SimEcs) {
     lab.secret("github", [("github_token", DEFAULT_TOKEN)]).await;
-    let keys = [("aws_access_key_id", DEFAULT_ACCESS_KEY), ("aws_secret_access_key", DEFAULT_SECRET_KEY)];
-    lab.secret("aws", keys).await;
     // GitHub gives a runner up that is silent after ten minutes, and a test has not got them.
     let github = SimGithub::builder().silence(Duration::from_secs(2)).start().await.unwrap();
+    (github, account(lab).await)
+}
+
+/// An account with two clusters, and the Secret `aws` for it.
+pub async fn account(lab: &Lab) -> SimEcs {
+    let keys = [("aws_access_key_id", DEFAULT_ACCESS_KEY), ("aws_secret_access_key", DEFAULT_SECRET_KEY)];
+    lab.secret("aws", keys).await;
     let ecs = SimEcs::builder()
         .cluster(ClusterSpec::new("runners"))
         .cluster(ClusterSpec::new("reserve"))
@@ -44,11 +49,11 @@ async fn world(lab: &Lab) -> (SimGithub, SimEcs) {
         .lag(Lag::both(Duration::from_millis(200)))
         .stop_timeout(Duration::from_secs(1))
         .runner(fake_runner().await);
-    (github, ecs.start().await.unwrap())
+    ecs.start().await.unwrap()
 }
 
 /// A backend in a cluster of the account.
-fn backend(name: &str, cluster: &str, ecs: &SimEcs, changes: Value) -> Value {
+pub fn backend(name: &str, cluster: &str, ecs: &SimEcs, changes: Value) -> Value {
     let mut block = json!({
         "region": ecs.region(), "cluster": cluster, "endpointUrl": ecs.url(), "credentialsSecretRef": {"name": "aws"},
         "managedTaskDefinition": {"family": format!("{name}-runners")}, "launchType": "FARGATE", "subnets": ["subnet-1"],

@@ -18,6 +18,8 @@ mod reaper;
 mod restart;
 mod rollout;
 mod secrets;
+mod sharing;
+mod spillover;
 mod tart;
 mod trouble;
 mod twins;

@@ -1,7 +1,5 @@
 //! The life of a VM, from its slot to its removal.
 
-use std::time::{Duration, Instant};
-
 use paddock::backend::tart::{HostSpec, Login};
 use paddock::backend::{Backend, Error};
 use paddock::runner::InstanceState;
@@ -160,30 +158,4 @@ async fn on_the_mac_itself(home: String) {
     let ended = until("its end is seen", || exit(&backend, &instance.id)).await;
     assert_eq!(ended.code, Some(0));
     backend.remove("mac-1", &instance.id).await.unwrap();
-}
-
-/// Measured: a warm VM has its runner in three round trips, and a cold one in the time of its clone and its boot beyond that.
-#[tokio::test]
-async fn a_start_takes_no_longer_than_its_commands() {
-    let (clone, boot) = (Duration::from_millis(300), Duration::from_millis(1500));
-    let stage = Stage::new("speed");
-    let mac =
-        customized("sleep 1000", |builder| builder.scenario(|s| (s.clone, s.boot) = (clone, boot))).await;
-    let mut template = template(&[&mac]);
-    template.warm = 1;
-    let backend = stage.backend("set", template);
-    prepared(&backend).await;
-    let begun = Instant::now();
-    start(&backend).await.unwrap();
-    let cold = begun.elapsed();
-    backend.keep_warm(true);
-    until("a VM is warm", || (backend.warm() == Some(1)).then_some(())).await;
-    let begun = Instant::now();
-    start(&backend).await.unwrap();
-    let warm = begun.elapsed();
-    println!("cold: {cold:?}, of which clone {clone:?} and boot {boot:?}; warm: {warm:?}");
-    assert!(
-        warm < Duration::from_secs(3) && cold < clone + boot + Duration::from_secs(6),
-        "{cold:?} {warm:?}"
-    );
 }

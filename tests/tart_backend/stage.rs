@@ -95,6 +95,7 @@ async fn stand_in() -> PathBuf {
         if !program.exists() {
             let mut cargo = Command::new("cargo");
             cargo.args(["build", "--quiet", "-p", "testkit", "--bin", "tart"]);
+            cargo.args(folder.ends_with("release").then_some("--release"));
             assert!(cargo.status().await.unwrap().success(), "the stand-in for Tart cannot be built");
         }
         program

@@ -137,12 +137,21 @@ impl DockerBackend {
                 && !state.slots.is_held_for(&known.instance.runner)
         };
         let instances = instances.map(|known| {
-            let mut instance =
-                Instance { backend: self.name.clone(), host: host.to_owned(), ..known.instance.clone() };
-            if never_started(known) {
-                instance.state = InstanceState::NeverStarted;
+            let state = match never_started(known) {
+                true => InstanceState::NeverStarted,
+                false => known.instance.state.clone(),
+            };
+            // Not by a clone of the whole, which is made at each look of each set: two of its texts would be thrown away.
+            Instance {
+                id: known.instance.id.clone(),
+                runner: known.instance.runner.clone(),
+                scale_set_uid: known.instance.scale_set_uid.clone(),
+                backend: self.name.clone(),
+                host: host.to_owned(),
+                template_hash: known.instance.template_hash.clone(),
+                created_at: known.instance.created_at,
+                state,
             }
-            instance
         });
         Listing {
             host: host.to_owned(),

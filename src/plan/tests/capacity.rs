@@ -171,3 +171,19 @@ fn a_runner_that_its_host_did_not_show_before_it_went_silent_is_not_asked_for() 
         scenario.ledger.observe(std::slice::from_ref(&look), at(now));
     }
 }
+
+/// GitHub tells of no job while it is told that there is room for none.
+#[test]
+fn a_set_without_room_for_any_job_wants_a_slot_to_ask_for_one_with() {
+    let mut scenario = Scenario::new(serde_json::json!({"maxRunners": 10}));
+    let wanted = |scenario: &Scenario| (scenario.plan().capacity, scenario.plan().waiting[0].runners);
+    scenario.assigned(0);
+    assert_eq!(wanted(&scenario), (10, 0));
+    scenario.backends[0].hosts[0].free_slots = 0;
+    assert_eq!(wanted(&scenario), (0, 1));
+    scenario.policy.suspend = true;
+    assert_eq!(wanted(&scenario), (0, 0));
+    let mut none = Scenario::new(serde_json::json!({"maxRunners": 0}));
+    none.assigned(0);
+    assert_eq!(wanted(&none), (0, 0));
+}

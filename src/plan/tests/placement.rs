@@ -77,7 +77,7 @@ fn a_backend_at_its_ceiling_is_named() {
     scenario.backends = vec![backend("rack", &[("a", 20)]), backend("cloud", &[("c", 1)])];
     scenario.backends[0].max_runners = Some(2);
     scenario.assigned(4);
-    let said = "1 of 4 assigned jobs wait: maxRunners of backend rack is 2; no other host has a free slot";
+    let said = "1 of 4 assigned jobs wait: maxRunners of backend rack is 2; no host of backend cloud has a free slot";
     assert_eq!(scenario.plan().demand_status.explanation.message, said, "counting what begins now");
     scenario.step();
     let demand_status = scenario.plan().demand_status;
@@ -88,6 +88,27 @@ fn a_backend_at_its_ceiling_is_named() {
     scenario.backends[1].max_runners = Some(1);
     let said = "1 of 4 assigned jobs wait: maxRunners of backend rack is 2; maxRunners of backend cloud is 1";
     assert_eq!(scenario.plan().demand_status.explanation.message, said);
+}
+
+#[test]
+fn each_backend_has_its_say_and_what_passes_first_is_the_reason() {
+    let mut scenario = Scenario::new(serde_json::json!({"maxRunners": 10}));
+    scenario.backends =
+        vec![backend("rack", &[("a", 1)]), backend("macs", &[("m", 0)]), backend("aws", &[("c", 9)])];
+    scenario.backends[2].hosts[0].availability =
+        Availability::BackOff { until: at(60), reason: Reason::EngineError };
+    scenario.backends[2].hosts[0].message = "no memory".to_owned();
+    scenario.assigned(3);
+    scenario.step();
+    let Explanation { reason, message } = scenario.plan().demand_status.explanation;
+    assert_eq!(
+        (reason, message.as_str()),
+        (
+            Reason::EngineError,
+            "2 of 3 assigned jobs wait: no host of backend rack has a free slot; no host of backend macs has a free slot; \
+             aws/c: no memory"
+        )
+    );
 }
 
 /// Nobody's job waits, and still it is to be said.

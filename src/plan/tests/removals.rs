@@ -24,6 +24,19 @@ fn surplus_idle_runners_are_kept_for_the_delay_and_go_oldest_first() {
     );
 }
 
+#[test]
+fn surplus_leaves_the_last_backend_first() {
+    let mut scenario = Scenario::new(serde_json::json!({"maxRunners": 10}));
+    scenario.backends = vec![backend("rack", &[("a", 2)]), backend("cloud", &[("c", 9)])];
+    scenario.assigned(3);
+    scenario.step();
+    scenario.up();
+    scenario.assigned(1);
+    let in_rack = |name: &String| scenario.ledger.runner(name).is_some_and(|r| r.backend == "rack");
+    let surplus = scenario.plan().surplus;
+    assert_eq!(surplus.iter().map(in_rack).collect::<Vec<_>>(), [false, true], "{surplus:?}");
+}
+
 /// An earlier controller's status names it, and its host is away: it may be long gone.
 #[test]
 fn no_idle_runner_is_surplus_on_account_of_one_that_no_host_shows() {
