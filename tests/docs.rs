@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
+use std::process::Command;
 
 use paddock::api::Reason;
 use serde_json::Value;
@@ -16,6 +17,15 @@ fn read(path: &str) -> String {
 /// The texts between `open` and the next `close`.
 fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(open).skip(1).filter_map(move |rest| Some(rest.split_once(close)?.0))
+}
+
+#[test]
+fn the_committed_crds_are_what_the_program_prints() {
+    let printed = Command::new(env!("CARGO_BIN_EXE_paddock")).arg("crd").output().unwrap();
+    assert!(printed.status.success());
+    for path in ["crds/runnerscaleset.yaml", "charts/paddock/files/runnerscaleset.yaml"] {
+        assert!(printed.stdout == read(path).as_bytes(), "{path} is not what the types say: run `make crd`");
+    }
 }
 
 #[test]

@@ -119,7 +119,7 @@ pub fn report(full: History, violation: &Violation, veil: &Veil) -> String {
     let outcome = play(&least, veil, true);
     let steps: Vec<String> = least.steps.iter().map(|step: &Step| format!("    {step:?},\n")).collect();
     format!(
-        "seed {seed}: rule {} is broken after {:.0} s: {}\n{:#?}\n{} of {before} moves are enough:\n{}\nthey break rule {:?}\nreplay: PADDOCK_MODEL_KIND={kind} PADDOCK_MODEL_SEED={seed} cargo test --profile model --test model replay -- --nocapture\n\n{}",
+        "seed {seed}: rule {} is broken after {:.0} s: {}\n{:#?}\n{} of {before} moves are enough:\n{}\nthey break rule {:?}\nreplay: PADDOCK_MODEL_KIND={kind} PADDOCK_MODEL_SEED={seed} cargo test --test model replay -- --nocapture\n\n{}",
         violation.rule,
         violation.at,
         violation.what,
