@@ -174,7 +174,10 @@ impl RunnerScaleSet {
 
 /// The CustomResourceDefinition as YAML, as `paddock crd` prints it and `crds/runnerscaleset.yaml` keeps it.
 pub fn crd_yaml() -> Result<String, serde_saphyr::ser::Error> {
-    serde_saphyr::to_string(&RunnerScaleSet::crd())
+    let mut crd = RunnerScaleSet::crd();
+    let schemas = crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
+    schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()).for_each(schema::say_no_default);
+    serde_saphyr::to_string(&crd)
 }
 
 #[cfg(test)]

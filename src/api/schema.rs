@@ -4,6 +4,9 @@
 //! `KubeSchema` derive this goes together with `#[serde(default)]` on a whole struct, which keeps every default in one place.
 //! Everything that a rule can see is bounded, since the API server prices a rule by the largest input it admits.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::core::Rule;
 use schemars::{Schema, transform::transform_subschemas};
 use serde::{Deserialize, Serialize};
@@ -63,6 +66,15 @@ pub(super) fn kubernetes_style(schema: &mut Schema) {
             .map(|paragraph| paragraph.split('\n').collect::<Vec<_>>().join(" "))
             .collect::<Vec<_>>()
             .join("\n\n");
+    }
+}
+
+/// Takes `nullable: false` away, which the API server drops: `kubectl apply` would miss it, and call the CRD changed for ever.
+pub(super) fn say_no_default(schema: &mut JSONSchemaProps) {
+    schema.nullable = schema.nullable.filter(|nullable| *nullable);
+    schema.properties.iter_mut().flat_map(|fields| fields.values_mut()).for_each(say_no_default);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        say_no_default(items);
     }
 }
 

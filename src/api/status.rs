@@ -269,6 +269,9 @@ pub struct Job {
     pub display_name: String,
     /// The job's id.
     pub id: String,
+    /// The page of the workflow run, for a browser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// A runner that failed, or was lost with its job.

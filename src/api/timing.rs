@@ -60,7 +60,8 @@ impl Timeouts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ScaleDown {
-    /// How long an idle runner must have been surplus before it is removed, oldest first. Default: 60s.
+    /// How long an idle runner must have been surplus before it is removed: the last backend first, there the oldest
+    /// first. Default: 60s.
     pub delay: Duration,
 }
 

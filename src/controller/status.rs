@@ -101,6 +101,7 @@ fn runner_status(runner: &Runner, outdated: bool) -> RunnerStatus {
             run_id: job.run_id,
             display_name: job.display_name.clone(),
             id: job.id.clone(),
+            url: job.url.clone(),
         }),
     }
 }

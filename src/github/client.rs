@@ -20,7 +20,7 @@ use super::{
     AcquirableJob, Credentials, Deadlines, Error, JitRunner, ListedRunner, Message, Network, RunnerReference,
     ScaleSet, ScaleSetService, Session, WantedScaleSet,
 };
-use crate::runner::JitConfiguration;
+use crate::runner::{JitConfiguration, JobEvent};
 
 /// What a new session's id is in the request; the service gives the real one.
 const NO_SESSION: &str = "00000000-0000-0000-0000-000000000000";
@@ -69,6 +69,14 @@ impl Client {
     }
 
     /// A request to the message queue, with the queue's own token.
+    /// No message says where its jobs are to be seen.
+    fn with_links(&self, mut message: Message) -> Message {
+        for job in message.events.iter_mut().map(JobEvent::job_mut) {
+            job.url = self.config.run_page(&job.repository, job.run_id);
+        }
+        message
+    }
+
     fn queue_request(&self, method: Method, session: &Session, url: Url) -> Result<Request, Error> {
         let authorization = ("Bearer", session.queue_token.as_str());
         transport::request(method, url, authorization, ("listener", session.scale_set_id))
@@ -348,7 +356,7 @@ impl ScaleSetService for Client {
         let reply = reply.success(CallKind::Queue)?;
         match reply.status {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT => Ok(None),
-            _ => message(&reply.body).map(Some),
+            _ => message(&reply.body).map(|message| Some(self.with_links(message))),
         }
     }
 

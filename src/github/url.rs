@@ -87,6 +87,15 @@ impl ConfigUrl {
         self.rest(&path)
     }
 
+    /// The page of a workflow run; none where that is not said in full.
+    pub fn run_page(&self, repository: &str, run_id: i64) -> Option<String> {
+        let (owner, name) = repository.split_once('/').filter(|_| run_id > 0)?;
+        let named = |part: &str| !part.is_empty() && !part.contains('/') && part != "." && part != "..";
+        let root = Url::parse(&self.text).ok()?.join("/").ok()?;
+        let page = || below(&root, &[owner, name, "actions", "runs", &run_id.to_string()]);
+        (named(owner) && named(name)).then(|| page().into())
+    }
+
     /// The permission of an App that runners need here, by GitHub's name. An enterprise's has none that GitHub documents.
     pub fn runner_permission(&self) -> Option<&'static str> {
         match self.scope {
@@ -215,6 +224,25 @@ mod tests {
         }
         assert!(parse("https://github.com/acme/app").is_repository());
         assert_eq!(parse(" https://github.com/acme/ ").as_str(), "https://github.com/acme");
+    }
+
+    #[test]
+    fn a_run_has_its_page_beside_the_scale_sets_owner() {
+        for (url, repository, page) in [
+            ("https://github.com/acme", "acme/app", "https://github.com/acme/app/actions/runs/9"),
+            ("https://acme.ghe.com/acme/app", "acme/app", "https://acme.ghe.com/acme/app/actions/runs/9"),
+            (
+                "https://ghes.corp:8443/enterprises/big",
+                "a/b?c#d",
+                "https://ghes.corp:8443/a/b%3Fc%23d/actions/runs/9",
+            ),
+        ] {
+            assert_eq!(parse(url).run_page(repository, 9).as_deref(), Some(page));
+        }
+        for repository in ["", "app", "acme/", "/app", "acme/app/more", "../app", "acme/.."] {
+            assert_eq!(parse("https://github.com/acme").run_page(repository, 9), None, "{repository}");
+        }
+        assert_eq!(parse("https://github.com/acme").run_page("acme/app", 0), None);
     }
 
     #[test]

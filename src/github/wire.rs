@@ -327,6 +327,7 @@ impl WireJob {
             repository: self.repository(),
             workflow_ref: self.workflow_ref.0.clone(),
             run_id: self.run_id,
+            url: None,
             display_name: self.display_name.clone(),
             event_name: self.event_name.clone(),
             queued_at: time(&self.queued_at),

@@ -98,7 +98,8 @@ impl Failure {
             None => "its instance is gone".to_owned(),
         };
         let job = runner.work.job.as_ref().map_or("its job", |j| j.display_name.as_str());
-        let message = format!("{how} while `{job}` was running{}", log_of(runner.seen.exit.as_ref()));
+        let log = log_of(runner.seen.exit.as_ref());
+        let message = format!("{how} while `{job}` was running{}{log}", page_of(runner));
         let cause = runner.seen.exit.as_ref().and_then(|exit| exit.cause.as_ref());
         let why = cause.map_or(Reason::JobLost, |cause| cause.why.reason);
         Failure { holds_back: false, ..Failure::new(runner, why, message, at) }
@@ -106,7 +107,7 @@ impl Failure {
 
     pub(super) fn job_timed_out(runner: &Runner, at: Timestamp) -> Failure {
         let job = runner.work.job.as_ref().map_or("its job", |j| j.display_name.as_str());
-        let message = format!("`{job}` ran longer than timeouts.job");
+        let message = format!("`{job}` ran longer than timeouts.job{}", page_of(runner));
         Failure { holds_back: false, ..Failure::new(runner, Reason::JobTimeout, message, at) }
     }
 
@@ -141,6 +142,12 @@ fn describe(exit: &Exit) -> String {
         Exit { code: Some(code), .. } => format!("it ended with exit code {code}"),
         Exit { code: None, .. } => "it ended".to_owned(),
     }
+}
+
+/// Where its job is to be seen, in brackets.
+fn page_of(runner: &Runner) -> String {
+    let page = runner.work.job.as_ref().and_then(|job| job.url.as_ref());
+    page.map_or_else(String::new, |page| format!(" ({page})"))
 }
 
 /// Where what it printed is to be read, unless that would say nothing of its end.

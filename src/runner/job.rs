@@ -32,6 +32,8 @@ pub struct Job {
     pub workflow_ref: String,
     /// The workflow run.
     pub run_id: i64,
+    /// Where a person finds that run; none where GitHub does not say which it is.
+    pub url: Option<String>,
     /// The job's name as GitHub shows it.
     pub display_name: String,
     /// The event that caused the run.
@@ -95,6 +97,16 @@ pub enum JobOutcome {
 }
 
 impl JobEvent {
+    /// The job that it speaks of, to be added to.
+    pub fn job_mut(&mut self) -> &mut Job {
+        match self {
+            JobEvent::Available { job, .. }
+            | JobEvent::Assigned { job }
+            | JobEvent::Started { job, .. }
+            | JobEvent::Completed { job, .. } => job,
+        }
+    }
+
     /// The job that it speaks of.
     pub fn job(&self) -> &Job {
         match self {

@@ -362,6 +362,7 @@ fn persisted(runner: crate::api::status::RunnerStatus) -> PersistedRunner {
         workflow_ref: job.workflow_ref,
         run_id: job.run_id,
         display_name: job.display_name,
+        url: job.url,
         ..Job::default()
     });
     PersistedRunner {

@@ -13,6 +13,8 @@ async fn the_folder_of_crds_can_be_applied_as_it_is() {
         assert!(
             said.starts_with("customresourcedefinition.apiextensions.k8s.io/runnerscalesets.paddock.dev")
         );
+        let again = lab.kubectl(&["apply", "-f", CRDS]).await;
+        assert!(again.trim_end().ends_with(" unchanged"), "{again}");
         let kustomized = lab.kubectl(&["kustomize", DEPLOY]).await;
         for kind in ["CustomResourceDefinition", "ClusterRole", "Deployment"] {
             assert!(kustomized.contains(&format!("\nkind: {kind}\n")), "{kind} is not in deploy/");
