@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod check;
 pub mod controller;
 pub mod convert;
 pub mod github;
@@ -14,4 +15,5 @@ pub mod rng;
 pub mod runner;
 pub mod scale_set;
 pub mod telemetry;
+pub mod terminal;
 pub mod time;
