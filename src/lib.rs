@@ -8,6 +8,7 @@ pub mod backend;
 pub mod check;
 pub mod controller;
 pub mod convert;
+pub mod doctor;
 pub mod github;
 pub mod plan;
 pub mod reaper;

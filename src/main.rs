@@ -12,8 +12,9 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use paddock::api::OperatorPolicy;
 use paddock::check;
-use paddock::controller::{self, Cluster, Options};
+use paddock::controller::{self, Cluster, Options, PolicyError};
 use paddock::convert::{self, Source};
+use paddock::doctor::{self, ExtraHost, Finding};
 use paddock::runner::runner_name;
 use paddock::telemetry::{self, LogFormat, Ports};
 use paddock::terminal::{self, Row};
@@ -49,6 +50,8 @@ enum Command {
     },
     /// Judge manifests as the API server and the controller would, before they are applied.
     Check(Box<Check>),
+    /// Look for what is orphaned, stuck or lacking, over the cluster, the hosts and GitHub.
+    Doctor(Box<Doctor>),
     /// Ask a controller once whether it is ready.
     Probe {
         /// Where it listens: host:port, or tcp://host:port as Kubernetes has it in the variables of a Service.
@@ -117,6 +120,36 @@ struct Check {
     kube: Kube,
 }
 
+#[derive(Args)]
+struct Doctor {
+    /// Remove orphans, each after asking.
+    #[arg(long, env = "PADDOCK_FIX")]
+    fix: bool,
+    /// With --fix: do not ask.
+    #[arg(long, env = "PADDOCK_YES", requires = "fix")]
+    yes: bool,
+    /// A host that no scale set names any more: ENDPOINT[,kind=docker|tart][,secret=NAMESPACE/NAME]; may be given several times.
+    #[arg(long, env = "PADDOCK_HOST", value_name = "HOST")]
+    host: Vec<ExtraHost>,
+    /// Look at the scale sets of this namespace only; may be given several times. Default: all.
+    #[arg(short, long, env = "PADDOCK_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',')]
+    namespace: Vec<String>,
+    /// Where the controller's Lease is. Default: looked for everywhere.
+    #[arg(long, env = "PADDOCK_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// The id that marks what is ours on every backend. Default: the UID of the kube-system namespace.
+    #[arg(long, env = "PADDOCK_CLUSTER_ID", value_name = "ID")]
+    cluster_id: Option<String>,
+    /// The file with the operator's policy: what a spec may not have is not connected to. Default: what docs/policy.md has.
+    #[arg(long, env = "PADDOCK_POLICY", value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// How the result is printed.
+    #[arg(short, long, env = "PADDOCK_OUTPUT", default_value = "text")]
+    output: Format,
+    #[command(flatten)]
+    kube: Kube,
+}
+
 /// How a result is printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -143,6 +176,7 @@ fn main() -> ExitCode {
         Command::Crd => print_crd(),
         Command::Convert { from, file } => print_manifests(from, &file),
         Command::Check(options) => return ended(check(*options)),
+        Command::Doctor(options) => return ended(doctor(*options)),
         Command::Probe { address } => probe(&address),
     };
     ended(done.map(|()| true))
@@ -215,11 +249,63 @@ fn row_of_check(check: &check::Check) -> Row {
     Row { good: check.ok, columns: columns.map(str::to_owned).to_vec() }
 }
 
-async fn checks(options: &Check) -> Result<Vec<check::Check>, Box<dyn Error>> {
-    let policy = match &options.policy {
-        Some(path) => controller::read_policy(path).await?,
-        None => OperatorPolicy::default(),
+/// Answers whether nothing is found, or nothing is left.
+fn doctor(options: Doctor) -> Result<bool, Box<dyn Error>> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let findings = runtime.block_on(findings(&options));
+    runtime.shutdown_background();
+    let findings = findings?;
+    match options.output {
+        Format::Json => println!("{:#}", json!({"findings": findings})),
+        Format::Text if findings.is_empty() => println!("nothing is found"),
+        Format::Text => {
+            let rows: Vec<Row> = findings.iter().map(row_of_finding).collect();
+            print!("{}", terminal::table(&["KIND", "WHERE", "SUBJECT", "MESSAGE", "REMEDY"], &rows));
+        }
+    }
+    Ok(findings.is_empty())
+}
+
+fn row_of_finding(finding: &Finding) -> Row {
+    let Finding { kind, place, subject, message, remedy, .. } = finding;
+    let columns = vec![format!("{kind:?}"), place.clone(), subject.clone(), message.clone(), remedy.clone()];
+    Row { good: false, columns }
+}
+
+async fn findings(options: &Doctor) -> Result<Vec<Finding>, Box<dyn Error>> {
+    let cluster = Cluster::new(controller::client(kube_config(&options.kube).await?)?);
+    let settings = doctor::Options {
+        namespaces: options.namespace.clone(),
+        lease_namespace: options.lease_namespace.clone(),
+        policy: policy(options.policy.as_deref()).await?,
+        cluster_id: options.cluster_id.clone(),
+        hosts: options.host.clone(),
     };
+    let mut doctor = doctor::Doctor::examine(&cluster, &settings, &terminal::progress).await?;
+    terminal::progress("");
+    if options.fix {
+        doctor.fix(|orphan| options.yes || agrees_to(orphan)).await;
+    }
+    Ok(doctor.findings())
+}
+
+/// Asks whether an orphan is to be removed. No answer is no.
+fn agrees_to(orphan: &Finding) -> bool {
+    let Finding { kind, place, subject, message, .. } = orphan;
+    let question = format!("{kind:?} {subject} on {place}: {message}. Remove it? [y/N] ");
+    terminal::ask(&question).is_some_and(|answer| ["y", "yes"].contains(&answer.to_lowercase().as_str()))
+}
+
+async fn policy(file: Option<&Path>) -> Result<OperatorPolicy, PolicyError> {
+    match file {
+        Some(path) => controller::read_policy(path).await,
+        None => Ok(OperatorPolicy::default()),
+    }
+}
+
+async fn checks(options: &Check) -> Result<Vec<check::Check>, Box<dyn Error>> {
+    let policy = policy(options.policy.as_deref()).await?;
     let cluster = match options.connect {
         true => Some(Cluster::new(controller::client(kube_config(&options.kube).await?)?)),
         false => None,

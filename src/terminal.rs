@@ -1,6 +1,6 @@
 //! What commands print for people: tables, with colours on a terminal alone, and what is waited for.
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -33,12 +33,21 @@ pub fn progress(about: &str) {
     }
 }
 
+/// Asks a question, and answers the line that standard input has for it; none where it has no more.
+pub fn ask(question: &str) -> Option<String> {
+    let asked = write!(stderr(), "{}", printable(question)).and_then(|()| stderr().flush());
+    let mut line = String::new();
+    asked.and_then(|()| stdin().read_line(&mut line)).ok().filter(|read| *read > 0)?;
+    Some(line.trim().to_owned())
+}
+
 fn draw(heading: &[&str], rows: &[Row], coloured: bool) -> String {
     let heading = heading.iter().map(|name| (*name).to_owned()).collect();
     let cleaned = rows.iter().map(|row| row.columns.iter().map(|column| printable(column)).collect());
     let lines: Vec<Vec<String>> = std::iter::once(heading).chain(cleaned).collect();
     let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|t| t.chars().count()).max();
+    let width =
+        |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|t| t.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
     let marks = std::iter::once(None).chain(rows.iter().map(|row| Some(row.good)));
     let mut drawn = String::new();

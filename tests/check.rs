@@ -82,9 +82,7 @@ fn every_sample_passes() {
 #[test]
 fn what_is_wrong_is_told_with_its_field() {
     let ecs = json!({"region": "eu-west-1", "cluster": "arn:aws:ecs:us-east-1:123456789012:cluster/c", "taskDefinition": "r:1"});
-    let window = |start: &str, zone: &str| {
-        json!({"spec": {"schedules": [{"name": "a", "start": start, "end": "0 9 * * *", "timeZone": zone}]}})
-    };
+    let window = |start: &str, zone: &str| json!({"spec": {"schedules": [{"name": "a", "start": start, "end": "0 9 * * *", "timeZone": zone}]}});
     for (changes, field, says) in [
         (json!({"apiVersion": "paddock.dev/v1"}), "apiVersion", "is not served"),
         (json!({"metadata": {"name": "Linux"}}), "metadata.name", "no name"),
@@ -92,8 +90,16 @@ fn what_is_wrong_is_told_with_its_field() {
         (json!({"spec": {"minRunners": 11}}), "spec.minRunners", "must not be greater than spec.maxRunners"),
         (json!({"spec": {"maxRunners": "many"}}), "spec.maxRunners", "must be of type integer"),
         (json!({"spec": {"github": {"url": null}}}), "spec.github.url", "Required value"),
-        (json!({"spec": {"github": {"url": "http://ghes.acme.test/acme"}}}), "spec.github.url", "must be https"),
-        (json!({"spec": {"backends": [{"name": "a"}]}}), "spec.backends[0]", "exactly one of docker, tart and ecs"),
+        (
+            json!({"spec": {"github": {"url": "http://ghes.acme.test/acme"}}}),
+            "spec.github.url",
+            "must be https",
+        ),
+        (
+            json!({"spec": {"backends": [{"name": "a"}]}}),
+            "spec.backends[0]",
+            "exactly one of docker, tart and ecs",
+        ),
         (
             json!({"spec": {"backends": [{"name": "a", "docker": {"hosts": [{"name": "h", "endpoint": "ssh://h"}]}}]}}),
             "spec.backends[0].docker.hosts[0].sshSecretRef",
@@ -106,7 +112,11 @@ fn what_is_wrong_is_told_with_its_field() {
             "spec.backends[a].docker.dockerAccess",
             "hostSocket",
         ),
-        (json!({"spec": {"backends": [{"name": "a", "ecs": ecs}]}}), "spec.backends[a].ecs.cluster", "us-east-1"),
+        (
+            json!({"spec": {"backends": [{"name": "a", "ecs": ecs}]}}),
+            "spec.backends[a].ecs.cluster",
+            "us-east-1",
+        ),
     ] {
         let (well, lines) = lines(&[scale_set(changes)], &[]);
         let told = lines.iter().filter(|line| !line.ok && line.field == field && line.message.contains(says));
@@ -129,7 +139,10 @@ fn a_secret_among_the_files_is_used_and_one_that_is_not_is_said() {
 
     let bad = secret("github", json!({"token": "ghp_x"}));
     let (well, wrong) = lines(&[bad, scale_set(json!({}))], &[]);
-    assert!(!well && of(&wrong, FIELD).iter().any(|(ok, said)| !ok && said.contains("github_token")), "{wrong:?}");
+    assert!(
+        !well && of(&wrong, FIELD).iter().any(|(ok, said)| !ok && said.contains("github_token")),
+        "{wrong:?}"
+    );
     assert!(!format!("{wrong:?}").contains("ghp_x"), "no secret is told");
 
     let host = json!({"name": "h", "endpoint": "tcp://h:2376", "tlsSecretRef": {"name": "tls"}});
@@ -145,12 +158,16 @@ fn two_manifests_of_one_scale_set_are_refused() {
     let other = scale_set(json!({"metadata": {"name": "other"}, "spec": {"scaleSetName": "Linux"}}));
     let (well, lines) = lines(&[scale_set(json!({})), other], &[]);
     let told = lines.iter().find(|line| !line.ok).unwrap();
-    assert!(!well && told.object == "RunnerScaleSet ci/other" && told.field == "spec.scaleSetName", "{lines:?}");
+    assert!(
+        !well && told.object == "RunnerScaleSet ci/other" && told.field == "spec.scaleSetName",
+        "{lines:?}"
+    );
 }
 
 #[test]
 fn the_policy_of_the_operator_is_the_one_that_is_given() {
-    let socket = scale_set(json!({"spec": {"backends": [{"name": "a", "docker": {"dockerAccess": "HostSocket"}}]}}));
+    let socket =
+        scale_set(json!({"spec": {"backends": [{"name": "a", "docker": {"dockerAccess": "HostSocket"}}]}}));
     let permissive = format!("{ROOT}/tests/support/permissive.yaml");
     let (well, permitted) = lines(std::slice::from_ref(&socket), &["--policy", &permissive]);
     assert!(well, "{permitted:?}");
@@ -187,7 +204,10 @@ fn a_file_that_cannot_be_read_is_exit_code_1_and_a_bad_word_2() {
     ] {
         let (code, output, _) = check(&["-f", &good, "-f", &bad], "");
         assert_eq!(code, Some(1), "{output}");
-        assert!(output.lines().any(|line| line.starts_with("FAIL") && line.contains(&bad)), "{bad}: {output}");
+        assert!(
+            output.lines().any(|line| line.starts_with("FAIL") && line.contains(&bad)),
+            "{bad}: {output}"
+        );
         assert!(output.contains("the controller can work with it"), "the others are judged all the same");
     }
     assert_eq!(check(&[], "").0, Some(2));

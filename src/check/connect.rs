@@ -5,7 +5,7 @@ use futures::future::join_all;
 use super::line::Report;
 use super::sources::Sources;
 use crate::api::{self, BackendType, RunnerScaleSet};
-use crate::backend::{Availability, Backend, Providers, settle};
+use crate::backend::{Availability, Backend, Lack, Providers, settle};
 use crate::controller::{Cluster, read_backend, read_client, recorded, wanted_scale_set};
 use crate::github::{Client, Deadlines, Error, ScaleSet};
 use crate::runner::Identity;
@@ -44,12 +44,7 @@ impl Trial<'_> {
         }
     }
 
-    async fn github(
-        &self,
-        object: &RunnerScaleSet,
-        there: Option<&RunnerScaleSet>,
-        report: &mut Report<'_>,
-    ) {
+    async fn github(&self, object: &RunnerScaleSet, there: Option<&RunnerScaleSet>, report: &mut Report<'_>) {
         let Ok(config) = read_client(self.sources, object, &|_| {}).await else { return };
         (self.progress)(&format!("{}: asking {}", report.object, config.url));
         let wanted = wanted_scale_set(object);
@@ -137,14 +132,21 @@ async fn try_host(
     if state.availability != Availability::Ready {
         wrong.push(state.message);
     }
-    let about = match backend.examine(host).await {
-        Ok(examination) => {
-            wrong.extend(examination.lacks.iter().map(|lack| lack.message().to_owned()));
-            examination.about
-        }
+    let examination = match backend.examine(host).await {
+        Ok(examination) => examination,
         Err(error) if wrong.is_empty() => return Err(vec![error.to_string()]),
         Err(_) => return Err(wrong),
     };
-    let image = if backend.kind() == BackendType::Ecs { "" } else { "; the image is there" };
-    if wrong.is_empty() { Ok(format!("{about}{image}")) } else { Err(wrong) }
+    let mut about = examination.about;
+    if backend.kind() != BackendType::Ecs {
+        about.push_str("; the image is there");
+    }
+    for lack in examination.lacks {
+        match lack {
+            Lack::Version(message) => wrong.push(message),
+            // It is no fault of the manifest, and may pass.
+            Lack::Disk(message) => about.push_str(&format!("; {message}")),
+        }
+    }
+    if wrong.is_empty() { Ok(about) } else { Err(wrong) }
 }

@@ -31,9 +31,12 @@ pub(super) fn read(paths: &[PathBuf]) -> (Vec<Document>, Vec<Check>) {
         };
         for file in files {
             match manifests(&file) {
-                Ok(manifests) => documents.extend(manifests.into_iter().flat_map(items).map(|manifest| {
-                    Document { file: file.display().to_string(), manifest }
-                })),
+                Ok(manifests) => documents.extend(
+                    manifests
+                        .into_iter()
+                        .flat_map(items)
+                        .map(|manifest| Document { file: file.display().to_string(), manifest }),
+                ),
                 Err(message) => refuse(&file, message),
             }
         }

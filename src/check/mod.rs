@@ -38,11 +38,7 @@ pub struct Options<'a> {
 
 /// Judges the manifests of files; a folder stands for the files in it, and a dash for standard input. `progress` is told what
 /// is waited for.
-pub async fn check(
-    paths: &[PathBuf],
-    options: &Options<'_>,
-    progress: &(dyn Fn(&str) + Sync),
-) -> Vec<Check> {
+pub async fn check(paths: &[PathBuf], options: &Options<'_>, progress: &(dyn Fn(&str) + Sync)) -> Vec<Check> {
     let (documents, mut checks) = files::read(paths);
     let sources = Sources::new(&documents, &options.namespace, options.cluster);
     let id = match (&options.cluster_id, options.cluster) {
@@ -112,7 +108,9 @@ impl Judge<'_> {
             Some(name) => report.tell(
                 false,
                 "spec.scaleSetName",
-                format!("{name} names the same scale set at GitHub: the younger of the two would wait for ever"),
+                format!(
+                    "{name} names the same scale set at GitHub: the younger of the two would wait for ever"
+                ),
             ),
             None => claims.push((claim, report.object.clone())),
         }

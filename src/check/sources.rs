@@ -81,7 +81,8 @@ impl Objects for Sources<'_> {
 
 /// What a manifest holds; nothing where it is malformed, so that each key that is asked for is missing.
 fn data(kind: Kind, manifest: &Value) -> Data {
-    let text = |texts: BTreeMap<String, String>| texts.into_iter().map(|(key, text)| (key, text.into_bytes()));
+    let text =
+        |texts: BTreeMap<String, String>| texts.into_iter().map(|(key, text)| (key, text.into_bytes()));
     match kind {
         Kind::Secret => {
             let secret: Secret = serde_json::from_value(manifest.clone()).unwrap_or_default();

@@ -95,16 +95,18 @@ impl Cluster {
         let mut found = Vec::new();
         for leases in self.apis::<Lease>(namespaces) {
             let list = with_timeout(leases.list(&named)).await;
-            found.extend(list.map_err(|error| kube_error("the controllers' Leases", error))?.into_iter().map(
-                |lease| {
-                    let spec = lease.spec.clone().unwrap_or_default();
-                    LeaseState {
-                        namespace: lease.namespace().unwrap_or_default(),
-                        holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
-                        renewed_at: spec.renew_time.map(|time| time.0),
-                    }
-                },
-            ));
+            found.extend(
+                list.map_err(|error| kube_error("the controllers' Leases", error))?.into_iter().map(
+                    |lease| {
+                        let spec = lease.spec.clone().unwrap_or_default();
+                        LeaseState {
+                            namespace: lease.namespace().unwrap_or_default(),
+                            holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
+                            renewed_at: spec.renew_time.map(|time| time.0),
+                        }
+                    },
+                ),
+            );
         }
         Ok(found)
     }

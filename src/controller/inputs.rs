@@ -70,7 +70,12 @@ pub(super) async fn read(
     for backend in &object.spec.backends {
         backends.push(BackendInput::new(backend, providers.resolve(backend, &reader).await?));
     }
-    Ok(Inputs { client: reader.client(&object.spec.github).await?, scale_set: wanted(object), policy, backends })
+    Ok(Inputs {
+        client: reader.client(&object.spec.github).await?,
+        scale_set: wanted(object),
+        policy,
+        backends,
+    })
 }
 
 /// Reads how a spec reaches GitHub, and nothing else.
@@ -132,8 +137,7 @@ impl Objects for Client {
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<Data>, Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.clone(), namespace);
         let map = api.get_opt(name).await.map_err(|e| kube_error(&format!("ConfigMap `{name}`"), e))?;
-        let values =
-            |data: BTreeMap<_, String>| data.into_iter().map(|(key, text)| (key, text.into_bytes()));
+        let values = |data: BTreeMap<_, String>| data.into_iter().map(|(key, text)| (key, text.into_bytes()));
         Ok(map.map(|map| map.data.into_iter().flat_map(values).collect()))
     }
 }
@@ -145,11 +149,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn of(
-        objects: &'a dyn Objects,
-        object: &RunnerScaleSet,
-        refer: &'a (dyn Fn(&str) + Sync),
-    ) -> Reader<'a> {
+    fn of(objects: &'a dyn Objects, object: &RunnerScaleSet, refer: &'a (dyn Fn(&str) + Sync)) -> Reader<'a> {
         Reader { objects, namespace: object.metadata.namespace.clone().unwrap_or_default(), refer }
     }
 

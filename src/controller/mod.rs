@@ -27,9 +27,7 @@ mod writer;
 
 pub use client::client;
 pub use cluster::{Cluster, LeaseState, ScaleSets};
-pub use inputs::{
-    Data, Error as InputError, Objects, read_backend, read_client, wanted as wanted_scale_set,
-};
+pub use inputs::{Data, Error as InputError, Objects, read_backend, read_client, wanted as wanted_scale_set};
 pub use permission::{enforced, judge};
 pub use policy_file::{PolicyError, read_policy};
 pub use record::recorded;

@@ -64,7 +64,8 @@ fn wrong_type(schema: &Value, value: &Value) -> Option<String> {
     let is_whole = value.is_i64() || value.is_u64();
     if schema["x-kubernetes-int-or-string"] == true {
         let fits = is_whole || value.is_string();
-        return (!fits).then(|| format!("Invalid value: must be an integer or a string, not {}", kind(value)));
+        return (!fits)
+            .then(|| format!("Invalid value: must be an integer or a string, not {}", kind(value)));
     }
     let wanted = schema["type"].as_str()?;
     let fits = match wanted {

@@ -34,7 +34,8 @@ pub(super) async fn examine(engine: &Engine) -> Result<Examination, Error> {
 
 /// What is not understood is not old.
 fn is_old(api: &str) -> bool {
-    let parsed = api.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    let parsed =
+        api.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
     parsed.is_some_and(|api: (u32, u32)| api < OLDEST_API)
 }
 

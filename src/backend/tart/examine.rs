@@ -38,7 +38,8 @@ mod tests {
     #[test]
     fn a_mac_tells_its_version_and_its_disk() {
         let heading = "Filesystem 1024-blocks Used Available Capacity Mounted on";
-        let full = format!("2.35.0\n{heading}\n/dev/disk3s5 971350180 900000000 42000000 96% /System/Volumes/Data\n");
+        let full =
+            format!("2.35.0\n{heading}\n/dev/disk3s5 971350180 967000000 4200000 99% /System/Volumes/Data\n");
         let read = read(&full);
         assert_eq!(read.about, "Tart 2.35.0");
         assert_eq!(read.lacks.len(), 1);
