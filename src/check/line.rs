@@ -37,7 +37,7 @@ impl Report<'_> {
 
     /// Tells why something cannot be used, of the field that the words begin with.
     pub(super) fn refuse(&mut self, why: &str) {
-        let end = why.find(|c: char| c == ' ' || c == ':').unwrap_or(why.len());
+        let end = why.find([' ', ':']).unwrap_or(why.len());
         let (field, rest) = why.split_at(end);
         match field.starts_with("spec.") || field.starts_with("metadata.") {
             true => self.tell(false, field, rest.trim_start_matches(':').trim_start()),

@@ -77,7 +77,7 @@ pub(super) struct Found {
 /// What can be removed.
 #[derive(Debug, Clone)]
 pub(super) enum Orphan {
-    Instance(OwnedInstance),
+    Instance(Box<OwnedInstance>),
     Registration {
         /// `namespace/name` of the object.
         scale_set: String,

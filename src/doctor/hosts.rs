@@ -65,7 +65,7 @@ impl ExtraHost {
     /// A scale set that names it, and nothing else.
     fn object(&self) -> Option<RunnerScaleSet> {
         let (namespace, name) = self.secret.clone().unwrap_or_default();
-        let secret = (!name.is_empty()).then(|| json!({"name": name})).unwrap_or_default();
+        let secret = if name.is_empty() { Value::Null } else { json!({"name": name}) };
         let mut host = json!({"name": "given", "endpoint": self.endpoint});
         let login = if self.endpoint.starts_with("tcp://") { "tlsSecretRef" } else { "sshSecretRef" };
         host[login] = secret.clone();

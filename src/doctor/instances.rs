@@ -44,7 +44,10 @@ fn orphan(instance: &OwnedInstance) -> Found {
     let remedy = format!("paddock doctor --fix removes it; by hand: {}", removal(host, &found.id));
     let place = place_of(host);
     let finding = Finding::new(Kind::OrphanInstance, (&place, subject(instance)), message, remedy);
-    Found { finding: Finding { fixable: true, ..finding }, orphan: Some(Orphan::Instance(instance.clone())) }
+    Found {
+        finding: Finding { fixable: true, ..finding },
+        orphan: Some(Orphan::Instance(Box::new(instance.clone()))),
+    }
 }
 
 fn unnamed(instance: &OwnedInstance, set: &RunnerScaleSet) -> Finding {

@@ -169,7 +169,7 @@ impl<'a> Doctor<'a> {
         };
         let found = instances::findings(&known, &sets.objects, sees, names);
         let gone = found.iter().filter_map(|found| match &found.orphan {
-            Some(Orphan::Instance(instance)) => Some(instance.clone()),
+            Some(Orphan::Instance(instance)) => Some((**instance).clone()),
             _ => None,
         });
         let gone = gone.collect();

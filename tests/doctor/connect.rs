@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use testkit::ecs::Operation;
 use testkit::github::{Endpoint, SimGithub};
 
-use super::{ecs, of_ecs, paddock};
+use super::{STRICT, ecs, of_ecs, paddock};
 
 /// The lines about manifests.
 async fn check(lab: &Lab, manifests: &[&Manifest]) -> (Option<i32>, Vec<Value>) {
@@ -107,6 +107,29 @@ async fn what_the_controller_would_fail_at_is_told_of_the_field() {
             assert!(says(&of_object, false, &field, text), "{name}, {field}: {of_object:#?}");
             assert_eq!(of_object.iter().filter(|line| line["ok"] == false).count(), 1, "{of_object:#?}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_policy_does_not_permit_is_not_connected_to() {
+    lab("check-policy", async |lab| {
+        let github = github(lab).await;
+        let manifest = Manifest::sample(&github.config_url("acme"));
+        let arguments = ["check", "--connect", "-f", "-", STRICT];
+        let (code, printed) = paddock(lab, &arguments, &manifest.0.to_string()).await;
+        let lines = printed["checks"].as_array().unwrap();
+        assert!(
+            code == Some(1) && says(lines, false, "spec.github.allowInsecure", "insecureHttp"),
+            "{lines:#?}"
+        );
+
+        lab.apply(&manifest).await;
+        let lease = format!("--lease-namespace={}", lab.namespace);
+        let (_, printed) = paddock(lab, &["doctor", &lease, STRICT], "").await;
+        let findings = printed["findings"].as_array().unwrap();
+        assert!(findings.iter().any(|finding| finding["kind"] == "NotPermitted"), "{findings:#?}");
+        assert_eq!(github.requests(Endpoint::RegistrationToken).len(), 0, "neither connects");
     })
     .await;
 }

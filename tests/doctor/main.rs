@@ -15,10 +15,15 @@ use testkit::ecs::{ClusterSpec, DEFAULT_ACCESS_KEY, DEFAULT_SECRET_KEY, Delays, 
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+/// Among the arguments: the default policy in place of the permissive one.
+const STRICT: &str = "strict";
+
 /// What the program printed as JSON, and its exit code. Its standard input is `input`.
 async fn paddock(lab: &Lab, arguments: &[&str], input: &str) -> (Option<i32>, Value) {
-    let policy = lab.folder().join("permissive.yaml");
-    std::fs::write(&policy, PERMISSIVE).unwrap();
+    let policy = lab.folder().join("doctor-policy.yaml");
+    let text = if arguments.contains(&STRICT) { "" } else { PERMISSIVE };
+    std::fs::write(&policy, text).unwrap();
+    let arguments: Vec<&str> = arguments.iter().copied().filter(|argument| *argument != STRICT).collect();
     let mut command = Command::new(env!("CARGO_BIN_EXE_paddock"));
     command.args(arguments).args(["-o", "json", "--namespace", &lab.namespace, "--cluster-id", &lab.cluster]);
     command.arg("--kubeconfig").arg(api_server::kubeconfig()).arg("--policy").arg(policy);
