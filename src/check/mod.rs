@@ -42,7 +42,11 @@ pub async fn check(paths: &[PathBuf], options: &Options<'_>, progress: &(dyn Fn(
     let (documents, mut checks) = files::read(paths);
     let sources = Sources::new(&documents, &options.namespace, options.cluster);
     let id = match (&options.cluster_id, options.cluster) {
-        (None, Some(cluster)) => cluster.id().await.unwrap_or_default(),
+        (None, Some(cluster)) => cluster.id().await.unwrap_or_else(|error| {
+            let mut report = Report { file: "", object: String::new(), checks: &mut checks };
+            report.tell(false, "", format!("{error}; where that may not be read, --cluster-id gives it"));
+            String::new()
+        }),
         (id, _) => id.clone().unwrap_or_default(),
     };
     let judge = Judge {

@@ -72,7 +72,7 @@ impl<'a> Doctor<'a> {
             None => cluster.id().await?,
         };
         let sets = cluster.scale_sets(&options.namespaces).await?;
-        let leases = cluster.leases(options.lease_namespace.as_slice()).await?;
+        let leases = cluster.leases(options.lease_namespace.as_slice()).await;
         let mut doctor = Doctor {
             cluster,
             namespaces: options.namespaces.clone(),
@@ -81,7 +81,13 @@ impl<'a> Doctor<'a> {
             opened: Vec::new(),
             found: Vec::new(),
         };
-        doctor.tell(objects::findings(&sets, &leases, Timestamp::now()));
+        if let Err(error) = &leases {
+            let remedy =
+                "permit to list Leases, or give --lease-namespace: whether a controller leads is not known";
+            let at = ("cluster", "leases");
+            doctor.tell(vec![Finding::new(Kind::Unusable, at, error.to_string(), remedy)]);
+        }
+        doctor.tell(objects::findings(&sets, leases.as_deref().ok(), Timestamp::now()));
         let patients = doctor.hosts(sets.objects, &id, options, progress).await;
         let instances = doctor.providers.instances();
         let gone = doctor.instances(&instances, &patients).await?;

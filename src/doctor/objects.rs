@@ -36,10 +36,11 @@ impl Leaders {
     }
 }
 
-/// Lists what is wrong with the controller and with each scale set.
-pub(super) fn findings(sets: &ScaleSets, leases: &[LeaseState], now: Timestamp) -> Vec<Finding> {
-    let leaders = Leaders::of(leases, now);
-    let mut found: Vec<Finding> = no_controller(leases, &leaders).into_iter().collect();
+/// Lists what is wrong with the controller and with each scale set. Without Leases nothing is known of controllers.
+pub(super) fn findings(sets: &ScaleSets, leases: Option<&[LeaseState]>, now: Timestamp) -> Vec<Finding> {
+    let leaders = Leaders::of(leases.unwrap_or_default(), now);
+    let mut found: Vec<Finding> =
+        leases.and_then(|leases| no_controller(leases, &leaders)).into_iter().collect();
     found.extend(sets.unreadable.iter().map(|(name, why)| {
         let remedy = "apply the CRD and the controller of one version, and correct the object";
         Finding::new(Kind::Unreadable, (CLUSTER, name), why, remedy)
@@ -195,7 +196,7 @@ mod tests {
             renewed_at: Some(at(renewed)),
         });
         let sets = ScaleSets { objects: vec![object], unreadable: Vec::new() };
-        let found = findings(&sets, leases.as_slice(), at(now));
+        let found = findings(&sets, Some(leases.as_slice()), at(now));
         assert!(found.iter().all(|finding| !finding.remedy.is_empty() && !finding.fixable));
         found.iter().map(|finding| finding.kind).collect()
     }
