@@ -5,8 +5,10 @@
 
 pub mod api;
 pub mod backend;
+pub mod check;
 pub mod controller;
 pub mod convert;
+pub mod doctor;
 pub mod github;
 pub mod plan;
 pub mod reaper;
@@ -14,4 +16,5 @@ pub mod rng;
 pub mod runner;
 pub mod scale_set;
 pub mod telemetry;
+pub mod terminal;
 pub mod time;

@@ -7,13 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use paddock::controller::{self, Options};
+use paddock::api::OperatorPolicy;
+use paddock::check;
+use paddock::controller::{self, Cluster, Options, PolicyError};
 use paddock::convert::{self, Source};
+use paddock::doctor::{self, ExtraHost, Finding};
 use paddock::runner::runner_name;
 use paddock::telemetry::{self, LogFormat, Ports};
+use paddock::terminal::{self, Row};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +48,10 @@ enum Command {
         /// The file. A dash reads standard input.
         file: PathBuf,
     },
+    /// Judge manifests as the API server and the controller would, before they are applied.
+    Check(Box<Check>),
+    /// Look for what is orphaned, stuck or lacking, over the cluster, the hosts and GitHub.
+    Doctor(Box<Doctor>),
     /// Ask a controller once whether it is ready.
     Probe {
         /// Where it listens: host:port, or tcp://host:port as Kubernetes has it in the variables of a Service.
@@ -83,6 +92,76 @@ struct Run {
     /// What is logged: a level, or a filter directive.
     #[arg(long, env = "PADDOCK_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
     log_level: String,
+    #[command(flatten)]
+    kube: Kube,
+}
+
+#[derive(Args)]
+struct Check {
+    /// A file with manifests; may be given several times. A folder stands for the files in it, a dash for standard input.
+    #[arg(short, long, env = "PADDOCK_FILE", value_name = "FILE", required = true, num_args = 1..)]
+    file: Vec<PathBuf>,
+    /// Try GitHub, the hosts, the images and AWS too, as the controller would, with the Secrets of the cluster.
+    #[arg(long, env = "PADDOCK_CONNECT")]
+    connect: bool,
+    /// The file with the operator's policy. Default: what docs/policy.md has.
+    #[arg(long, env = "PADDOCK_POLICY", value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// The namespace of manifests that name none. Default: that of the context, or `default`.
+    #[arg(short, long, env = "PADDOCK_NAMESPACE", value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// The id that marks what is ours on every backend. Default: the UID of the kube-system namespace.
+    #[arg(long, env = "PADDOCK_CLUSTER_ID", value_name = "ID")]
+    cluster_id: Option<String>,
+    /// How the result is printed.
+    #[arg(short, long, env = "PADDOCK_OUTPUT", default_value = "text")]
+    output: Format,
+    #[command(flatten)]
+    kube: Kube,
+}
+
+#[derive(Args)]
+struct Doctor {
+    /// Remove orphans, each after asking.
+    #[arg(long, env = "PADDOCK_FIX")]
+    fix: bool,
+    /// With --fix: do not ask.
+    #[arg(long, env = "PADDOCK_YES", requires = "fix")]
+    yes: bool,
+    /// A host that no scale set names any more: ENDPOINT[,kind=docker|tart][,secret=NAMESPACE/NAME]; may be given several times.
+    #[arg(long, env = "PADDOCK_HOST", value_name = "HOST")]
+    host: Vec<ExtraHost>,
+    /// Look at the scale sets of this namespace only; may be given several times. Default: all.
+    #[arg(short, long, env = "PADDOCK_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',')]
+    namespace: Vec<String>,
+    /// Where the controller's Lease is. Default: looked for everywhere.
+    #[arg(long, env = "PADDOCK_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// The id that marks what is ours on every backend. Default: the UID of the kube-system namespace.
+    #[arg(long, env = "PADDOCK_CLUSTER_ID", value_name = "ID")]
+    cluster_id: Option<String>,
+    /// The file with the operator's policy: what a spec may not have is not connected to. Default: what docs/policy.md has.
+    #[arg(long, env = "PADDOCK_POLICY", value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// How the result is printed.
+    #[arg(short, long, env = "PADDOCK_OUTPUT", default_value = "text")]
+    output: Format,
+    #[command(flatten)]
+    kube: Kube,
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table for people.
+    Text,
+    /// JSON for machines.
+    Json,
+}
+
+/// Which cluster.
+#[derive(Args)]
+struct Kube {
     /// The kubeconfig file. Default: in-cluster, else KUBECONFIG, else ~/.kube/config.
     #[arg(long, env = "PADDOCK_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -96,10 +175,18 @@ fn main() -> ExitCode {
         Command::Run(options) => run(*options),
         Command::Crd => print_crd(),
         Command::Convert { from, file } => print_manifests(from, &file),
+        Command::Check(options) => return ended(check(*options)),
+        Command::Doctor(options) => return ended(doctor(*options)),
         Command::Probe { address } => probe(&address),
     };
+    ended(done.map(|()| true))
+}
+
+/// The exit code of a command that was carried out, and found all to be well or not, or was not.
+fn ended(done: Result<bool, Box<dyn Error>>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("paddock: {error}");
             ExitCode::FAILURE
@@ -137,6 +224,104 @@ fn probe(address: &str) -> Result<(), Box<dyn Error>> {
     })
 }
 
+/// Answers whether all is well.
+fn check(options: Check) -> Result<bool, Box<dyn Error>> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let checks = runtime.block_on(checks(&options));
+    runtime.shutdown_background();
+    let checks = checks?;
+    let wrong = checks.iter().filter(|check| !check.ok).count();
+    match options.output {
+        Format::Json => println!("{:#}", json!({"checks": checks})),
+        Format::Text => {
+            let rows: Vec<Row> = checks.iter().map(row_of_check).collect();
+            print!("{}", terminal::table(&["", "FILE", "OBJECT", "FIELD", "MESSAGE"], &rows));
+            println!("{} checks, {wrong} failed", checks.len());
+        }
+    }
+    Ok(wrong == 0)
+}
+
+fn row_of_check(check: &check::Check) -> Row {
+    let mark = if check.ok { "ok" } else { "FAIL" };
+    let columns = [mark, &check.file, &check.object, &check.field, &check.message];
+    Row { good: check.ok, columns: columns.map(str::to_owned).to_vec() }
+}
+
+/// Answers whether nothing is found, or nothing is left.
+fn doctor(options: Doctor) -> Result<bool, Box<dyn Error>> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let findings = runtime.block_on(findings(&options));
+    runtime.shutdown_background();
+    let findings = findings?;
+    match options.output {
+        Format::Json => println!("{:#}", json!({"findings": findings})),
+        Format::Text if findings.is_empty() => println!("nothing is found"),
+        Format::Text => {
+            let rows: Vec<Row> = findings.iter().map(row_of_finding).collect();
+            print!("{}", terminal::table(&["KIND", "WHERE", "SUBJECT", "MESSAGE", "REMEDY"], &rows));
+        }
+    }
+    Ok(findings.is_empty())
+}
+
+fn row_of_finding(finding: &Finding) -> Row {
+    let Finding { kind, place, subject, message, remedy, .. } = finding;
+    let columns = vec![format!("{kind:?}"), place.clone(), subject.clone(), message.clone(), remedy.clone()];
+    Row { good: false, columns }
+}
+
+async fn findings(options: &Doctor) -> Result<Vec<Finding>, Box<dyn Error>> {
+    let cluster = Cluster::new(controller::client(kube_config(&options.kube).await?)?);
+    let settings = doctor::Options {
+        namespaces: options.namespace.clone(),
+        lease_namespace: options.lease_namespace.clone(),
+        policy: policy(options.policy.as_deref()).await?,
+        cluster_id: options.cluster_id.clone(),
+        hosts: options.host.clone(),
+    };
+    let mut doctor = doctor::Doctor::examine(&cluster, &settings, &terminal::progress).await?;
+    terminal::progress("");
+    if options.fix {
+        doctor.fix(|orphan| options.yes || agrees_to(orphan)).await;
+    }
+    Ok(doctor.findings())
+}
+
+/// Asks whether an orphan is to be removed. No answer is no.
+fn agrees_to(orphan: &Finding) -> bool {
+    let Finding { kind, place, subject, message, .. } = orphan;
+    let question = format!("{kind:?} {subject} on {place}: {message}. Remove it? [y/N] ");
+    terminal::ask(&question).is_some_and(|answer| ["y", "yes"].contains(&answer.to_lowercase().as_str()))
+}
+
+async fn policy(file: Option<&Path>) -> Result<OperatorPolicy, PolicyError> {
+    match file {
+        Some(path) => controller::read_policy(path).await,
+        None => Ok(OperatorPolicy::default()),
+    }
+}
+
+async fn checks(options: &Check) -> Result<Vec<check::Check>, Box<dyn Error>> {
+    let policy = policy(options.policy.as_deref()).await?;
+    let cluster = match options.connect {
+        true => Some(Cluster::new(controller::client(kube_config(&options.kube).await?)?)),
+        false => None,
+    };
+    let default = cluster.as_ref().map_or("default", Cluster::default_namespace).to_owned();
+    let settings = check::Options {
+        policy,
+        namespace: options.namespace.clone().unwrap_or(default),
+        cluster: cluster.as_ref(),
+        cluster_id: options.cluster_id.clone(),
+    };
+    let checks = check::check(&options.file, &settings, &terminal::progress).await;
+    terminal::progress("");
+    Ok(checks)
+}
+
 fn run(options: Run) -> Result<(), Box<dyn Error>> {
     // Two libraries bring TLS, and neither may choose for the other.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -152,7 +337,7 @@ async fn serve(options: Run) -> Result<(), Box<dyn Error>> {
     let stopping = CancellationToken::new();
     stop_on_signal(stopping.clone())?;
     let ports = ports(&options).await?;
-    let client = controller::client(kube_config(&options).await?)?;
+    let client = controller::client(kube_config(&options.kube).await?)?;
     let owner = std::env::var("HOSTNAME").unwrap_or_else(|_| runner_name("paddock"));
     let lease_namespace = options.lease_namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     let lease_namespace = options.leader_elect.then_some(lease_namespace);
@@ -193,7 +378,7 @@ fn stop_on_signal(stopping: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn kube_config(options: &Run) -> Result<Config, Box<dyn Error>> {
+async fn kube_config(options: &Kube) -> Result<Config, Box<dyn Error>> {
     let choice = KubeConfigOptions { context: options.context.clone(), ..KubeConfigOptions::default() };
     if let Some(path) = &options.kubeconfig {
         return Ok(Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &choice).await?);

@@ -8,7 +8,7 @@ use harness::merged;
 use kube::api::{Patch, PatchParams, PostParams, ValidationDirective};
 use kube::core::{CustomResourceExt, Status};
 use kube::{Api, Client};
-use paddock::api::{BackendType, RunnerScaleSet, RunnerScaleSetStatus};
+use paddock::api::{BackendType, RunnerScaleSet, RunnerScaleSetStatus, validate};
 use paddock::convert::{Source, convert};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -106,19 +106,28 @@ fn assert_refused(status: &Status, field: &str, says: &str) {
     assert_eq!((status.is_invalid(), ours.count()), (true, 1), "{field}, {says}: {status:?}");
 }
 
+/// What judges without an API server names the same field in the same words.
+fn assert_refused_offline(manifest: &Value, field: &str, says: &str) {
+    let found = validate(manifest).expect_err(field);
+    let ours = found.iter().filter(|invalid| invalid.field == field && invalid.message.contains(says));
+    assert_eq!(ours.count(), 1, "{field}, {says}: {found:?}");
+}
+
 async fn refuses(part: &str) {
     let client = client().await;
     let (path, refusals, wrap) = refusals(part);
     for Refusal { field, says, valid, invalid } in refusals {
         let field = format!("{path}.{field}");
         let field = field.trim_end_matches('.');
-        if let Err(status) = try_create(&client, &wrap(valid)).await {
+        if let Err(status) = try_create(&client, &wrap(valid.clone())).await {
             panic!("{field}, {says}: the valid one is refused: {}", status.message);
         }
-        match try_create(&client, &wrap(invalid)).await {
+        validate(&wrap(valid)).unwrap_or_else(|found| panic!("{field}, {says}: refused offline: {found:?}"));
+        match try_create(&client, &wrap(invalid.clone())).await {
             Ok(_) => panic!("{field}, {says}: the invalid one is admitted"),
             Err(status) => assert_refused(&status, field, &says),
         }
+        assert_refused_offline(&wrap(invalid), field, &says);
     }
 }
 

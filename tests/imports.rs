@@ -11,8 +11,11 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, Item, UseTree, Visibility};
 
 /// What each room may import beside itself. `rng` and `time` are everyone's.
-const ROOMS: [(&str, &[&str]); 11] = [
-    ("main", &["controller", "convert", "runner", "api", "telemetry"]),
+const ROOMS: [(&str, &[&str]); 14] = [
+    ("main", &["check", "controller", "convert", "doctor", "runner", "api", "telemetry", "terminal"]),
+    ("check", &["controller", "scale_set", "plan", "github", "backend", "runner", "api"]),
+    ("doctor", &["controller", "reaper", "github", "backend", "runner", "api"]),
+    ("terminal", &[]),
     ("convert", &["api"]),
     ("controller", &["scale_set", "reaper", "plan", "github", "backend", "runner", "api", "telemetry"]),
     ("scale_set", &["plan", "github", "backend", "runner", "api", "telemetry"]),

@@ -55,6 +55,17 @@ impl Backend {
             _ => None,
         }
     }
+
+    /// Leaves out all that removes something on its hosts on a timer, for a program that only looks.
+    pub fn keep_no_house(&mut self) {
+        if let Some(docker) = &mut self.docker {
+            docker.housekeeping.buildx.enabled = false;
+            docker.housekeeping.images.enabled = false;
+        }
+        if let Some(tart) = &mut self.tart {
+            tart.housekeeping.cache.enabled = false;
+        }
+    }
 }
 
 /// The three kinds of backend.

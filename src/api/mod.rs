@@ -19,6 +19,7 @@ mod schema;
 pub mod status;
 mod tart;
 mod timing;
+mod validation;
 
 pub use backend::{Backend, BackendType};
 pub use condition::{Explanation, Reason};
@@ -40,6 +41,7 @@ pub use schedule::Schedule;
 pub use status::{RunnerPhase, RunnerScaleSetStatus};
 pub use tart::{CacheHousekeeping, Tart, TartHost, TartHousekeeping, WarmPool};
 pub use timing::{Disruption, InvalidMaxUnavailable, MaxUnavailable, ScaleDown, Timeouts};
+pub use validation::{InvalidField, is_scale_set, validate};
 
 use kube::{CustomResource, CustomResourceExt, core::Rule};
 use schema::{MOST_RUNNERS, kubernetes_style, named_list};

@@ -5,11 +5,13 @@ pub mod ecs;
 pub mod remote;
 pub mod tart;
 
+mod examination;
 mod host_failure;
 mod image;
 mod provider;
 mod queue;
 mod secrets;
+mod settle;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,11 +20,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+pub use examination::{Examination, Lack};
 pub use provider::{
     Decorate, Fingerprint, FreedBytes, HostKey, HostUsage, NamedHost, OwnedInstance, Provider, Providers,
     References, ResolveError, Resolved,
 };
 pub use queue::SlotQueue;
+pub use settle::settle;
 
 use crate::api::{BackendType, Explanation, Reason};
 pub use crate::runner::{Availability, HostState};
@@ -78,6 +82,11 @@ pub trait Backend: Send + Sync {
 
     /// The last lines that an instance printed, for the report of a failure.
     async fn log_tail(&self, host: &str, instance_id: &str) -> Result<String, Error>;
+
+    /// Looks what a host is like, for people who ask. It changes nothing there. A kind that has nothing to tell need not.
+    async fn examine(&self, _host: &str) -> Result<Examination, Error> {
+        Ok(Examination::default())
+    }
 }
 
 /// The kinds of capacity that this program has, a line each. `cluster` is the cluster's id; `requeuer` is told which scale sets

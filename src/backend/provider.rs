@@ -53,6 +53,12 @@ pub trait Resolved: Send + Sync {
     /// The hosts that the block names. No IO.
     fn hosts(&self) -> &[NamedHost];
 
+    /// Why some of the hosts cannot be logged in to, each naming the field: the backend goes without them. A kind that has
+    /// such a block refused as a whole has none. No IO.
+    fn unusable_logins(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The backend of one scale set, which goes by that name there. `siblings` are the scale set's backends that share a host
     /// with it, itself among them. Must be called within a Tokio runtime.
     fn open(&self, name: &str, siblings: &[String], owner: &Identity) -> Arc<dyn Backend>;

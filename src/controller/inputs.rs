@@ -1,15 +1,17 @@
 //! What a spec refers to: Secrets and ConfigMaps, read and made strict.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
 
 use super::answer::api_message;
 use crate::api::{self, CaBundleKind, CaBundleRef, Explanation, Reason, RunnerScaleSet, SecretRef};
-use crate::backend::{Providers, References, ResolveError};
+use crate::backend::{Providers, References, ResolveError, Resolved};
 use crate::github::{ClientConfig, Credentials, Network, Proxy, WantedScaleSet};
 use crate::plan::Policy;
 use crate::scale_set::{BackendInput, Inputs};
@@ -21,7 +23,7 @@ pub(super) const READ_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why there are no inputs.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub enum Error {
     /// A change by a person is needed.
     #[error(transparent)]
     Unusable(#[from] Explanation),
@@ -57,12 +59,12 @@ fn unusable(reason: Reason, message: impl Into<String>) -> Error {
 /// Reads all that a spec refers to. `refer` is told each name before it is looked for, so that whoever creates or changes
 /// it is noticed from then on.
 pub(super) async fn read(
-    client: &Client,
+    objects: &dyn Objects,
     providers: &Providers,
     object: &RunnerScaleSet,
     refer: &(dyn Fn(&str) + Sync),
 ) -> Result<Inputs, Error> {
-    let reader = Reader::of(client, object, refer);
+    let reader = Reader::of(objects, object, refer);
     let policy = Policy::from_spec(&object.spec)?;
     let mut backends = Vec::new();
     for backend in &object.spec.backends {
@@ -70,36 +72,85 @@ pub(super) async fn read(
     }
     Ok(Inputs {
         client: reader.client(&object.spec.github).await?,
-        scale_set: WantedScaleSet {
-            name: object.scale_set_name().to_owned(),
-            runner_group: object.spec.github.runner_group.clone(),
-            labels: object.scale_set_labels().into_iter().map(str::to_owned).collect(),
-        },
+        scale_set: wanted(object),
         policy,
         backends,
     })
 }
 
 /// Reads how a spec reaches GitHub, and nothing else.
-pub(super) async fn read_client(
-    client: &Client,
+///
+/// # Errors
+/// What cannot be used, or cannot be read now.
+pub async fn read_client(
+    objects: &dyn Objects,
     object: &RunnerScaleSet,
     refer: &(dyn Fn(&str) + Sync),
 ) -> Result<ClientConfig, Error> {
-    Reader::of(client, object, refer).client(&object.spec.github).await
+    Reader::of(objects, object, refer).client(&object.spec.github).await
 }
 
-type Data = BTreeMap<String, Vec<u8>>;
+/// Reads one backend of a spec, and nothing else.
+///
+/// # Errors
+/// What cannot be used, or cannot be read now.
+pub async fn read_backend(
+    objects: &dyn Objects,
+    providers: &Providers,
+    object: &RunnerScaleSet,
+    backend: &api::Backend,
+) -> Result<Arc<dyn Resolved>, Error> {
+    Ok(providers.resolve(backend, &Reader::of(objects, object, &|_| {})).await?)
+}
+
+/// What is to be at GitHub of an object.
+pub fn wanted(object: &RunnerScaleSet) -> WantedScaleSet {
+    WantedScaleSet {
+        name: object.scale_set_name().to_owned(),
+        runner_group: object.spec.github.runner_group.clone(),
+        labels: object.scale_set_labels().into_iter().map(str::to_owned).collect(),
+    }
+}
+
+/// What a Secret holds.
+pub type Data = BTreeMap<String, Vec<u8>>;
+
+/// Where Secrets and ConfigMaps are.
+#[async_trait]
+pub trait Objects: Send + Sync {
+    /// What a Secret holds; none where there is none.
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Data>, Error>;
+
+    /// What a ConfigMap holds; none where there is none.
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<Data>, Error>;
+}
+
+#[async_trait]
+impl Objects for Client {
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Data>, Error> {
+        let api: Api<Secret> = Api::namespaced(self.clone(), namespace);
+        let secret = api.get_opt(name).await.map_err(|e| kube_error(&format!("Secret `{name}`"), e))?;
+        let values = |data: BTreeMap<_, ByteString>| data.into_iter().map(|(key, value)| (key, value.0));
+        Ok(secret.map(|secret| secret.data.into_iter().flat_map(values).collect()))
+    }
+
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<Data>, Error> {
+        let api: Api<ConfigMap> = Api::namespaced(self.clone(), namespace);
+        let map = api.get_opt(name).await.map_err(|e| kube_error(&format!("ConfigMap `{name}`"), e))?;
+        let values = |data: BTreeMap<_, String>| data.into_iter().map(|(key, text)| (key, text.into_bytes()));
+        Ok(map.map(|map| map.data.into_iter().flat_map(values).collect()))
+    }
+}
 
 struct Reader<'a> {
-    client: &'a Client,
+    objects: &'a dyn Objects,
     namespace: String,
     refer: &'a (dyn Fn(&str) + Sync),
 }
 
 impl<'a> Reader<'a> {
-    fn of(client: &'a Client, object: &RunnerScaleSet, refer: &'a (dyn Fn(&str) + Sync)) -> Reader<'a> {
-        Reader { client, namespace: object.metadata.namespace.clone().unwrap_or_default(), refer }
+    fn of(objects: &'a dyn Objects, object: &RunnerScaleSet, refer: &'a (dyn Fn(&str) + Sync)) -> Reader<'a> {
+        Reader { objects, namespace: object.metadata.namespace.clone().unwrap_or_default(), refer }
     }
 
     async fn client(&self, github: &api::GitHub) -> Result<ClientConfig, Error> {
@@ -117,13 +168,10 @@ impl<'a> Reader<'a> {
 
     async fn secret(&self, field: &str, reference: &SecretRef) -> Result<Data, Error> {
         (self.refer)(&reference.name);
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let what = format!("Secret `{}`", reference.name);
-        let secret = api.get_opt(&reference.name).await.map_err(|e| kube_error(&what, e))?;
-        let secret = secret
-            .ok_or_else(|| unusable(Reason::SecretMissing, format!("{field}: {what} does not exist")))?;
-        let data = secret.data.unwrap_or_default();
-        Ok(data.into_iter().map(|(key, value)| (key, value.0)).collect())
+        let secret = self.objects.secret(&self.namespace, &reference.name).await?;
+        secret.ok_or_else(|| {
+            unusable(Reason::SecretMissing, format!("{field}: Secret `{}` does not exist", reference.name))
+        })
     }
 
     async fn text_of(&self, field: &str, reference: &SecretRef, key: &str) -> Result<String, Error> {
@@ -171,11 +219,9 @@ impl<'a> Reader<'a> {
             }
             CaBundleKind::ConfigMap => {
                 (self.refer)(name);
-                let what = format!("ConfigMap `{name}`");
-                let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-                let map = api.get_opt(name).await.map_err(|e| kube_error(&what, e))?;
-                let mut map = map.ok_or_else(|| missing(&format!("{what} does not exist")))?;
-                ("ConfigMap", map.data.as_mut().and_then(|data| data.remove(key)).map(String::into_bytes))
+                let map = self.objects.config_map(&self.namespace, name).await?;
+                let mut map = map.ok_or_else(|| missing(&format!("ConfigMap `{name}` does not exist")))?;
+                ("ConfigMap", map.remove(key))
             }
         };
         bundle.ok_or_else(|| missing(&format!("{kind} `{name}` has no key `{key}`")))
@@ -193,6 +239,6 @@ impl References for Reader<'_> {
     }
 }
 
-fn kube_error(what: &str, source: kube::Error) -> Error {
+pub(super) fn kube_error(what: &str, source: kube::Error) -> Error {
     Error::Kube { what: what.to_owned(), source: Box::new(source) }
 }

@@ -17,7 +17,7 @@ use super::answer::{api_message, within};
 use crate::time::Plus;
 
 /// The Lease's name.
-const NAME: &str = "paddock";
+pub(super) const NAME: &str = "paddock";
 /// client-go's proportions: a lease is good for this long after its last renewal ...
 const GOOD_FOR: Duration = Duration::from_secs(15);
 /// ... but its holder does not act on it for longer than this ...

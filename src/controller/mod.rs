@@ -3,6 +3,7 @@
 
 mod answer;
 mod client;
+mod cluster;
 mod conditions;
 mod context;
 mod events;
@@ -25,6 +26,10 @@ mod test_driver;
 mod writer;
 
 pub use client::client;
-pub use policy_file::PolicyError;
+pub use cluster::{Cluster, LeaseState, ScaleSets};
+pub use inputs::{Data, Error as InputError, Objects, read_backend, read_client, wanted as wanted_scale_set};
+pub use permission::{enforced, judge};
+pub use policy_file::{PolicyError, read_policy};
+pub use record::recorded;
 pub use run::{Options, StartError, run};
 pub use test_driver::TestDriver;

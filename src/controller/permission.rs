@@ -7,6 +7,7 @@ use tracing::warn;
 use super::context::Context;
 use super::inputs::{self, READ_AGAIN, READING};
 use crate::api::{Explanation, OperatorPolicy, Reason, RunnerScaleSet};
+use crate::backend::Providers;
 use crate::plan;
 use crate::scale_set::{self, ScaleSetHandle};
 use crate::time::Plus;
@@ -18,12 +19,11 @@ const TOLD: usize = 8;
 ///
 /// # Errors
 /// What is not permitted, in one explanation.
-pub(super) fn judge(
+pub fn judge(
     object: &RunnerScaleSet,
     policy: &OperatorPolicy,
-    ctx: &Context,
+    providers: &Providers,
 ) -> Result<(), Explanation> {
-    let providers = ctx.shared.providers();
     let spelling = |kind, endpoint: &str| providers.spelling(kind, endpoint);
     let violations = plan::violations(policy, namespace(object), &object.spec, &spelling);
     if violations.is_empty() {
@@ -37,7 +37,7 @@ pub(super) fn judge(
 }
 
 /// The object as strict as the policy wants it.
-pub(super) fn enforced(object: &RunnerScaleSet, policy: &OperatorPolicy) -> RunnerScaleSet {
+pub fn enforced(object: &RunnerScaleSet, policy: &OperatorPolicy) -> RunnerScaleSet {
     let mut strict = object.clone();
     plan::enforce(policy, namespace(object), &mut strict.spec);
     strict

@@ -69,6 +69,14 @@ impl PolicyFile {
     }
 }
 
+/// Reads a policy once.
+///
+/// # Errors
+/// The file cannot be read, or is no policy.
+pub async fn read_policy(path: &Path) -> Result<OperatorPolicy, PolicyError> {
+    parse(path, &read(path).await?)
+}
+
 async fn read(path: &Path) -> Result<String, PolicyError> {
     tokio::fs::read_to_string(path).await.map_err(|e| PolicyError::Unread(path.display().to_string(), e))
 }

@@ -13,7 +13,7 @@ use crate::api::RunnerScaleSet;
 pub(super) const RECORD: &str = "paddock.dev/own-scale-set";
 
 /// The id of the scale set that is recorded as the object's own.
-pub(super) fn recorded(object: &RunnerScaleSet) -> Option<i64> {
+pub fn recorded(object: &RunnerScaleSet) -> Option<i64> {
     let (uid, id) = object.annotations().get(RECORD)?.split_once('/')?;
     if object.metadata.uid.as_deref() != Some(uid) {
         return None;

@@ -56,7 +56,7 @@ pub(super) async fn refresh(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: 
 async fn judge_and_read(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
     let refused_before = set.state().spec.refusal().is_some();
     let policy = ctx.policy();
-    match permission::judge(object, &policy, ctx) {
+    match permission::judge(object, &policy, ctx.shared.providers()) {
         Ok(()) => read_inputs(&permission::enforced(object, &policy), set, ctx, &policy).await,
         Err(why) => permission::refuse(object, set, ctx, why).await,
     }

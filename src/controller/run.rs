@@ -178,7 +178,7 @@ async fn context(
     Ok(Context::new(client, cluster.clone(), options.owner.clone(), leadership, policy, stopping, production))
 }
 
-async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
+pub(super) async fn cluster_id(client: &Client) -> Result<String, kube::Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     Ok(with_timeout(namespaces.get("kube-system")).await?.metadata.uid.unwrap_or_default())
 }

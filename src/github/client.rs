@@ -68,6 +68,18 @@ impl Client {
         Ok(Client { config: url, caller: Caller { pools, auth, deadlines } })
     }
 
+    /// Answers the scale set of the wanted name in its group, if there is one. Nothing is created or changed.
+    ///
+    /// # Errors
+    /// As [`ScaleSetService::ensure_scale_set`].
+    pub async fn look_up(&self, wanted: &WantedScaleSet) -> Result<Option<ScaleSet>, Error> {
+        within(self.caller.deadlines.control, async {
+            let group = self.group_id(&wanted.runner_group).await?;
+            self.scale_set_named(&wanted.name, group).await?.map(ScaleSet::try_from).transpose()
+        })
+        .await
+    }
+
     /// A request to the message queue, with the queue's own token.
     /// No message says where its jobs are to be seen.
     fn with_links(&self, mut message: Message) -> Message {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::api::BackendType;
-use crate::backend::{self, Backend, HostState, Listing, NewRunner, Reservation};
+use crate::backend::{self, Backend, Examination, HostState, Listing, NewRunner, Reservation};
 use crate::github::{
     self, AcquirableJob, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet, ScaleSetService,
     Session, WantedScaleSet,
@@ -207,6 +207,10 @@ impl Backend for LeaderOnly<dyn Backend> {
 
     async fn log_tail(&self, host: &str, instance_id: &str) -> Result<String, backend::Error> {
         self.inner.log_tail(host, instance_id).await
+    }
+
+    async fn examine(&self, host: &str) -> Result<Examination, backend::Error> {
+        self.inner.examine(host).await
     }
 }
 

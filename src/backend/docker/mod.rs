@@ -9,6 +9,7 @@ mod credentials;
 mod endpoint;
 mod engine;
 mod engines;
+mod examine;
 mod failure;
 mod follow;
 mod host;
@@ -39,7 +40,7 @@ pub use provider::DockerProvider;
 pub use template::{DockerTemplate, HostSpec};
 pub use tls::{InvalidTlsLogin, TlsLogin};
 
-use super::{Availability, Backend, Error, HostState, Listing, Reservation, speaks_for};
+use super::{Availability, Backend, Error, Examination, HostState, Listing, Reservation, speaks_for};
 use crate::api::BackendType;
 use crate::runner::{Identity, Instance, InstanceState};
 use binding::HostBinding;
@@ -238,6 +239,10 @@ impl Backend for DockerBackend {
     async fn log_tail(&self, host: &str, instance_id: &str) -> Result<String, Error> {
         let engine = &self.binding(host)?.followed.engine;
         container::log_tail(engine, &self.identity.scale_set_uid, instance_id).await
+    }
+
+    async fn examine(&self, host: &str) -> Result<Examination, Error> {
+        examine::examine(&self.binding(host)?.followed.engine).await
     }
 }
 

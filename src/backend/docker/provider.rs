@@ -128,6 +128,14 @@ impl Resolved for ResolvedDocker {
         &self.hosts
     }
 
+    fn unusable_logins(&self) -> Vec<String> {
+        let login = |host: &HostSpec| match &host.login {
+            Login::Unusable(why) => Some(why.clone()),
+            _ => None,
+        };
+        self.template.hosts.iter().filter_map(login).collect()
+    }
+
     fn open(&self, name: &str, siblings: &[String], owner: &Identity) -> Arc<dyn Backend> {
         let backend = DockerBackend::new(name, owner.clone(), self.template.clone(), &self.engines);
         Arc::new(backend.among(siblings.to_vec()))

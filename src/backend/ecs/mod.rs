@@ -12,6 +12,7 @@ mod cluster;
 mod clusters;
 mod definition;
 mod endpoint;
+mod examine;
 mod index;
 mod instance;
 mod launch;
@@ -32,7 +33,7 @@ use async_trait::async_trait;
 pub use cluster::Timing;
 pub use provider::EcsProvider;
 
-use super::{Backend, Error, HostState, Listing, Reservation};
+use super::{Backend, Error, Examination, HostState, Listing, Reservation};
 use crate::api::BackendType;
 use crate::backend::Availability;
 use crate::runner::{Identity, Instance};
@@ -154,6 +155,11 @@ impl Backend for EcsBackend {
     async fn log_tail(&self, host: &str, _: &str) -> Result<String, Error> {
         self.known(host)?;
         Ok(String::new())
+    }
+
+    async fn examine(&self, host: &str) -> Result<Examination, Error> {
+        self.known(host)?;
+        examine::examine(&self.binding).await
     }
 }
 

@@ -74,17 +74,28 @@ impl Revisions {
             return Ok(arn.clone());
         }
         let arn = match self.newest().await? {
-            Some(newest) if !self.owns(&newest) => {
-                return Err(Error::Refused(format!(
-                    "the task definition family {} is not this scale set's: name another in ecs.managedTaskDefinition.family",
-                    self.family
-                )));
-            }
+            Some(newest) if !self.owns(&newest) => return Err(self.not_own()),
             Some(newest) if newest.tag(Identity::TEMPLATE_HASH) == Some(&self.hash) => newest.arn,
             _ => self.register().await?,
         };
         *current = Some(arn.clone());
         Ok(arn)
+    }
+
+    fn not_own(&self) -> Error {
+        Error::Refused(format!(
+            "the task definition family {} is not this scale set's: name another in ecs.managedTaskDefinition.family",
+            self.family
+        ))
+    }
+
+    /// Tells in words what is registered, and registers nothing.
+    pub(super) async fn examine(&self) -> Result<String, Error> {
+        match self.newest().await? {
+            Some(newest) if !self.owns(&newest) => Err(self.not_own()),
+            Some(newest) => Ok(format!("the newest task definition is {}", newest.arn)),
+            None => Ok(format!("no task definition {} is registered yet", self.family)),
+        }
     }
 
     /// Forgets what is in use: ECS says that it is not there.

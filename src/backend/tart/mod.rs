@@ -3,6 +3,7 @@
 //! [`Macs`] knows each Mac once, lists it and shares its slots; a [`TartBackend`] is one scale set's use of some of them.
 
 mod binding;
+mod examine;
 mod failure;
 mod follow;
 mod host;
@@ -33,7 +34,7 @@ pub use macs::Macs;
 pub use provider::TartProvider;
 pub use template::{HostSpec, Login, Prune, TartTemplate};
 
-use super::{Availability, Backend, Error, HostState, Listing, Reservation};
+use super::{Availability, Backend, Error, Examination, HostState, Listing, Reservation};
 use crate::api::BackendType;
 use crate::runner::{Identity, Instance, InstanceState};
 use binding::{HostBinding, Maker, NoBinding};
@@ -210,6 +211,10 @@ impl Backend for TartBackend {
         let mac = self.binding(host)?.mac();
         let Maker { owner, template, .. } = &*self.maker;
         vm::log_tail(mac, &owner.scale_set_uid, instance_id, &template.runner_dir).await
+    }
+
+    async fn examine(&self, host: &str) -> Result<Examination, Error> {
+        examine::examine(self.binding(host)?.mac()).await
     }
 }
 

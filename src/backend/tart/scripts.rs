@@ -51,6 +51,14 @@ exec tart list --format json </dev/null
 "#
 );
 
+/// Prints Tart's version, and then the disk that has the VMs as `df` tells of it, in KiB.
+pub(super) const EXAMINE: &str = script!(
+    r#"tart --version </dev/null || exit
+[ -d "$home" ] || home=$HOME
+exec df -Pk "$home"
+"#
+);
+
 /// Prints a line whenever a VM or a runner has ended, and now and then another, which ends the script when nobody reads it.
 pub(super) const WATCH: &str = script!(
     r#"last= beat=0

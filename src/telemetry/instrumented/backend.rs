@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::Instrumented;
 use crate::api::BackendType;
-use crate::backend::{Backend, Error, HostState, Listing, NewRunner, Reservation};
+use crate::backend::{Backend, Error, Examination, HostState, Listing, NewRunner, Reservation};
 use crate::runner::Instance;
 use crate::telemetry::Metrics;
 
@@ -68,6 +68,11 @@ impl Backend for Instrumented<dyn Backend> {
     async fn log_tail(&self, host: &str, instance_id: &str) -> Result<String, Error> {
         let began = Instant::now();
         self.calls().ended("log_tail", began, self.inner.log_tail(host, instance_id).await)
+    }
+
+    async fn examine(&self, host: &str) -> Result<Examination, Error> {
+        let began = Instant::now();
+        self.calls().ended("examine", began, self.inner.examine(host).await)
     }
 }
 
