@@ -65,51 +65,38 @@ pub struct Engine {
     endpoint: String,
     tls: Vec<String>,
     door: Option<Door>,
-    disk: Option<Disk>,
     folder: Folder,
 }
 
-/// A file system of its own on a loop device.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(folder: &Path, megabytes: u64, options: &str) -> Disk {
-        let (file, at) = (folder.join("disk"), folder.join("data"));
-        std::fs::create_dir_all(&at).unwrap();
-        std::fs::File::create(&file).unwrap().set_len(megabytes << 20).unwrap();
-        let run = |program: &str, args: &[&std::ffi::OsStr]| {
-            let done = std::process::Command::new(program).args(args).output().unwrap();
-            assert!(done.status.success(), "{program}: {done:?}: a test needs a loop device, as root");
-        };
-        run("mkfs.ext4", &["-q".as_ref(), "-m0".as_ref(), file.as_ref()]);
-        let options = format!("loop,{options}");
-        run("mount", &["-o".as_ref(), options.as_ref(), file.as_ref(), at.as_ref()]);
-        Disk(at)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
+/// Mounts a file system of its own, on a loop device, where an engine in that folder has its data. It goes with the engine.
+fn mount_disk(folder: &Path, megabytes: u64, options: &str) {
+    let (file, at) = (folder.join("disk"), folder.join("data"));
+    std::fs::create_dir_all(&at).unwrap();
+    std::fs::File::create(&file).unwrap().set_len(megabytes << 20).unwrap();
+    let run = |command: &mut std::process::Command| {
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{command:?}: {done:?}: a test needs a loop device, as root");
+    };
+    run(std::process::Command::new("mkfs.ext4").args(["-q", "-m0"]).arg(&file));
+    run(std::process::Command::new("mount").arg(format!("-oloop,{options}")).arg(&file).arg(&at));
 }
 
 impl Engine {
     pub async fn start(name: &str) -> Self {
-        Engine::start_in(Folder::new(name), None).await
+        Engine::start_in(Folder::new(name)).await
     }
 
     /// One with a disk of its own for its data, of so many megabytes and mounted with these options.
     pub async fn on_disk(name: &str, megabytes: u64, options: &str) -> Self {
         let folder = Folder::new(name);
-        let disk = Disk::mount(folder.path(), megabytes, options);
-        Engine::start_in(folder, Some(disk)).await
+        mount_disk(folder.path(), megabytes, options);
+        Engine::start_in(folder).await
     }
 
-    async fn start_in(folder: Folder, disk: Option<Disk>) -> Self {
+    async fn start_in(folder: Folder) -> Self {
         engine::configure(folder.path());
         let endpoint = format!("unix://{}", folder.path().join("d.sock").display());
-        let mut engine = Engine { process: None, endpoint, tls: Vec::new(), door: None, disk, folder };
+        let mut engine = Engine { process: None, endpoint, tls: Vec::new(), door: None, folder };
         engine.up().await;
         engine.load_image().await;
         engine
