@@ -44,7 +44,7 @@ impl FreeBytes {
         match self {
             FreeBytes::Bytes(bytes) => bytes,
             FreeBytes::Percent(percent) => {
-                let share = (u128::from(total) * u128::from(percent)).div_ceil(100);
+                let share = u128::from(total).saturating_mul(percent.into()).div_ceil(100);
                 u64::try_from(share).unwrap_or(u64::MAX)
             }
         }

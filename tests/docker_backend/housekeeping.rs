@@ -578,3 +578,34 @@ async fn a_full_disk_is_made_free_to_the_target_cheapest_first_and_no_further() 
         assert!((PART - 2..PART + 12).contains(&freed), "{store:?}: {freed} MB");
     }
 }
+
+/// Nothing can be written on it, so no helper can be made that looks at it.
+#[tokio::test]
+async fn a_disk_without_a_byte_left_is_made_free_too() {
+    let engine = Engine::on_disk("none-left", DISK / 2, "relatime").await;
+    let stage = Stage::at("none-left", engine.endpoint()).await;
+    dangling_image(&stage.docker).await;
+    let backend = stage.backend("set", template(&stage, "sleep 1000", None, guarded(5, 5)));
+    prepared(&backend).await;
+    let data = engine.socket().parent().unwrap().join("data/filler");
+    let mut filler = std::fs::File::create(&data).unwrap();
+    while std::io::Write::write_all(&mut filler, &[7; 4096]).is_ok() {}
+    assert_eq!(free(&engine), 0);
+    let told = news(&backend).await;
+    assert!(told.contains("dangling images"), "{told}");
+    assert!(free(&engine) >= PART - 2, "{} MB are free", free(&engine));
+}
+
+/// Engines before 28 have another word for the budget, and pass over ours.
+#[tokio::test]
+async fn build_cache_is_cut_to_its_budget_and_not_to_nothing() {
+    let engine = Engine::start("budget").await;
+    let stage = Stage::at("budget", engine.endpoint()).await;
+    build_cache(&engine, &stage.docker).await;
+    let rules = Rules { build_cache: Some((PART / 2) << 20), ..nothing() };
+    let backend = stage.backend("set", template(&stage, "sleep 1000", None, rules));
+    let told = news(&backend).await;
+    assert!(told.contains("build cache"), "{told}");
+    let freed = freed(&stage, Store::BuildCache) >> 20;
+    assert!((PART / 3..PART * 3 / 4).contains(&freed), "{freed} MB");
+}

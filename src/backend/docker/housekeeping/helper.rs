@@ -165,13 +165,29 @@ pub(super) async fn remove_left(docker: &Docker, cluster: &str, now: Timestamp) 
     let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
     let found = call("a listing", CALL, docker.list_containers(Some(options))).await?;
     for helper in found {
-        let created_at = helper.created.and_then(|at| Timestamp::from_second(at).ok());
-        if let (Some(id), Some(created_at)) = (helper.id, created_at)
-            && created_at.plus(LEFT) <= now
-        {
+        if let Some(id) = helper.id.filter(|_| is_left(helper.created, now)) {
             info!(id, "removing a helper that a controller left");
             remove(docker, &id).await;
         }
     }
     Ok(())
+}
+
+/// Whether nobody waits for a helper any more that was made in that second.
+fn is_left(created: Option<i64>, now: Timestamp) -> bool {
+    let created_at = created.and_then(|at| Timestamp::from_second(at).ok());
+    created_at.is_some_and(|at| at.plus(LEFT) <= now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_is_left_once_it_must_have_ended_by_itself() {
+        let now = Timestamp::from_second(10_000).unwrap();
+        let age = |seconds: i64| is_left(Some(10_000 - seconds), now);
+        assert!(!age(0) && !age(BOUND.as_secs() as i64 + 120) && age(900));
+        assert!(!is_left(None, now));
+    }
 }

@@ -100,8 +100,9 @@ impl Space {
 
     /// How much of the disk is free, in words.
     pub(super) fn describe(self) -> String {
-        let total = u128::from(self.used) + u128::from(self.available);
-        format!("{} % of the disk is free", u128::from(self.available) * 100 / total.max(1))
+        let total = u128::from(self.used).saturating_add(self.available.into());
+        let percent = u128::from(self.available).saturating_mul(100).checked_div(total).unwrap_or_default();
+        format!("{percent} % of the disk is free")
     }
 }
 
