@@ -30,9 +30,9 @@ const MOST_OUTPUT: usize = 64 * 1024;
 
 /// An image that is on the host already.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::backend::docker) struct HelperImage {
-    pub(in crate::backend::docker) reference: String,
-    pub(in crate::backend::docker) platform: Option<String>,
+pub(crate) struct HelperImage {
+    pub(crate) reference: String,
+    pub(crate) platform: Option<String>,
 }
 
 /// What a helper is to do.

@@ -78,7 +78,7 @@ pub struct SharedVolume {
 
 /// The shared volume of one scale set on an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::backend::docker) struct Volume {
+pub(crate) struct Volume {
     pub(super) name: String,
     pub(super) ttl: Duration,
     pub(super) image: HelperImage,
@@ -87,12 +87,12 @@ pub(in crate::backend::docker) struct Volume {
 }
 
 /// The volumes whose root was opened since this process began, by name and time of creation.
-pub(in crate::backend::docker) type Opened = Mutex<HashSet<(String, Option<String>)>>;
+pub(crate) type Opened = Mutex<HashSet<(String, Option<String>)>>;
 
 impl Volume {
     /// The volume of a scale set. Its name has namespace and name, for who lists volumes, and a hash of what tells objects
     /// and clusters apart.
-    pub(in crate::backend::docker) fn of(owner: &Identity, ttl: Duration, image: HelperImage) -> Volume {
+    pub(crate) fn of(owner: &Identity, ttl: Duration, image: HelperImage) -> Volume {
         let digest = Sha256::digest(format!("{}/{}", owner.cluster, owner.scale_set_uid));
         let hash: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         let set: String = owner.scale_set.replace('/', ".").chars().take(MOST_NAME).collect();
@@ -111,7 +111,7 @@ impl Volume {
     }
 
     /// The mount of it in a container.
-    pub(in crate::backend::docker) fn mount(&self, path: &str, read_only: bool) -> Mount {
+    pub(crate) fn mount(&self, path: &str, read_only: bool) -> Mount {
         Mount {
             typ: Some(MountType::VOLUME),
             source: Some(self.name.clone()),
@@ -128,11 +128,7 @@ impl Volume {
     }
 
     /// Sees to it that it is there, and that runners can write in it.
-    pub(in crate::backend::docker) async fn ready(
-        &self,
-        docker: &Docker,
-        opened: &Opened,
-    ) -> Result<(), Error> {
+    pub(crate) async fn ready(&self, docker: &Docker, opened: &Opened) -> Result<(), Error> {
         let mut opened = opened.lock().await;
         let request = VolumeCreateRequest {
             name: Some(self.name.clone()),
@@ -164,7 +160,7 @@ impl Volume {
     }
 
     /// Removes it with all that is in it, if it is there.
-    pub(in crate::backend::docker) async fn discard(&self, docker: &Docker) -> Result<(), Error> {
+    pub(crate) async fn discard(&self, docker: &Docker) -> Result<(), Error> {
         if !self.exists(docker).await? {
             return Ok(());
         }
@@ -214,7 +210,7 @@ pub(super) fn to_sweep<'a>(wished: impl Iterator<Item = &'a Volume>) -> Vec<Volu
 }
 
 /// Reports of a mistaken engine are [`Reason::EngineError`]; this one names the volume.
-pub(in crate::backend::docker) fn not_ready(error: Error) -> Error {
+pub(crate) fn not_ready(error: Error) -> Error {
     match error {
         Error::NoCapacity(why) => Error::no_capacity(
             Reason::EngineError,

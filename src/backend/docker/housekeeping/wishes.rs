@@ -13,16 +13,16 @@ use super::volume::{self, Volume};
 
 /// What one backend of a scale set wishes on a host.
 #[derive(Debug, Clone)]
-pub(in crate::backend::docker) struct Wish {
-    pub(in crate::backend::docker) rules: Rules,
+pub(crate) struct Wish {
+    pub(crate) rules: Rules,
     /// The runners' image, of which helpers are made.
-    pub(in crate::backend::docker) image: HelperImage,
-    pub(in crate::backend::docker) volume: Option<Volume>,
+    pub(crate) image: HelperImage,
+    pub(crate) volume: Option<Volume>,
 }
 
 /// What the users of a host wish.
 #[derive(Debug, Default)]
-pub(in crate::backend::docker) struct Wishes {
+pub(crate) struct Wishes {
     known: Mutex<Known>,
     changed: Notify,
 }
@@ -56,7 +56,7 @@ pub(super) struct Agreed {
 
 /// A backend's wish, until this is dropped.
 #[derive(Debug)]
-pub(in crate::backend::docker) struct Wishing {
+pub(crate) struct Wishing {
     wishes: Arc<Wishes>,
     number: u64,
 }
@@ -110,7 +110,7 @@ impl Wishes {
 
 impl Wishing {
     /// Adds a wish.
-    pub(in crate::backend::docker) fn new(wishes: Arc<Wishes>, wish: Wish) -> Wishing {
+    pub(crate) fn new(wishes: Arc<Wishes>, wish: Wish) -> Wishing {
         let number = {
             let mut known = wishes.known();
             known.next += 1;
@@ -123,13 +123,13 @@ impl Wishing {
     }
 
     /// Takes what there is to be told, and whether someone should look at it.
-    pub(in crate::backend::docker) fn take_news(&self) -> Vec<(bool, String)> {
+    pub(crate) fn take_news(&self) -> Vec<(bool, String)> {
         let mut known = self.wishes.known();
         known.users.get_mut(&self.number).map(|user| std::mem::take(&mut user.news)).unwrap_or_default()
     }
 
     /// What a status shows: that the disk is too full, or else what was done last.
-    pub(in crate::backend::docker) fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         let known = self.wishes.known();
         let last = || known.users.get(&self.number).map(|user| user.last.clone());
         known.low.clone().or_else(last).unwrap_or_default()
