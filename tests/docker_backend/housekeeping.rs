@@ -579,18 +579,35 @@ async fn a_full_disk_is_made_free_to_the_target_cheapest_first_and_no_further() 
     }
 }
 
+/// Fills the disk of an engine until it can make no container any more.
+async fn fill_up(engine: &Engine, docker: &Docker) {
+    let mut filler = std::fs::File::create(engine.socket().parent().unwrap().join("data/filler")).unwrap();
+    eventually("the disk is full", PATIENCE, async || {
+        for size in [1 << 16, 1 << 10] {
+            while std::io::Write::write_all(&mut filler, &vec![7; size]).is_ok() {}
+            // What is not written yet is counted by an estimate.
+            let _ = filler.sync_all();
+        }
+        let body = ContainerCreateBody { image: Some(IMAGE.to_owned()), ..ContainerCreateBody::default() };
+        match docker.create_container(None, body).await {
+            Ok(made) => {
+                remove(docker, &made.id).await;
+                None
+            }
+            Err(error) => error.to_string().contains("no space left").then_some(()),
+        }
+    })
+    .await;
+}
+
 /// Nothing can be written on it, so no helper can be made that looks at it.
 #[tokio::test]
 async fn a_disk_without_a_byte_left_is_made_free_too() {
     let engine = Engine::on_disk("none-left", DISK / 2, "relatime").await;
     let stage = Stage::at("none-left", engine.endpoint()).await;
     dangling_image(&stage.docker).await;
+    fill_up(&engine, &stage.docker).await;
     let backend = stage.backend("set", template(&stage, "sleep 1000", None, guarded(5, 5)));
-    prepared(&backend).await;
-    let data = engine.socket().parent().unwrap().join("data/filler");
-    let mut filler = std::fs::File::create(&data).unwrap();
-    while std::io::Write::write_all(&mut filler, &[7; 4096]).is_ok() {}
-    assert_eq!(free(&engine), 0);
     let told = news(&backend).await;
     assert!(told.contains("dangling images"), "{told}");
     assert!(free(&engine) >= PART - 2, "{} MB are free", free(&engine));
