@@ -388,19 +388,19 @@ async fn runners_of_a_set_share_a_volume_that_is_theirs_alone_and_goes_with_the_
     assert!(has_volume(&stage.docker, &volume.name).await, "what is not ours stays");
 }
 
-/// A helper carries the cluster's id, and is no runner all the same.
+/// It carries the cluster's id, and is no runner all the same.
 #[tokio::test]
 async fn a_helper_takes_no_slot_and_is_no_orphan() {
     let engine = Engine::start("helper").await;
     let stage = Stage::at("helper", engine.endpoint()).await;
-    let labels = [(Identity::CLUSTER, &*stage.cluster), (Identity::HELPER, "housekeeping")];
-    stage.foreign("helper", &labels).await;
+    let helper = stage.foreign("helper", &[(Identity::HELPER, &*stage.cluster)]).await;
     let ceiling = paddock::api::HostCeiling { endpoint: stage.endpoint.clone(), max_runners: 1 };
     stage.engines.limit(&[ceiling]);
     let backend = stage.backend("set", stage.template("sleep 1000"));
     assert_eq!(prepared(&backend).await.availability, Availability::Ready);
     assert_eq!(host(&backend).free_slots, 1);
     assert!(stage.engines.all_instances().iter().all(|listing| listing.found.is_empty()));
+    remove(&stage.docker, &helper).await;
 }
 
 /// An image in which the first program of a helper tells what it is let do.

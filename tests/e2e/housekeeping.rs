@@ -32,7 +32,7 @@ async fn what_was_freed_is_told_and_the_shared_volume_goes_with_its_object() {
             Manifest::sample(&github.config_url("acme")).spec(json!({"minRunners": 1})).docker(json!({
                 "hosts": [{"name": "rack", "endpoint": engine.endpoint()}],
                 "sharedVolume": {"mountPath": "/shared"},
-                "housekeeping": {"interval": "1s"},
+                "housekeeping": {"interval": "1s", "images": {"enabled": true}},
             }));
         lab.apply(&manifest).await;
         lab.until_phases("linux", (0, 1, 0)).await;

@@ -31,9 +31,6 @@ impl Container {
         created_at: Timestamp,
         state: InstanceState,
     ) -> Option<Self> {
-        if labels.contains_key(Identity::HELPER) {
-            return None;
-        }
         let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
         Some(Container {
             cluster: labels.get(Identity::CLUSTER)?.clone(),

@@ -64,7 +64,6 @@ impl Helper<'_> {
     fn body(&self) -> ContainerCreateBody {
         let bound = BOUND.as_secs().to_string();
         let command = ["timeout", "-s", "KILL", &bound, "sh", "-c", self.script, "housekeeping"];
-        let labels = [(Identity::CLUSTER, self.cluster), (Identity::HELPER, "housekeeping")];
         let log_options = [("max-size", "1m"), ("max-file", "1")];
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         ContainerCreateBody {
@@ -80,7 +79,7 @@ impl Helper<'_> {
                 "TZ=UTC".to_owned(),
             ]),
             working_dir: Some("/".to_owned()),
-            labels: Some(labels.map(owned).into()),
+            labels: Some([owned((Identity::HELPER, self.cluster))].into()),
             host_config: Some(HostConfig {
                 network_mode: Some("none".to_owned()),
                 readonly_rootfs: Some(true),
@@ -160,8 +159,7 @@ async fn remove(docker: &Docker, id: &str) {
 
 /// Removes the helpers of this cluster that a controller left which died. `now` is the engine's own time.
 pub(super) async fn remove_left(docker: &Docker, cluster: &str, now: Timestamp) -> Result<(), Error> {
-    let labels = vec![format!("{}={cluster}", Identity::CLUSTER), Identity::HELPER.to_owned()];
-    let filters = HashMap::from([("label", labels)]);
+    let filters = HashMap::from([("label", vec![format!("{}={cluster}", Identity::HELPER)])]);
     let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
     let found = call("a listing", CALL, docker.list_containers(Some(options))).await?;
     for helper in found {
