@@ -302,7 +302,13 @@ async fn fills_in_what_a_given_object_leaves_out() {
     );
     assert_eq!(
         stored["spec"]["backends"][0]["docker"]["housekeeping"],
-        json!({"buildx": {"enabled": false, "maxAge": "24h"}, "images": {"enabled": true}, "interval": "6h"})
+        json!({
+            "buildx": {"enabled": false, "maxAge": "24h"},
+            "images": {"enabled": true},
+            "buildCache": {"enabled": true, "budget": "50Gi"},
+            "diskGuard": {"enabled": true, "minFree": "10%", "targetFree": "20%"},
+            "interval": "6h",
+        })
     );
 }
 

@@ -61,6 +61,9 @@ impl Backend {
         if let Some(docker) = &mut self.docker {
             docker.housekeeping.buildx.enabled = false;
             docker.housekeeping.images.enabled = false;
+            docker.housekeeping.build_cache.enabled = false;
+            docker.housekeeping.disk_guard.enabled = false;
+            docker.shared_volume = None;
         }
         if let Some(tart) = &mut self.tart {
             tart.housekeeping.cache.enabled = false;

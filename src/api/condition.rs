@@ -169,6 +169,8 @@ reasons! {
     RerunRequested,
     /// An event's: such jobs are not run again.
     RerunRefused,
+    /// An event's: housekeeping freed space on a host.
+    SpaceFreed,
     /// An event's: nothing is left of a deleted object.
     Deleted,
     /// An event's: something could not be removed, and stays.

@@ -1,7 +1,7 @@
 //! Runners in containers on Docker hosts.
 
 use super::{
-    Duration, EnvVar, PullPolicy, Quantity, SecretRef,
+    DockerHousekeeping, Duration, EnvVar, PullPolicy, Quantity, SecretRef,
     image::runner_image,
     schema::{ABSOLUTE_PATH, LABEL, MOST_RUNNERS, NO_SPACE, host_rules, named_list},
 };
@@ -141,7 +141,8 @@ pub struct SharedVolume {
     #[schemars(length(min = 1, max = 1024), regex(pattern = ABSOLUTE_PATH))]
     pub mount_path: String,
 
-    /// A volume that no runner has used for this long is removed. 0s: never. Default: 168h.
+    /// A file in it that nobody has used for this long is removed: read, where the host's file system keeps note of that, or
+    /// else changed. 0s: never. Default: 168h.
     #[serde(default = "a_week")]
     pub ttl: Duration,
 
@@ -203,60 +204,5 @@ impl DockerHost {
             tls_secret_ref: None,
             ssh_secret_ref: None,
         }
-    }
-}
-
-/// What is cleaned up on Docker hosts, and how often.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "camelCase")]
-pub struct DockerHousekeeping {
-    /// The builders that jobs left behind.
-    pub buildx: BuildxHousekeeping,
-    /// Dangling images, and build cache over budget.
-    pub images: ImageHousekeeping,
-    /// How often each host is cleaned up. Default: 6h.
-    #[schemars(extend("x-kubernetes-validations" = [
-        Rule::new("duration(self) > duration('0s')").message("housekeeping.interval must be longer than 0s"),
-    ]))]
-    pub interval: Duration,
-}
-
-impl Default for DockerHousekeeping {
-    fn default() -> Self {
-        Self {
-            buildx: BuildxHousekeeping::default(),
-            images: ImageHousekeeping::default(),
-            interval: Duration::hours(6),
-        }
-    }
-}
-
-/// Whether and when builders left behind are removed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "camelCase")]
-pub struct BuildxHousekeeping {
-    /// Whether buildx builders that jobs left behind are removed. Default: true.
-    pub enabled: bool,
-    /// How old such a builder must be. Default: 24h.
-    pub max_age: Duration,
-}
-
-impl Default for BuildxHousekeeping {
-    fn default() -> Self {
-        Self { enabled: true, max_age: Duration::hours(24) }
-    }
-}
-
-/// Whether images and build cache are cleaned up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "camelCase")]
-pub struct ImageHousekeeping {
-    /// Whether dangling images and build cache over budget are removed. Default: true.
-    pub enabled: bool,
-}
-
-impl Default for ImageHousekeeping {
-    fn default() -> Self {
-        Self { enabled: true }
     }
 }

@@ -6,9 +6,11 @@
 mod backend;
 pub mod condition;
 mod docker;
+mod docker_housekeeping;
 mod duration;
 mod ecs;
 mod env;
+mod free_space;
 mod github;
 mod image;
 mod operator_policy;
@@ -23,15 +25,16 @@ mod validation;
 
 pub use backend::{Backend, BackendType};
 pub use condition::{Explanation, Reason};
-pub use docker::{
-    BuildxHousekeeping, Docker, DockerAccess, DockerHost, DockerHousekeeping, ImageHousekeeping, Resources,
-    SharedVolume,
+pub use docker::{Docker, DockerAccess, DockerHost, Resources, SharedVolume};
+pub use docker_housekeeping::{
+    BuildCacheHousekeeping, BuildxHousekeeping, DiskGuard, DockerHousekeeping, ImageHousekeeping,
 };
 pub use duration::{Duration, InvalidDuration};
 pub use ecs::{
     Architecture, CapacityProvider, Ecs, EcsDockerAccess, LaunchType, ManagedTaskDefinition, NetworkMode, Tag,
 };
 pub use env::{EnvVar, EnvVarSource, JIT_CONFIG_ENV, VERSION_EXIT_CODE_ENV};
+pub use free_space::{FreeBytes, FreeSpace};
 pub use github::{GitHub, Proxy};
 pub use image::PullPolicy;
 pub use operator_policy::{Globs, HostCeiling, InvalidPolicy, OperatorPolicy, PolicyRule, glob_matches};

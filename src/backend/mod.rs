@@ -77,6 +77,17 @@ pub trait Backend: Send + Sync {
     /// How many instances without a runner are on its hosts, whatever their state.
     fn left_over(&self) -> u32;
 
+    /// Takes what housekeeping has to tell of its hosts: each thing once. No IO. A kind that tells nothing has nothing to do.
+    fn take_news(&self) -> Vec<HostNews> {
+        Vec::new()
+    }
+
+    /// Removes what its runners shared, now that the last of them is gone and the scale set goes. Answers what stays, in words. A
+    /// kind whose runners share nothing has nothing to do.
+    async fn discard_shared(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Removes an instance, running or not. [`Error::Gone`] when there is none.
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error>;
 
@@ -87,6 +98,17 @@ pub trait Backend: Send + Sync {
     async fn examine(&self, _host: &str) -> Result<Examination, Error> {
         Ok(Examination::default())
     }
+}
+
+/// What there is to tell of a host, beside what its status shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostNews {
+    /// The host's name in the backend.
+    pub host: String,
+    /// Whether someone should look at it.
+    pub warning: bool,
+    /// What happened, in words.
+    pub message: String,
 }
 
 /// The kinds of capacity that this program has, a line each. `cluster` is the cluster's id; `requeuer` is told which scale sets

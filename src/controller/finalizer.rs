@@ -107,7 +107,11 @@ pub(super) async fn advance(
     if left.unseen || (left.running > 0 && !given_up) || (left.registered > 0 && !expired) {
         return Ok(None);
     }
-    let mut remains = Vec::new();
+    let mut remains = discard_shared(set).await;
+    if !remains.is_empty() && !given_up {
+        warn!(what = remains.join("; "), "what runners shared cannot be removed yet");
+        return Ok(Some(Requeue::After(RETRY)));
+    }
     if let Some(id) = own_scale_set(set, &ctx.shared) {
         let contested = deleted_at.max(set.since).plus(CONTESTED) <= now;
         match delete_at_github(set, id, &ctx.shared).await {
@@ -133,6 +137,16 @@ pub(super) async fn advance(
     }
     finish(object, set, ctx, &remains).await?;
     Ok(Some(Requeue::OnChange))
+}
+
+/// Removes what the runners shared on their hosts. Answers what stays.
+async fn discard_shared(set: &ScaleSetHandle) -> Vec<String> {
+    let backends: Vec<_> = set.state().all_backends().cloned().collect();
+    let mut remains = Vec::new();
+    for backend in backends {
+        remains.extend(backend.discard_shared().await);
+    }
+    remains
 }
 
 /// Whether GitHub is never reached again: the operator's policy does not permit it, and this process did not before.

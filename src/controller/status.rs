@@ -162,7 +162,9 @@ fn backend(state: &ScaleSetState, view: &BackendView, configured: &ConfiguredBac
     let current = on(None);
     let ceiling = view.max_runners.filter(|max| current >= count(*max as usize));
     let ceiling = ceiling.map(|max| format!("its maxRunners of {max} is reached"));
-    let hosts = view.hosts.iter().map(|h| h.message.clone()).filter(|m| !m.is_empty());
+    // A host that takes runners tells of its housekeeping.
+    let takes = |h: &&HostState| h.availability == Availability::Ready && h.free_slots > 0;
+    let hosts = view.hosts.iter().filter(|h| !takes(h)).map(|h| h.message.clone()).filter(|m| !m.is_empty());
     let messages: Vec<String> = ceiling.into_iter().chain(hosts).collect();
     BackendStatus {
         name: view.name.clone(),

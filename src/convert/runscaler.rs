@@ -1,7 +1,7 @@
 //! runscaler's `config.toml`: one scale set at the top, or several in `[[scaleset]]` that inherit from there.
 
 use super::error::ConvertError;
-use super::manifest::{Manifest, Manifests, NOT_YET, backend, github, read_url, secret_note};
+use super::manifest::{Manifest, Manifests, backend, github, read_url, secret_note};
 use super::table::Table;
 use crate::api::{
     Backend, Docker, DockerAccess, DockerHost, Duration, Quantity, SharedVolume, Tart, TartHost,
@@ -23,8 +23,8 @@ const GLOBAL: [&str; 9] = [
 const OWN: [&str; 5] = ["labels", "min-runners", "name", "token", "url"];
 
 const REASONS: [(&str, &str); 22] = [
-    ("build-cache-budget", "has no counterpart: the engine's own garbage collection has such a budget"),
-    ("build-cache-max-age", "has no counterpart: housekeeping.images prunes the build cache"),
+    ("build-cache-budget", "is not read: write housekeeping.buildCache.budget, which is 50Gi by default"),
+    ("build-cache-max-age", "has no counterpart: housekeeping.buildCache has a budget"),
     ("cache", "has no counterpart: sharedVolume is the one volume of a scale set"),
     ("cache-volumes", "has no counterpart: sharedVolume is the one volume of a scale set"),
     (
@@ -35,7 +35,7 @@ const REASONS: [(&str, &str); 22] = [
         "disable-update",
         "has no counterpart: the scale set decides, and a runner that GitHub finds too old is told in Ready",
     ),
-    ("disk", "has no counterpart: watch the free space of the hosts"),
+    ("disk", "is not read: write housekeeping.diskGuard of each backend, which is on by default"),
     ("docker", "is not read, as the backend is tart"),
     (
         "drain-timeout",
@@ -137,7 +137,7 @@ fn docker(set: &mut Table, notes: &mut Vec<String>) -> Result<Backend, ConvertEr
         }
         docker.hosts = vec![DockerHost { endpoint: format!("unix://{socket}"), ..DockerHost::local() }];
     }
-    docker.shared_volume = shared_volume(&mut table, notes)?;
+    docker.shared_volume = shared_volume(&mut table)?;
     let housekeeping = &mut docker.housekeeping;
     housekeeping.buildx.enabled = table.flag("buildx-cleanup")?.unwrap_or(housekeeping.buildx.enabled);
     if let Some(age) = table.duration("buildx-cleanup-ttl")? {
@@ -146,21 +146,18 @@ fn docker(set: &mut Table, notes: &mut Vec<String>) -> Result<Backend, ConvertEr
     if let Some(interval) = table.duration("buildx-cleanup-interval")? {
         housekeeping.interval = interval;
     }
-    housekeeping.images.enabled = table.flag("prune")?.unwrap_or(housekeeping.images.enabled);
+    if let Some(enabled) = table.flag("prune")? {
+        housekeeping.images.enabled = enabled;
+        housekeeping.build_cache.enabled = enabled;
+    }
     notes.extend(table.leftovers(&REASONS));
     Ok(Backend { docker: Some(docker), ..backend("docker") })
 }
 
-fn shared_volume(table: &mut Table, notes: &mut Vec<String>) -> Result<Option<SharedVolume>, ConvertError> {
+fn shared_volume(table: &mut Table) -> Result<Option<SharedVolume>, ConvertError> {
     let Some(mount_path) = table.text("shared-volume")? else { return Ok(None) };
-    notes.push(table.note("shared-volume", format!("becomes sharedVolume; {NOT_YET}")));
     table.rename("shared-volume-ttl", "shared-volume-max-age");
     let ttl = table.duration("shared-volume-max-age")?;
-    if ttl.is_some() {
-        let text =
-            "is no longer the age of a file: the whole volume goes when no runner has used it for that long";
-        notes.push(table.note("shared-volume-max-age", text));
-    }
     Ok(Some(SharedVolume { mount_path, ttl: ttl.unwrap_or(Duration::seconds(0)), read_only: false }))
 }
 

@@ -26,6 +26,8 @@ impl Identity {
     pub const TEMPLATE_HASH: &str = "paddock.dev/template-hash";
     /// Key of the backend's name in the scale set: two backends may share a host.
     pub const BACKEND: &str = "paddock.dev/backend";
+    /// Of a helper of housekeeping, and it alone: the cluster's id. Without the others it is no runner to anyone.
+    pub const HELPER: &str = "paddock.dev/helper";
 }
 
 /// Length of the random part of a runner's name.

@@ -1,6 +1,7 @@
 //! The events that a scale set at work tells of, each made in one place.
 
 use crate::api::{Explanation, Reason};
+use crate::backend::HostNews;
 use crate::runner::{Failure, Rerun, RerunState};
 
 /// What befalls only runners that had begun, beside an end with an exit code.
@@ -97,6 +98,13 @@ impl Event {
         let what = what.join(", ");
         let note = format!("hosts that the spec left out do not answer; this was left behind: {what}");
         Event::warning(Reason::LeftBehind, "Drain", note)
+    }
+
+    /// What housekeeping did on a host, or could not do.
+    pub fn housekeeping(backend: &str, news: &HostNews) -> Event {
+        let reason = if news.warning { Reason::DiskFull } else { Reason::SpaceFreed };
+        let note = format!("{backend}/{}: {}", news.host, news.message);
+        Event { warning: news.warning, reason, action: "Housekeep", note }
     }
 
     /// Nothing is left of a deleted object; `scale_set_stays` where the scale set at GitHub is another's.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::api::BackendType;
-use crate::backend::{self, Backend, Examination, HostState, Listing, NewRunner, Reservation};
+use crate::backend::{self, Backend, Examination, HostNews, HostState, Listing, NewRunner, Reservation};
 use crate::github::{
     self, AcquirableJob, JitRunner, ListedRunner, Message, RunnerReference, ScaleSet, ScaleSetService,
     Session, WantedScaleSet,
@@ -199,6 +199,17 @@ impl Backend for LeaderOnly<dyn Backend> {
 
     fn left_over(&self) -> u32 {
         self.inner.left_over()
+    }
+
+    fn take_news(&self) -> Vec<HostNews> {
+        self.inner.take_news()
+    }
+
+    async fn discard_shared(&self) -> Vec<String> {
+        match self.leading() {
+            Ok(backend) => backend.discard_shared().await,
+            Err(error) => vec![error.to_string()],
+        }
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), backend::Error> {

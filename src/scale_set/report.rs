@@ -51,6 +51,9 @@ pub fn report(
             publish(Event::failed(&failure));
         }
     }
+    for backend in state.all_backends() {
+        backend.take_news().iter().for_each(|news| publish(Event::housekeeping(backend.name(), news)));
+    }
     measure(state, set, shared, plan, starts, now);
 }
 

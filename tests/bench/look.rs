@@ -128,6 +128,8 @@ impl Bench {
             no_new_privileges: false,
             network: None,
             docker_access: DockerAccess::None,
+            shared_volume: None,
+            housekeeping: None,
             hosts: specs,
         };
         let backend = DockerBackend::new("rack", identity, template, &engines);

@@ -248,7 +248,9 @@ async fn create(stage: &Stage, name: &str, min_runners: u32) -> Result<()> {
                 "credentialsSecretRef": {"name": "github"},
             },
             "minRunners": min_runners, "maxRunners": 50,
-            "backends": [{"name": "docker", "docker": {"image": "paddock.test/runner:1", "network": "host"}}],
+            "backends": [{"name": "docker", "docker": {
+                "image": "paddock.test/runner:1", "network": "host", "housekeeping": {"diskGuard": {"enabled": false}},
+            }}],
         },
     }))?;
     stage.scale_sets().create(&PostParams::default(), &object).await?;

@@ -78,6 +78,7 @@ impl Stage for DockerStage {
             "command": ["/bin/sh", "-c", script()],
             "env": [{"name": "CHANGED", "value": block.changed.to_string()}],
             "network": "none",
+            "housekeeping": {"diskGuard": {"enabled": false}},
             "hosts": [host],
         });
         serde_json::from_value(json!({"name": BACKEND, "docker": docker})).unwrap()

@@ -68,6 +68,7 @@ fn ssh(name: &str, endpoint: &str) -> Value {
 async fn resolved(provider: &DockerProvider, secrets: &Secrets, hosts: Value) -> Arc<dyn Resolved> {
     let docker = json!({
         "image": IMAGE, "command": ["/bin/sh", "-c", "sleep 1000"], "network": "none", "hosts": hosts,
+        "housekeeping": {"diskGuard": {"enabled": false}},
     });
     let spec: api::Backend = serde_json::from_value(json!({"name": "rack", "docker": docker})).unwrap();
     provider.resolve(&spec, secrets).await.unwrap()

@@ -6,6 +6,7 @@
 
 mod conformance;
 mod fleet;
+mod housekeeping;
 mod images;
 mod lives;
 mod outages;

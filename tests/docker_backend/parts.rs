@@ -68,9 +68,32 @@ pub struct Engine {
     folder: Folder,
 }
 
+/// Mounts a file system of its own, on a loop device, where an engine in that folder has its data. It goes with the engine.
+fn mount_disk(folder: &Path, megabytes: u64, options: &str) {
+    let (file, at) = (folder.join("disk"), folder.join("data"));
+    std::fs::create_dir_all(&at).unwrap();
+    std::fs::File::create(&file).unwrap().set_len(megabytes << 20).unwrap();
+    let run = |command: &mut std::process::Command| {
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{command:?}: {done:?}: a test needs a loop device, as root");
+    };
+    run(std::process::Command::new("mkfs.ext4").args(["-q", "-m0"]).arg(&file));
+    run(std::process::Command::new("mount").arg(format!("-oloop,{options}")).arg(&file).arg(&at));
+}
+
 impl Engine {
     pub async fn start(name: &str) -> Self {
+        Engine::start_in(Folder::new(name)).await
+    }
+
+    /// One with a disk of its own for its data, of so many megabytes and mounted with these options.
+    pub async fn on_disk(name: &str, megabytes: u64, options: &str) -> Self {
         let folder = Folder::new(name);
+        mount_disk(folder.path(), megabytes, options);
+        Engine::start_in(folder).await
+    }
+
+    async fn start_in(folder: Folder) -> Self {
         engine::configure(folder.path());
         let endpoint = format!("unix://{}", folder.path().join("d.sock").display());
         let mut engine = Engine { process: None, endpoint, tls: Vec::new(), door: None, folder };

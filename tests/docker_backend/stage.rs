@@ -78,6 +78,8 @@ impl Stage {
             no_new_privileges: false,
             network: Some("none".to_owned()),
             docker_access: DockerAccess::None,
+            shared_volume: None,
+            housekeeping: None,
             hosts: vec![HostSpec {
                 name: HOST.to_owned(),
                 endpoint: self.endpoint.clone(),

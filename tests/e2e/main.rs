@@ -11,6 +11,7 @@ mod engines;
 mod failures;
 mod fleet;
 mod hostile;
+mod housekeeping;
 mod install;
 mod network;
 mod queue;

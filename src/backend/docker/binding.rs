@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::endpoint::Endpoint;
 use super::engines::{Engines, Followed};
+use super::housekeeping::{HelperImage, Opened, Volume, Wish, Wishing, not_ready};
 use super::image::{Image, Wanted};
 use super::membership::Membership;
 use super::slots::User;
@@ -20,6 +21,11 @@ pub(super) struct HostBinding {
     pub(super) image: Arc<Image>,
     failure: HostFailure,
     pub(super) membership: Membership,
+    /// What it wishes of the host's housekeeping. None where the spec names the host no more.
+    pub(super) wishing: Option<Wishing>,
+    /// What its scale set's runners share.
+    pub(super) volume: Option<Volume>,
+    opened: Opened,
 }
 
 impl HostBinding {
@@ -48,7 +54,15 @@ impl HostBinding {
             siblings: Vec::new(),
             max_runners: spec.max_runners,
         };
+        let helper = HelperImage { reference: template.image.clone(), platform: template.platform.clone() };
+        let volume =
+            template.shared_volume.as_ref().map(|shared| Volume::of(identity, shared.ttl, helper.clone()));
+        let wish = |rules| Wish { rules, image: helper, volume: volume.clone() };
+        let wish = template.housekeeping.clone().map(wish);
         Ok(HostBinding {
+            wishing: wish.map(|wish| Wishing::new(followed.wishes(), wish)),
+            volume,
+            opened: Opened::default(),
             image: followed.image(wanted),
             failure: HostFailure::default(),
             membership: Membership::new(&followed.engine, user),
@@ -71,8 +85,25 @@ impl HostBinding {
             .failure
             .state(view.connections)
             .unwrap_or_else(|| self.image.readiness().state().availability());
-        let message = if message.is_empty() && free == 0 { self.membership.full(&state) } else { message };
+        let message = match (message.is_empty(), free) {
+            (false, _) => message,
+            (true, 0) => self.membership.full(&state),
+            (true, _) => self.wishing.as_ref().map(Wishing::message).unwrap_or_default(),
+        };
         (availability, free, message)
+    }
+
+    /// Sees to it that the shared volume is there, if there is to be one.
+    pub(super) async fn ready_volume(&self) -> Result<(), Error> {
+        let Some(volume) = &self.volume else { return Ok(()) };
+        let docker = self.followed.engine.client()?.docker;
+        volume.ready(&docker, &self.opened).await.map_err(not_ready)
+    }
+
+    /// Removes the shared volume, if there is to be one.
+    pub(super) async fn discard_volume(&self) -> Result<(), Error> {
+        let Some(volume) = &self.volume else { return Ok(()) };
+        volume.discard(&self.followed.engine.client()?.docker).await
     }
 
     /// Notes that a start succeeded: the host is well.

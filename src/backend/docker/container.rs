@@ -50,6 +50,8 @@ pub(super) struct Launch {
     pub(super) jit: JitConfiguration,
     pub(super) template: Arc<DockerTemplate>,
     pub(super) labels: HashMap<String, String>,
+    /// The volume that it shares with the runners of its scale set.
+    pub(super) volume: Option<Mount>,
 }
 
 /// Makes and starts a container. After an error nothing is left of it, as far as the engine answers; what it makes
@@ -164,12 +166,13 @@ async fn body(engine: &Engine, client: &Client, launch: &Launch) -> ContainerCre
         user: template.user.clone(),
         env: Some(user_env.chain(own_env).collect()),
         labels: Some(launch.labels.clone()),
-        host_config: Some(host_config(engine, client, template).await),
+        host_config: Some(host_config(engine, client, launch).await),
         ..ContainerCreateBody::default()
     }
 }
 
-async fn host_config(engine: &Engine, client: &Client, template: &DockerTemplate) -> HostConfig {
+async fn host_config(engine: &Engine, client: &Client, launch: &Launch) -> HostConfig {
+    let template = &launch.template;
     let bytes = template.memory_bytes.map(clamped);
     let log_options = [("max-size", LOG_SIZE), ("max-file", "1")];
     let (mounts, group_add) = match template.docker_access {
@@ -198,7 +201,7 @@ async fn host_config(engine: &Engine, client: &Client, template: &DockerTemplate
             typ: Some("json-file".to_owned()),
             config: Some(log_options.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
         }),
-        mounts,
+        mounts: Some(mounts.into_iter().flatten().chain(launch.volume.clone()).collect()),
         group_add,
         ..HostConfig::default()
     }

@@ -12,6 +12,7 @@ use super::endpoint::Endpoint;
 use super::engine::Engine;
 use super::follow::follow;
 use super::host::Host;
+use super::housekeeping::{self, Store, Wishes};
 use super::image::{Image, Wanted};
 use super::login::Login;
 use super::route::Route;
@@ -31,6 +32,7 @@ pub struct Engines {
     silence: Duration,
     known: Mutex<Known>,
     ceilings: Mutex<Vec<HostCeiling>>,
+    freed: Arc<Mutex<HashMap<(Endpoint, Store), u64>>>,
 }
 
 #[derive(Debug, Default)]
@@ -41,10 +43,11 @@ struct Known {
     last: HashMap<Endpoint, Login>,
 }
 
-/// A host and the task that ends the turns of those who wait for its slots.
+/// A host and the task that ends the turns of those who wait for its slots and keeps it clean.
 #[derive(Debug)]
 struct TimedHost {
     host: Arc<Host>,
+    wishes: Arc<Wishes>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -53,11 +56,16 @@ struct TimedHost {
 pub(super) struct Followed {
     pub(super) engine: Arc<Engine>,
     images: Mutex<HashMap<Wanted, Weak<Image>>>,
-    _host: Arc<TimedHost>,
+    timed: Arc<TimedHost>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Followed {
+    /// Returns what the users of the host wish of its housekeeping.
+    pub(super) fn wishes(&self) -> Arc<Wishes> {
+        Arc::clone(&self.timed.wishes)
+    }
+
     /// Returns the image that all backends share which want the same of this engine.
     pub(super) fn image(&self, wanted: Wanted) -> Arc<Image> {
         let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +110,7 @@ impl Engines {
             silence: SILENCE,
             known: Mutex::default(),
             ceilings: Mutex::default(),
+            freed: Arc::default(),
         }
     }
 
@@ -130,7 +139,7 @@ impl Engines {
             follow(followed).await;
         });
         let task = AbortOnDropHandle::new(task);
-        let engine = Arc::new(Followed { engine, images: Mutex::default(), _host: timed, _task: task });
+        let engine = Arc::new(Followed { engine, images: Mutex::default(), timed, _task: task });
         known.followed.insert(way, Arc::downgrade(&engine));
         known.last.insert(endpoint, login);
         engine
@@ -142,13 +151,33 @@ impl Engines {
         }
         let host = Arc::new(Host::new(self.requeuer.clone()));
         host.limit(self.ceiling(endpoint));
-        let timed = host.clone();
-        let task = tokio::spawn(async move {
-            timed.end_turns().await;
-        });
-        let host = Arc::new(TimedHost { host, _task: AbortOnDropHandle::new(task) });
+        let wishes = Arc::<Wishes>::default();
+        let task = self.keep(endpoint.clone(), host.clone(), wishes.clone());
+        let host = Arc::new(TimedHost { host, wishes, _task: task });
         known.hosts.insert(endpoint.clone(), Arc::downgrade(&host));
         host
+    }
+
+    /// Ends turns on a host and keeps it clean, for as long as the task is there.
+    fn keep(&self, endpoint: Endpoint, host: Arc<Host>, wishes: Arc<Wishes>) -> AbortOnDropHandle<()> {
+        let (freed, cluster, shown) = (self.freed.clone(), self.cluster.clone(), endpoint.to_string());
+        let count = move |store: Store, bytes: u64| {
+            let mut freed = freed.lock().unwrap_or_else(PoisonError::into_inner);
+            let sum = freed.entry((endpoint.clone(), store)).or_default();
+            *sum = sum.saturating_add(bytes);
+        };
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::select! {
+                _ = host.end_turns() => {}
+                _ = housekeeping::keep(&wishes, &host, (&shown, &cluster), count) => {}
+            }
+        }))
+    }
+
+    /// Returns how many bytes housekeeping freed on each engine, by its endpoint and from where.
+    pub fn freed(&self) -> Vec<(String, Store, u64)> {
+        let freed = self.freed.lock().unwrap_or_else(PoisonError::into_inner);
+        freed.iter().map(|((endpoint, store), bytes)| (endpoint.to_string(), *store, *bytes)).collect()
     }
 
     /// Says how many runners all scale sets together may have on each engine, in place of what was said before.

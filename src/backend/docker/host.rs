@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use super::slots::Slots;
-use super::view::Views;
+use super::view::{Client, Link, Views};
 use crate::backend::Requeuer;
 
 /// Containers created and started at once, by all scale sets together: an engine works on few at a time, and more of
@@ -87,6 +87,15 @@ impl Host {
     /// Wakes all scale sets that use the host.
     pub(super) fn requeue_all(&self) {
         self.update(|state| state.slots.users());
+    }
+
+    /// Returns a client, by whichever way the engine answers.
+    pub(super) fn client(&self) -> Option<Client> {
+        let state = self.state();
+        state.views.believed().find_map(|view| match &view.link {
+            Link::Up(client) => Some(client.clone()),
+            Link::Down { .. } => None,
+        })
     }
 
     /// Says how many runners all scale sets together may have here, and wakes those for whom a slot comes free by it.

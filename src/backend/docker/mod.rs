@@ -13,6 +13,7 @@ mod examine;
 mod failure;
 mod follow;
 mod host;
+mod housekeeping;
 mod image;
 mod index;
 mod login;
@@ -35,16 +36,20 @@ use async_trait::async_trait;
 
 pub use credentials::{InvalidCredentials, RegistryCredentials};
 pub use engines::{EngineListing, Engines, Found};
+pub use housekeeping::{DiskGuard, Rules, SharedVolume, Store};
 pub use login::Login;
 pub use provider::DockerProvider;
 pub use template::{DockerTemplate, HostSpec};
 pub use tls::{InvalidTlsLogin, TlsLogin};
 
-use super::{Availability, Backend, Error, Examination, HostState, Listing, Reservation, speaks_for};
+use super::{
+    Availability, Backend, Error, Examination, HostNews, HostState, Listing, Reservation, speaks_for,
+};
 use crate::api::BackendType;
 use crate::runner::{Identity, Instance, InstanceState};
 use binding::HostBinding;
 use engine::Engine;
+use housekeeping::Wishing;
 use reservation::DockerReservation;
 
 /// So many listings in a row must show that a container was made and not started, before that is believed.
@@ -225,6 +230,27 @@ impl Backend for DockerBackend {
 
     fn left_over(&self) -> u32 {
         0
+    }
+
+    fn take_news(&self) -> Vec<HostNews> {
+        let bindings = self.hosts.iter().filter_map(|host| Some((&host.name, host.binding.as_ref().ok()?)));
+        let news = bindings.flat_map(|(name, binding)| {
+            let news = binding.wishing.iter().flat_map(Wishing::take_news);
+            news.map(|(warning, message)| HostNews { host: name.clone(), warning, message })
+        });
+        news.collect()
+    }
+
+    async fn discard_shared(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for host in &self.hosts {
+            if let Ok(binding) = &host.binding
+                && let Err(error) = binding.discard_volume().await
+            {
+                left.push(format!("the shared volume on {}/{} ({error})", self.name, host.name));
+            }
+        }
+        left
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::endpoint::Endpoint;
+use super::housekeeping::{Rules, SharedVolume, Store};
 use super::{DockerBackend, DockerTemplate, Engines, HostSpec, Login, RegistryCredentials, TlsLogin};
 use crate::api::{self, BackendType, EnvVar, HostCeiling, Reason};
 use crate::backend::secrets::ssh_login;
@@ -78,7 +79,8 @@ impl Provider for DockerProvider {
             max_runners: None,
             login: Login::AsBefore,
         };
-        Some(self.resolved(template(&api::Docker::default(), vec![host])))
+        let template = DockerTemplate { housekeeping: None, ..template(&api::Docker::default(), vec![host]) };
+        Some(self.resolved(template))
     }
 
     fn limit_hosts(&self, ceilings: &[HostCeiling]) {
@@ -90,9 +92,13 @@ impl Provider for DockerProvider {
         self.engines.slots().into_iter().map(usage).collect()
     }
 
-    /// No housekeeping is there yet.
     fn freed(&self) -> Vec<FreedBytes> {
-        Vec::new()
+        let freed = |(endpoint, store, bytes): (_, Store, _)| FreedBytes {
+            host: key(endpoint),
+            store: store.as_str(),
+            bytes,
+        };
+        self.engines.freed().into_iter().map(freed).collect()
     }
 
     fn instances(&self) -> Vec<OwnedInstance> {
@@ -161,9 +167,6 @@ fn available(field: &str, docker: &api::Docker) -> Result<(), ResolveError> {
     if docker.docker_access == api::DockerAccess::Sidecar {
         return refuse("dockerAccess: Sidecar");
     }
-    if docker.shared_volume.is_some() {
-        return refuse("sharedVolume");
-    }
     Ok(())
 }
 
@@ -181,6 +184,9 @@ async fn read(
     let cpu_millis = docker.resources.cpu.as_ref().map(|cpu| quantity("cpu", cpu.millis())).transpose()?;
     let memory_bytes =
         docker.resources.memory.as_ref().map(|memory| quantity("memory", memory.bytes())).transpose()?;
+    let rules = Rules::read(&docker.housekeeping).map_err(|(name, e)| {
+        ResolveError::unusable(Reason::InvalidSpec, format!("{field}.housekeeping.{name}: {e}"))
+    })?;
     let mut pull_credentials = None;
     if let Some(reference) = &docker.image_pull_secret_ref {
         let field = format!("{field}.imagePullSecretRef");
@@ -197,7 +203,9 @@ async fn read(
         let field = format!("{field}.hosts[{}]", host.name);
         hosts.push(self::host(host, login(&field, host, references).await?));
     }
-    Ok(DockerTemplate { pull_credentials, env, cpu_millis, memory_bytes, ..template(docker, hosts) })
+    let housekeeping = Some(rules);
+    let template = template(docker, hosts);
+    Ok(DockerTemplate { pull_credentials, env, cpu_millis, memory_bytes, housekeeping, ..template })
 }
 
 /// How a host is logged in to. A Secret that cannot be used is that host's affair alone: the others work on.
@@ -257,8 +265,14 @@ fn template(docker: &api::Docker, hosts: Vec<HostSpec>) -> DockerTemplate {
         no_new_privileges: docker.no_new_privileges.unwrap_or(false),
         network: Some(docker.network.clone()),
         docker_access: docker.docker_access,
+        shared_volume: docker.shared_volume.as_ref().map(shared_volume),
+        housekeeping: Rules::read(&docker.housekeeping).ok(),
         hosts,
     }
+}
+
+fn shared_volume(shared: &api::SharedVolume) -> SharedVolume {
+    SharedVolume { mount_path: shared.mount_path.clone(), ttl: shared.ttl.get(), read_only: shared.read_only }
 }
 
 fn host(host: &api::DockerHost, login: Login) -> HostSpec {

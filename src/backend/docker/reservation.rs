@@ -29,20 +29,26 @@ impl Reservation for DockerReservation {
         &self.host
     }
 
-    /// Refreshes the image where `pullPolicy` is `Always`.
+    /// Refreshes the image where `pullPolicy` is `Always`, and makes the shared volume.
     async fn ready(&mut self) -> Result<(), Error> {
-        let refreshed = self.binding.image.refresh(&self.binding.followed.engine).await;
-        if let Err(error) = &refreshed {
+        let ready = match self.binding.image.refresh(&self.binding.followed.engine).await {
+            Ok(()) => self.binding.ready_volume().await,
+            refused => refused,
+        };
+        if let Err(error) = &ready {
             self.binding.note_failure(error);
         }
-        refreshed
+        ready
     }
 
     async fn start(self: Box<Self>, runner: &NewRunner<'_>) -> Result<Instance, Error> {
         let DockerReservation { host, binding, slot, template, mut labels } = *self;
         slot.bind(runner.name);
         labels.insert(Identity::RUNNER.to_owned(), runner.name.to_owned());
-        let launch = Launch { runner: runner.name.to_owned(), jit: runner.jit.clone(), template, labels };
+        let shared = binding.volume.as_ref().zip(template.shared_volume.as_ref());
+        let volume = shared.map(|(volume, shared)| volume.mount(&shared.mount_path, shared.read_only));
+        let launch =
+            Launch { runner: runner.name.to_owned(), jit: runner.jit.clone(), template, labels, volume };
         let started = tokio::spawn(async move {
             let started = container::start(&binding.followed.engine, &launch).await;
             // The slot is the container's own by now, or free again.

@@ -105,6 +105,11 @@ impl Slots {
         self.reservations.values().any(|held| held.runner.as_deref() == Some(runner))
     }
 
+    /// Whether a start is under way.
+    pub(super) fn any_held(&self) -> bool {
+        !self.reservations.is_empty()
+    }
+
     /// The place is held no more.
     pub(super) fn release(&mut self, number: u64) {
         self.reservations.remove(&number);

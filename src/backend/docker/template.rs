@@ -7,6 +7,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::credentials::RegistryCredentials;
+use super::housekeeping::{Rules, SharedVolume};
 use super::login::Login;
 use crate::api::{DockerAccess, PullPolicy};
 
@@ -51,6 +52,10 @@ pub struct DockerTemplate {
     pub network: Option<String>,
     /// What the runner sees of Docker.
     pub docker_access: DockerAccess,
+    /// What the runners of the scale set share on each host.
+    pub shared_volume: Option<SharedVolume>,
+    /// What may be removed on the hosts. None: the spec does not name them any more, and wishes nothing.
+    pub housekeeping: Option<Rules>,
     /// The hosts it may run on.
     pub hosts: Vec<HostSpec>,
 }
@@ -111,6 +116,8 @@ impl DockerTemplate {
             #[serde(skip_serializing_if = "Option::is_none")]
             network: Option<&'a str>,
             docker_access: DockerAccess,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            shared_volume: Option<(&'a str, bool)>,
         }
         let runner = Runner {
             image: &self.image,
@@ -124,6 +131,7 @@ impl DockerTemplate {
             no_new_privileges: self.no_new_privileges,
             network: self.network.as_deref(),
             docker_access: self.docker_access,
+            shared_volume: self.shared_volume.as_ref().map(|v| (v.mount_path.as_str(), v.read_only)),
         };
         // Strings, numbers and a map keyed by strings always have a JSON form.
         #[allow(clippy::expect_used)]
@@ -152,6 +160,8 @@ impl fmt::Debug for DockerTemplate {
             .field("no_new_privileges", &self.no_new_privileges)
             .field("network", &self.network)
             .field("docker_access", &self.docker_access)
+            .field("shared_volume", &self.shared_volume)
+            .field("housekeeping", &self.housekeeping)
             .field("hosts", &self.hosts)
             .finish()
     }
@@ -159,6 +169,8 @@ impl fmt::Debug for DockerTemplate {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn template() -> DockerTemplate {
@@ -176,6 +188,8 @@ mod tests {
             no_new_privileges: false,
             network: None,
             docker_access: DockerAccess::None,
+            shared_volume: None,
+            housekeeping: None,
             hosts: Vec::new(),
         }
     }
@@ -206,6 +220,13 @@ mod tests {
         elsewhere.hosts.push(host);
         assert_eq!(elsewhere.hash(), same);
 
+        let shared = |hours: u64, read_only| {
+            let ttl = Duration::from_secs(hours * 3600);
+            let mut template = template();
+            template.shared_volume = Some(SharedVolume { mount_path: "/shared".into(), ttl, read_only });
+            template.hash()
+        };
+        assert_eq!(shared(1, false), shared(2, false), "how long files are kept");
         let changes: [fn(&mut DockerTemplate); 11] = [
             |t| t.image = "runner:2".into(),
             |t| t.platform = Some("linux/arm64".into()),
@@ -220,10 +241,10 @@ mod tests {
             |t| t.docker_access = DockerAccess::HostSocket,
         ];
         let mut hashes: Vec<_> = changes.into_iter().map(changed).collect();
-        hashes.push(same);
+        hashes.extend([same, shared(1, false), shared(1, true)]);
         hashes.sort();
         hashes.dedup();
-        assert_eq!(hashes.len(), 12);
+        assert_eq!(hashes.len(), 14);
     }
 
     #[test]

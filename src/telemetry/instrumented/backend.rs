@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::Instrumented;
 use crate::api::BackendType;
-use crate::backend::{Backend, Error, Examination, HostState, Listing, NewRunner, Reservation};
+use crate::backend::{Backend, Error, Examination, HostNews, HostState, Listing, NewRunner, Reservation};
 use crate::runner::Instance;
 use crate::telemetry::Metrics;
 
@@ -58,6 +58,14 @@ impl Backend for Instrumented<dyn Backend> {
 
     fn left_over(&self) -> u32 {
         self.inner.left_over()
+    }
+
+    fn take_news(&self) -> Vec<HostNews> {
+        self.inner.take_news()
+    }
+
+    async fn discard_shared(&self) -> Vec<String> {
+        self.inner.discard_shared().await
     }
 
     async fn remove(&self, host: &str, instance_id: &str) -> Result<(), Error> {

@@ -10,12 +10,16 @@ pub const IMAGE: &str = "paddock.test/runner:1";
 pub struct Manifest(pub Value);
 
 impl Manifest {
-    /// `deploy/samples/docker.yaml`, pointed at a GitHub of the tests and at their runner image.
+    /// `deploy/samples/docker.yaml`, pointed at a GitHub of the tests and at their runner image. The machine's own engine is left as
+    /// it is: no housekeeping.
     pub fn sample(github_url: &str) -> Manifest {
         let sample = include_str!("../../../deploy/samples/docker.yaml");
         Manifest(serde_saphyr::from_str(sample).unwrap())
             .spec(json!({"github": {"url": github_url, "allowInsecure": true}}))
-            .docker(json!({"image": IMAGE, "network": "host"}))
+            .docker(json!({"image": IMAGE, "network": "host", "housekeeping": {
+                "buildx": {"enabled": false}, "images": {"enabled": false},
+                "buildCache": {"enabled": false}, "diskGuard": {"enabled": false},
+            }}))
     }
 
     /// Another name.
