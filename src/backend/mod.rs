@@ -7,6 +7,7 @@ pub mod tart;
 
 mod host_failure;
 mod image;
+mod private_engine;
 mod provider;
 mod queue;
 mod secrets;

@@ -128,6 +128,7 @@ impl Bench {
             no_new_privileges: false,
             network: None,
             docker_access: DockerAccess::None,
+            sidecar_image: String::new(),
             hosts: specs,
         };
         let backend = DockerBackend::new("rack", identity, template, &engines);

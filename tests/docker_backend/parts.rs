@@ -129,10 +129,15 @@ impl Engine {
     }
 
     async fn load_image(&self) {
+        self.load(IMAGE).await;
+    }
+
+    /// Gives it an image of the machine's own engine.
+    pub async fn load(&self, image: &str) {
         let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
         let from = connect(&host).await;
-        let image: Vec<_> = from.export_image(IMAGE).try_collect().await.unwrap_or_else(|error| {
-            panic!("{IMAGE}: {error}: run `make image`");
+        let image: Vec<_> = from.export_image(image).try_collect().await.unwrap_or_else(|error| {
+            panic!("{image}: {error}: run `make image`");
         });
         let to = connect(&self.endpoint).await;
         let image = futures::stream::iter(image.into_iter().map(Ok::<_, std::io::Error>));

@@ -3,9 +3,11 @@
 //! [`Engines`] knows each engine once, follows its events and shares its slots; a [`DockerBackend`] is one scale set's
 //! use of some of them.
 
+mod beside;
 mod binding;
 mod container;
 mod credentials;
+mod destroy;
 mod endpoint;
 mod engine;
 mod engines;
@@ -14,11 +16,14 @@ mod follow;
 mod host;
 mod image;
 mod index;
+mod launch;
 mod login;
 mod membership;
+mod printed;
 mod provider;
 mod reservation;
 mod route;
+mod sidecar;
 mod slots;
 mod ssh;
 mod template;
@@ -110,6 +115,7 @@ impl DockerBackend {
 
     /// The labels of every container that it starts; the runner's own comes on top.
     fn labels(&self) -> HashMap<String, String> {
+        let part = self.template.has_private_engine().then_some((Identity::PART, Identity::RUNNER_PART));
         let labels = [
             (Identity::CLUSTER, self.identity.cluster.as_str()),
             (Identity::SCALE_SET_UID, &self.identity.scale_set_uid),
@@ -117,7 +123,7 @@ impl DockerBackend {
             (Identity::TEMPLATE_HASH, &self.template_hash),
             (Identity::BACKEND, &self.name),
         ];
-        labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+        labels.into_iter().chain(part).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     fn speaks_for(&self, backend: &str) -> bool {
@@ -179,7 +185,7 @@ impl Backend for DockerBackend {
 
     fn prepare(&self, host: &str) {
         if let Ok(binding) = self.binding(host) {
-            binding.image.prepare(&binding.followed.engine);
+            binding.prepare();
         }
     }
 

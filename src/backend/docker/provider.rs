@@ -150,9 +150,6 @@ fn available(field: &str, docker: &api::Docker) -> Result<(), ResolveError> {
         let message = format!("{field}.{what} is not available in this version");
         Err(ResolveError::unusable(Reason::BackendNotAvailable, message))
     };
-    if docker.docker_access == api::DockerAccess::Sidecar {
-        return refuse("dockerAccess: Sidecar");
-    }
     if docker.shared_volume.is_some() {
         return refuse("sharedVolume");
     }
@@ -249,6 +246,7 @@ fn template(docker: &api::Docker, hosts: Vec<HostSpec>) -> DockerTemplate {
         no_new_privileges: docker.no_new_privileges.unwrap_or(false),
         network: Some(docker.network.clone()),
         docker_access: docker.docker_access,
+        sidecar_image: docker.sidecar_image.clone(),
         hosts,
     }
 }

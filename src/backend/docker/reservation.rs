@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use tracing::debug;
 
 use super::binding::HostBinding;
-use super::container::{self, Launch};
+use super::container;
 use super::host::HeldSlot;
+use super::launch::Launch;
 use super::template::DockerTemplate;
 use crate::backend::{Error, NewRunner, Reservation};
 use crate::runner::{Identity, Instance};
@@ -29,9 +30,9 @@ impl Reservation for DockerReservation {
         &self.host
     }
 
-    /// Refreshes the image where `pullPolicy` is `Always`.
+    /// Refreshes the images where `pullPolicy` is `Always`.
     async fn ready(&mut self) -> Result<(), Error> {
-        let refreshed = self.binding.image.refresh(&self.binding.followed.engine).await;
+        let refreshed = self.binding.refresh().await;
         if let Err(error) = &refreshed {
             self.binding.note_failure(error);
         }
