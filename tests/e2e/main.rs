@@ -18,6 +18,7 @@ mod reaper;
 mod restart;
 mod rollout;
 mod secrets;
+mod sidecar;
 mod tart;
 mod trouble;
 mod twins;
