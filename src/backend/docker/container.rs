@@ -1,12 +1,11 @@
 //! What is done to a runner's container: made and started, removed, its last words read.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
+use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, StartContainerOptions,
 };
@@ -19,7 +18,7 @@ use super::index::Container;
 use super::launch::{Launch, limits};
 use super::template::{JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED};
 use super::view::Client;
-use super::{destroy, printed, sidecar};
+use super::{destroy, printed, sidecar, socket};
 use crate::api::DockerAccess;
 use crate::api::Reason;
 use crate::backend::{Error, private_engine};
@@ -29,9 +28,6 @@ use crate::runner::{Identity, Instance, InstanceState};
 const CREATE: Duration = Duration::from_secs(60);
 const START: Duration = Duration::from_secs(120);
 const ANSWER: Duration = Duration::from_secs(15);
-
-/// Where a runner looks for Docker.
-const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
 /// Makes and starts a container. After an error nothing is left of it, as far as the engine answers; what it makes
 /// in spite of that carries its identity.
@@ -183,7 +179,10 @@ async fn host_config(
         DockerAccess::Sidecar => {
             (Some(sidecar::mounts(launch)), Some(vec![private_engine::GROUP.to_owned()]))
         }
-        DockerAccess::HostSocket => socket_of(engine).await,
+        DockerAccess::HostSocket => {
+            let group = socket::group(engine, &client.docker, launch).await;
+            (Some(vec![socket::mount(engine)]), group.map(|group| vec![group]))
+        }
     };
     let shared = beside.filter(|_| template.shares_network_of_engine());
     HostConfig {
@@ -196,22 +195,6 @@ async fn host_config(
         group_add,
         ..limits(template)
     }
-}
-
-/// The engine's socket as a mount, and the group that may use it: its number on the host is not the image's.
-async fn socket_of(engine: &Engine) -> (Option<Vec<Mount>>, Option<Vec<String>>) {
-    let path = engine.endpoint.socket();
-    let group = match engine.endpoint.is_local() {
-        true => tokio::fs::metadata(path).await.ok().map(|metadata| vec![metadata.gid().to_string()]),
-        false => None,
-    };
-    let mount = Mount {
-        source: Some(path.to_owned()),
-        target: Some(DOCKER_SOCKET.to_owned()),
-        typ: Some(MountType::BIND),
-        ..Mount::default()
-    };
-    (Some(vec![mount]), group)
 }
 
 /// Removes a container of a scale set of this cluster, running or not, with its anonymous volumes and what else is its, and

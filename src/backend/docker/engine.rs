@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use super::endpoint::Endpoint;
 use super::host::{Host, State};
@@ -22,6 +22,8 @@ pub(super) struct Engine {
     pub(super) host: Arc<Host>,
     /// Asks for a listing now.
     pub(super) suspicion: Notify,
+    /// The number of its socket's group, once a runner wanted it.
+    pub(super) socket_group: OnceCell<String>,
     /// A host that has not answered for so long is not counted on.
     silence: Duration,
     number: u64,
@@ -37,7 +39,7 @@ impl Engine {
     ) -> Engine {
         let number = host.state().views.add();
         let (route, cluster, suspicion) = (Arc::new(route), cluster.to_owned(), Notify::new());
-        Engine { endpoint, route, cluster, host, suspicion, silence, number }
+        Engine { endpoint, route, cluster, host, suspicion, socket_group: OnceCell::new(), silence, number }
     }
 
     /// What is known of it, within what is known of its host.

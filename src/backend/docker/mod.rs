@@ -25,6 +25,7 @@ mod reservation;
 mod route;
 mod sidecar;
 mod slots;
+mod socket;
 mod ssh;
 mod template;
 mod tls;

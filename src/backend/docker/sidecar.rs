@@ -112,8 +112,8 @@ fn name(runner: &str) -> String {
     format!("{runner}-docker")
 }
 
-/// The runner's own, with another part.
-fn labels(launch: &Launch) -> HashMap<String, String> {
+/// Those of what is beside a runner: the runner's own, with another part.
+pub(super) fn labels(launch: &Launch) -> HashMap<String, String> {
     let mut labels = launch.labels.clone();
     labels.insert(Identity::PART.to_owned(), Identity::ENGINE_PART.to_owned());
     labels
