@@ -164,8 +164,10 @@ impl Drop for Engine {
 /// the two alphabets of base64 differ.
 pub const USER: &str = "ci";
 pub const PASSWORD: &str = "planted-secret>>>???";
-/// The two as `htpasswd -B` writes them.
-const HTPASSWD: &str = "ci:$2b$05$h6Rildf9i8MTMlFCHo8G5.vxc8/JgqeCtwz9EBYSwfswmaMdpWR2.";
+/// Another with the same password.
+pub const OTHER_USER: &str = "other";
+/// The password as `htpasswd -B` writes it.
+const HASHED: &str = "$2b$05$h6Rildf9i8MTMlFCHo8G5.vxc8/JgqeCtwz9EBYSwfswmaMdpWR2.";
 
 /// An image registry on a port of its own.
 pub struct Registry {
@@ -197,7 +199,8 @@ impl Registry {
             "http": {"addr": address},
         });
         if private {
-            std::fs::write(file("htpasswd"), HTPASSWD).unwrap();
+            let users = [USER, OTHER_USER].map(|user| format!("{user}:{HASHED}\n")).concat();
+            std::fs::write(file("htpasswd"), users).unwrap();
             config["auth"] = serde_json::json!({"htpasswd": {"realm": "test", "path": file("htpasswd")}});
         }
         std::fs::write(file("config.yml"), config.to_string()).unwrap();

@@ -19,8 +19,6 @@ use crate::backend::image::{ImageState, Readiness};
 
 /// For an image's description.
 const INSPECTION: Duration = Duration::from_secs(15);
-/// A pull that says nothing for so long is stuck.
-const STALLED: Duration = Duration::from_secs(120);
 /// The progress of a pull is told this often at most: each time writes the status of every scale set on the host.
 const REPORT: Duration = Duration::from_secs(60);
 
@@ -80,9 +78,9 @@ impl Image {
         let docker = engine.client()?.docker;
         let Wanted { reference, policy, .. } = &self.wanted;
         match policy {
-            PullPolicy::Always => self.pull(engine, &docker).await,
+            PullPolicy::Always => self.pull_in_turn(engine, &docker).await,
             PullPolicy::IfNotPresent if self.present(&docker).await? => Ok(()),
-            PullPolicy::IfNotPresent => self.pull(engine, &docker).await,
+            PullPolicy::IfNotPresent => self.pull_in_turn(engine, &docker).await,
             PullPolicy::Never if self.present(&docker).await? => Ok(()),
             PullPolicy::Never => Err(Error::no_capacity(
                 Reason::ImageMissing,
@@ -103,6 +101,19 @@ impl Image {
         }
     }
 
+    /// Pulls it, unless somebody else just did. With `Always` it is pulled all the same: then it is for the registry to say
+    /// whether these credentials may have it, and of the image only what is new is sent.
+    async fn pull_in_turn(&self, engine: &Engine, docker: &Docker) -> Result<(), Error> {
+        let Wanted { reference, policy, .. } = &self.wanted;
+        self.readiness.tell(&format!("waiting for another pull of image {reference}"));
+        let turn = engine.host.pull_turn(reference);
+        let _turn = turn.lock().await;
+        if *policy == PullPolicy::IfNotPresent && self.present(docker).await? {
+            return Ok(());
+        }
+        self.pull(engine, docker).await
+    }
+
     async fn pull(&self, engine: &Engine, docker: &Docker) -> Result<(), Error> {
         let Wanted { reference, platform, login, .. } = &self.wanted;
         info!(image = reference, endpoint = %engine.endpoint, "pulling image");
@@ -113,7 +124,10 @@ impl Image {
                 Error::Unreachable(why) => Error::Unreachable(why),
                 error => Error::no_capacity(
                     Reason::ImagePullFailed,
-                    format!("image {reference} cannot be pulled: {error}"),
+                    format!(
+                        "image {reference} cannot be pulled: {error}{}",
+                        about_login(&error, login.is_some())
+                    ),
                 ),
             })?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -133,7 +147,12 @@ impl Image {
         let pulling = format!("pulling image {}", self.wanted.reference);
         self.readiness.tell(&pulling);
         let (mut progress, mut report) = (Progress::default(), Report::at(Instant::now()));
-        while let Some(line) = tokio::time::timeout(STALLED, lines.next()).await.map_err(|_| stalled())? {
+        let stalled = engine.patience.stalled;
+        let silent = |_| {
+            let why = format!("nothing was heard of the pull for {} s", stalled.as_secs());
+            Error::no_capacity(Reason::ImagePullFailed, why)
+        };
+        while let Some(line) = tokio::time::timeout(stalled, lines.next()).await.map_err(silent)? {
             progress.add(line.map_err(|error| meaning(&error))?);
             if report.is_due(&progress, Instant::now()) {
                 let message = format!("{pulling}{progress}");
@@ -146,11 +165,16 @@ impl Image {
     }
 }
 
-fn stalled() -> Error {
-    Error::no_capacity(
-        Reason::ImagePullFailed,
-        format!("nothing was heard of the pull for {} s", STALLED.as_secs()),
-    )
+/// What a registry that wants a login, or another one, is to be told by.
+fn about_login(error: &Error, given: bool) -> &'static str {
+    const WORDS: [&str; 4] =
+        ["unauthorized", "no basic auth credentials", "authentication required", "denied"];
+    let error = error.to_string().to_ascii_lowercase();
+    match (WORDS.iter().any(|words| error.contains(words)), given) {
+        (false, _) => "",
+        (true, true) => " (the registry does not accept the login in imagePullSecretRef for this image)",
+        (true, false) => " (imagePullSecretRef gives no login for this registry)",
+    }
 }
 
 /// A name without a tag stands for `latest`, as in `docker run`; older engines would fetch all tags of it.
