@@ -8,10 +8,11 @@ use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
 use futures::StreamExt;
 use jiff::Timestamp;
 use paddock::api::{PullPolicy, Reason};
-use paddock::backend::docker::{DockerTemplate, RegistryCredentials};
+use paddock::backend::docker::{DockerTemplate, HostSpec, RegistryCredentials};
 use paddock::backend::{Availability, Backend, Error};
 
 use crate::parts::{OTHER_USER, PASSWORD, Registry, USER, build, image_id, remove_image, tag};
+use crate::proxy::Proxy;
 use crate::stage::{HOST, SECRET, Stage, connected, host, prepared, start, started, until};
 
 fn template(stage: &Stage, image: &str, policy: PullPolicy) -> DockerTemplate {
@@ -258,6 +259,44 @@ async fn a_pull_of_which_nothing_is_heard_is_cut_off_and_said_so() {
         "{stalled:?}"
     );
     assert!(stalled.message.contains("nothing was heard of the pull for 1 s"), "{}", stalled.message);
+}
+
+/// Three hosts, by three ways to one engine; nothing is to be started on any.
+#[tokio::test]
+async fn all_hosts_pull_ahead_of_a_start_two_at_a_time() {
+    let stage = Stage::new("ahead").await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let image = format!("{}/runner:1", silent.local_addr().unwrap());
+    let ways = ["one", "two", "three"].map(|name| (name, Proxy::before(name, &stage.endpoint)));
+    let mut template = template(&stage, &image, PullPolicy::IfNotPresent);
+    let host = template.hosts.remove(0);
+    template.hosts = ways
+        .iter()
+        .map(|(name, way)| HostSpec {
+            name: (*name).to_owned(),
+            endpoint: way.endpoint().to_owned(),
+            ..host.clone()
+        })
+        .collect();
+    let backend = stage.backend("set", template);
+    let messages = |part: &str| {
+        let hosts = backend.hosts().into_iter();
+        hosts.filter(|host| host.message.contains(part)).count()
+    };
+    until("all are asked to prepare", || {
+        let unprepared = backend.hosts().into_iter().filter(|h| h.availability == Availability::Unprepared);
+        unprepared.for_each(|host| backend.prepare(&host.name));
+        (messages(&image) == 3).then_some(())
+    })
+    .await;
+    until("two pull, and the third waits", || {
+        assert!(messages("pulling image") <= 2);
+        (messages("pulling image") == 2 && messages("is pulled on other hosts first") == 1).then_some(())
+    })
+    .await;
+    // Both fail when the registry is gone: the third has its turn.
+    drop(silent);
+    until("each had its turn", || (messages("cannot be pulled") == 3).then_some(())).await;
 }
 
 #[tokio::test]

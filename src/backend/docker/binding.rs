@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::endpoint::Endpoint;
 use super::engines::{Engines, Followed};
 use super::image::{Image, Wanted};
@@ -19,6 +21,8 @@ pub(super) struct HostBinding {
     pub(super) followed: Arc<Followed>,
     /// The runner's, and its private engine's if it is to have one.
     images: Vec<Arc<Image>>,
+    /// Bounds how many of the backend's hosts pull at a time.
+    pulls: Arc<Semaphore>,
     failure: HostFailure,
     pub(super) membership: Membership,
 }
@@ -30,6 +34,7 @@ impl HostBinding {
         (backend, identity): (&str, &Identity),
         template: &DockerTemplate,
         engines: &Engines,
+        pulls: &Arc<Semaphore>,
     ) -> Result<Self, String> {
         let endpoint = Endpoint::parse(&spec.endpoint)?;
         if let Some(why) = template.refusal() {
@@ -56,6 +61,7 @@ impl HostBinding {
                 .chain(of_engine)
                 .map(|i| followed.image(wanted(i)))
                 .collect(),
+            pulls: Arc::clone(pulls),
             failure: HostFailure::default(),
             membership: Membership::new(&followed.engine, user),
             followed,
@@ -88,7 +94,7 @@ impl HostBinding {
 
     /// Begins to make the images ready, unless that goes on, is done, or failed too recently.
     pub(super) fn prepare(&self) {
-        self.images.iter().for_each(|image| image.prepare(&self.followed.engine));
+        self.images.iter().for_each(|image| image.prepare(&self.followed.engine, &self.pulls));
     }
 
     /// Makes sure before a start that moved tags are seen, where the policy asks for that.

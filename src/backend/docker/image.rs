@@ -8,6 +8,7 @@ use bollard::Docker;
 use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt;
+use tokio::sync::Semaphore;
 use tracing::{debug, info};
 
 use super::credentials::Login;
@@ -48,9 +49,9 @@ impl Image {
         &self.readiness
     }
 
-    /// Begins to make it ready, unless that goes on, is done, or failed too recently.
-    pub(super) fn prepare(self: &Arc<Self>, engine: &Arc<Engine>) {
-        self.begin(engine, ImageState::may_begin);
+    /// Begins to make it ready, unless that goes on, is done, or failed too recently. A pull takes one of `pulls`.
+    pub(super) fn prepare(self: &Arc<Self>, engine: &Arc<Engine>, pulls: &Arc<Semaphore>) {
+        self.begin(engine, Some(pulls), ImageState::may_begin);
     }
 
     /// Makes sure before a start that a moved tag is seen, where the policy asks for that. Who comes while a pull is
@@ -59,28 +60,33 @@ impl Image {
         if self.wanted.policy != PullPolicy::Always {
             return Ok(());
         }
-        self.begin(engine, |state| *state == ImageState::Ready || state.may_begin());
+        self.begin(engine, None, |state| *state == ImageState::Ready || state.may_begin());
         self.readiness.settled().await
     }
 
-    fn begin(self: &Arc<Self>, engine: &Arc<Engine>, may: impl Fn(&ImageState) -> bool) {
+    fn begin(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        pulls: Option<&Arc<Semaphore>>,
+        may: impl Fn(&ImageState) -> bool,
+    ) {
         if self.readiness.begin(may) {
-            let (image, engine) = (Arc::clone(self), Arc::clone(engine));
+            let (image, engine, pulls) = (Arc::clone(self), Arc::clone(engine), pulls.cloned());
             tokio::spawn(async move {
-                let result = image.ensure(&engine).await;
+                let result = image.ensure(&engine, pulls.as_deref()).await;
                 image.readiness.settle(result);
                 engine.host.requeue_all();
             });
         }
     }
 
-    async fn ensure(&self, engine: &Engine) -> Result<(), Error> {
+    async fn ensure(&self, engine: &Engine, pulls: Option<&Semaphore>) -> Result<(), Error> {
         let docker = engine.client()?.docker;
         let Wanted { reference, policy, .. } = &self.wanted;
         match policy {
-            PullPolicy::Always => self.pull_in_turn(engine, &docker).await,
+            PullPolicy::Always => self.pull_in_turn(engine, &docker, pulls).await,
             PullPolicy::IfNotPresent if self.present(&docker).await? => Ok(()),
-            PullPolicy::IfNotPresent => self.pull_in_turn(engine, &docker).await,
+            PullPolicy::IfNotPresent => self.pull_in_turn(engine, &docker, pulls).await,
             PullPolicy::Never if self.present(&docker).await? => Ok(()),
             PullPolicy::Never => Err(Error::no_capacity(
                 Reason::ImageMissing,
@@ -103,8 +109,19 @@ impl Image {
 
     /// Pulls it, unless somebody else just did. With `Always` it is pulled all the same: then it is for the registry to say
     /// whether these credentials may have it, and of the image only what is new is sent.
-    async fn pull_in_turn(&self, engine: &Engine, docker: &Docker) -> Result<(), Error> {
+    async fn pull_in_turn(
+        &self,
+        engine: &Engine,
+        docker: &Docker,
+        pulls: Option<&Semaphore>,
+    ) -> Result<(), Error> {
         let Wanted { reference, policy, .. } = &self.wanted;
+        self.readiness.tell(&format!("image {reference} is pulled on other hosts first"));
+        // The semaphore is never closed. Who has the turn here never waits for this: it comes first.
+        let _one_of_few = match pulls {
+            Some(pulls) => pulls.acquire().await.ok(),
+            None => None,
+        };
         self.readiness.tell(&format!("waiting for another pull of image {reference}"));
         let turn = engine.host.pull_turn(reference);
         let _turn = turn.lock().await;

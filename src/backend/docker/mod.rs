@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 
 pub use credentials::{InvalidCredentials, RegistryCredentials};
 pub use engines::{EngineListing, Engines, Found};
@@ -52,6 +53,8 @@ use binding::HostBinding;
 use engine::Engine;
 use reservation::DockerReservation;
 
+/// So many hosts of a backend pull an image at a time, ahead of any start: more of them only share the way to the registry.
+const PULLS: usize = 2;
 /// So many listings in a row must show that a container was made and not started, before that is believed.
 const LOOKS: u32 = 2;
 
@@ -82,10 +85,11 @@ impl DockerBackend {
     ) -> Self {
         let (name, template) = (name.into(), template.into());
         let template_hash = template.hash();
+        let pulls = Arc::new(Semaphore::new(PULLS));
         let mut hosts: Vec<Host> = Vec::new();
         for spec in &template.hosts {
             let binding =
-                HostBinding::new(spec, (&name, &identity), &template, engines).and_then(|binding| {
+                HostBinding::new(spec, (&name, &identity), &template, engines, &pulls).and_then(|binding| {
                     let at = &binding.followed.engine.host;
                     let same =
                         |host: &&Host| host.engine().is_some_and(|engine| Arc::ptr_eq(&engine.host, at));
