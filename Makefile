@@ -53,8 +53,9 @@ cluster: ## etcd, kube-apiserver and kubectl in .cache/bin: found, or built (8 m
 docker: ## A Docker engine: the one that answers, else one started here
 	@tests/docker/up
 
-image: docker ## The tests' runner image, paddock.test/runner:1
+image: docker ## The tests' images: paddock.test/runner:1, and paddock.test/engine:1 in place of docker:dind
 	@tests/docker/image
+	@tests/docker/engine-image
 
 up: docker image ## Docker and an API server to work with; prints what to export for `cargo test`
 	@kubeconfig=$$(tests/cluster/up .cache/run/dev) && echo "export PADDOCK_TEST_KUBECONFIG=$$kubeconfig"

@@ -113,6 +113,8 @@ reasons! {
     NetworkMissing,
     /// The engine failed: its disk is full, for one.
     EngineError,
+    /// A private Docker engine does not come up, or ended before its runner.
+    SidecarFailed,
     /// A host runs as many virtual machines as it may: someone else's are among them.
     HostFull,
     /// A host's disk is full.

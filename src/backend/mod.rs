@@ -8,6 +8,7 @@ pub mod tart;
 mod examination;
 mod host_failure;
 mod image;
+mod private_engine;
 mod provider;
 mod queue;
 mod secrets;

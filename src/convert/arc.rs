@@ -1,7 +1,7 @@
 //! actions-runner-controller: AutoscalingRunnerSets, and the values of the chart gha-runner-scale-set.
 
 use super::error::ConvertError;
-use super::manifest::{Manifest, Manifests, NOT_YET, Name, backend, github, read_url, secret_note};
+use super::manifest::{Manifest, Manifests, Name, backend, github, read_url, secret_note};
 use super::pod;
 use super::table::Table;
 use crate::api::{Backend, CaBundleKind, CaBundleRef, Docker, DockerAccess, GitHub, Proxy, SecretRef};
@@ -134,9 +134,6 @@ fn scale_set(name: &Name, mut table: Table, labels: &str) -> Result<Manifest, Co
     let mut docker =
         pod::docker(&mut table, &format!("{}-env", name.object), name.namespace.as_deref(), &mut notes)?;
     container_mode(&mut table, &mut docker, &mut notes)?;
-    if docker.docker_access == DockerAccess::Sidecar {
-        notes.push(table.note("containerMode", format!("dind becomes dockerAccess: Sidecar; {NOT_YET}")));
-    }
     notes.push(table.note(
         "template",
         "the runner was a pod and is a container on Docker hosts: write yours in docker.hosts",

@@ -14,10 +14,6 @@ const DEFAULT_MAX_RUNNERS: i32 = 10;
 /// GitHub's limit for the name of a scale set, by which ARC's chart goes too.
 const LONGEST_NAME: usize = 45;
 
-/// The words for what the API has and this version of the controller does not.
-pub(super) const NOT_YET: &str = "this version does not have it yet and answers Stalled, reason BackendNotAvailable: \
-                                  take it out until docs/reference.md has it";
-
 /// A scale set, and what is to be said of it.
 pub(super) struct Manifest {
     pub(super) notes: Vec<String>,

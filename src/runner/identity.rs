@@ -28,6 +28,12 @@ impl Identity {
     pub const BACKEND: &str = "paddock.dev/backend";
     /// Of a helper of housekeeping, and it alone: the cluster's id. Without the others it is no runner to anyone.
     pub const HELPER: &str = "paddock.dev/helper";
+    /// Key of what it is of a runner that is of several parts: [`Identity::RUNNER_PART`] or [`Identity::ENGINE_PART`].
+    pub const PART: &str = "paddock.dev/part";
+    /// The runner itself, beside which there is a private engine.
+    pub const RUNNER_PART: &str = "runner";
+    /// Its private engine, or what is that one's: a network, a volume. No runner.
+    pub const ENGINE_PART: &str = "docker";
 }
 
 /// Length of the random part of a runner's name.

@@ -130,6 +130,7 @@ impl Bench {
             docker_access: DockerAccess::None,
             shared_volume: None,
             housekeeping: None,
+            sidecar_image: String::new(),
             hosts: specs,
         };
         let backend = DockerBackend::new("rack", identity, template, &engines);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use harness::sshd::{NOBODY, Sshd};
 use harness::{Authority, Certified};
 use jiff::Timestamp;
-use paddock::api::{self, HostCeiling, Reason};
+use paddock::api::{self, DockerAccess, HostCeiling, Reason};
 use paddock::backend::docker::DockerProvider;
 use paddock::backend::docker::{Login, TlsLogin};
 use paddock::backend::remote::SshLogin;
@@ -127,6 +127,25 @@ async fn a_runner_lives_over_tls_and_over_ssh_as_on_the_machines_own() {
     for secret in [SECRET, &own.key, &sshd.private_key()] {
         assert!(!log().contains(secret.lines().nth(1).unwrap_or(secret)));
     }
+}
+
+/// Whose socket it is on another host, only a look from there says.
+#[tokio::test]
+async fn the_socket_of_another_host_can_be_used_by_who_is_not_root() {
+    let (_, engine, sshd) = reached("socket").await;
+    let stage = Stage::at("socket", engine.endpoint()).await;
+    let mut template = stage.template("test -w /var/run/docker.sock || exit 2; exit 3");
+    template.docker_access = DockerAccess::HostSocket;
+    let login = SshLogin::read(&sshd.private_key(), &sshd.known_hosts()).unwrap();
+    (template.hosts[0].endpoint, template.hosts[0].login) = (sshd.endpoint("root"), Login::Ssh(login));
+    let backend = stage.backend("set", template);
+    let first = started(&backend).await;
+    for instance in [first, start(&backend).await.unwrap()] {
+        let ended = until("it ends", || exit(&backend, &instance.id)).await;
+        assert_eq!(ended.code, Some(3));
+        backend.remove(HOST, &instance.id).await.unwrap();
+    }
+    assert_eq!(stage.count().await, 0, "nothing is left of the look");
 }
 
 /// Each beside the machine's own engine, on which runners are started all the same.

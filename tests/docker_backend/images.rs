@@ -1,16 +1,18 @@
 //! Images: had by policy, from a real registry on loopback.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
 use futures::StreamExt;
 use jiff::Timestamp;
 use paddock::api::{PullPolicy, Reason};
-use paddock::backend::docker::{DockerTemplate, RegistryCredentials};
+use paddock::backend::docker::{DockerTemplate, HostSpec, RegistryCredentials};
 use paddock::backend::{Availability, Backend, Error};
 
-use crate::parts::{PASSWORD, Registry, USER, build, image_id, remove_image, tag};
+use crate::parts::{OTHER_USER, PASSWORD, Registry, USER, build, image_id, remove_image, tag};
+use crate::proxy::Proxy;
 use crate::stage::{HOST, SECRET, Stage, connected, host, prepared, start, started, until};
 
 fn template(stage: &Stage, image: &str, policy: PullPolicy) -> DockerTemplate {
@@ -179,29 +181,147 @@ async fn a_tag_that_moved_is_seen_by_the_next_runner() {
     }
 }
 
+fn login(registry: &str, user: &str, password: &str) -> Option<RegistryCredentials> {
+    let config = serde_json::json!({"auths": {registry: {"username": user, "password": password}}});
+    Some(RegistryCredentials::from_docker_config(config.to_string().as_bytes()).unwrap())
+}
+
+#[tokio::test]
+async fn sets_with_different_logins_pull_an_image_once() {
+    let stage = Stage::new("one-pull").await;
+    let registry = Registry::private(&stage.docker, "one-pull").await;
+    let image = registry.name("acme/runner:1");
+    registry.push(&image, "one-pull").await;
+    let address = registry.name("").trim_end_matches('/').to_owned();
+    let since = Timestamp::now();
+    let backend = |user: &str| {
+        let mut template = template(&stage, &image, PullPolicy::IfNotPresent);
+        template.pull_credentials = login(&address, user, PASSWORD);
+        stage.backend(user, template)
+    };
+    let backends = [USER, OTHER_USER].map(backend);
+    connected(&backends[0]).await;
+    backends.iter().for_each(|backend| backend.prepare(HOST));
+    for backend in &backends {
+        assert_eq!(prepared(backend).await.availability, Availability::Ready);
+    }
+    assert_eq!(pulls(&stage, &image, since).await, 1);
+    remove_image(&stage.docker, &image).await;
+
+    // Who comes after one that may not have it is not kept from it.
+    let again = ["unknown", USER].map(backend);
+    again.iter().for_each(|backend| backend.prepare(HOST));
+    assert_ne!(prepared(&again[0]).await.availability, Availability::Ready);
+    assert_eq!(prepared(&again[1]).await.availability, Availability::Ready);
+    remove_image(&stage.docker, &image).await;
+}
+
+#[tokio::test]
+async fn an_image_that_is_pinned_is_found_by_its_digest_and_not_pulled_again() {
+    let stage = Stage::new("pinned").await;
+    let registry = Registry::open(&stage.docker, "pinned").await;
+    let tagged = registry.name("runner:1");
+    let old = registry.push(&tagged, "old").await;
+    let by_tag = stage.backend("tag", template(&stage, &tagged, PullPolicy::IfNotPresent));
+    prepared(&by_tag).await;
+    let pinned = stage.docker.inspect_image(&tagged).await.unwrap().repo_digests.unwrap().remove(0);
+    assert!(pinned.contains("@sha256:"), "{pinned}");
+    remove_image(&stage.docker, &old).await;
+
+    let since = Timestamp::now();
+    let first = stage.backend("first", template(&stage, &pinned, PullPolicy::IfNotPresent));
+    let instance = started(&first).await;
+    assert_eq!(image_of(&stage, &instance.id).await, old);
+    first.remove(HOST, &instance.id).await.unwrap();
+    let new = registry.push(&tagged, "new").await;
+    assert_ne!(old, new);
+    drop((registry, first));
+    let second = stage.backend("second", template(&stage, &pinned, PullPolicy::IfNotPresent));
+    let instance = started(&second).await;
+    assert_eq!(image_of(&stage, &instance.id).await, old, "the tag moved, and it is another image");
+    second.remove(HOST, &instance.id).await.unwrap();
+    assert_eq!(pulls(&stage, &pinned, since).await, 1);
+    remove_image(&stage.docker, &old).await;
+    remove_image(&stage.docker, &new).await;
+}
+
+#[tokio::test]
+async fn a_pull_of_which_nothing_is_heard_is_cut_off_and_said_so() {
+    let mut stage = Stage::new("stalled").await;
+    stage.engines = stage.fresh_engines().with_stalled(Duration::from_secs(1));
+    // It takes connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let image = format!("{}/runner:1", silent.local_addr().unwrap());
+    let backend = stage.backend("set", template(&stage, &image, PullPolicy::IfNotPresent));
+    let stalled = prepared(&backend).await;
+    assert!(
+        matches!(stalled.availability, Availability::BackOff { reason: Reason::ImagePullFailed, .. }),
+        "{stalled:?}"
+    );
+    assert!(stalled.message.contains("nothing was heard of the pull for 1 s"), "{}", stalled.message);
+}
+
+/// Three hosts, by three ways to one engine; nothing is to be started on any.
+#[tokio::test]
+async fn all_hosts_pull_ahead_of_a_start_two_at_a_time() {
+    let stage = Stage::new("ahead").await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let image = format!("{}/runner:1", silent.local_addr().unwrap());
+    let ways = ["one", "two", "three"].map(|name| (name, Proxy::before(name, &stage.endpoint)));
+    let mut template = template(&stage, &image, PullPolicy::IfNotPresent);
+    let host = template.hosts.remove(0);
+    template.hosts = ways
+        .iter()
+        .map(|(name, way)| HostSpec {
+            name: (*name).to_owned(),
+            endpoint: way.endpoint().to_owned(),
+            ..host.clone()
+        })
+        .collect();
+    let backend = stage.backend("set", template);
+    let messages = |part: &str| {
+        let hosts = backend.hosts().into_iter();
+        hosts.filter(|host| host.message.contains(part)).count()
+    };
+    until("all are asked to prepare", || {
+        let unprepared = backend.hosts().into_iter().filter(|h| h.availability == Availability::Unprepared);
+        unprepared.for_each(|host| backend.prepare(&host.name));
+        (messages(&image) == 3).then_some(())
+    })
+    .await;
+    until("two pull, and the third waits", || {
+        assert!(messages("pulling image") <= 2);
+        (messages("pulling image") == 2 && messages("is pulled on other hosts first") == 1).then_some(())
+    })
+    .await;
+    // Both fail when the registry is gone: the third has its turn.
+    drop(silent);
+    until("each had its turn", || (messages("cannot be pulled") == 3).then_some(())).await;
+}
+
 #[tokio::test]
 async fn a_private_image_needs_its_login() {
     let stage = Stage::new("private").await;
     let registry = Registry::private(&stage.docker, "private").await;
     let image = registry.name("acme/runner:1");
     registry.push(&image, "private").await;
-    let login = |registry: &str, password: &str| {
-        let config = serde_json::json!({"auths": {registry: {"username": USER, "password": password}}});
-        Some(RegistryCredentials::from_docker_config(config.to_string().as_bytes()).unwrap())
-    };
     let address = registry.name("").trim_end_matches('/').to_owned();
-    for (set, credentials, may) in [
-        ("without", None, false),
-        ("elsewhere", login("ghcr.io", PASSWORD), false),
-        ("wrong", login(&address, "planted-secret-wrong"), false),
-        ("right", login(&address, PASSWORD), true),
+    for (set, credentials, says) in [
+        ("without", None, Some("gives no login for this registry")),
+        ("elsewhere", login("ghcr.io", USER, PASSWORD), Some("gives no login for this registry")),
+        ("wrong", login(&address, USER, "planted-secret-wrong"), Some("does not accept the login")),
+        ("right", login(&address, USER, PASSWORD), None),
+        // The host has it by now.
+        ("late", None, Some("gives no login for this registry")),
     ] {
+        let may = says.is_none();
         let mut template = template(&stage, &image, PullPolicy::Always);
         template.pull_credentials = credentials;
         let backend = stage.backend(set, template);
         let host = prepared(&backend).await;
         assert_eq!(host.availability == Availability::Ready, may, "{set}: {host:?}");
         assert_eq!(host.message.contains(&image), !may, "{set}: {host:?}");
+        assert!(host.message.contains(says.unwrap_or_default()), "{set}: {host:?}");
         assert!(!format!("{host:?} {backend:?} {:?}", stage.engines).contains(SECRET));
     }
     remove_image(&stage.docker, &image).await;

@@ -12,5 +12,6 @@ mod lives;
 mod outages;
 mod parts;
 mod proxy;
+mod sidecar;
 mod slots;
 mod stage;

@@ -152,10 +152,15 @@ impl Engine {
     }
 
     async fn load_image(&self) {
+        self.load(IMAGE).await;
+    }
+
+    /// Gives it an image of the machine's own engine.
+    pub async fn load(&self, image: &str) {
         let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
         let from = connect(&host).await;
-        let image: Vec<_> = from.export_image(IMAGE).try_collect().await.unwrap_or_else(|error| {
-            panic!("{IMAGE}: {error}: run `make image`");
+        let image: Vec<_> = from.export_image(image).try_collect().await.unwrap_or_else(|error| {
+            panic!("{image}: {error}: run `make image`");
         });
         let to = connect(&self.endpoint).await;
         let image = futures::stream::iter(image.into_iter().map(Ok::<_, std::io::Error>));
@@ -182,8 +187,10 @@ impl Drop for Engine {
 /// the two alphabets of base64 differ.
 pub const USER: &str = "ci";
 pub const PASSWORD: &str = "planted-secret>>>???";
-/// The two as `htpasswd -B` writes them.
-const HTPASSWD: &str = "ci:$2b$05$h6Rildf9i8MTMlFCHo8G5.vxc8/JgqeCtwz9EBYSwfswmaMdpWR2.";
+/// Another with the same password.
+pub const OTHER_USER: &str = "other";
+/// The password as `htpasswd -B` writes it.
+const HASHED: &str = "$2b$05$h6Rildf9i8MTMlFCHo8G5.vxc8/JgqeCtwz9EBYSwfswmaMdpWR2.";
 
 /// An image registry on a port of its own.
 pub struct Registry {
@@ -215,7 +222,8 @@ impl Registry {
             "http": {"addr": address},
         });
         if private {
-            std::fs::write(file("htpasswd"), HTPASSWD).unwrap();
+            let users = [USER, OTHER_USER].map(|user| format!("{user}:{HASHED}\n")).concat();
+            std::fs::write(file("htpasswd"), users).unwrap();
             config["auth"] = serde_json::json!({"htpasswd": {"realm": "test", "path": file("htpasswd")}});
         }
         std::fs::write(file("config.yml"), config.to_string()).unwrap();

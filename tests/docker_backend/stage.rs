@@ -18,6 +18,8 @@ use paddock::runner::{Identity, Instance, InstanceState, JitConfiguration, runne
 
 /// The image that `make image` makes: a busybox.
 pub const IMAGE: &str = "paddock.test/runner:1";
+/// The image that `make image` makes of the machine's Docker engine.
+pub const ENGINE_IMAGE: &str = "paddock.test/engine:1";
 /// The host's name in every template.
 pub const HOST: &str = "local";
 /// What no output may show.
@@ -80,6 +82,7 @@ impl Stage {
             docker_access: DockerAccess::None,
             shared_volume: None,
             housekeeping: None,
+            sidecar_image: ENGINE_IMAGE.to_owned(),
             hosts: vec![HostSpec {
                 name: HOST.to_owned(),
                 endpoint: self.endpoint.clone(),

@@ -20,6 +20,7 @@ mod restart;
 mod rollout;
 mod secrets;
 mod sharing;
+mod sidecar;
 mod spillover;
 mod tart;
 mod trouble;

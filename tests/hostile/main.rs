@@ -6,6 +6,7 @@
 mod ceilings;
 mod drain;
 mod file;
+mod images;
 mod large;
 mod liar;
 mod lies;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::endpoint::Endpoint;
 use super::engines::{Engines, Followed};
 use super::housekeeping::{HelperImage, Opened, Volume, Wish, Wishing, not_ready};
@@ -18,7 +20,10 @@ use crate::runner::Identity;
 /// What a backend has on a host.
 pub(super) struct HostBinding {
     pub(super) followed: Arc<Followed>,
-    pub(super) image: Arc<Image>,
+    /// The runner's, and its private engine's if it is to have one.
+    images: Vec<Arc<Image>>,
+    /// Bounds how many of the backend's hosts pull at a time.
+    pulls: Arc<Semaphore>,
     failure: HostFailure,
     pub(super) membership: Membership,
     /// What it wishes of the host's housekeeping. None where the spec names the host no more.
@@ -35,18 +40,20 @@ impl HostBinding {
         (backend, identity): (&str, &Identity),
         template: &DockerTemplate,
         engines: &Engines,
+        pulls: &Arc<Semaphore>,
     ) -> Result<Self, String> {
         let endpoint = Endpoint::parse(&spec.endpoint)?;
         if let Some(why) = template.refusal() {
             return Err(why);
         }
         let logins = template.pull_credentials.as_ref();
-        let wanted = Wanted {
-            reference: template.image.clone(),
+        let wanted = |image: &String| Wanted {
+            reference: image.clone(),
             platform: template.platform.clone(),
             policy: template.pull_policy,
-            login: logins.and_then(|logins| logins.for_image(&template.image)).cloned(),
+            login: logins.and_then(|logins| logins.for_image(image)).cloned(),
         };
+        let of_engine = template.has_private_engine().then_some(&template.sidecar_image);
         let followed = engines.engine(endpoint, &spec.login);
         let user = User {
             scale_set_uid: identity.scale_set_uid.clone(),
@@ -63,7 +70,12 @@ impl HostBinding {
             wishing: wish.map(|wish| Wishing::new(followed.wishes(), wish)),
             volume,
             opened: Opened::default(),
-            image: followed.image(wanted),
+            images: [&template.image]
+                .into_iter()
+                .chain(of_engine)
+                .map(|i| followed.image(wanted(i)))
+                .collect(),
+            pulls: Arc::clone(pulls),
             failure: HostFailure::default(),
             membership: Membership::new(&followed.engine, user),
             followed,
@@ -81,10 +93,8 @@ impl HostBinding {
             return (Availability::Unreachable, 0, why.clone());
         }
         let free = self.membership.free(&state);
-        let (availability, message) = self
-            .failure
-            .state(view.connections)
-            .unwrap_or_else(|| self.image.readiness().state().availability());
+        let (availability, message) =
+            self.failure.state(view.connections).unwrap_or_else(|| self.image_availability());
         let message = match (message.is_empty(), free) {
             (false, _) => message,
             (true, 0) => self.membership.full(&state),
@@ -106,9 +116,29 @@ impl HostBinding {
         volume.discard(&self.followed.engine.client()?.docker).await
     }
 
+    /// What the host is for the first image that is not ready there, and why, in words.
+    fn image_availability(&self) -> (Availability, String) {
+        let all = self.images.iter().map(|image| image.readiness().state().availability());
+        let unready = all.into_iter().find(|(availability, _)| *availability != Availability::Ready);
+        unready.unwrap_or((Availability::Ready, String::new()))
+    }
+
+    /// Begins to make the images ready, unless that goes on, is done, or failed too recently.
+    pub(super) fn prepare(&self) {
+        self.images.iter().for_each(|image| image.prepare(&self.followed.engine, &self.pulls));
+    }
+
+    /// Makes sure before a start that moved tags are seen, where the policy asks for that.
+    pub(super) async fn refresh(&self) -> Result<(), Error> {
+        for image in &self.images {
+            image.refresh(&self.followed.engine).await?;
+        }
+        Ok(())
+    }
+
     /// Notes that a start succeeded: the host is well.
     pub(super) fn note_success(&self) {
-        self.image.readiness().used();
+        self.images.iter().for_each(|image| image.readiness().used());
         self.failure.clear();
     }
 
@@ -116,7 +146,8 @@ impl HostBinding {
     pub(super) fn note_failure(&self, error: &Error) {
         match error {
             Error::NoCapacity(why) => match why.reason {
-                Reason::ImageMissing => self.image.readiness().missing(&why.message),
+                // Which one, only the engine's words say; each is looked for again.
+                Reason::ImageMissing => self.images.iter().for_each(|i| i.readiness().missing(&why.message)),
                 Reason::ImagePullFailed => {}
                 reason => self.failure.lacks(reason, &why.message),
             },

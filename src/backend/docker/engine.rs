@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use super::endpoint::Endpoint;
 use super::host::{Host, State};
@@ -22,9 +22,19 @@ pub(super) struct Engine {
     pub(super) host: Arc<Host>,
     /// Asks for a listing now.
     pub(super) suspicion: Notify,
-    /// A host that has not answered for so long is not counted on.
-    silence: Duration,
+    /// The number of its socket's group, once a runner wanted it.
+    pub(super) socket_group: OnceCell<String>,
+    pub(super) patience: Patience,
     number: u64,
+}
+
+/// How long an engine may say nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// A host that has not answered for so long is not counted on.
+    pub(super) silence: Duration,
+    /// A pull of which nothing is heard for so long is stuck.
+    pub(super) stalled: Duration,
 }
 
 impl Engine {
@@ -33,11 +43,11 @@ impl Engine {
         route: Route,
         cluster: &str,
         host: Arc<Host>,
-        silence: Duration,
+        patience: Patience,
     ) -> Engine {
         let number = host.state().views.add();
         let (route, cluster, suspicion) = (Arc::new(route), cluster.to_owned(), Notify::new());
-        Engine { endpoint, route, cluster, host, suspicion, silence, number }
+        Engine { endpoint, route, cluster, host, suspicion, socket_group: OnceCell::new(), patience, number }
     }
 
     /// What is known of it, within what is known of its host.
@@ -72,8 +82,7 @@ impl Engine {
     /// Whether its host has not answered for so long that nothing is counted on there. One's own machine is never lost: its
     /// engine is away to be restarted.
     pub(super) fn is_lost(&self) -> bool {
-        let silent =
-            |view: &View| matches!(view.link, Link::Down { since, .. } if since.elapsed() >= self.silence);
+        let silent = |view: &View| matches!(view.link, Link::Down { since, .. } if since.elapsed() >= self.patience.silence);
         !self.endpoint.is_local() && self.look(silent).unwrap_or_default()
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::container;
 use super::endpoint::Endpoint;
-use super::engine::Engine;
+use super::engine::{Engine, Patience};
 use super::follow::follow;
 use super::host::Host;
 use super::housekeeping::{self, Store, Wishes};
@@ -20,6 +20,9 @@ use crate::api::HostCeiling;
 use crate::backend::{Error, Requeuer, SILENCE};
 use crate::runner::Instance;
 
+/// A pull of which nothing is heard for so long is stuck.
+const STALLED: Duration = Duration::from_secs(120);
+
 /// How one reaches an engine. Whoever names the same shares a client and its listings.
 type Way = (Endpoint, Login);
 
@@ -29,7 +32,7 @@ type Way = (Endpoint, Login);
 pub struct Engines {
     cluster: String,
     requeuer: Requeuer,
-    silence: Duration,
+    patience: Patience,
     known: Mutex<Known>,
     ceilings: Mutex<Vec<HostCeiling>>,
     freed: Arc<Mutex<HashMap<(Endpoint, Store), u64>>>,
@@ -107,7 +110,7 @@ impl Engines {
         Engines {
             cluster: cluster.into(),
             requeuer,
-            silence: SILENCE,
+            patience: Patience { silence: SILENCE, stalled: STALLED },
             known: Mutex::default(),
             ceilings: Mutex::default(),
             freed: Arc::default(),
@@ -117,7 +120,13 @@ impl Engines {
     /// Takes another host than its own for lost after this time already.
     #[must_use]
     pub fn with_silence(self, silence: Duration) -> Self {
-        Engines { silence, ..self }
+        Engines { patience: Patience { silence, ..self.patience }, ..self }
+    }
+
+    /// Takes a pull for stuck when nothing was heard of it for this time.
+    #[must_use]
+    pub fn with_stalled(self, stalled: Duration) -> Self {
+        Engines { patience: Patience { stalled, ..self.patience }, ..self }
     }
 
     /// The engine of an endpoint, followed from now on at the latest. Must be called within a Tokio runtime.
@@ -133,7 +142,7 @@ impl Engines {
         let (endpoint, login) = way.clone();
         let timed = self.host(&mut known, &endpoint);
         let (route, host) = (Route::new(&endpoint, login.clone()), timed.host.clone());
-        let engine = Arc::new(Engine::new(endpoint.clone(), route, &self.cluster, host, self.silence));
+        let engine = Arc::new(Engine::new(endpoint.clone(), route, &self.cluster, host, self.patience));
         let followed = engine.clone();
         let task = tokio::spawn(async move {
             follow(followed).await;

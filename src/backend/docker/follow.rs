@@ -1,7 +1,7 @@
 //! The task that follows one engine: its events as they come, a listing as the truth behind them, and connecting
 //! again when it went away.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,12 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::beside::PrivateEngines;
 use super::endpoint::Endpoint;
 use super::engine::Engine;
 use super::failure::{call, meaning};
 use super::index::{Change, Container};
+use super::sidecar;
 use super::view::{Client, Link};
 use crate::backend::Error;
 use crate::rng;
@@ -153,28 +155,61 @@ fn events(docker: &Docker, since: Timestamp) -> impl Stream<Item = Result<EventM
 
 /// A listing now, and then again and again.
 fn listings<'a>(engine: &'a Engine, docker: &'a Docker) -> impl Stream<Item = Result<Input, Error>> + 'a {
-    stream::unfold(0u32, move |before| async move {
+    stream::unfold((0u32, Left::new()), move |(before, left_before)| async move {
         if before > 0 {
-            let pause = if before < LOOKS_AT_FIRST { SECOND_LOOK } else { RELIST };
+            let unsure = before < LOOKS_AT_FIRST || left_before.values().any(|looks| *looks < LOOKS_AT_FIRST);
+            let pause = if unsure { SECOND_LOOK } else { RELIST };
             let pause = pause.mul_f64(0.8 + 0.4 * rng::unit());
             // Either is a reason to look.
             let _ = tokio::time::timeout(pause, engine.suspicion.notified()).await;
         }
         let asked_at = engine.look(|view| view.index.version()).unwrap_or_default();
-        let listing = list(engine, docker).await;
-        Some((listing.map(|listing| Input::Listing(asked_at, listing, before)), before.saturating_add(1)))
+        let (listing, left) = match list(engine, docker, &left_before).await {
+            Ok((listing, left)) => (Ok(Input::Listing(asked_at, listing, before)), left),
+            Err(error) => (Err(error), left_before),
+        };
+        Some((listing, (before.saturating_add(1), left)))
     })
 }
 
-async fn list(engine: &Engine, docker: &Docker) -> Result<Vec<Container>, Error> {
+/// What is left of private engines without a runner, by id, and how many looks in a row have shown it.
+type Left = BTreeMap<String, u32>;
+
+/// All runners' containers, and what is left of private engines without a runner by this look and the one before: in between
+/// the one may be about to be made, or the other to be removed. Returns what is left too.
+async fn list(engine: &Engine, docker: &Docker, left_before: &Left) -> Result<(Vec<Container>, Left), Error> {
+    let mut engines = PrivateEngines::default();
+    // Before the containers: a runner's is the last that is made.
+    sidecar::parts(docker).await.iter().for_each(|labels| engines.add(labels, false));
     let filters = HashMap::from([("label", vec![Identity::CLUSTER])]);
     let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
     let summaries = call("a listing", LISTING, docker.list_containers(Some(options))).await?;
+    for summary in &summaries {
+        let runs = summary.state == Some(ContainerSummaryStateEnum::RUNNING);
+        summary.labels.iter().for_each(|labels| engines.add(labels, runs));
+    }
     let described = summaries.into_iter().filter_map(describe);
     let (ended, live): (Vec<_>, Vec<_>) = described.partition(|(_, ended)| *ended);
     let ended = ended.into_iter().map(|(container, _)| container).collect();
-    let live = live.into_iter().map(|(container, _)| container);
-    Ok(live.chain(inspected(engine, docker, ended).await).collect())
+    let live = live.into_iter().map(|(container, _)| ended_with_engine(engine, container, &engines));
+    let mut listing: Vec<Container> = live.chain(inspected(engine, docker, ended).await).collect();
+    let mut left = engines.left_without(&listing, Timestamp::now());
+    left.retain(|left| !engine.host.state().slots.is_held_for(&left.instance.runner));
+    let looks =
+        |left: &Container| left_before.get(&left.instance.id).map_or(1, |looks| looks.saturating_add(1));
+    let shown = left.iter().map(|left| (left.instance.id.clone(), looks(left))).collect();
+    listing.extend(left.into_iter().filter(|left| left_before.contains_key(&left.instance.id)));
+    Ok((listing, shown))
+}
+
+/// A container as it is listed, or as ended if its private engine is gone.
+fn ended_with_engine(engine: &Engine, mut container: Container, engines: &PrivateEngines) -> Container {
+    if let Some(end) = engines.end_without_engine(&container, Timestamp::now()) {
+        let known = engine.look(|view| view.index.get(&container.instance.id).cloned()).flatten();
+        let known = known.map(|known| known.instance.state).filter(InstanceState::ended);
+        container.instance.state = known.unwrap_or(end);
+    }
+    container
 }
 
 /// A container out of a listing, and whether it ended: how, a listing does not say. None: it is no runner's.
@@ -292,6 +327,10 @@ fn disconnected(engine: &Engine, error: &Error) {
 
 fn apply(engine: &Engine, event: &EventMessage) {
     let Some((described, change, at)) = read(event) else {
+        // A private engine, perhaps: a look shows what its end means for its runner.
+        if matches!(event.action.as_deref(), Some("die" | "destroy")) {
+            engine.suspect();
+        }
         return;
     };
     engine.change(|view| view.index.apply(described, change, at).into_iter().collect());

@@ -1,8 +1,8 @@
 //! One Docker host as all scale sets share it: what is known of its engine, its slots, and whom a change concerns.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
@@ -24,7 +24,12 @@ pub(super) struct Host {
     turn_began: Notify,
     requeuer: Requeuer,
     state: Mutex<State>,
+    /// Whose turn it is to pull each image that is being pulled.
+    pulls: Mutex<HashMap<String, Weak<Turn>>>,
 }
+
+/// The turn to pull an image: one pull at a time.
+pub(super) type Turn = tokio::sync::Mutex<()>;
 
 /// Everything that is known of a host.
 #[derive(Debug, Default)]
@@ -40,12 +45,24 @@ impl Host {
             turn_began: Notify::new(),
             requeuer,
             state: Mutex::default(),
+            pulls: Mutex::default(),
         }
     }
 
     /// What is known. Held for moments only, never over an await.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The turn to pull an image here, whoever wants it with whatever credentials: those who come after a pull look first
+    /// whether they still need one.
+    pub(super) fn pull_turn(&self, image: &str) -> Arc<Turn> {
+        let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        pulls.retain(|_, turn| turn.strong_count() > 0);
+        let known = pulls.get(image).and_then(Weak::upgrade);
+        let turn = known.unwrap_or_default();
+        pulls.insert(image.to_owned(), Arc::downgrade(&turn));
+        turn
     }
 
     /// Changes what is known, and wakes whom it concerns: the scale sets that `change` returns, and those for which a slot

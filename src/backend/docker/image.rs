@@ -8,6 +8,7 @@ use bollard::Docker;
 use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt;
+use tokio::sync::Semaphore;
 use tracing::{debug, info};
 
 use super::credentials::Login;
@@ -19,8 +20,6 @@ use crate::backend::image::{ImageState, Readiness};
 
 /// For an image's description.
 const INSPECTION: Duration = Duration::from_secs(15);
-/// A pull that says nothing for so long is stuck.
-const STALLED: Duration = Duration::from_secs(120);
 /// The progress of a pull is told this often at most: each time writes the status of every scale set on the host.
 const REPORT: Duration = Duration::from_secs(60);
 
@@ -50,9 +49,9 @@ impl Image {
         &self.readiness
     }
 
-    /// Begins to make it ready, unless that goes on, is done, or failed too recently.
-    pub(super) fn prepare(self: &Arc<Self>, engine: &Arc<Engine>) {
-        self.begin(engine, ImageState::may_begin);
+    /// Begins to make it ready, unless that goes on, is done, or failed too recently. A pull takes one of `pulls`.
+    pub(super) fn prepare(self: &Arc<Self>, engine: &Arc<Engine>, pulls: &Arc<Semaphore>) {
+        self.begin(engine, Some(pulls), ImageState::may_begin);
     }
 
     /// Makes sure before a start that a moved tag is seen, where the policy asks for that. Who comes while a pull is
@@ -61,28 +60,33 @@ impl Image {
         if self.wanted.policy != PullPolicy::Always {
             return Ok(());
         }
-        self.begin(engine, |state| *state == ImageState::Ready || state.may_begin());
+        self.begin(engine, None, |state| *state == ImageState::Ready || state.may_begin());
         self.readiness.settled().await
     }
 
-    fn begin(self: &Arc<Self>, engine: &Arc<Engine>, may: impl Fn(&ImageState) -> bool) {
+    fn begin(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        pulls: Option<&Arc<Semaphore>>,
+        may: impl Fn(&ImageState) -> bool,
+    ) {
         if self.readiness.begin(may) {
-            let (image, engine) = (Arc::clone(self), Arc::clone(engine));
+            let (image, engine, pulls) = (Arc::clone(self), Arc::clone(engine), pulls.cloned());
             tokio::spawn(async move {
-                let result = image.ensure(&engine).await;
+                let result = image.ensure(&engine, pulls.as_deref()).await;
                 image.readiness.settle(result);
                 engine.host.requeue_all();
             });
         }
     }
 
-    async fn ensure(&self, engine: &Engine) -> Result<(), Error> {
+    async fn ensure(&self, engine: &Engine, pulls: Option<&Semaphore>) -> Result<(), Error> {
         let docker = engine.client()?.docker;
         let Wanted { reference, policy, .. } = &self.wanted;
         match policy {
-            PullPolicy::Always => self.pull(engine, &docker).await,
+            PullPolicy::Always => self.pull_in_turn(engine, &docker, pulls).await,
             PullPolicy::IfNotPresent if self.present(&docker).await? => Ok(()),
-            PullPolicy::IfNotPresent => self.pull(engine, &docker).await,
+            PullPolicy::IfNotPresent => self.pull_in_turn(engine, &docker, pulls).await,
             PullPolicy::Never if self.present(&docker).await? => Ok(()),
             PullPolicy::Never => Err(Error::no_capacity(
                 Reason::ImageMissing,
@@ -103,6 +107,30 @@ impl Image {
         }
     }
 
+    /// Pulls it, unless somebody else just did. With `Always` it is pulled all the same: then it is for the registry to say
+    /// whether these credentials may have it, and of the image only what is new is sent.
+    async fn pull_in_turn(
+        &self,
+        engine: &Engine,
+        docker: &Docker,
+        pulls: Option<&Semaphore>,
+    ) -> Result<(), Error> {
+        let Wanted { reference, policy, .. } = &self.wanted;
+        self.readiness.tell(&format!("image {reference} is pulled on other hosts first"));
+        // The semaphore is never closed. Who has the turn here never waits for this: it comes first.
+        let _one_of_few = match pulls {
+            Some(pulls) => pulls.acquire().await.ok(),
+            None => None,
+        };
+        self.readiness.tell(&format!("waiting for another pull of image {reference}"));
+        let turn = engine.host.pull_turn(reference);
+        let _turn = turn.lock().await;
+        if *policy == PullPolicy::IfNotPresent && self.present(docker).await? {
+            return Ok(());
+        }
+        self.pull(engine, docker).await
+    }
+
     async fn pull(&self, engine: &Engine, docker: &Docker) -> Result<(), Error> {
         let Wanted { reference, platform, login, .. } = &self.wanted;
         info!(image = reference, endpoint = %engine.endpoint, "pulling image");
@@ -113,7 +141,10 @@ impl Image {
                 Error::Unreachable(why) => Error::Unreachable(why),
                 error => Error::no_capacity(
                     Reason::ImagePullFailed,
-                    format!("image {reference} cannot be pulled: {error}"),
+                    format!(
+                        "image {reference} cannot be pulled: {error}{}",
+                        about_login(&error, login.is_some())
+                    ),
                 ),
             })?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -133,7 +164,12 @@ impl Image {
         let pulling = format!("pulling image {}", self.wanted.reference);
         self.readiness.tell(&pulling);
         let (mut progress, mut report) = (Progress::default(), Report::at(Instant::now()));
-        while let Some(line) = tokio::time::timeout(STALLED, lines.next()).await.map_err(|_| stalled())? {
+        let stalled = engine.patience.stalled;
+        let silent = |_| {
+            let why = format!("nothing was heard of the pull for {} s", stalled.as_secs());
+            Error::no_capacity(Reason::ImagePullFailed, why)
+        };
+        while let Some(line) = tokio::time::timeout(stalled, lines.next()).await.map_err(silent)? {
             progress.add(line.map_err(|error| meaning(&error))?);
             if report.is_due(&progress, Instant::now()) {
                 let message = format!("{pulling}{progress}");
@@ -146,11 +182,16 @@ impl Image {
     }
 }
 
-fn stalled() -> Error {
-    Error::no_capacity(
-        Reason::ImagePullFailed,
-        format!("nothing was heard of the pull for {} s", STALLED.as_secs()),
-    )
+/// What a registry that wants a login, or another one, is to be told by.
+fn about_login(error: &Error, given: bool) -> &'static str {
+    const WORDS: [&str; 4] =
+        ["unauthorized", "no basic auth credentials", "authentication required", "denied"];
+    let error = error.to_string().to_ascii_lowercase();
+    match (WORDS.iter().any(|words| error.contains(words)), given) {
+        (false, _) => "",
+        (true, true) => " (the registry does not accept the login in imagePullSecretRef for this image)",
+        (true, false) => " (imagePullSecretRef gives no login for this registry)",
+    }
 }
 
 /// A name without a tag stands for `latest`, as in `docker run`; older engines would fetch all tags of it.

@@ -15,6 +15,8 @@ pub(super) struct Container {
     pub(super) cluster: String,
     /// `namespace/name` of its scale set.
     pub(super) scale_set: String,
+    /// Whether its runner has a private engine beside it.
+    pub(super) beside_engine: bool,
     /// Whether something in it was ended for want of memory.
     pub(super) out_of_memory: bool,
     /// How many whole listings in a row have shown it made and not started.
@@ -24,7 +26,7 @@ pub(super) struct Container {
 }
 
 impl Container {
-    /// A container as its labels describe it. None: it is no runner's.
+    /// A container as its labels describe it. None: it is no runner's, but perhaps a private engine's.
     pub(super) fn from_labels(
         id: &str,
         labels: &HashMap<String, String>,
@@ -32,9 +34,14 @@ impl Container {
         state: InstanceState,
     ) -> Option<Self> {
         let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
+        let part = labels.get(Identity::PART).map(String::as_str);
+        if part == Some(Identity::ENGINE_PART) {
+            return None;
+        }
         Some(Container {
             cluster: labels.get(Identity::CLUSTER)?.clone(),
             scale_set: label(Identity::SCALE_SET),
+            beside_engine: part == Some(Identity::RUNNER_PART),
             out_of_memory: false,
             unstarted: 0,
             uninspected_since: None,

@@ -3,9 +3,11 @@
 //! [`Engines`] knows each engine once, follows its events and shares its slots; a [`DockerBackend`] is one scale set's
 //! use of some of them.
 
+mod beside;
 mod binding;
 mod container;
 mod credentials;
+mod destroy;
 mod endpoint;
 mod engine;
 mod engines;
@@ -16,12 +18,16 @@ mod host;
 mod housekeeping;
 mod image;
 mod index;
+mod launch;
 mod login;
 mod membership;
+mod printed;
 mod provider;
 mod reservation;
 mod route;
+mod sidecar;
 mod slots;
+mod socket;
 mod ssh;
 mod template;
 mod tls;
@@ -33,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 
 pub use credentials::{InvalidCredentials, RegistryCredentials};
 pub use engines::{EngineListing, Engines, Found};
@@ -52,6 +59,8 @@ use engine::Engine;
 use housekeeping::Wishing;
 use reservation::DockerReservation;
 
+/// So many hosts of a backend pull an image at a time, ahead of any start: more of them only share the way to the registry.
+const PULLS: usize = 2;
 /// So many listings in a row must show that a container was made and not started, before that is believed.
 const LOOKS: u32 = 2;
 
@@ -82,10 +91,11 @@ impl DockerBackend {
     ) -> Self {
         let (name, template) = (name.into(), template.into());
         let template_hash = template.hash();
+        let pulls = Arc::new(Semaphore::new(PULLS));
         let mut hosts: Vec<Host> = Vec::new();
         for spec in &template.hosts {
             let binding =
-                HostBinding::new(spec, (&name, &identity), &template, engines).and_then(|binding| {
+                HostBinding::new(spec, (&name, &identity), &template, engines, &pulls).and_then(|binding| {
                     let at = &binding.followed.engine.host;
                     let same =
                         |host: &&Host| host.engine().is_some_and(|engine| Arc::ptr_eq(&engine.host, at));
@@ -116,6 +126,7 @@ impl DockerBackend {
 
     /// The labels of every container that it starts; the runner's own comes on top.
     fn labels(&self) -> HashMap<String, String> {
+        let part = self.template.has_private_engine().then_some((Identity::PART, Identity::RUNNER_PART));
         let labels = [
             (Identity::CLUSTER, self.identity.cluster.as_str()),
             (Identity::SCALE_SET_UID, &self.identity.scale_set_uid),
@@ -123,7 +134,7 @@ impl DockerBackend {
             (Identity::TEMPLATE_HASH, &self.template_hash),
             (Identity::BACKEND, &self.name),
         ];
-        labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+        labels.into_iter().chain(part).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     fn speaks_for(&self, backend: &str) -> bool {
@@ -194,7 +205,7 @@ impl Backend for DockerBackend {
 
     fn prepare(&self, host: &str) {
         if let Ok(binding) = self.binding(host) {
-            binding.image.prepare(&binding.followed.engine);
+            binding.prepare();
         }
     }
 

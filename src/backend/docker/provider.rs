@@ -56,7 +56,6 @@ impl Provider for DockerProvider {
         let Some(docker) = &spec.docker else {
             return Err(ResolveError::unusable(Reason::InvalidSpec, format!("{field} is missing")));
         };
-        available(&field, docker)?;
         Ok(self.resolved(read(&field, docker, references).await?))
     }
 
@@ -158,18 +157,6 @@ fn named(host: &HostSpec) -> NamedHost {
     NamedHost { name: host.name.clone(), endpoint: host.endpoint.clone(), key }
 }
 
-/// Refuses what the schema has and this version does not.
-fn available(field: &str, docker: &api::Docker) -> Result<(), ResolveError> {
-    let refuse = |what: &str| {
-        let message = format!("{field}.{what} is not available in this version");
-        Err(ResolveError::unusable(Reason::BackendNotAvailable, message))
-    };
-    if docker.docker_access == api::DockerAccess::Sidecar {
-        return refuse("dockerAccess: Sidecar");
-    }
-    Ok(())
-}
-
 /// Reads a block and all that it refers to.
 async fn read(
     field: &str,
@@ -267,6 +254,7 @@ fn template(docker: &api::Docker, hosts: Vec<HostSpec>) -> DockerTemplate {
         docker_access: docker.docker_access,
         shared_volume: docker.shared_volume.as_ref().map(shared_volume),
         housekeeping: Rules::read(&docker.housekeeping).ok(),
+        sidecar_image: docker.sidecar_image.clone(),
         hosts,
     }
 }

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use tracing::debug;
 
 use super::binding::HostBinding;
-use super::container::{self, Launch};
+use super::container;
 use super::host::HeldSlot;
+use super::launch::Launch;
 use super::template::DockerTemplate;
 use crate::backend::{Error, NewRunner, Reservation};
 use crate::runner::{Identity, Instance};
@@ -29,9 +30,9 @@ impl Reservation for DockerReservation {
         &self.host
     }
 
-    /// Refreshes the image where `pullPolicy` is `Always`, and makes the shared volume.
+    /// Refreshes the images where `pullPolicy` is `Always`, and makes the shared volume.
     async fn ready(&mut self) -> Result<(), Error> {
-        let ready = match self.binding.image.refresh(&self.binding.followed.engine).await {
+        let ready = match self.binding.refresh().await {
             Ok(()) => self.binding.ready_volume().await,
             refused => refused,
         };

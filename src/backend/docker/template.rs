@@ -20,6 +20,8 @@ pub(super) const MOST_PIDS: u32 = 8192;
 
 /// Names in the environment that the controller alone sets.
 pub(super) const JIT_CONFIGURATION: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
+/// Names that would lead the runner elsewhere than to its private engine.
+const OF_ENGINE: [&str; 4] = ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
 /// Makes the runner exit with 7 when GitHub refuses its version; without it, that looks like success.
 pub(super) const RETURN_VERSION_DEPRECATED: &str = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE";
 
@@ -56,6 +58,8 @@ pub struct DockerTemplate {
     pub shared_volume: Option<SharedVolume>,
     /// What may be removed on the hosts. None: the spec does not name them any more, and wishes nothing.
     pub housekeeping: Option<Rules>,
+    /// The image of the private engine, where that is what it sees.
+    pub sidecar_image: String,
     /// The hosts it may run on.
     pub hosts: Vec<HostSpec>,
 }
@@ -76,8 +80,32 @@ pub struct HostSpec {
 impl DockerTemplate {
     /// The environment that the user asked for, without the names that are the controller's own.
     pub(super) fn user_env(&self) -> BTreeMap<&str, &str> {
+        let own = |name: &str| {
+            [JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED].contains(&name)
+                || (self.has_private_engine() && OF_ENGINE.contains(&name))
+        };
         let pairs = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        pairs.filter(|(name, _)| ![JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED].contains(name)).collect()
+        pairs.filter(|(name, _)| !own(name)).collect()
+    }
+
+    /// Whether each runner has an engine of its own beside it.
+    pub(super) fn has_private_engine(&self) -> bool {
+        self.docker_access == DockerAccess::Sidecar
+    }
+
+    /// The network that a private engine is put on; none: one of its own, made for it. Of a network that the spec names the
+    /// engine is a part too, so that a job comes no further by it than without.
+    pub(super) fn network_of_engine(&self) -> Option<&str> {
+        let network = self.network.as_deref()?;
+        let own = matches!(network, "" | "default" | "bridge") || !self.shares_network_of_engine();
+        (!own).then_some(network)
+    }
+
+    /// Whether a runner has its private engine's network for its own, so that the ports of a job's containers are on its
+    /// `localhost`. Not on the host's network, where a second engine would take the first one's bridge away.
+    pub(super) fn shares_network_of_engine(&self) -> bool {
+        let network = self.network.as_deref().unwrap_or_default();
+        network != "host" && !network.starts_with("container:")
     }
 
     /// Why no engine could run it. Judged here and not by the engine, whose answer would show the value.
@@ -118,6 +146,7 @@ impl DockerTemplate {
             docker_access: DockerAccess,
             #[serde(skip_serializing_if = "Option::is_none")]
             shared_volume: Option<(&'a str, bool)>,
+            sidecar_image: Option<&'a str>,
         }
         let runner = Runner {
             image: &self.image,
@@ -132,6 +161,7 @@ impl DockerTemplate {
             network: self.network.as_deref(),
             docker_access: self.docker_access,
             shared_volume: self.shared_volume.as_ref().map(|v| (v.mount_path.as_str(), v.read_only)),
+            sidecar_image: self.has_private_engine().then_some(&self.sidecar_image),
         };
         // Strings, numbers and a map keyed by strings always have a JSON form.
         #[allow(clippy::expect_used)]
@@ -162,6 +192,7 @@ impl fmt::Debug for DockerTemplate {
             .field("docker_access", &self.docker_access)
             .field("shared_volume", &self.shared_volume)
             .field("housekeeping", &self.housekeeping)
+            .field("sidecar_image", &self.sidecar_image)
             .field("hosts", &self.hosts)
             .finish()
     }
@@ -190,6 +221,7 @@ mod tests {
             docker_access: DockerAccess::None,
             shared_volume: None,
             housekeeping: None,
+            sidecar_image: "docker:dind".into(),
             hosts: Vec::new(),
         }
     }
@@ -219,6 +251,7 @@ mod tests {
         let mut elsewhere = template();
         elsewhere.hosts.push(host);
         assert_eq!(elsewhere.hash(), same);
+        assert_eq!(changed(|t| t.sidecar_image = "docker:1".into()), same);
 
         let shared = |hours: u64, read_only| {
             let ttl = Duration::from_secs(hours * 3600);
@@ -227,7 +260,7 @@ mod tests {
             template.hash()
         };
         assert_eq!(shared(1, false), shared(2, false), "how long files are kept");
-        let changes: [fn(&mut DockerTemplate); 11] = [
+        let changes: [fn(&mut DockerTemplate); 13] = [
             |t| t.image = "runner:2".into(),
             |t| t.platform = Some("linux/arm64".into()),
             |t| t.command.push("x".into()),
@@ -239,12 +272,41 @@ mod tests {
             |t| t.memory_bytes = Some(1),
             |t| t.network = Some("none".into()),
             |t| t.docker_access = DockerAccess::HostSocket,
+            |t| t.docker_access = DockerAccess::Sidecar,
+            |t| (t.docker_access, t.sidecar_image) = (DockerAccess::Sidecar, "docker:1".into()),
         ];
         let mut hashes: Vec<_> = changes.into_iter().map(changed).collect();
         hashes.extend([same, shared(1, false), shared(1, true)]);
         hashes.sort();
         hashes.dedup();
-        assert_eq!(hashes.len(), 14);
+        assert_eq!(hashes.len(), 16);
+    }
+
+    #[test]
+    fn no_variable_leads_away_from_a_private_engine() {
+        let mut template = template();
+        let names = ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
+        template.env = names.map(|name| (name.into(), "elsewhere".into())).into();
+        assert_eq!(template.user_env().len(), names.len(), "without one they are the user's");
+        template.docker_access = DockerAccess::Sidecar;
+        assert!(template.user_env().is_empty());
+    }
+
+    #[test]
+    fn a_private_engine_is_on_no_network_that_the_spec_does_not_name_but_its_own() {
+        for (network, of_engine, shared) in [
+            (None, None, true),
+            (Some("bridge"), None, true),
+            (Some("builds"), Some("builds"), true),
+            (Some("none"), Some("none"), true),
+            (Some("host"), None, false),
+            (Some("container:vpn"), None, false),
+        ] {
+            let mut template = template();
+            template.network = network.map(str::to_owned);
+            let found = (template.network_of_engine(), template.shares_network_of_engine());
+            assert_eq!(found, (of_engine, shared), "{network:?}");
+        }
     }
 
     #[test]

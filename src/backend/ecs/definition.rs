@@ -9,17 +9,12 @@ use aws_sdk_ecs::types::{
 
 use super::template::{LOG_PREFIX, Rendered};
 use crate::api;
+use crate::backend::private_engine::{self, CHECK, SHARED};
 
 /// The private engine's image.
 const SIDECAR_IMAGE: &str = "docker:dind";
 /// The private engine's container.
 const SIDECAR: &str = "docker";
-/// The group that owns the engine's socket; the runner's user is in it in GitHub's own image.
-const DOCKER_GROUP: &str = "123";
-/// What the runner and its engine must both have at the same place: the socket, where jobs work, and the tools that the runner
-/// mounts into the containers of jobs.
-const SHARED: [(&str, &str); 3] =
-    [("docker-socket", "/var/run"), ("work", "/home/runner/_work"), ("externals", "/home/runner/externals")];
 
 /// Fills in the request that registers a definition.
 pub(super) fn register(
@@ -70,7 +65,7 @@ fn runner(wanted: &Rendered, name: &str, region: &str) -> ContainerDefinition {
 
 /// The private engine.
 fn sidecar(wanted: &Rendered, region: &str) -> ContainerDefinition {
-    let check = ["CMD", "docker", "info"].map(str::to_owned).to_vec();
+    let check = ["CMD"].into_iter().chain(CHECK).map(str::to_owned).collect();
     let check =
         HealthCheck::builder().set_command(Some(check)).interval(5).timeout(5).retries(10).build().ok();
     ContainerDefinition::builder()
@@ -78,9 +73,7 @@ fn sidecar(wanted: &Rendered, region: &str) -> ContainerDefinition {
         .image(SIDECAR_IMAGE)
         .essential(true)
         .privileged(true)
-        .command("dockerd")
-        .command("--host=unix:///var/run/docker.sock")
-        .command(format!("--group={DOCKER_GROUP}"))
+        .set_command(Some(private_engine::command()))
         .set_health_check(check)
         .set_mount_points(Some(mounts()))
         .set_log_configuration(log(wanted, region))

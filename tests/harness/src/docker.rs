@@ -19,6 +19,9 @@ use super::{Lab, PATIENCE};
 
 /// The label that carries the cluster's id.
 const CLUSTER: &str = "paddock.dev/cluster";
+/// The label that carries what a container is of its runner, and that of a private engine.
+const PART: &str = "paddock.dev/part";
+const PRIVATE_ENGINE: &str = "docker";
 
 /// What happened to a container.
 #[derive(Debug, Clone)]
@@ -113,6 +116,9 @@ impl Drop for Timeline {
 
 fn event(message: EventMessage) -> Option<Event> {
     let mut attributes = message.actor?.attributes?;
+    if attributes.get(PART).is_some_and(|part| part == PRIVATE_ENGINE) {
+        return None;
+    }
     Some(Event {
         at: Timestamp::from_nanosecond(message.time_nano?.into()).ok()?,
         action: message.action?,
@@ -130,10 +136,11 @@ impl Lab {
             .filters(&HashMap::from([("label", vec![label])]))
             .build();
         let containers = self.docker.list_containers(Some(options)).await.unwrap();
-        containers
-            .into_iter()
-            .filter_map(|c| Some((c.labels?.remove("paddock.dev/runner")?, c.id?)))
-            .collect()
+        let of_runner = |mut labels: HashMap<String, String>| {
+            let runner = labels.remove("paddock.dev/runner")?;
+            (labels.get(PART).map(String::as_str) != Some(PRIVATE_ENGINE)).then_some(runner)
+        };
+        containers.into_iter().filter_map(|c| Some((of_runner(c.labels?)?, c.id?))).collect()
     }
 
     /// The environment of a container.

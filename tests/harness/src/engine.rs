@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Blocking, Stdio};
 use std::time::Duration;
@@ -44,11 +45,15 @@ impl Engine {
         let process = dockerd(&folder, &endpoint, &network, &[]);
         let docker = answers(&endpoint).await;
         let engine = Engine { folder, endpoint, network, process, tls: Vec::new(), door, docker };
-        let copy = format!("docker save {IMAGE} | docker --host {} load", engine.endpoint);
-        assert!(
-            Command::new("sh").args(["-c", &copy]).stdout(Stdio::null()).status().await.unwrap().success()
-        );
+        engine.load(IMAGE).await;
         engine
+    }
+
+    /// Gives it an image of the machine's own engine.
+    pub async fn load(&self, image: &str) {
+        let copy = format!("docker save {image} | docker --host {} load", self.endpoint);
+        let done = Command::new("sh").args(["-c", &copy]).stdout(Stdio::null()).status().await;
+        assert!(done.unwrap().success(), "{image}: run `make image`");
     }
 
     /// Starts it anew, listening with TLS as well for whomever an authority certified.
@@ -129,11 +134,41 @@ impl Drop for Engine {
     }
 }
 
+/// Starts what an engine hands to runc without the one capability that a machine in a sandbox may lack: `--privileged` asks for
+/// it too.
+const WITHOUT_RESOURCE: &str = r#"#!/bin/sh
+for word; do
+  case $before in
+    --bundle) sed -i 's/"CAP_SYS_RESOURCE",//g; s/,"CAP_SYS_RESOURCE"//g' "$word/config.json" ;;
+    --process) sed -i 's/"CAP_SYS_RESOURCE",//g; s/,"CAP_SYS_RESOURCE"//g' "$word" ;;
+  esac
+  before=$word
+done
+exec runc "$@"
+"#;
+/// The number of that capability.
+const SYS_RESOURCE: u32 = 24;
+
 /// Writes the configuration of an engine that has all that is its in a folder.
 pub fn configure(folder: &Path) {
     // Engines of 20.10 read their identity from a place that they would share.
-    let config = json!({"deprecated-key-path": folder.join("key.json")});
+    let mut config = json!({"deprecated-key-path": folder.join("key.json")});
+    if !has_capability(SYS_RESOURCE) {
+        let runtime = folder.join("runc");
+        fs::write(&runtime, WITHOUT_RESOURCE).unwrap();
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).unwrap();
+        config["runtimes"] = json!({"limited": {"path": runtime}});
+        config["default-runtime"] = "limited".into();
+    }
     fs::write(folder.join("daemon.json"), config.to_string()).unwrap();
+}
+
+/// Whether this machine lets a process have a capability.
+fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bound = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bound = bound.and_then(|bound| u64::from_str_radix(bound.trim(), 16).ok());
+    bound.is_none_or(|bound| bound >> number & 1 == 1)
 }
 
 /// The arguments of `dockerd` for such an engine, without a bridge: it would take the machine's.
