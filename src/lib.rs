@@ -18,3 +18,4 @@ pub mod scale_set;
 pub mod telemetry;
 pub mod terminal;
 pub mod time;
+pub mod top;

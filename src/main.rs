@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use paddock::api::OperatorPolicy;
@@ -18,6 +19,7 @@ use paddock::doctor::{self, ExtraHost, Finding};
 use paddock::runner::runner_name;
 use paddock::telemetry::{self, LogFormat, Ports};
 use paddock::terminal::{self, Row};
+use paddock::top;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,6 +54,15 @@ enum Command {
     Check(Box<Check>),
     /// Look for what is orphaned, stuck or lacking, over the cluster, the hosts and GitHub.
     Doctor(Box<Doctor>),
+    /// Show scale sets, hosts and runners in tables, again and again on a terminal. Installed as kubectl-paddock too, it is
+    /// `kubectl paddock top`.
+    Top(Box<Top>),
+    /// Print what a shell needs to complete this command line.
+    Completion {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Ask a controller once whether it is ready.
     Probe {
         /// Where it listens: host:port, or tcp://host:port as Kubernetes has it in the variables of a Service.
@@ -150,6 +161,22 @@ struct Doctor {
     kube: Kube,
 }
 
+#[derive(Args)]
+struct Top {
+    /// Show the scale sets of this namespace only; may be given several times. Default: all.
+    #[arg(short, long, env = "PADDOCK_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',')]
+    namespace: Vec<String>,
+    /// How many seconds pass between two looks, on a terminal.
+    #[arg(long, env = "PADDOCK_INTERVAL", default_value_t = 2, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    interval: u64,
+    /// How it is printed: JSON is printed once.
+    #[arg(short, long, env = "PADDOCK_OUTPUT", default_value = "text")]
+    output: Format,
+    #[command(flatten)]
+    kube: Kube,
+}
+
 /// How a result is printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -177,6 +204,11 @@ fn main() -> ExitCode {
         Command::Convert { from, file } => print_manifests(from, &file),
         Command::Check(options) => return ended(check(*options)),
         Command::Doctor(options) => return ended(doctor(*options)),
+        Command::Top(options) => top(&options),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "paddock", &mut std::io::stdout());
+            Ok(())
+        }
         Command::Probe { address } => probe(&address),
     };
     ended(done.map(|()| true))
@@ -220,6 +252,29 @@ fn probe(address: &str) -> Result<(), Box<dyn Error>> {
         let client = reqwest::Client::builder().no_proxy().timeout(PROBE_TIMEOUT).build()?;
         client.get(&url).send().await?.error_for_status()?;
         println!("{url}: ready");
+        Ok(())
+    })
+}
+
+fn top(options: &Top) -> Result<(), Box<dyn Error>> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let cluster = Cluster::new(controller::client(kube_config(&options.kube).await?)?);
+        loop {
+            let sets = cluster.scale_sets(&options.namespace).await?;
+            for (name, why) in &sets.unreadable {
+                eprintln!("{name} cannot be read: {why}");
+            }
+            let shown = top::Top::of(&sets.objects);
+            let drawn = || shown.drawn(jiff::Timestamp::now());
+            match options.output {
+                Format::Text if terminal::is_watched() => terminal::show_instead(&drawn())?,
+                Format::Text => break print!("{}", drawn()),
+                Format::Json => break println!("{:#}", json!(shown)),
+            }
+            tokio::time::sleep(Duration::from_secs(options.interval)).await;
+        }
         Ok(())
     })
 }

@@ -7,6 +7,8 @@ const RED: &str = "\x1b[31m";
 const PLAIN: &str = "\x1b[0m";
 /// To the beginning of the line, which is wiped.
 const AGAIN: &str = "\r\x1b[K";
+/// To the upper left corner of a screen that is wiped.
+const WIPED: &str = "\x1b[H\x1b[2J";
 /// So much of what is waited for fits on a line.
 const WIDTH: usize = 100;
 
@@ -31,6 +33,22 @@ pub fn progress(about: &str) {
         // Whether a terminal takes it changes nothing.
         let _ = write!(stderr(), "{AGAIN}{about}").and_then(|()| stderr().flush());
     }
+}
+
+/// Whether what is printed is for a person, who may watch it change.
+pub fn is_watched() -> bool {
+    stdout().is_terminal()
+}
+
+/// Shows a text in place of all that a terminal showed before, as many of its lines as fit.
+///
+/// # Errors
+/// Standard output is gone.
+pub fn show_instead(text: &str) -> std::io::Result<()> {
+    let height = rustix::termios::tcgetwinsize(stdout()).map_or(usize::MAX, |size| usize::from(size.ws_row));
+    let lines: Vec<&str> = text.lines().take(height.saturating_sub(1)).collect();
+    let mut out = stdout().lock();
+    writeln!(out, "{WIPED}{}", lines.join("\n")).and_then(|()| out.flush())
 }
 
 /// Asks a question, and answers the line that standard input has for it; none where it has no more.

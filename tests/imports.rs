@@ -11,10 +11,11 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, Item, UseTree, Visibility};
 
 /// What each room may import beside itself. `rng` and `time` are everyone's.
-const ROOMS: [(&str, &[&str]); 14] = [
-    ("main", &["check", "controller", "convert", "doctor", "runner", "api", "telemetry", "terminal"]),
+const ROOMS: [(&str, &[&str]); 15] = [
+    ("main", &["check", "controller", "convert", "doctor", "runner", "api", "telemetry", "terminal", "top"]),
     ("check", &["controller", "scale_set", "plan", "github", "backend", "runner", "api"]),
     ("doctor", &["controller", "reaper", "github", "backend", "runner", "api"]),
+    ("top", &["api", "terminal"]),
     ("terminal", &[]),
     ("convert", &["api"]),
     ("controller", &["scale_set", "reaper", "plan", "github", "backend", "runner", "api", "telemetry"]),

@@ -23,6 +23,7 @@ mod sharing;
 mod sidecar;
 mod spillover;
 mod tart;
+mod top;
 mod trouble;
 mod twins;
 mod variants;
