@@ -16,7 +16,7 @@ use harness::eventually;
 use jiff::Timestamp;
 use paddock::api::{DockerAccess, PullPolicy};
 use paddock::api::{RunnerScaleSet, RunnerScaleSetSpec};
-use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec, Login};
+use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec, Images, Limits, Login};
 use paddock::backend::{Backend, Requeuer};
 use paddock::plan::{self, BackendView, Input, Plan, Policy, StartGate};
 use paddock::runner::{Identity, Ledger, Observation, Statistics};
@@ -115,22 +115,21 @@ impl Bench {
             scale_set: format!("ci/{OURS}"),
         };
         let template = DockerTemplate {
-            image: "runner:1".to_owned(),
-            pull_policy: PullPolicy::Never,
-            pull_credentials: None,
-            platform: None,
+            images: Images {
+                runner: "runner:1".to_owned(),
+                engine: String::new(),
+                platform: None,
+                policy: PullPolicy::Never,
+                credentials: None,
+            },
             command: Vec::new(),
             user: None,
             env: Vec::new(),
-            cpu_millis: None,
-            memory_bytes: None,
-            pids: None,
-            no_new_privileges: false,
+            limits: Limits::default(),
             network: None,
             docker_access: DockerAccess::None,
             shared_volume: None,
             housekeeping: None,
-            sidecar_image: String::new(),
             hosts: specs,
         };
         let backend = DockerBackend::new("rack", identity, template, &engines);

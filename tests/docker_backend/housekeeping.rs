@@ -429,7 +429,7 @@ async fn a_helper_has_no_network_and_no_rights_but_those_it_needs() {
     let stage = Stage::at("helper-rights", engine.endpoint()).await;
     telling_image(&stage.docker).await;
     let mut template = template(&stage, "cat /shared/seen", Some(3600), nothing());
-    template.image = "test/telling:1".to_owned();
+    template.images.runner = "test/telling:1".to_owned();
     let backend = stage.backend("set", template);
     prepared(&backend).await;
     let said = eventually("a helper tells", PATIENCE, async || {

@@ -17,8 +17,8 @@ use crate::stage::{HOST, SECRET, Stage, connected, host, prepared, start, starte
 
 fn template(stage: &Stage, image: &str, policy: PullPolicy) -> DockerTemplate {
     let mut template = stage.template("sleep 1000");
-    template.image = image.to_owned();
-    template.pull_policy = policy;
+    template.images.runner = image.to_owned();
+    template.images.policy = policy;
     template
 }
 
@@ -196,7 +196,7 @@ async fn sets_with_different_logins_pull_an_image_once() {
     let since = Timestamp::now();
     let backend = |user: &str| {
         let mut template = template(&stage, &image, PullPolicy::IfNotPresent);
-        template.pull_credentials = login(&address, user, PASSWORD);
+        template.images.credentials = login(&address, user, PASSWORD);
         stage.backend(user, template)
     };
     let backends = [USER, OTHER_USER].map(backend);
@@ -316,7 +316,7 @@ async fn a_private_image_needs_its_login() {
     ] {
         let may = says.is_none();
         let mut template = template(&stage, &image, PullPolicy::Always);
-        template.pull_credentials = credentials;
+        template.images.credentials = credentials;
         let backend = stage.backend(set, template);
         let host = prepared(&backend).await;
         assert_eq!(host.availability == Availability::Ready, may, "{set}: {host:?}");
@@ -335,7 +335,7 @@ async fn an_image_for_another_platform_is_not_the_one() {
     let image = format!("{repository}:1");
     for (platform, may) in [("linux/amd64", true), ("linux/s390x", false)] {
         let mut template = template(&stage, &image, PullPolicy::Never);
-        template.platform = Some(platform.to_owned());
+        template.images.platform = Some(platform.to_owned());
         let backend = stage.backend("set", template);
         let host = prepared(&backend).await;
         assert_eq!(host.availability == Availability::Ready, may, "{platform}: {host:?}");

@@ -86,10 +86,10 @@ async fn one_life() {
 async fn a_runner_gets_what_the_template_says_and_nothing_else() {
     let stage = Stage::new("gets").await;
     let mut template = stage.template(WAITS);
-    template.platform = Some("linux/amd64".to_owned());
+    template.images.platform = Some("linux/amd64".to_owned());
     template.user = Some("root".to_owned());
-    template.cpu_millis = Some(500);
-    template.memory_bytes = Some(64 << 20);
+    template.limits.cpu_millis = Some(500);
+    template.limits.memory_bytes = Some(64 << 20);
     template.env = [
         ("FOO", "bar"),
         ("ACTIONS_RUNNER_INPUT_JITCONFIG", "mine"),
@@ -144,8 +144,8 @@ async fn a_job_that_forks_without_end_is_stopped_and_has_no_raw_sockets() {
         let mut template = stage.template(script);
         template.user = Some("root".to_owned());
         template.env = vec![("WANTED".to_owned(), wanted.to_owned())];
-        template.pids = Some(pids);
-        template.no_new_privileges = wanted == "1";
+        template.limits.pids = Some(pids);
+        template.limits.no_new_privileges = wanted == "1";
         let backend = stage.backend("set", template);
         let instance = started(&backend).await;
         let ended = until("it ends", || exit(&backend, &instance.id)).await;
@@ -175,7 +175,7 @@ async fn want_of_memory_is_told_from_other_ends() {
     // container that is gone at once.
     let mut template =
         stage.template("trap 'exit $code' TERM; tail /dev/zero; code=$?; while :; do sleep 0.1; done");
-    template.memory_bytes = Some(32 << 20);
+    template.limits.memory_bytes = Some(32 << 20);
     let backend = stage.backend("set", template);
     let instance = started(&backend).await;
     told(&stage, &instance, "oom").await;
@@ -213,7 +213,7 @@ async fn what_no_engine_can_run_is_refused_and_leaves_nothing() {
     let stage = Stage::new("refused").await;
     let (mut unknown_user, mut too_little_memory) = (stage.template(WAITS), stage.template(WAITS));
     unknown_user.user = Some("nobody-knows".to_owned());
-    too_little_memory.memory_bytes = Some(1024);
+    too_little_memory.limits.memory_bytes = Some(1024);
     for (template, words) in [(unknown_user, "user"), (too_little_memory, "memory")] {
         let backend = stage.backend("set", template);
         prepared(&backend).await;

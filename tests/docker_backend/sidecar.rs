@@ -26,7 +26,7 @@ async fn stage(name: &str) -> (Engine, Stage) {
 /// A runner with a private engine, on a network of their own.
 fn template(stage: &Stage, script: &str) -> DockerTemplate {
     let mut template = stage.template(script);
-    template.image = ENGINE_IMAGE.to_owned();
+    template.images.runner = ENGINE_IMAGE.to_owned();
     template.user = Some("runner".to_owned());
     template.network = Some("bridge".to_owned());
     template.docker_access = DockerAccess::Sidecar;
@@ -167,7 +167,7 @@ async fn a_private_engine_that_does_not_come_up_is_a_start_that_failed_with_its_
     let (_engine, stage) = stage("no-engine").await;
     let before = everything(&stage).await;
     let mut template = template(&stage, "sleep 1000");
-    template.sidecar_image = without_engine(&stage, "no-engine", "echo planted words; exit 3");
+    template.images.engine = without_engine(&stage, "no-engine", "echo planted words; exit 3");
     let backend = stage.backend("set", template);
     prepared(&backend).await;
     let failed = start(&backend).await;
@@ -184,7 +184,7 @@ async fn what_a_killed_controller_left_of_a_private_engine_is_found_and_removed_
     let (_engine, stage) = stage("killed").await;
     let before = everything(&stage).await;
     let mut slow = template(&stage, "sleep 1000");
-    slow.sidecar_image = without_engine(&stage, "slow-engine", "sleep 1000");
+    slow.images.engine = without_engine(&stage, "slow-engine", "sleep 1000");
     let first = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let controller = first.enter();
     let engines = stage.fresh_engines();

@@ -12,7 +12,7 @@ use bollard::query_parameters::{
 use bollard::{API_DEFAULT_VERSION, Docker};
 use harness::eventually;
 use paddock::api::{DockerAccess, PullPolicy};
-use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec, Login};
+use paddock::backend::docker::{DockerBackend, DockerTemplate, Engines, HostSpec, Images, Limits, Login};
 use paddock::backend::{Availability, Backend, Error, HostState, NewRunner, Requeuer, Reservation};
 use paddock::runner::{Identity, Instance, InstanceState, JitConfiguration, runner_name};
 
@@ -67,22 +67,21 @@ impl Stage {
     /// Runs a shell script on this engine.
     pub fn template(&self, script: &str) -> DockerTemplate {
         DockerTemplate {
-            image: IMAGE.to_owned(),
-            pull_policy: PullPolicy::IfNotPresent,
-            pull_credentials: None,
-            platform: None,
+            images: Images {
+                runner: IMAGE.to_owned(),
+                engine: ENGINE_IMAGE.to_owned(),
+                platform: None,
+                policy: PullPolicy::IfNotPresent,
+                credentials: None,
+            },
             command: ["/bin/sh", "-c", script].map(str::to_owned).into(),
             user: None,
             env: Vec::new(),
-            cpu_millis: None,
-            memory_bytes: None,
-            pids: None,
-            no_new_privileges: false,
+            limits: Limits::default(),
             network: Some("none".to_owned()),
             docker_access: DockerAccess::None,
             shared_volume: None,
             housekeeping: None,
-            sidecar_image: ENGINE_IMAGE.to_owned(),
             hosts: vec![HostSpec {
                 name: HOST.to_owned(),
                 endpoint: self.endpoint.clone(),

@@ -6,10 +6,9 @@
 mod connect;
 mod findings;
 
-use std::path::PathBuf;
 use std::process::Stdio;
 
-use harness::{Lab, PERMISSIVE, api_server};
+use harness::{Lab, PERMISSIVE, api_server, stand_ins};
 use serde_json::{Value, json};
 use testkit::ecs::{ClusterSpec, DEFAULT_ACCESS_KEY, DEFAULT_SECRET_KEY, Delays, Lag, SimEcs};
 use tokio::io::AsyncWriteExt;
@@ -37,15 +36,6 @@ async fn paddock(lab: &Lab, arguments: &[&str], input: &str) -> (Option<i32>, Va
     (output.status.code(), read.unwrap_or_else(|_| panic!("{printed}\n{told}")))
 }
 
-/// The program `fake-runner`, built if it is not.
-async fn fake_runner() -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    let built = cargo.args(["build", "--quiet", "--package", "fake-runner"]).status().await.unwrap();
-    assert!(built.success());
-    let test = std::env::current_exe().unwrap();
-    test.parent().and_then(|deps| deps.parent()).unwrap().join("fake-runner")
-}
-
 /// An account with a cluster `runners`, and the Secret `aws` for it.
 async fn ecs(lab: &Lab) -> SimEcs {
     let keys = [("aws_access_key_id", DEFAULT_ACCESS_KEY), ("aws_secret_access_key", DEFAULT_SECRET_KEY)];
@@ -56,7 +46,7 @@ async fn ecs(lab: &Lab) -> SimEcs {
         .subnet("subnet-0123456789abcdef0")
         .delays(Delays::each(std::time::Duration::from_millis(100)))
         .lag(Lag::both(std::time::Duration::from_millis(200)))
-        .runner(fake_runner().await);
+        .runner(stand_ins::fake_runner().await);
     ecs.start().await.unwrap()
 }
 

@@ -1,6 +1,5 @@
 //! Runners in tasks on a simulated ECS, each task a real process with the runner stand-in.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,21 +12,12 @@ use testkit::ecs::{
 };
 use testkit::github::{DEFAULT_TOKEN, Endpoint, JobResult, JobSpec, JobStatus, SimGithub};
 
-use harness::{Lab, Manifest, PATIENCE, condition, is, lab, phases};
+use harness::{Lab, Manifest, PATIENCE, condition, is, lab, phases, stand_ins};
 
 /// A cluster is looked at every 30 s where nothing moves: what nobody tells takes so long to be seen.
 const SEEN_WITHIN: Duration = Duration::from_secs(75);
 /// The simulated role.
 const ROLE: &str = "arn:aws:iam::123456789012:role/runners";
-
-/// The program `fake-runner`, built if it is not.
-async fn fake_runner() -> PathBuf {
-    let mut cargo = tokio::process::Command::new(env!("CARGO"));
-    let built = cargo.args(["build", "--quiet", "--package", "fake-runner"]).status().await.unwrap();
-    assert!(built.success());
-    let test = std::env::current_exe().unwrap();
-    test.parent().and_then(|deps| deps.parent()).unwrap().join("fake-runner")
-}
 
 /// A GitHub with JIT configurations of the real size, and an account with two clusters.
 async fn world(lab: &Lab) -> (SimGithub, SimEcs) {
@@ -48,7 +38,7 @@ pub async fn account(lab: &Lab) -> SimEcs {
         .delays(Delays::each(Duration::from_millis(100)))
         .lag(Lag::both(Duration::from_millis(200)))
         .stop_timeout(Duration::from_secs(1))
-        .runner(fake_runner().await);
+        .runner(stand_ins::fake_runner().await);
     ecs.start().await.unwrap()
 }
 

@@ -1,18 +1,16 @@
 //! What every test stands on: Macs, a cluster id of its own, and the wake-ups that came.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use harness::stand_ins;
 use paddock::api::PullPolicy;
 use paddock::backend::remote::SshLogin;
 use paddock::backend::tart::{HostSpec, Limits, Login, Macs, TartBackend, TartProvider, TartTemplate};
 use paddock::backend::{Availability, Backend, Error, HostState, NewRunner, Requeuer, Reservation};
 use paddock::runner::{Exit, Identity, Instance, InstanceState, JitConfiguration, runner_name};
 use testkit::tart::{IMAGE, Image, Mac, MacBuilder, Vm};
-use tokio::process::Command;
-use tokio::sync::OnceCell;
 
 /// What no output may show.
 pub const SECRET: &str = "planted-secret";
@@ -85,24 +83,6 @@ fn counting(woken: &Arc<Mutex<HashMap<String, usize>>>) -> Requeuer {
     Requeuer::new(move |scale_set| *woken.lock().unwrap().entry(scale_set.to_owned()).or_default() += 1)
 }
 
-/// The stand-in for Tart, built if it is not there.
-async fn stand_in() -> PathBuf {
-    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    let build = async || {
-        let test = std::env::current_exe().unwrap();
-        let folder = test.ancestors().find(|folder| folder.join("deps").is_dir()).unwrap();
-        let program = folder.join("tart");
-        if !program.exists() {
-            let mut cargo = Command::new("cargo");
-            cargo.args(["build", "--quiet", "-p", "testkit", "--bin", "tart"]);
-            cargo.args(folder.ends_with("release").then_some("--release"));
-            assert!(cargo.status().await.unwrap().success(), "the stand-in for Tart cannot be built");
-        }
-        program
-    };
-    BUILT.get_or_init(build).await.clone()
-}
-
 /// A Mac whose image has a shell script in place of the runner. `exec` tries again five times sooner than Tart does.
 pub async fn mac(script: &str) -> Mac {
     customized(script, |builder| builder).await
@@ -110,7 +90,7 @@ pub async fn mac(script: &str) -> Mac {
 
 /// A Mac that is changed before it starts.
 pub async fn customized(script: &str, change: impl FnOnce(MacBuilder) -> MacBuilder) -> Mac {
-    let builder = Mac::builder().tart(stand_in().await).image(IMAGE, image(script));
+    let builder = Mac::builder().tart(stand_ins::tart().await).image(IMAGE, image(script));
     change(builder.scenario(|s| s.exec_patience /= 5)).start().await.expect("a Mac")
 }
 

@@ -46,14 +46,14 @@ impl HostBinding {
         if let Some(why) = template.refusal() {
             return Err(why);
         }
-        let logins = template.pull_credentials.as_ref();
+        let logins = template.images.credentials.as_ref();
         let wanted = |image: &String| Wanted {
             reference: image.clone(),
-            platform: template.platform.clone(),
-            policy: template.pull_policy,
+            platform: template.images.platform.clone(),
+            policy: template.images.policy,
             login: logins.and_then(|logins| logins.for_image(image)).cloned(),
         };
-        let of_engine = template.has_private_engine().then_some(&template.sidecar_image);
+        let of_engine = template.has_private_engine().then_some(&template.images.engine);
         let followed = engines.engine(endpoint, &spec.login);
         let user = User {
             scale_set_uid: identity.scale_set_uid.clone(),
@@ -61,7 +61,10 @@ impl HostBinding {
             siblings: Vec::new(),
             max_runners: spec.max_runners,
         };
-        let helper = HelperImage { reference: template.image.clone(), platform: template.platform.clone() };
+        let helper = HelperImage {
+            reference: template.images.runner.clone(),
+            platform: template.images.platform.clone(),
+        };
         let volume =
             template.shared_volume.as_ref().map(|shared| Volume::of(identity, shared.ttl, helper.clone()));
         let wish = |rules| Wish { rules, image: helper, volume: volume.clone() };
@@ -70,7 +73,7 @@ impl HostBinding {
             wishing: wish.map(|wish| Wishing::new(followed.wishes(), wish)),
             volume,
             opened: Opened::default(),
-            images: [&template.image]
+            images: [&template.images.runner]
                 .into_iter()
                 .chain(of_engine)
                 .map(|i| followed.image(wanted(i)))

@@ -80,7 +80,8 @@ async fn create(
 ) -> Result<String, Error> {
     let template = &launch.template;
     let options = CreateContainerOptionsBuilder::new().name(&launch.runner);
-    let options = template.platform.iter().fold(options, |options, platform| options.platform(platform));
+    let options =
+        template.images.platform.iter().fold(options, |options, platform| options.platform(platform));
     let body = body(engine, client, launch, beside).await;
     let creation = client.docker.create_container(Some(options.build()), body);
     match within(CREATE, creation).await {
@@ -155,7 +156,7 @@ async fn body(
         [format!("{JIT_CONFIGURATION}={}", launch.jit.expose()), format!("{RETURN_VERSION_DEPRECATED}=1")];
     let engine_env = beside.as_ref().map(|_| format!("DOCKER_HOST={}", private_engine::SOCKET));
     ContainerCreateBody {
-        image: Some(template.image.clone()),
+        image: Some(template.images.runner.clone()),
         // One empty word takes the image's own entrypoint away.
         entrypoint: Some(vec![String::new()]),
         cmd: Some(template.command.clone()),
@@ -188,7 +189,7 @@ async fn host_config(
     HostConfig {
         // With raw sockets a job could pass for its neighbours on the bridge. Engines let ping do without.
         cap_drop: Some(vec!["NET_RAW".to_owned()]),
-        security_opt: template.no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
+        security_opt: template.limits.no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
         network_mode: shared.map(|id| format!("container:{id}")).or(template.network.clone()),
         init: client.init.then_some(true),
         mounts: Some(mounts.into_iter().flatten().chain(launch.volume.clone()).collect()),

@@ -23,14 +23,14 @@ pub(super) struct Launch {
 
 /// What a container of a runner may use, and that it ends for good.
 pub(super) fn limits(template: &DockerTemplate) -> HostConfig {
-    let bytes = template.memory_bytes.map(clamped);
+    let bytes = template.limits.memory_bytes.map(clamped);
     let log_options = [("max-size", LOG_SIZE), ("max-file", "1")];
     HostConfig {
-        nano_cpus: template.cpu_millis.map(|millis| clamped(millis.saturating_mul(1_000_000))),
+        nano_cpus: template.limits.cpu_millis.map(|millis| clamped(millis.saturating_mul(1_000_000))),
         memory: bytes,
         // Memory and swap together: none of the latter.
         memory_swap: bytes,
-        pids_limit: Some(template.pids.unwrap_or(MOST_PIDS).into()),
+        pids_limit: Some(template.limits.pids.unwrap_or(MOST_PIDS).into()),
         // Its exit code is read before it is removed, and a runner never runs twice.
         auto_remove: Some(false),
         restart_policy: Some(RestartPolicy {

@@ -46,7 +46,7 @@ pub use engines::{EngineListing, Engines, Found};
 pub use housekeeping::{DiskGuard, Rules, SharedVolume, Store};
 pub use login::Login;
 pub use provider::DockerProvider;
-pub use template::{DockerTemplate, HostSpec};
+pub use template::{DockerTemplate, HostSpec, Images, Limits};
 pub use tls::{InvalidTlsLogin, TlsLogin};
 
 use super::{

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 
 use super::endpoint::Endpoint;
 use super::housekeeping::{Rules, SharedVolume, Store};
-use super::{DockerBackend, DockerTemplate, Engines, HostSpec, Login, RegistryCredentials, TlsLogin};
+use super::{
+    DockerBackend, DockerTemplate, Engines, HostSpec, Images, Limits, Login, RegistryCredentials, TlsLogin,
+};
 use crate::api::{self, BackendType, EnvVar, HostCeiling, Reason};
 use crate::backend::secrets::ssh_login;
 use crate::backend::{
@@ -67,7 +69,7 @@ impl Provider for DockerProvider {
             host(h, if secret { Login::AsBefore } else { Login::None })
         });
         let hosts = hosts.collect();
-        Some(self.resolved(template(docker, hosts)))
+        Some(self.resolved(DockerTemplate { hosts, ..template(docker) }))
     }
 
     fn resolve_host(&self, name: &str, endpoint: &str) -> Option<Arc<dyn Resolved>> {
@@ -78,7 +80,8 @@ impl Provider for DockerProvider {
             max_runners: None,
             login: Login::AsBefore,
         };
-        let template = DockerTemplate { housekeeping: None, ..template(&api::Docker::default(), vec![host]) };
+        let template =
+            DockerTemplate { housekeeping: None, hosts: vec![host], ..template(&api::Docker::default()) };
         Some(self.resolved(template))
     }
 
@@ -168,31 +171,30 @@ async fn read(
             |e| ResolveError::unusable(Reason::InvalidSpec, format!("{field}.resources.{name}: {e}"));
         Ok::<_, ResolveError>(u64::try_from(value.map_err(invalid)?).unwrap_or_default())
     };
-    let cpu_millis = docker.resources.cpu.as_ref().map(|cpu| quantity("cpu", cpu.millis())).transpose()?;
-    let memory_bytes =
+    let mut template = template(docker);
+    template.limits.cpu_millis =
+        docker.resources.cpu.as_ref().map(|cpu| quantity("cpu", cpu.millis())).transpose()?;
+    template.limits.memory_bytes =
         docker.resources.memory.as_ref().map(|memory| quantity("memory", memory.bytes())).transpose()?;
     let rules = Rules::read(&docker.housekeeping).map_err(|(name, e)| {
         ResolveError::unusable(Reason::InvalidSpec, format!("{field}.housekeeping.{name}: {e}"))
     })?;
-    let mut pull_credentials = None;
     if let Some(reference) = &docker.image_pull_secret_ref {
         let field = format!("{field}.imagePullSecretRef");
         let text = references.secret_text(&field, &reference.name, ".dockerconfigjson").await?;
         let invalid = |e| ResolveError::unusable(Reason::SecretInvalid, format!("{field}: {e}"));
-        pull_credentials = Some(RegistryCredentials::from_docker_config(text.as_bytes()).map_err(invalid)?);
+        template.images.credentials =
+            Some(RegistryCredentials::from_docker_config(text.as_bytes()).map_err(invalid)?);
     }
-    let mut env = Vec::new();
     for variable in &docker.env {
-        env.push((variable.name.clone(), value_of(field, variable, references).await?));
+        template.env.push((variable.name.clone(), value_of(field, variable, references).await?));
     }
-    let mut hosts = Vec::new();
     for host in &docker.hosts {
         let field = format!("{field}.hosts[{}]", host.name);
-        hosts.push(self::host(host, login(&field, host, references).await?));
+        template.hosts.push(self::host(host, login(&field, host, references).await?));
     }
-    let housekeeping = Some(rules);
-    let template = template(docker, hosts);
-    Ok(DockerTemplate { pull_credentials, env, cpu_millis, memory_bytes, housekeeping, ..template })
+    template.housekeeping = Some(rules);
+    Ok(template)
 }
 
 /// How a host is logged in to. A Secret that cannot be used is that host's affair alone: the others work on.
@@ -237,25 +239,29 @@ async fn value_of(
 }
 
 /// The parts of a template that the spec holds itself.
-fn template(docker: &api::Docker, hosts: Vec<HostSpec>) -> DockerTemplate {
+fn template(docker: &api::Docker) -> DockerTemplate {
     DockerTemplate {
-        image: docker.image.clone(),
-        pull_policy: docker.pull_policy,
-        pull_credentials: None,
-        platform: docker.platform.clone(),
+        images: Images {
+            runner: docker.image.clone(),
+            engine: docker.sidecar_image.clone(),
+            platform: docker.platform.clone(),
+            policy: docker.pull_policy,
+            credentials: None,
+        },
         command: docker.command.clone(),
         user: docker.user.clone(),
         env: Vec::new(),
-        cpu_millis: None,
-        memory_bytes: None,
-        pids: docker.resources.pids.map(|pids| pids.max(0).unsigned_abs()),
-        no_new_privileges: docker.no_new_privileges.unwrap_or(false),
+        limits: Limits {
+            cpu_millis: None,
+            memory_bytes: None,
+            pids: docker.resources.pids.map(|pids| pids.max(0).unsigned_abs()),
+            no_new_privileges: docker.no_new_privileges.unwrap_or(false),
+        },
         network: Some(docker.network.clone()),
         docker_access: docker.docker_access,
         shared_volume: docker.shared_volume.as_ref().map(shared_volume),
         housekeeping: Rules::read(&docker.housekeeping).ok(),
-        sidecar_image: docker.sidecar_image.clone(),
-        hosts,
+        hosts: Vec::new(),
     }
 }
 

@@ -75,7 +75,7 @@ async fn create(docker: &Docker, launch: &Launch) -> Result<String, Error> {
     };
     let volumes = SHARED.into_iter().chain([DATA]).map(|volume| mount(launch, volume));
     let body = ContainerCreateBody {
-        image: Some(template.sidecar_image.clone()),
+        image: Some(template.images.engine.clone()),
         cmd: Some(command()),
         labels: Some(labels),
         host_config: Some(HostConfig {
@@ -87,7 +87,8 @@ async fn create(docker: &Docker, launch: &Launch) -> Result<String, Error> {
         ..ContainerCreateBody::default()
     };
     let options = CreateContainerOptionsBuilder::new().name(&name);
-    let options = template.platform.iter().fold(options, |options, platform| options.platform(platform));
+    let options =
+        template.images.platform.iter().fold(options, |options, platform| options.platform(platform));
     let creation = docker.create_container(Some(options.build()), body);
     Ok(call("making a private engine", CREATE, creation).await?.id)
 }

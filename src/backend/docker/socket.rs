@@ -69,7 +69,7 @@ async fn look(engine: &Engine, docker: &Docker, launch: &Launch) -> Result<Strin
 async fn create(engine: &Engine, docker: &Docker, launch: &Launch) -> Result<String, Error> {
     let command = ["stat", "-c", "%g", DOCKER_SOCKET];
     let body = ContainerCreateBody {
-        image: Some(launch.template.image.clone()),
+        image: Some(launch.template.images.runner.clone()),
         entrypoint: Some(vec![String::new()]),
         cmd: Some(command.map(str::to_owned).into()),
         user: Some("0".to_owned()),

@@ -28,28 +28,16 @@ pub(super) const RETURN_VERSION_DEPRECATED: &str = "ACTIONS_RUNNER_RETURN_VERSIO
 /// What a Docker backend runs, and where: the spec's `docker` section with everything that it refers to resolved.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct DockerTemplate {
-    /// The image, as `docker run` takes it.
-    pub image: String,
-    /// When the image is pulled.
-    pub pull_policy: PullPolicy,
-    /// Logins for private registries.
-    pub pull_credentials: Option<RegistryCredentials>,
-    /// `os/architecture[/variant]`. None: the host's own.
-    pub platform: Option<String>,
+    /// Its images.
+    pub images: Images,
     /// What is run, in place of the image's own entrypoint and command.
     pub command: Vec<String>,
     /// The user it runs as. None: the image's.
     pub user: Option<String>,
     /// Further environment, values of Secrets among it. Of one name twice, the last counts.
     pub env: Vec<(String, String)>,
-    /// CPU limit in thousandths of a CPU. None: unlimited.
-    pub cpu_millis: Option<u64>,
-    /// Memory limit in bytes, swap included. None: unlimited.
-    pub memory_bytes: Option<u64>,
-    /// Limit of processes and threads. None: 8192.
-    pub pids: Option<u32>,
-    /// Whether no program may gain rights that it was not started with.
-    pub no_new_privileges: bool,
+    /// What one runner may use and do.
+    pub limits: Limits,
     /// The Docker network. None: the engine's default.
     pub network: Option<String>,
     /// What the runner sees of Docker.
@@ -58,10 +46,36 @@ pub struct DockerTemplate {
     pub shared_volume: Option<SharedVolume>,
     /// What may be removed on the hosts. None: the spec does not name them any more, and wishes nothing.
     pub housekeeping: Option<Rules>,
-    /// The image of the private engine, where that is what it sees.
-    pub sidecar_image: String,
     /// The hosts it may run on.
     pub hosts: Vec<HostSpec>,
+}
+
+/// The images of a runner, and how a host comes by them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Images {
+    /// The runner's, as `docker run` takes it.
+    pub runner: String,
+    /// That of its private engine, where it has one.
+    pub engine: String,
+    /// `os/architecture[/variant]` of both. None: the host's own.
+    pub platform: Option<String>,
+    /// When they are pulled.
+    pub policy: PullPolicy,
+    /// Logins for private registries.
+    pub credentials: Option<RegistryCredentials>,
+}
+
+/// What one runner may use and do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// CPU limit in thousandths of a CPU. None: unlimited.
+    pub cpu_millis: Option<u64>,
+    /// Memory limit in bytes, swap included. None: unlimited.
+    pub memory_bytes: Option<u64>,
+    /// Limit of processes and threads. None: 8192.
+    pub pids: Option<u32>,
+    /// Whether no program may gain rights that it was not started with.
+    pub no_new_privileges: bool,
 }
 
 /// A Docker host.
@@ -110,7 +124,7 @@ impl DockerTemplate {
 
     /// Why no engine could run it. Judged here and not by the engine, whose answer would show the value.
     pub(super) fn refusal(&self) -> Option<String> {
-        if self.image.is_empty() {
+        if self.images.runner.is_empty() {
             return Some("no image is named".to_owned());
         }
         let malformed = |name: &str| name.is_empty() || name.contains(['=', '\0']);
@@ -146,22 +160,23 @@ impl DockerTemplate {
             docker_access: DockerAccess,
             #[serde(skip_serializing_if = "Option::is_none")]
             shared_volume: Option<(&'a str, bool)>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             sidecar_image: Option<&'a str>,
         }
         let runner = Runner {
-            image: &self.image,
-            platform: self.platform.as_deref(),
+            image: &self.images.runner,
+            platform: self.images.platform.as_deref(),
             command: &self.command,
             user: self.user.as_deref(),
             env: self.user_env(),
-            cpu_millis: self.cpu_millis,
-            memory_bytes: self.memory_bytes,
-            pids: self.pids,
-            no_new_privileges: self.no_new_privileges,
+            cpu_millis: self.limits.cpu_millis,
+            memory_bytes: self.limits.memory_bytes,
+            pids: self.limits.pids,
+            no_new_privileges: self.limits.no_new_privileges,
             network: self.network.as_deref(),
             docker_access: self.docker_access,
             shared_volume: self.shared_volume.as_ref().map(|v| (v.mount_path.as_str(), v.read_only)),
-            sidecar_image: self.has_private_engine().then_some(&self.sidecar_image),
+            sidecar_image: self.has_private_engine().then_some(&self.images.engine),
         };
         // Strings, numbers and a map keyed by strings always have a JSON form.
         #[allow(clippy::expect_used)]
@@ -177,22 +192,15 @@ impl DockerTemplate {
 impl fmt::Debug for DockerTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DockerTemplate")
-            .field("image", &self.image)
-            .field("pull_policy", &self.pull_policy)
-            .field("pull_credentials", &self.pull_credentials)
-            .field("platform", &self.platform)
+            .field("images", &self.images)
             .field("command", &self.command)
             .field("user", &self.user)
             .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
-            .field("cpu_millis", &self.cpu_millis)
-            .field("memory_bytes", &self.memory_bytes)
-            .field("pids", &self.pids)
-            .field("no_new_privileges", &self.no_new_privileges)
+            .field("limits", &self.limits)
             .field("network", &self.network)
             .field("docker_access", &self.docker_access)
             .field("shared_volume", &self.shared_volume)
             .field("housekeeping", &self.housekeeping)
-            .field("sidecar_image", &self.sidecar_image)
             .field("hosts", &self.hosts)
             .finish()
     }
@@ -206,22 +214,21 @@ mod tests {
 
     fn template() -> DockerTemplate {
         DockerTemplate {
-            image: "runner:1".into(),
-            pull_policy: PullPolicy::IfNotPresent,
-            pull_credentials: None,
-            platform: None,
+            images: Images {
+                runner: "runner:1".into(),
+                engine: "docker:dind".into(),
+                platform: None,
+                policy: PullPolicy::IfNotPresent,
+                credentials: None,
+            },
             command: vec!["/run.sh".into()],
             user: None,
             env: vec![("A".into(), "planted-secret".into()), ("B".into(), "2".into())],
-            cpu_millis: None,
-            memory_bytes: None,
-            pids: None,
-            no_new_privileges: false,
+            limits: Limits::default(),
             network: None,
             docker_access: DockerAccess::None,
             shared_volume: None,
             housekeeping: None,
-            sidecar_image: "docker:dind".into(),
             hosts: Vec::new(),
         }
     }
@@ -239,7 +246,7 @@ mod tests {
             template.hash()
         };
         let same = template().hash();
-        assert_eq!(changed(|t| t.pull_policy = PullPolicy::Always), same);
+        assert_eq!(changed(|t| t.images.policy = PullPolicy::Always), same);
         assert_eq!(changed(|t| t.env.reverse()), same);
         assert_eq!(changed(|t| t.env.push((JIT_CONFIGURATION.into(), "x".into()))), same);
         let host = HostSpec {
@@ -251,7 +258,7 @@ mod tests {
         let mut elsewhere = template();
         elsewhere.hosts.push(host);
         assert_eq!(elsewhere.hash(), same);
-        assert_eq!(changed(|t| t.sidecar_image = "docker:1".into()), same);
+        assert_eq!(changed(|t| t.images.engine = "docker:1".into()), same);
 
         let shared = |hours: u64, read_only| {
             let ttl = Duration::from_secs(hours * 3600);
@@ -261,19 +268,19 @@ mod tests {
         };
         assert_eq!(shared(1, false), shared(2, false), "how long files are kept");
         let changes: [fn(&mut DockerTemplate); 13] = [
-            |t| t.image = "runner:2".into(),
-            |t| t.platform = Some("linux/arm64".into()),
+            |t| t.images.runner = "runner:2".into(),
+            |t| t.images.platform = Some("linux/arm64".into()),
             |t| t.command.push("x".into()),
             |t| t.user = Some("root".into()),
             |t| t.env[0].1 = "other".into(),
-            |t| t.cpu_millis = Some(1),
-            |t| t.pids = Some(100),
-            |t| t.no_new_privileges = true,
-            |t| t.memory_bytes = Some(1),
+            |t| t.limits.cpu_millis = Some(1),
+            |t| t.limits.pids = Some(100),
+            |t| t.limits.no_new_privileges = true,
+            |t| t.limits.memory_bytes = Some(1),
             |t| t.network = Some("none".into()),
             |t| t.docker_access = DockerAccess::HostSocket,
             |t| t.docker_access = DockerAccess::Sidecar,
-            |t| (t.docker_access, t.sidecar_image) = (DockerAccess::Sidecar, "docker:1".into()),
+            |t| (t.docker_access, t.images.engine) = (DockerAccess::Sidecar, "docker:1".into()),
         ];
         let mut hashes: Vec<_> = changes.into_iter().map(changed).collect();
         hashes.extend([same, shared(1, false), shared(1, true)]);

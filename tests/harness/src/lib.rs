@@ -20,6 +20,7 @@ mod manifest;
 mod objects;
 pub mod sshd;
 pub mod stage;
+pub mod stand_ins;
 
 use std::fs;
 use std::net::SocketAddr;

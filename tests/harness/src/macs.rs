@@ -1,35 +1,14 @@
 //! Simulated Macs for a lab: the stand-in for Tart behind a real sshd each, with the fake runner in their image.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 use testkit::tart::{IMAGE, Mac, Scenario};
-use tokio::process::Command;
-use tokio::sync::OnceCell;
 
-use crate::{Lab, Manifest, merged};
-
-/// The stand-in for Tart, built if it is not there.
-async fn stand_in() -> PathBuf {
-    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    let build = async || {
-        let test = std::env::current_exe().unwrap();
-        let folder = test.ancestors().find(|folder| folder.join("deps").is_dir()).unwrap();
-        let program = folder.join("tart");
-        if !program.exists() {
-            let mut cargo = Command::new("cargo");
-            cargo.args(["build", "--quiet", "-p", "testkit", "--bin", "tart"]);
-            assert!(cargo.status().await.unwrap().success(), "the stand-in for Tart cannot be built");
-        }
-        program
-    };
-    BUILT.get_or_init(build).await.clone()
-}
+use crate::{Lab, Manifest, merged, stand_ins};
 
 impl Lab {
     /// So many Macs, and the Secret of each, `mac-1-ssh` and so on.
     pub async fn macs(&self, count: usize, change: impl Fn(&mut Scenario)) -> Vec<Mac> {
-        let tart = stand_in().await;
+        let tart = stand_ins::tart().await;
         let mut macs = Vec::new();
         for number in 1..=count {
             let builder = Mac::builder().tart(&tart).scenario(|s| s.exec_patience /= 5).scenario(&change);
