@@ -19,7 +19,8 @@ use crate::life::{Life, Veil};
 use crate::rules::{self, Violation};
 use crate::sim::{Sim, State, between};
 
-/// After the last move, and with all faults mended, the world has this long to come to rest.
+/// After the last move, with all faults mended, and after each job that is over, the world has this long to come to rest: where
+/// each job takes the boot of a VM on the only slot, all of them take longer.
 const REST: Duration = Duration::from_secs(50 * 60);
 /// And stays at rest.
 const AT_REST: Duration = Duration::from_secs(100);
@@ -397,12 +398,16 @@ impl Play {
 
     /// Waits until the world is at rest, and looks whether it stays so.
     async fn rest(&self) {
-        let mut waited = Duration::ZERO;
+        let (mut waited, mut over) = (Duration::ZERO, 0);
         loop {
             sleep(LOOK).await;
             waited += LOOK;
             let mut state = self.sim.state();
             rules::look(&mut state);
+            let now_over = state.jobs_over();
+            if now_over > over {
+                (waited, over) = (Duration::ZERO, now_over);
+            }
             if PANICKED.with_borrow(Option::is_some) || !state.violations.is_empty() {
                 return;
             }
@@ -478,6 +483,13 @@ fn complete_early(state: &mut State, pick: usize) {
     let running = jobs(state, |job| matches!(job, JobState::Running { .. }));
     if let Some((set, job)) = running.get(pick % running.len().max(1)) {
         state.tell_over(*set, *job, End::Succeeded);
+    }
+}
+
+impl State {
+    fn jobs_over(&self) -> usize {
+        let jobs = self.github.sets.iter().flat_map(|set| &set.jobs);
+        jobs.filter(|job| matches!(job.state, JobState::Over(_))).count()
     }
 }
 
