@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use russh::client::{self, Handle, Msg};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
-use russh::{ChannelMsg, ChannelReadHalf, ChannelStream, ChannelWriteHalf, Preferred, Sig};
+use russh::{
+    Channel, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelStream, ChannelWriteHalf, Preferred, Sig,
+};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
@@ -26,6 +28,8 @@ const UNANSWERED: usize = 2;
 /// How often it is tried to end a command, and how long in between.
 const KILLS: u32 = 10;
 const BETWEEN_KILLS: Duration = Duration::from_millis(200);
+/// Between two tries to open a channel.
+const BETWEEN_OPENINGS: Duration = Duration::from_millis(50);
 /// The extended data of a channel that is standard error.
 const STANDARD_ERROR: u32 = 1;
 
@@ -85,7 +89,7 @@ impl Ssh {
 
     pub(super) async fn begin(&self, script: &Script) -> Result<SshProcess, Failure> {
         let connection = self.connection()?;
-        let (from, to) = connection.channel_open_session().await?.split();
+        let (from, to) = session(&connection).await?.split();
         let to = Arc::new(to);
         let process = SshProcess {
             connection,
@@ -213,6 +217,19 @@ impl Drop for SshProcess {
                 kill(&connection, number).await;
             }
         });
+    }
+}
+
+/// Opens a channel for a command. sshd refuses one while it has as many as it takes, those that are just ending among them: it is
+/// asked again, for as long as this is awaited.
+async fn session(connection: &Handle<Client>) -> Result<Channel<Msg>, Failure> {
+    loop {
+        match connection.channel_open_session().await {
+            Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::ConnectFailed)) => {
+                sleep(BETWEEN_OPENINGS).await;
+            }
+            opened => return Ok(opened?),
+        }
     }
 }
 

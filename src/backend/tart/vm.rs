@@ -31,7 +31,7 @@ const REMOVE: Duration = Duration::from_secs(120);
 const PROBE: u32 = 1;
 const LONGEST_PROBE: u32 = 5;
 /// Between two probes.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes a VM and boots it. After an error nothing is left of it, as far as the host answers; what is left in spite of that
 /// carries its record.
