@@ -39,6 +39,7 @@ fn missing(host: &str) -> HostState {
     HostState {
         name: host.to_owned(),
         availability: Availability::Refused,
+        slots: 0,
         free_slots: 0,
         warm: 0,
         failures: 0,

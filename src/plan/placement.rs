@@ -1,4 +1,4 @@
-//! Where the next runners go: backends in order, on each the host with the most free slots.
+//! Where the next runners go: backends in order, on each the host with the largest free share.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -126,6 +126,8 @@ struct Room<'a> {
 /// What is free on a host.
 struct Free<'a> {
     host: &'a str,
+    /// All slots, those that are taken too; `u32::MAX` where there is no limit.
+    all: u32,
     /// `u32::MAX` where there is no limit.
     slots: u32,
     /// How many of the slots have an instance that is ready already.
@@ -136,6 +138,13 @@ struct Free<'a> {
     runners: usize,
 }
 
+impl Free<'_> {
+    /// Which share of all slots is free, in millionths.
+    fn share(&self) -> u64 {
+        u64::from(self.slots).saturating_mul(1_000_000) / u64::from(self.all.max(1))
+    }
+}
+
 impl<'a> Room<'a> {
     fn of(backend: &'a BackendView, ledger: &Ledger) -> Room<'a> {
         let mut runners: HashMap<&str, usize> = HashMap::new();
@@ -144,6 +153,7 @@ impl<'a> Room<'a> {
         }
         let free = |host: &'a HostState| Free {
             host: &host.name,
+            all: host.slots,
             slots: host.free_slots,
             warm: host.warm,
             failures: host.failures,
@@ -153,8 +163,9 @@ impl<'a> Room<'a> {
         Room { ceiling: ceiling(backend, ledger), ready: ready.map(free).collect() }
     }
 
-    /// Takes a place on the host with the fewest failures and, among those, where an instance is ready already; else the most
-    /// free slots; else, as hosts without a limit are all alike, the fewest runners; else the first by name.
+    /// Takes a place on the host with the fewest failures and, among those, where an instance is ready already; else where the
+    /// largest share of the slots is free, and of equal shares the most slots; else, as hosts without a limit are all alike,
+    /// the fewest runners; else the first by name.
     fn take(&mut self) -> Option<String> {
         if self.ceiling == 0 {
             return None;
@@ -162,7 +173,7 @@ impl<'a> Room<'a> {
         let free = self.ready.iter_mut().filter(|free| free.slots > 0);
         let best = free.max_by_key(|free| {
             let fewest = (Reverse(free.runners), Reverse(free.host));
-            (Reverse(free.failures), free.warm > 0, free.slots, fewest)
+            (Reverse(free.failures), free.warm > 0, free.share(), free.slots, fewest)
         })?;
         if best.slots < u32::MAX {
             best.slots -= 1;

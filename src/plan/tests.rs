@@ -190,10 +190,11 @@ impl Scenario {
 }
 
 pub(super) fn backend(name: &str, hosts: &[(&str, u32)]) -> BackendView {
-    let host = |(name, free_slots): &(&str, u32)| HostState {
+    let host = |(name, slots): &(&str, u32)| HostState {
         name: (*name).to_owned(),
         availability: Availability::Ready,
-        free_slots: *free_slots,
+        slots: *slots,
+        free_slots: *slots,
         warm: 0,
         failures: 0,
         message: String::new(),

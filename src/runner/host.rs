@@ -11,7 +11,9 @@ pub struct HostState {
     pub name: String,
     /// Whether a runner can be started there.
     pub availability: Availability,
-    /// Slots that are free for this scale set; `u32::MAX` where nothing limits them.
+    /// Slots that this scale set may have there; `u32::MAX` where nothing limits them.
+    pub slots: u32,
+    /// How many of them are free for it; `u32::MAX` where nothing limits them.
     pub free_slots: u32,
     /// How many of these have an instance that is ready and waits for a runner.
     pub warm: u32,

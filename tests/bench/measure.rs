@@ -4,14 +4,15 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use bollard::Docker;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
     RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 use futures::{StreamExt, TryStreamExt, future, stream as streams};
-use harness::found_every;
 use harness::stage::{ContainerEvent, Result, Stage, variable};
+use harness::{Engine, found_every};
 use jiff::Timestamp;
 use kube::api::{DeleteParams, GetParams, ListParams, PartialObjectMeta, PostParams, Request};
 use paddock::api::RunnerScaleSet;
@@ -20,14 +21,11 @@ use serde_json::{Value, json};
 
 /// The scale set that the jobs are for.
 const SCALE_SET: &str = "bench";
-/// How often a burst is measured, and the same by the Docker API alone at each concurrency.
-const ROUNDS: usize = 11;
-/// Jobs in a burst.
-const BURST: usize = 30;
+/// A burst of jobs on the machine's own engine, and one on three engines.
+const BURST: Burst = Burst { scale_set: SCALE_SET, jobs: 30, rounds: 11, concurrency: [4, 8], goal: 1.15 };
+const FLEET: Burst = Burst { scale_set: "fleet", jobs: 60, rounds: 7, concurrency: [6, 12], goal: 1.05 };
 /// How long each of them would take, in seconds, were it not cancelled once all runners are up.
 const BURST_JOB: u64 = 60;
-/// Containers made at once through the Docker API alone; the best counts.
-const CONCURRENCY: [usize; 2] = [4, 8];
 /// How often a job that comes alone is measured.
 const LONE: usize = 15;
 /// How often a spare is killed.
@@ -43,15 +41,28 @@ const WRITTEN: Duration = Duration::from_secs(4);
 /// Between two measurements of time.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A burst that is measured against the same containers made through the Docker API alone.
+struct Burst {
+    scale_set: &'static str,
+    jobs: usize,
+    /// How often it is measured, and the same by the Docker API alone at each concurrency.
+    rounds: usize,
+    /// Containers made at once through the Docker API alone, over all engines; the best counts.
+    concurrency: [usize; 2],
+    /// The ratio of the two that is wanted at most.
+    goal: f64,
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
-    let stage = Stage::new().await?;
+    let mut stage = Stage::new().await?;
     let mut figures = Figures::default();
     memory(&stage, &mut figures).await?;
     writes(&stage, &mut figures).await?;
     lone(&stage, &mut figures).await?;
-    bursts(&stage, &mut figures).await?;
+    bursts(&stage, &BURST, &mut figures).await?;
     spares(&stage, &mut figures).await?;
+    fleet(&mut stage, &mut figures).await?;
     figures.note("memory, the most at any time", "MiB", controller_memory("VmHWM")?, None);
     let size = fs::metadata(format!("/proc/{}/exe", variable("PADDOCK_TEST_CONTROLLER")?))?.len();
     figures.note("size of the binary", "MiB", mebibytes(size), None);
@@ -62,12 +73,12 @@ async fn main() -> Result<()> {
 
 /// Resident memory with one scale set, which stays for the rest, and with many.
 async fn memory(stage: &Stage, figures: &mut Figures) -> Result<()> {
-    create(stage, SCALE_SET, 0).await?;
+    create(stage, SCALE_SET, 0, json!({})).await?;
     polling(stage, 1).await?;
     figures.note("memory with 1 idle set", "MiB", controller_memory("VmRSS")?, None);
     let others: Vec<String> = (1..SETS).map(|n| format!("idle-{n}")).collect();
     for name in &others {
-        create(stage, name, 0).await?;
+        create(stage, name, 0, json!({})).await?;
     }
     polling(stage, SETS).await?;
     let label = format!("memory with {SETS} idle sets");
@@ -104,7 +115,7 @@ async fn writes(stage: &Stage, figures: &mut Figures) -> Result<()> {
 async fn lone(stage: &Stage, figures: &mut Figures) -> Result<()> {
     let mut times = Vec::new();
     for _ in 0..LONE {
-        times.push(burst(stage, 1).await?);
+        times.push(burst(stage, SCALE_SET, 1).await?);
     }
     let label = format!("1 job, from queueing to its container's start, p50 of {LONE}");
     figures.note(&label, "s", median(&mut times), None);
@@ -113,15 +124,16 @@ async fn lone(stage: &Stage, figures: &mut Figures) -> Result<()> {
 
 /// A burst of jobs, from their queueing to the last container's start; against the same containers made through the
 /// Docker API alone. Taken in turns, so that both meet the same weather.
-async fn bursts(stage: &Stage, figures: &mut Figures) -> Result<()> {
+async fn bursts(stage: &Stage, measured: &Burst, figures: &mut Figures) -> Result<()> {
+    let Burst { scale_set, jobs, rounds, concurrency, goal } = *measured;
     let template = template(stage).await?;
     let mut ours = Vec::new();
-    let mut alone = CONCURRENCY.map(|_| Vec::new());
-    for round in 0..ROUNDS {
-        for turn in 0..=CONCURRENCY.len() {
-            match (round + turn) % (CONCURRENCY.len() + 1) {
-                0 => ours.push(burst(stage, BURST).await?),
-                n => alone[n - 1].push(docker_alone(stage, &template, CONCURRENCY[n - 1]).await?),
+    let mut alone = concurrency.map(|_| Vec::new());
+    for round in 0..rounds {
+        for turn in 0..=concurrency.len() {
+            match (round + turn) % (concurrency.len() + 1) {
+                0 => ours.push(burst(stage, scale_set, jobs).await?),
+                n => alone[n - 1].push(docker_alone(stage, &template, jobs, concurrency[n - 1]).await?),
             }
         }
         let last = |all: &[f64]| all.last().copied().unwrap_or(f64::NAN);
@@ -129,25 +141,26 @@ async fn bursts(stage: &Stage, figures: &mut Figures) -> Result<()> {
         eprintln!("   round {}: {:.2} s; Docker alone {} s", round + 1, last(&ours), alone.join(" and "));
     }
     let mut best = (f64::INFINITY, f64::INFINITY);
-    for (times, concurrency) in alone.iter_mut().zip(CONCURRENCY) {
-        let label = format!("{BURST} containers by Docker alone, {concurrency} at once, p50 of {ROUNDS}");
+    for (times, concurrency) in alone.iter_mut().zip(concurrency) {
+        let label = format!("{jobs} containers by Docker alone, {concurrency} at once, p50 of {rounds}");
         let median = median(times);
         figures.note(&label, "s", median, None);
         best = (best.0.min(median), best.1.min(times[0]));
     }
     let median = median(&mut ours);
-    let label = format!("{BURST} jobs, from queueing to the last start, p50 of {ROUNDS}");
+    let engines = stage.engines().count();
+    let label = format!("{jobs} jobs on {engines} engines, from queueing to the last start, p50 of {rounds}");
     figures.note(&label, "s", median, None);
-    figures.note("ratio of the two", "", median / best.0, Some(1.15));
+    figures.note("ratio of the two", "", median / best.0, Some(goal));
     figures.note("ratio of the fastest of each", "", ours[0] / best.1, None);
     Ok(())
 }
 
-async fn burst(stage: &Stage, count: usize) -> Result<f64> {
+async fn burst(stage: &Stage, scale_set: &str, count: usize) -> Result<f64> {
     quiet(stage, PAUSE).await?;
     let began = Timestamp::now();
     let started = stage.containers(&stage.cluster);
-    stage.github.queue(count, SCALE_SET, "burst", Some(BURST_JOB)).await?;
+    stage.github.queue(count, scale_set, "burst", Some(BURST_JOB)).await?;
     let last = nth(started, "start", began, count).await?;
     stage.github.cancel_all().await?;
     Ok(seconds(began, last.at))
@@ -184,31 +197,63 @@ fn alone_cluster(stage: &Stage) -> String {
     format!("{}-alone", stage.cluster)
 }
 
-async fn docker_alone(stage: &Stage, template: &ContainerCreateBody, concurrency: usize) -> Result<f64> {
+async fn docker_alone(
+    stage: &Stage,
+    template: &ContainerCreateBody,
+    count: usize,
+    concurrency: usize,
+) -> Result<f64> {
     quiet(stage, PAUSE).await?;
     let began = Timestamp::now();
     let started = stage.containers(&alone_cluster(stage));
-    let launch = |number: usize| async move {
-        let name = format!("{}-{number}", alone_cluster(stage));
-        let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        stage.docker.create_container(Some(options), template.clone()).await?;
-        stage.docker.start_container(&name, None::<StartContainerOptions>).await?;
-        Ok(name)
+    let engines: Vec<&Docker> = stage.engines().collect();
+    let launch = |number: usize| {
+        let engine = engines[number % engines.len()];
+        async move {
+            let name = format!("{}-{number}", alone_cluster(stage));
+            let options = CreateContainerOptionsBuilder::new().name(&name).build();
+            engine.create_container(Some(options), template.clone()).await?;
+            engine.start_container(&name, None::<StartContainerOptions>).await?;
+            Ok((name, engine))
+        }
     };
-    let launches = streams::iter((0..BURST).map(launch)).buffer_unordered(concurrency);
-    let (last, names) =
-        future::try_join(nth(started, "start", began, BURST), launches.try_collect::<Vec<String>>()).await?;
-    for name in names {
+    let launches = streams::iter((0..count).map(launch)).buffer_unordered(concurrency);
+    let (last, made) =
+        future::try_join(nth(started, "start", began, count), launches.try_collect::<Vec<_>>()).await?;
+    for (name, engine) in made {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        stage.docker.remove_container(&name, Some(options)).await?;
+        engine.remove_container(&name, Some(options)).await?;
     }
     Ok(seconds(began, last.at))
+}
+
+/// A burst over the machine's own engine and two more, by a scale set of its own. Its runners do not connect to GitHub, as the
+/// containers made alone do not: the way from an engine with a network of its own would be measured.
+async fn fleet(stage: &mut Stage, figures: &mut Figures) -> Result<()> {
+    stage.scale_sets().delete("spare", &DeleteParams::default()).await?;
+    quiet(stage, WRITTEN).await?;
+    let github = stage.github.address()?;
+    let engines = [Engine::start("bench-1", github).await, Engine::start("bench-2", github).await];
+    let mut hosts = vec![json!({"name": "own", "endpoint": "unix:///var/run/docker.sock"})];
+    for (number, engine) in engines.iter().enumerate() {
+        hosts.push(json!({"name": format!("more-{number}"), "endpoint": engine.endpoint()}));
+        stage.others.push(engine.docker.clone());
+    }
+    let env = json!([{"name": "FAKE_RUNNER_NEVER_CONNECT", "value": "1"}]);
+    create(stage, FLEET.scale_set, 0, json!({"hosts": hosts, "env": env})).await?;
+    polling(stage, 2).await?;
+    bursts(stage, &FLEET, figures).await?;
+    stage.scale_sets().delete(FLEET.scale_set, &DeleteParams::default()).await?;
+    until("the fleet is deleted", async || {
+        Ok(stage.scale_sets().list(&ListParams::default()).await?.items.len() == 1)
+    })
+    .await
 }
 
 /// An idle spare that dies: from its end to the start of the next.
 async fn spares(stage: &Stage, figures: &mut Figures) -> Result<()> {
     quiet(stage, PAUSE).await?;
-    create(stage, "spare", 1).await?;
+    create(stage, "spare", 1, json!({})).await?;
     let mut times = Vec::new();
     for _ in 0..KILLS {
         let spare = connected_spare(stage).await?;
@@ -239,7 +284,12 @@ async fn connected_spare(stage: &Stage) -> Result<String> {
     name.ok_or_else(|| "no spare".into())
 }
 
-async fn create(stage: &Stage, name: &str, min_runners: u32) -> Result<()> {
+/// Creates a scale set, with further fields of its backend.
+async fn create(stage: &Stage, name: &str, min_runners: u32, further: Value) -> Result<()> {
+    let mut docker = json!({
+        "image": "paddock.test/runner:1", "network": "host", "housekeeping": {"diskGuard": {"enabled": false}},
+    });
+    docker.as_object_mut().ok_or("an object")?.extend(further.as_object().cloned().unwrap_or_default());
     let object: RunnerScaleSet = serde_json::from_value(json!({
         "apiVersion": "paddock.dev/v1alpha1", "kind": "RunnerScaleSet", "metadata": {"name": name},
         "spec": {
@@ -247,10 +297,8 @@ async fn create(stage: &Stage, name: &str, min_runners: u32) -> Result<()> {
                 "url": format!("{}/acme", stage.github.url), "allowInsecure": true,
                 "credentialsSecretRef": {"name": "github"},
             },
-            "minRunners": min_runners, "maxRunners": 50,
-            "backends": [{"name": "docker", "docker": {
-                "image": "paddock.test/runner:1", "network": "host", "housekeeping": {"diskGuard": {"enabled": false}},
-            }}],
+            "minRunners": min_runners, "maxRunners": 60,
+            "backends": [{"name": "docker", "docker": docker}],
         },
     }))?;
     stage.scale_sets().create(&PostParams::default(), &object).await?;

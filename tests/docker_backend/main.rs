@@ -11,6 +11,7 @@ mod images;
 mod lives;
 mod outages;
 mod parts;
+mod podman;
 mod proxy;
 mod sidecar;
 mod slots;

@@ -157,17 +157,72 @@ impl Engine {
 
     /// Gives it an image of the machine's own engine.
     pub async fn load(&self, image: &str) {
-        let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-        let from = connect(&host).await;
-        let image: Vec<_> = from.export_image(image).try_collect().await.unwrap_or_else(|error| {
-            panic!("{image}: {error}: run `make image`");
-        });
-        let to = connect(&self.endpoint).await;
-        let image = futures::stream::iter(image.into_iter().map(Ok::<_, std::io::Error>));
-        to.import_image_stream(ImportImageOptions::default(), image, None)
-            .try_collect::<Vec<_>>()
-            .await
-            .unwrap();
+        load(&self.endpoint, image).await;
+    }
+}
+
+/// Gives an engine an image of the machine's own.
+async fn load(endpoint: &str, image: &str) {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+    let from = connect(&host).await;
+    let image: Vec<_> = from.export_image(image).try_collect().await.unwrap_or_else(|error| {
+        panic!("{image}: {error}: run `make image`");
+    });
+    let to = connect(endpoint).await;
+    let image = futures::stream::iter(image.into_iter().map(Ok::<_, std::io::Error>));
+    to.import_image_stream(ImportImageOptions::default(), image, None).try_collect::<Vec<_>>().await.unwrap();
+}
+
+/// Podman, with all that is its in a folder, by its socket that speaks Docker's API. It has the runners' image.
+pub struct Podman {
+    _process: Process,
+    endpoint: String,
+    folder: Folder,
+}
+
+impl Podman {
+    pub async fn start(name: &str) -> Self {
+        let folder = Folder::new(name);
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        // Its own limits of open files and processes are more than it may set where it is in a container itself.
+        let own = concat!(
+            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n",
+            "[engine]\ninit_path = \"/usr/bin/docker-init\"\nevents_logger = \"file\"\n",
+        );
+        std::fs::write(file("containers.conf"), own).unwrap();
+        let endpoint = format!("unix://{}", file("p.sock"));
+        let mut command = Command::new("podman");
+        command
+            .env("CONTAINERS_CONF", file("containers.conf"))
+            .args(["--root", &file("store"), "--runroot", &file("run"), "--tmpdir", &file("tmp")])
+            .args([
+                "--storage-driver=vfs",
+                "--cgroup-manager=cgroupfs",
+                "system",
+                "service",
+                "--time=0",
+                &endpoint,
+            ])
+            .stderr(std::fs::File::create(file("log")).unwrap());
+        let process = Process::start(&mut command, "a test needs to start Podman, as root");
+        let answers = found(PATIENCE, async || connect_once(&endpoint).await).await;
+        assert!(
+            answers.is_some(),
+            "Podman does not start: {}",
+            std::fs::read_to_string(file("log")).unwrap()
+        );
+        load(&endpoint, IMAGE).await;
+        Podman { _process: process, endpoint, folder }
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        engine::unmount_below(self.folder.path());
     }
 }
 

@@ -704,6 +704,7 @@ impl Backend for Handle {
             HostState {
                 name: name.clone(),
                 availability,
+                slots: state.hosts[*host].slots.unwrap_or(u32::MAX),
                 free_slots,
                 warm,
                 failures: 0,

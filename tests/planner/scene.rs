@@ -132,6 +132,7 @@ impl Scene {
             HostState {
                 name: name.to_owned(),
                 availability: Availability::Ready,
+                slots: slots.parse().unwrap(),
                 free_slots: slots.parse().unwrap(),
                 warm: 0,
                 failures: 0,

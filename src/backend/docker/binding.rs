@@ -85,17 +85,17 @@ impl HostBinding {
         })
     }
 
-    /// Whether the host takes starts, how many slots are free on it, and why it takes none, in words.
-    pub(super) fn state(&self) -> (Availability, u32, String) {
+    /// Whether the host takes starts, how many slots there are on it and how many are free, and why it takes none, in words.
+    pub(super) fn state(&self) -> (Availability, (u32, u32), String) {
         let engine = &self.followed.engine;
         let state = engine.host.state();
         let Some(view) = engine.view_of(&state) else {
-            return (Availability::Unreachable, 0, String::new());
+            return (Availability::Unreachable, (0, 0), String::new());
         };
         if let Link::Down { why, .. } = &view.link {
-            return (Availability::Unreachable, 0, why.clone());
+            return (Availability::Unreachable, (0, 0), why.clone());
         }
-        let free = self.membership.free(&state);
+        let (all, free) = (self.membership.all(&state), self.membership.free(&state));
         let (availability, message) =
             self.failure.state(view.connections).unwrap_or_else(|| self.image_availability());
         let message = match (message.is_empty(), free) {
@@ -103,7 +103,7 @@ impl HostBinding {
             (true, 0) => self.membership.full(&state),
             (true, _) => self.wishing.as_ref().map(Wishing::message).unwrap_or_default(),
         };
-        (availability, free, message)
+        (availability, (all, free), message)
     }
 
     /// Sees to it that the shared volume is there, if there is to be one.

@@ -54,7 +54,12 @@ impl Membership {
         }
     }
 
-    /// Slots that are free for this use of the engine.
+    /// Slots that there are for this use of the engine.
+    pub(super) fn all(&self, state: &State) -> u32 {
+        state.slots.all_for(self.user)
+    }
+
+    /// Those of them that are free.
     pub(super) fn free(&self, state: &State) -> u32 {
         state.slots.free_for(self.user, &state.views)
     }

@@ -289,11 +289,11 @@ impl Host {
     }
 
     fn state(&self) -> HostState {
-        let (availability, free_slots, message) = match &self.binding {
+        let (availability, (slots, free_slots), message) = match &self.binding {
             Ok(binding) => binding.state(),
-            Err(why) => (Availability::Refused, 0, why.clone()),
+            Err(why) => (Availability::Refused, (0, 0), why.clone()),
         };
-        HostState { name: self.name.clone(), availability, free_slots, warm: 0, failures: 0, message }
+        HostState { name: self.name.clone(), availability, slots, free_slots, warm: 0, failures: 0, message }
     }
 }
 

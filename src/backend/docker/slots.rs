@@ -143,6 +143,11 @@ impl Slots {
         self.users.get(&user).and_then(|user| user.max_runners)
     }
 
+    /// Places that there are for a user; `u32::MAX` where there is no limit.
+    pub(super) fn all_for(&self, user: u64) -> u32 {
+        self.ceiling.into_iter().chain(self.own_maximum(user)).min().unwrap_or(u32::MAX)
+    }
+
     /// Places free for a user: within its own maximum, and not kept for others that wait longer.
     pub(super) fn free_for(&self, user: u64, views: &Views) -> u32 {
         self.free_of(user, self.free(views), views)

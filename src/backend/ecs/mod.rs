@@ -100,7 +100,8 @@ impl Backend for EcsBackend {
     fn hosts(&self) -> Vec<HostState> {
         let (availability, message) = self.binding.state();
         let free_slots = if availability == Availability::Unreachable { 0 } else { u32::MAX };
-        vec![HostState { name: self.host.clone(), availability, free_slots, warm: 0, failures: 0, message }]
+        let (name, slots) = (self.host.clone(), u32::MAX);
+        vec![HostState { name, availability, slots, free_slots, warm: 0, failures: 0, message }]
     }
 
     fn instances(&self) -> Vec<Listing> {

@@ -234,16 +234,17 @@ impl HostBinding {
 
     /// Whether the host takes starts, how many slots are there for the backend, how many of these have a VM that is up, and
     /// why it takes none, in words.
-    pub(super) fn state(&self) -> (Availability, u32, u32, String) {
+    pub(super) fn state(&self) -> (Availability, (u32, u32), u32, String) {
         let mac = self.mac();
         let state = mac.host.state();
         let Some(view) = mac.view_of(&state) else {
-            return (Availability::Unreachable, 0, 0, String::new());
+            return (Availability::Unreachable, (0, 0), 0, String::new());
         };
         if let Some(why) = &view.down {
-            return (Availability::Unreachable, 0, 0, why.clone());
+            return (Availability::Unreachable, (0, 0), 0, why.clone());
         }
         let warm = self.warm(&state);
+        let all = state.slots.all_for(self.user);
         let free = self.free(&state) + warm + u32::from(self.is_filling());
         let connections = view.connections;
         let full = full(&state, self.user);
@@ -251,7 +252,7 @@ impl HostBinding {
         let failure = self.failure.state(connections);
         let (availability, message) = failure.unwrap_or_else(|| self.image.state(mac).availability());
         let message = if message.is_empty() && free == 0 { full } else { message };
-        (availability, free, warm, message)
+        (availability, (all, free), warm, message)
     }
 
     /// Notes that a VM was made: the host is well.

@@ -224,12 +224,12 @@ impl Host {
     }
 
     fn state(&self) -> HostState {
-        let (availability, free_slots, warm, message) = match &self.binding {
+        let (availability, (slots, free_slots), warm, message) = match &self.binding {
             Ok(binding) => binding.state(),
-            Err(NoBinding::Refused(why)) => (Availability::Refused, 0, 0, why.clone()),
-            Err(NoBinding::NoLogin(why)) => (Availability::Unreachable, 0, 0, why.clone()),
+            Err(NoBinding::Refused(why)) => (Availability::Refused, (0, 0), 0, why.clone()),
+            Err(NoBinding::NoLogin(why)) => (Availability::Unreachable, (0, 0), 0, why.clone()),
         };
-        HostState { name: self.name.clone(), availability, free_slots, warm, failures: 0, message }
+        HostState { name: self.name.clone(), availability, slots, free_slots, warm, failures: 0, message }
     }
 }
 

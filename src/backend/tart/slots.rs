@@ -185,6 +185,11 @@ impl Slots {
         self.users.get(&user).and_then(|user| user.max_vms)
     }
 
+    /// Places that there are for a user.
+    pub(super) fn all_for(&self, user: u64) -> u32 {
+        self.limit().min(self.own_maximum(user).unwrap_or(u32::MAX))
+    }
+
     /// Places free for a user: within its own maximum, and not kept for others that wait longer.
     pub(super) fn free_for(&self, user: u64, views: &BTreeMap<u64, View>) -> u32 {
         self.free_of(user, self.free(views), views)

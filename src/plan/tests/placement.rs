@@ -18,6 +18,20 @@ fn backends_are_filled_in_order_and_hosts_evenly() {
     assert_eq!(places, BTreeMap::from([("a", 2), ("b", 2), ("c", 2)]));
 }
 
+/// One with few slots is not left for one that has more of them free and is fuller.
+#[test]
+fn hosts_are_filled_by_the_share_that_is_free_and_not_by_its_number() {
+    let mut scenario = Scenario::new(serde_json::json!({"maxRunners": 40}));
+    scenario.backends = vec![backend("rack", &[("large", 20), ("small", 10)])];
+    let on = |scenario: &Scenario, host: &str| scenario.ledger.runners().filter(|r| r.host == host).count();
+    scenario.assigned(9);
+    scenario.step();
+    assert_eq!((on(&scenario, "large"), on(&scenario, "small")), (6, 3));
+    scenario.assigned(27);
+    scenario.step();
+    assert_eq!((on(&scenario, "large"), on(&scenario, "small")), (18, 9));
+}
+
 /// Each has as many free slots as the others, whatever is on it.
 #[test]
 fn hosts_without_a_limit_have_equally_many_runners() {
@@ -25,7 +39,8 @@ fn hosts_without_a_limit_have_equally_many_runners() {
     scenario.backends = vec![backend("rack", &[("a", u32::MAX), ("b", u32::MAX), ("c", 0)])];
     scenario.assigned(3);
     scenario.step();
-    scenario.backends[0].hosts.iter_mut().for_each(|host| host.free_slots = u32::MAX);
+    let no_limit = |host: &mut HostState| (host.slots, host.free_slots) = (u32::MAX, u32::MAX);
+    scenario.backends[0].hosts.iter_mut().for_each(no_limit);
     scenario.assigned(9);
     scenario.step();
     let on = |host: &str| scenario.ledger.runners().filter(|runner| runner.host == host).count();

@@ -55,6 +55,7 @@ fn a_host_that_failed_once_is_as_good_as_others_after_half_an_hour() {
     scenario.assigned(1);
     scenario.step();
     scenario.ledger.start_failed("linux-001", Reason::EngineError, "no", at(0));
+    scenario.backend_host("rack", "a").free_slots += 1;
     let next = |scenario: &Scenario| match &scenario.plan().actions[..] {
         [.., Action::Start { host, .. }] => host.clone(),
         other => panic!("{other:?}"),

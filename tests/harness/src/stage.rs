@@ -2,12 +2,13 @@
 //! Docker engine, and the API server as its administrator.
 
 use std::collections::HashMap;
-use std::env;
+use std::net::SocketAddr;
+use std::{env, iter};
 
 use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
 use bollard::{API_DEFAULT_VERSION, Docker};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, future, stream};
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -28,6 +29,8 @@ pub struct Stage {
     pub github: GitHub,
     /// The Docker engine.
     pub docker: Docker,
+    /// Those that run beside it, if the program has started any.
+    pub others: Vec<Docker>,
     /// The API server.
     pub kube: Client,
     /// The namespace that the controller watches.
@@ -50,6 +53,7 @@ impl Stage {
                 url: variable("PADDOCK_TEST_GITHUB")?,
             },
             docker: docker.negotiate_version().await?,
+            others: Vec::new(),
             kube: Client::try_from(config)?,
             namespace: variable("PADDOCK_TEST_NAMESPACE")?,
             cluster: variable("PADDOCK_TEST_ID")?,
@@ -59,6 +63,11 @@ impl Stage {
     /// The scale sets of the namespace.
     pub fn scale_sets(&self) -> Api<RunnerScaleSet> {
         Api::namespaced(self.kube.clone(), &self.namespace)
+    }
+
+    /// All engines.
+    pub fn engines(&self) -> impl Iterator<Item = &Docker> {
+        iter::once(&self.docker).chain(&self.others)
     }
 
     /// What becomes of containers with this value of the label `paddock.dev/cluster`, from now on.
@@ -71,8 +80,8 @@ impl Stage {
             .since(&Timestamp::now().as_second().to_string())
             .filters(&filters)
             .build();
-        let events = self.docker.events(Some(options));
-        events
+        let events = self.engines().map(|engine| engine.events(Some(options.clone())).boxed());
+        stream::select_all(events)
             .filter_map(async |event| match event {
                 Ok(event) => ContainerEvent::read(event).map(Ok),
                 Err(error) => Some(Err(error.into())),
@@ -84,8 +93,9 @@ impl Stage {
     pub async fn count_containers(&self) -> Result<usize> {
         let label = format!("{}={}", Identity::CLUSTER, self.cluster);
         let filters = HashMap::from([("label", vec![label])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters);
-        Ok(self.docker.list_containers(Some(options.build())).await?.len())
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let lists = self.engines().map(|engine| engine.list_containers(Some(options.clone())));
+        Ok(future::try_join_all(lists).await?.iter().map(Vec::len).sum())
     }
 }
 
@@ -163,6 +173,11 @@ pub struct RunnerName {
 }
 
 impl GitHub {
+    /// The address that it listens on.
+    pub fn address(&self) -> Result<SocketAddr> {
+        Ok(self.url.trim_start_matches("http://").parse()?)
+    }
+
     /// Queues jobs of one kind for a scale set; without a duration they last until they are canceled.
     pub async fn queue(&self, count: usize, scale_set: &str, name: &str, seconds: Option<u64>) -> Result<()> {
         let job = json!({

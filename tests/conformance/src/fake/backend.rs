@@ -53,6 +53,7 @@ impl FakeBackend {
         let current = view.current;
         drop(view);
         let full = bound.membership.full();
+        let slots = bound.membership.all();
         let free_slots = if current { bound.membership.free() } else { 0 };
         let prepared = self.prepared.lock().expect("no test panics with it");
         let (availability, mut message) = match () {
@@ -63,7 +64,7 @@ impl FakeBackend {
         if message.is_empty() && free_slots == 0 {
             message = full;
         }
-        HostState { name: bound.name.clone(), availability, free_slots, warm: 0, failures: 0, message }
+        HostState { name: bound.name.clone(), availability, slots, free_slots, warm: 0, failures: 0, message }
     }
 
     fn listing(&self, bound: &Bound) -> Listing {

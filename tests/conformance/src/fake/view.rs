@@ -264,6 +264,13 @@ impl Membership {
         view.queue.free_for(self.number, view.free()).min(view.left_of_own(self.number))
     }
 
+    /// Counts the slots that there are for it.
+    pub(super) fn all(&self) -> u32 {
+        let view = self.host.view();
+        let own = view.users.get(&self.number).and_then(|user| user.max_runners);
+        view.limit().into_iter().chain(own).min().unwrap_or(u32::MAX)
+    }
+
     /// Says why no slot is free.
     pub(super) fn full(&self) -> String {
         self.host.view().full(self.number)
