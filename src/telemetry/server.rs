@@ -110,11 +110,10 @@ async fn healthz(State(health): State<Health>) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
 }
 
-async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
-    if health.is_ready() {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the watch caches are not filled yet\n")
+async fn readyz(State(health): State<Health>) -> (StatusCode, String) {
+    match health.not_ready() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
