@@ -12,6 +12,7 @@ use clap_complete::Shell;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use paddock::api::OperatorPolicy;
+use paddock::cause;
 use paddock::check;
 use paddock::controller::{self, Cluster, Options, PolicyError};
 use paddock::convert::{self, Source};
@@ -452,7 +453,9 @@ async fn serve(options: Run) -> Result<(), Box<dyn Error>> {
 
 async fn ports(options: &Run) -> Result<Ports, String> {
     let bind = async |flag: &str, address| {
-        TcpListener::bind(address).await.map_err(|error| format!("{flag} {address}: {error}"))
+        TcpListener::bind(address)
+            .await
+            .map_err(|error| format!("{flag} {address}: {}", cause::innermost(&error)))
     };
     let metrics = match options.metrics_listen {
         Some(address) => Some(bind("--metrics-listen", address).await?),
