@@ -114,13 +114,14 @@ async fn a_set_none_of_whose_hosts_answers_says_so_in_ready_and_why() {
                 told("Ready") && told("Reconciling")
             })
             .await;
-        let said = format!("no host answers: docker/local: {}: no such file or directory", socket.display());
+        let cause = format!("{}: no such file or directory", socket.display());
         for message in [
             &condition(&set, "Ready").unwrap().message,
             &condition(&set, "Reconciling").unwrap().message,
             &lab.event("linux", "HostUnreachable").await,
         ] {
-            assert_eq!(*message, said);
+            assert!(message.starts_with("no host answers: docker/local: "), "{message}");
+            assert!(message.ends_with(&cause), "{message}");
         }
         std::os::unix::fs::symlink("/var/run/docker.sock", socket).unwrap();
         lab.until_within(NEXT_TRY, "linux", "healed", |set| {
