@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod cause;
 pub mod check;
 pub mod controller;
 pub mod convert;

@@ -12,6 +12,7 @@ use clap_complete::Shell;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use paddock::api::OperatorPolicy;
+use paddock::cause;
 use paddock::check;
 use paddock::controller::{self, Cluster, Options, PolicyError};
 use paddock::convert::{self, Source};
@@ -198,8 +199,19 @@ struct Kube {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Run(options) => run(*options),
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error)
+            if error.use_stderr()
+                && logs_json(std::env::args(), std::env::var("PADDOCK_LOG_FORMAT").ok()) =>
+        {
+            log_as_json(&error);
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
+    let done = match cli.command {
+        Command::Run(options) => return run(*options),
         Command::Crd => print_crd(),
         Command::Convert { from, file } => print_manifests(from, &file),
         Command::Check(options) => return ended(check(*options)),
@@ -224,6 +236,28 @@ fn ended(done: Result<bool, Box<dyn Error>>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether a command line is of a controller that logs JSON: asked where it cannot be parsed.
+fn logs_json(arguments: impl IntoIterator<Item = String>, variable: Option<String>) -> bool {
+    let arguments: Vec<String> = arguments.into_iter().collect();
+    let given = arguments.iter().enumerate().rev().find_map(|(at, argument)| {
+        match argument.strip_prefix("--log-format") {
+            Some("") => arguments.get(at + 1).map(String::as_str),
+            Some(value) => value.strip_prefix('='),
+            None => None,
+        }
+    });
+    arguments.get(1).is_some_and(|command| command == "run") && given.or(variable.as_deref()) == Some("json")
+}
+
+/// Logs why the controller cannot run, as a line of its log: whoever collects that reads nothing else.
+fn log_as_json(error: &dyn std::fmt::Display) {
+    // An error means that logging is set up already, in the same format.
+    let _ = telemetry::init(LogFormat::Json, "info");
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    tracing::error!("{}", lines.join(" "));
 }
 
 fn print_crd() -> Result<(), Box<dyn Error>> {
@@ -377,7 +411,18 @@ async fn checks(options: &Check) -> Result<Vec<check::Check>, Box<dyn Error>> {
     Ok(checks)
 }
 
-fn run(options: Run) -> Result<(), Box<dyn Error>> {
+fn run(options: Run) -> ExitCode {
+    let format = options.log_format;
+    match run_controller(options) {
+        Err(error) if format == LogFormat::Json => {
+            log_as_json(&error);
+            ExitCode::FAILURE
+        }
+        done => ended(done.map(|()| true)),
+    }
+}
+
+fn run_controller(options: Run) -> Result<(), Box<dyn Error>> {
     // Two libraries bring TLS, and neither may choose for the other.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     telemetry::init(options.log_format, &options.log_level)?;
@@ -408,7 +453,9 @@ async fn serve(options: Run) -> Result<(), Box<dyn Error>> {
 
 async fn ports(options: &Run) -> Result<Ports, String> {
     let bind = async |flag: &str, address| {
-        TcpListener::bind(address).await.map_err(|error| format!("{flag} {address}: {error}"))
+        TcpListener::bind(address)
+            .await
+            .map_err(|error| format!("{flag} {address}: {}", cause::innermost(&error)))
     };
     let metrics = match options.metrics_listen {
         Some(address) => Some(bind("--metrics-listen", address).await?),

@@ -109,3 +109,28 @@ fn every_reason_metric_and_flag_is_in_the_reference() {
     let missing: Vec<_> = all.iter().filter(|name| !REFERENCE.contains(name.as_str())).collect();
     assert!(missing.is_empty(), "not in docs/reference.md: {missing:?}");
 }
+
+/// Whatever a condition, a failure or an event gives for a reason: the row says what to do.
+#[test]
+fn every_reason_has_its_row_in_troubleshooting() {
+    let text = read("docs/operations.md");
+    let (_, section) = text.split_once("\n## Troubleshooting\n").unwrap();
+    let rows =
+        section.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once(" | "));
+    let remedies: Vec<(&str, &str)> = rows.collect();
+    for reason in Reason::ALL {
+        let of_it = |(reasons, _): &&(&str, &str)| {
+            reasons.split(", ").any(|word| word.trim_matches('`') == reason.as_str())
+        };
+        let found: Vec<_> = remedies.iter().filter(of_it).collect();
+        assert!(matches!(found[..], [(_, remedy)] if remedy.len() >= 20), "{reason}: {found:?}");
+    }
+    for (reasons, _) in remedies {
+        for word in reasons.split(", ").map(|word| word.trim_matches('`')) {
+            assert!(
+                Reason::ALL.iter().any(|reason| reason.as_str() == word),
+                "the code gives no reason {word}"
+            );
+        }
+    }
+}

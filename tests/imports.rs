@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 use syn::{Attribute, Item, UseTree, Visibility};
 
-/// What each room may import beside itself. `rng` and `time` are everyone's.
+/// What each room may import beside itself. `cause`, `rng` and `time` are everyone's.
 const ROOMS: [(&str, &[&str]); 15] = [
     ("main", &["check", "controller", "convert", "doctor", "runner", "api", "telemetry", "terminal", "top"]),
     ("check", &["controller", "scale_set", "plan", "github", "backend", "runner", "api"]),
@@ -28,7 +28,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("runner", &["api"]),
     ("api", &[]),
 ];
-const EVERYONES: [&str; 2] = ["rng", "time"];
+const EVERYONES: [&str; 3] = ["cause", "rng", "time"];
 /// The rooms that know Kubernetes.
 const OF_KUBERNETES: [&str; 3] = ["main", "controller", "api"];
 

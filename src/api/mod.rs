@@ -51,6 +51,9 @@ use schema::{MOST_RUNNERS, kubernetes_style, named_list};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The finalizer by which the controller keeps an object until nothing of it is left elsewhere.
+pub const FINALIZER: &str = "paddock.dev/finalizer";
+
 /// What is wanted of a fleet of ephemeral runners.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::{debug, info};
 
 use super::{Availability, Error};
 use crate::api::{Explanation, Reason};
@@ -103,7 +103,7 @@ impl Readiness {
             Ok(()) => ImageState::Ready,
             Err(Error::NoCapacity(why)) => {
                 let (reason, message) = (why.reason.as_str(), &why.message);
-                warn!(image = self.reference, reason, message, "image cannot be used");
+                info!(image = self.reference, reason, error = message, "image cannot be used");
                 self.failed(why)
             }
             // The host went away: it is asked again when it is back.

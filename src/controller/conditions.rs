@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::api::{Explanation, Reason, condition};
+use crate::api::{Explanation, FINALIZER, Reason, condition};
 use crate::github::{ListenState, WantedScaleSet};
 use crate::plan::{DemandStatus, Plan};
 use crate::scale_set::{Registration, ScaleSetState};
@@ -183,7 +183,7 @@ fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
         let message = format!("{} idle runners of an earlier template are being replaced", facts.outdated);
         return Finding::new(true, Reason::Progressing, message);
     }
-    if let Some(why) = facts.plan.and_then(|plan| plan.short.as_ref()) {
+    if let Some(why) = facts.plan.and_then(|plan| plan.unreachable.as_ref().or(plan.short.as_ref())) {
         return Finding::holding(why);
     }
     Finding::new(false, Reason::AsExpected, "")
@@ -208,7 +208,11 @@ fn ready(facts: &Facts<'_>, registered: &Finding, listening: &Finding, stalled: 
         return Finding { holds: Some(false), why: stalled.why.clone() };
     }
     if facts.deleting {
-        return Finding::new(false, Reason::Draining, "the set is being deleted");
+        let message = format!(
+            "the set is being deleted: its controller removes its runners, the scale set at GitHub and then the finalizer {FINALIZER}; \
+             without a controller it stays"
+        );
+        return Finding::new(false, Reason::Draining, message);
     }
     if facts.state.spec.generation != facts.generation {
         return Finding::new(false, Reason::Progressing, "the latest spec is not applied yet");
@@ -219,7 +223,8 @@ fn ready(facts: &Facts<'_>, registered: &Finding, listening: &Finding, stalled: 
             return Finding { holds: Some(false), why: part.why.clone() };
         }
     }
-    Finding::well()
+    // It listens, and may start nothing: what is in the way must not be looked for elsewhere.
+    facts.plan.and_then(|plan| plan.unreachable.as_ref()).map_or_else(Finding::well, Finding::holding)
 }
 
 fn demand(demand_status: Option<&DemandStatus>) -> Finding {

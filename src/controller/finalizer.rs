@@ -13,13 +13,11 @@ use super::answer::with_timeout;
 use super::context::{Context, name_of};
 use super::permission;
 use super::requeue::Requeue;
-use crate::api::RunnerScaleSet;
+use crate::api::{FINALIZER, RunnerScaleSet};
 use crate::github;
 use crate::scale_set::{Event, Left, ScaleSetHandle, delete_at_github, own_scale_set};
 use crate::time::Plus;
 
-/// Keeps the object until nothing of it is left elsewhere.
-const FINALIZER: &str = "paddock.dev/finalizer";
 /// Between two tries.
 const RETRY: Duration = Duration::from_secs(10);
 /// For so long after the drain, runners are removed; after that they are left behind: their host does not come back.

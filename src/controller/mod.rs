@@ -6,6 +6,7 @@ mod client;
 mod cluster;
 mod conditions;
 mod context;
+mod definition;
 mod events;
 mod finalizer;
 mod housekeeping;

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::inputs::{READ_AGAIN, READING};
 use super::{inputs, permission};
 use crate::api::{OperatorPolicy, RunnerScaleSet};
-use crate::scale_set::{Claim, ScaleSetHandle, adopt, leave_github, place_offline, stall};
+use crate::scale_set::{Claim, Event, ScaleSetHandle, adopt, leave_github, place_offline, stall};
 use crate::time::Plus;
 
 /// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
@@ -32,6 +32,9 @@ pub(super) async fn refresh(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: 
             state.spec.changed = true;
             // What was read before is of another spec: nothing goes on with it.
             state.spec.read_again_at = None;
+        }
+        if drain_until.is_some() && state.deletion.until.is_none() {
+            ctx.shared.reporter.publish(set, Event::draining());
         }
         state.deletion.until = drain_until;
         let waits = state.spec.read_again_at.is_some_and(|at| at > now);

@@ -1,5 +1,6 @@
 //! The controller's life: what it needs to start, what it watches, and how it ends.
 
+use std::error::Error as _;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use futures::channel::mpsc;
 use futures::{FutureExt, Stream, StreamExt, future};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::api::{ListParams, PartialObjectMeta};
+use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -17,8 +18,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::answer::{api_message, with_timeout};
+use super::answer::{api_message, is_unserved, with_timeout};
 use super::context::{Context, Guarded};
+use super::definition::Definition;
 use super::housekeeping;
 use super::lease::{Candidate, Leadership};
 use super::policy_file::{PolicyError, PolicyFile};
@@ -51,14 +53,12 @@ pub struct Options {
 /// Why the controller cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The CRD is not there, or the API server does not let us see its objects.
-    #[error(
-        "RunnerScaleSets cannot be listed; is the CRD installed (kubectl apply -f crds/), and the RBAC of deploy/? {}", api_message(.0)
-    )]
+    /// The API server does not let us see the scale sets.
+    #[error("RunnerScaleSets cannot be listed; is the RBAC of deploy/ there? {}", api_message(.0))]
     NoScaleSets(kube::Error),
     /// The cluster's id cannot be read.
     #[error(
-        "cannot read the kube-system namespace for the cluster's id: allow it or give --cluster-id ({0})"
+        "cannot read the kube-system namespace for the cluster's id: allow it or give --cluster-id ({})", api_message(.0)
     )]
     NoClusterId(kube::Error),
     /// There is no policy.
@@ -87,11 +87,15 @@ pub async fn run(
         options.lease_namespace.as_ref().map(|n| Candidate::new(client.clone(), n, &options.owner));
     let leadership = candidate.as_ref().map_or_else(Leadership::open, Candidate::leadership);
     let ctx = Arc::new(context(client, &options, leadership, policy, stopping.clone()).await?);
+    let scale_sets = api(&ctx.client, options.namespaces.first().map(String::as_str));
+    let definition = Definition::new(scale_sets, ctx.shared.health.clone());
+    definition.expect().await.map_err(StartError::NoScaleSets)?;
+    tokio::spawn(definition.clone().follow(stopping.clone()));
     if let Some(file) = file {
         tokio::spawn(file.follow(ctx.clone()));
     }
     let server = serve(ports, ctx.shared.metrics.clone(), ctx.shared.health.clone(), stopping.clone());
-    let (served, led) = future::join(server, lead(&ctx, &options, candidate.as_mut())).await;
+    let (served, led) = future::join(server, lead(&ctx, &options, &definition, candidate.as_mut())).await;
     led?;
     Ok(served?)
 }
@@ -100,10 +104,11 @@ pub async fn run(
 async fn lead(
     ctx: &Arc<Context>,
     options: &Options,
+    definition: &Definition,
     candidate: Option<&mut Candidate>,
 ) -> Result<(), StartError> {
     let Some(candidate) = candidate else {
-        act(ctx, options).await;
+        act(ctx, options, definition).await;
         return Ok(());
     };
     // A standby is as ready as it can be.
@@ -117,20 +122,20 @@ async fn lead(
         if kept { Ok(()) } else { Err(StartError::LeadershipLost) }
     };
     // Who does not lead any more finishes nothing.
-    future::try_join(keep, act(ctx, options).map(Ok)).await?;
+    future::try_join(keep, act(ctx, options, definition).map(Ok)).await?;
     candidate.resign().await;
     Ok(())
 }
 
 /// Acts until this process is told to stop, and says farewell. What is not done in time is taken up by the next
 /// controller.
-async fn act(ctx: &Arc<Context>, options: &Options) {
+async fn act(ctx: &Arc<Context>, options: &Options, definition: &Definition) {
     let late = async {
         ctx.stopping.cancelled().await;
         sleep(FAREWELL).await;
     };
     let acting = async {
-        reconcile_all(ctx, options).await;
+        reconcile_all(ctx, options, definition).await;
         farewell(ctx).await;
     };
     tokio::select! {
@@ -140,14 +145,14 @@ async fn act(ctx: &Arc<Context>, options: &Options) {
     info!("controller stopped; runners are left running");
 }
 
-async fn reconcile_all(ctx: &Arc<Context>, options: &Options) {
+async fn reconcile_all(ctx: &Arc<Context>, options: &Options, definition: &Definition) {
     let scopes: Vec<Option<String>> = match options.namespaces.as_slice() {
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
     info!(cluster = ctx.shared.cluster, owner = ctx.shared.owner, "controller started");
     tokio::spawn(housekeeping::run(ctx.clone()));
-    future::join_all(scopes.into_iter().map(|scope| control(ctx.clone(), scope))).await;
+    future::join_all(scopes.into_iter().map(|scope| control(ctx.clone(), definition, scope))).await;
 }
 
 /// Sessions are closed, and starts that are under way are waited for.
@@ -166,10 +171,6 @@ async fn context(
     policy: OperatorPolicy,
     stopping: CancellationToken,
 ) -> Result<Context, StartError> {
-    let scope = options.namespaces.first().map(String::as_str);
-    // One that cannot be read is no reason not to serve the others.
-    let scale_sets: Api<Guarded> = api(&client, scope);
-    with_timeout(scale_sets.list(&ListParams::default().limit(1))).await.map_err(StartError::NoScaleSets)?;
     let cluster = match &options.cluster_id {
         Some(id) => id.clone(),
         None => cluster_id(&client).await.map_err(StartError::NoClusterId)?,
@@ -194,14 +195,15 @@ where
 }
 
 /// Watches one namespace, or all.
-async fn control(ctx: Arc<Context>, namespace: Option<String>) {
+async fn control(ctx: Arc<Context>, definition: &Definition, namespace: Option<String>) {
     let scope = namespace.as_deref();
     let (requeue, requeued) = mpsc::unbounded();
     let registry = &ctx.shared.registry;
     registry.requeue_through(namespace.clone(), requeue);
     let (secrets, maps) = (registry.clone(), registry.clone());
     let (store, writer) = reflector::store();
-    let scale_sets = watched(api::<Guarded>(&ctx.client, scope)).reflect(writer);
+    let scale_sets = api::<Guarded>(&ctx.client, scope);
+    let scale_sets = definition.renewed(move || watched(scale_sets.clone())).reflect(writer);
     let controller = Controller::for_stream(scale_sets.applied_objects(), store.clone())
         .watches_stream(
             watched(api::<PartialObjectMeta<Secret>>(&ctx.client, scope)).touched_objects(),
@@ -236,11 +238,19 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let events = watcher(objects, watcher::Config::default().page_size(PAGE)).default_backoff();
-    events.filter_map(async |event| {
-        let event = event
-            .inspect_err(|error| warn!(kind = %K::kind(&()), %error, "a watch failed; it is begun again"));
-        event.ok().map(Ok)
-    })
+    events
+        .filter_map(async |event| event.inspect_err(|error| tell_of_watch(&K::kind(&()), error)).ok().map(Ok))
+}
+
+/// Logs that a watch failed. That the definition is not there is told by who looks for it.
+fn tell_of_watch(kind: &str, error: &watcher::Error) {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<kube::Error>());
+    let told = cause.map_or_else(|| error.to_string(), api_message);
+    if cause.is_some_and(is_unserved) {
+        debug!(kind, error = told, "a watch failed; it is begun again");
+    } else {
+        warn!(kind, error = told, "a watch failed; it is begun again");
+    }
 }
 
 /// The scale sets that refer to a Secret or ConfigMap, marked to read it again.

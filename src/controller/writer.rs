@@ -8,12 +8,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::core::response::reason;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::answer::{api_message, with_timeout};
+use super::answer::{api_message, is_unserved, with_timeout};
 use super::lease::Leadership;
 use super::record;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
@@ -137,7 +138,10 @@ impl Writer {
                 continue;
             };
             if let Err(error) = self.apply(&mut written, status).await {
-                warn!(error = api_message(&error), "the status could not be written");
+                // That the definition is not there is told by who looks for it.
+                if !is_unserved(&error) {
+                    warn!(error = api_message(&error), "the status could not be written");
+                }
                 drop(written);
                 wanted.mark_changed();
                 sleep(PAUSE).await;
@@ -157,7 +161,7 @@ impl Writer {
         let patch = Patch::Apply(&patch);
         match with_timeout(self.api.patch_status(&self.name, &params, &patch)).await {
             Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.is_not_found() => {
+            Err(kube::Error::Api(status)) if status.reason == reason::NOT_FOUND => {
                 debug!("the object is gone, its status with it");
             }
             Err(error) => return Err(error),

@@ -7,6 +7,7 @@ use reqwest::{Certificate, NoProxy, Url, redirect};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use super::Error;
+use crate::cause;
 
 /// A connection that is not made in this time is given up.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -75,7 +76,9 @@ fn pool(network: &Network) -> Result<reqwest::Client, Error> {
     if let Some(pem) = &network.ca_bundle {
         builder = builder.tls_certs_merge(authorities(pem)?);
     }
-    builder.build().map_err(|e| Error::Config(format!("no TLS client can be built: {}", causes(&e))))
+    builder
+        .build()
+        .map_err(|e| Error::Config(format!("no TLS client can be built: {}", cause::innermost(&e))))
 }
 
 fn proxy(settings: &Proxy) -> Result<reqwest::Proxy, Error> {
@@ -96,18 +99,4 @@ fn authorities(pem: &[u8]) -> Result<Vec<Certificate>, Error> {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         _ => Err(Error::Config("the CA bundle holds no certificate in PEM".into())),
     }
-}
-
-/// An error and what caused it, in one line. reqwest's own text stops at the first.
-pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -9,8 +9,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout as within;
 
 use super::Error;
-use super::network::causes;
 use super::url::is_githubs;
+use crate::cause;
 
 /// The largest body that is read. A message holds at most 50 jobs and a page 100 runners: far below 1 MiB.
 const MAX_BODY: usize = 1 << 20;
@@ -90,7 +90,8 @@ pub(super) async fn send(
 ) -> Result<Reply, Error> {
     let (secret, githubs) = (secret_of(&request), is_githubs(request.url()));
     *request.timeout_mut() = Some(timeout);
-    let failed = |e: reqwest::Error| Error::Transient(format!("{asked}: {}", causes(&e.without_url())));
+    let failed =
+        |e: reqwest::Error| Error::Transient(format!("{asked}: {}", cause::innermost(&e.without_url())));
     let mut response = pool.execute(request).await.map_err(failed)?;
     let (mut body, turn) = read(&mut response, &asked).await?;
     if body.starts_with(b"\xef\xbb\xbf") {
@@ -128,7 +129,8 @@ async fn fill(response: &mut Response, body: &mut Vec<u8>, until: usize, asked: 
     let bound = if good { MAX_BODY } else { MAX_ERROR };
     while body.len() <= until {
         let chunk = response.chunk().await;
-        let chunk = chunk.map_err(|e| Error::Transient(format!("{asked}: {}", causes(&e.without_url()))))?;
+        let chunk = chunk
+            .map_err(|e| Error::Transient(format!("{asked}: {}", cause::innermost(&e.without_url()))))?;
         let Some(chunk) = chunk else { return Ok(true) };
         let taken = chunk.len().min(bound - body.len());
         body.extend_from_slice(&chunk[..taken]);

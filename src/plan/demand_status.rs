@@ -82,10 +82,33 @@ pub(super) fn short(
 
 /// What the hosts say, where each of all backends refuses to work until something is changed.
 pub(super) fn refused(input: &Input<'_>) -> Option<Explanation> {
+    let said = said_where_all_are(input, &Availability::Refused)?;
+    Some(Explanation::new(Reason::BackendRefused, said))
+}
+
+/// What keeps one from the hosts, where none of any backend answers; not before they had the time to.
+pub(super) fn unreachable(input: &Input<'_>) -> Option<Explanation> {
+    let said = said_where_all_are(input, &Availability::Unreachable)?;
+    let why = || Explanation::new(Reason::HostUnreachable, format!("no host answers: {said}"));
+    (input.start_gate == StartGate::Open).then(why)
+}
+
+fn said_where_all_are(input: &Input<'_>, availability: &Availability) -> Option<String> {
     let hosts = || input.backends.iter().flat_map(|b| b.hosts.iter().map(move |h| (b, h)));
-    let all = hosts().count() > 0 && hosts().all(|(_, h)| h.availability == Availability::Refused);
-    let said = hosts().map(|(b, h)| format!("{}/{}: {}", b.name, h.name, h.message));
-    all.then(|| Explanation::new(Reason::BackendRefused, said.collect::<Vec<_>>().join("; ")))
+    let all = hosts().count() > 0 && hosts().all(|(_, h)| h.availability == *availability);
+    all.then(|| hosts().map(|(b, h)| said_by(b, h)).collect::<Vec<_>>().join("; "))
+}
+
+/// Why a host takes no runner, in words; in ours where it has none.
+fn said_by(backend: &BackendView, host: &HostState) -> String {
+    let message = match (host.message.as_str(), &host.availability) {
+        ("", Availability::Unprepared | Availability::Preparing { .. }) => "it is made ready for the runner",
+        ("", Availability::BackOff { .. }) => "it is left alone for a while",
+        ("", Availability::Unreachable) => "it does not answer",
+        ("", Availability::Refused) => "it refuses the runner",
+        (message, _) => message,
+    };
+    format!("{}/{}: {message}", backend.name, host.name)
 }
 
 /// How many runners are there or come. While starts fail, a start that is under way is a hope and no runner.
@@ -141,7 +164,7 @@ fn of_backend(input: &Input<'_>, backend: &BackendView, placement: &Placement) -
     };
     let of_hosts = backend.hosts.iter().filter_map(|host| Some((rank(host)?, host)));
     match of_hosts.min_by_key(|((rank, _), _)| *rank) {
-        Some((rank, host)) => (rank, format!("{}/{}: {}", backend.name, host.name, host.message)),
+        Some((rank, host)) => (rank, said_by(backend, host)),
         None if input.backends.len() == 1 => ((4, Reason::NoCapacity), "no host has a free slot".to_owned()),
         None => ((4, Reason::NoCapacity), format!("no host of backend {} has a free slot", backend.name)),
     }

@@ -49,6 +49,8 @@ pub struct Plan {
     pub short: Option<Explanation>,
     /// What all hosts of all backends say, where each refuses to work until something is changed.
     pub refused: Option<Explanation>,
+    /// What keeps the controller from all hosts of all backends, where none answers.
+    pub unreachable: Option<Explanation>,
     /// When time alone changes the decision.
     pub requeue_at: Option<Timestamp>,
 }
@@ -90,6 +92,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         demand_status,
         short,
         refused: demand_status::refused(input),
+        unreachable: demand_status::unreachable(input),
         requeue_at: requeue_at.into_iter().filter(|at| *at > input.now).min(),
     }
 }

@@ -1,6 +1,6 @@
 //! The events that a scale set at work tells of, each made in one place.
 
-use crate::api::{Explanation, Reason};
+use crate::api::{Explanation, FINALIZER, Reason};
 use crate::backend::HostNews;
 use crate::runner::{Failure, Rerun, RerunState};
 
@@ -66,7 +66,7 @@ impl Event {
         Event::warning(why.reason, "Scale", why.message)
     }
 
-    /// Fewer runners than `minRunners` are there.
+    /// Fewer runners than `minRunners` are there, or none could be: no host takes any.
     pub fn short_of_runners(why: Explanation) -> Event {
         Event::warning(why.reason, "Scale", why.message)
     }
@@ -105,6 +105,15 @@ impl Event {
         let reason = if news.warning { Reason::DiskFull } else { Reason::SpaceFreed };
         let note = format!("{backend}/{}: {}", news.host, news.message);
         Event { warning: news.warning, reason, action: "Housekeep", note }
+    }
+
+    /// The object is being deleted, and stays until all of it is gone.
+    pub fn draining() -> Event {
+        let note = format!(
+            "it is being deleted: it goes when its runners and the scale set at GitHub are gone and the controller has removed the \
+             finalizer {FINALIZER}"
+        );
+        Event::normal(Reason::Draining, "Delete", note)
     }
 
     /// Nothing is left of a deleted object; `scale_set_stays` where the scale set at GitHub is another's.

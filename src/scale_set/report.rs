@@ -26,30 +26,32 @@ pub fn report(
     if starts > 0 && state.tell(Reason::ScaledUp, now) {
         publish(Event::scaled_up(starts, plan.desired));
     }
-    let demand_status = &plan.demand_status;
-    if demand_status.met == Some(false) && state.tell(demand_status.explanation.reason, now) {
-        publish(Event::demand_unmet(demand_status.explanation.clone()));
-    }
-    // A pull is under way, as is to be expected.
-    let short = plan.short.clone().filter(|why| why.reason != Reason::ImagePulling);
-    if let Some(why) = plan.refused.clone().or(short)
-        && state.tell(why.reason, now)
-    {
-        publish(Event::short_of_runners(why));
-    }
     for failure in state.unreported_failures() {
         warn!(
             scale_set = set.identity.scale_set,
             runner = failure.runner,
             host = failure.host,
             reason = failure.reason.as_str(),
-            message = failure.message,
+            error = failure.message,
             "runner failed"
         );
         shared.metrics.runner_failure(failure.reason.as_str());
         if state.tell(failure.reason, now) {
             publish(Event::failed(&failure));
+            // That the demand is not met for it is no other news.
+            state.tell(Reason::StartFailures, now);
         }
+    }
+    let demand_status = &plan.demand_status;
+    if demand_status.met == Some(false) && state.tell(demand_status.explanation.reason, now) {
+        publish(Event::demand_unmet(demand_status.explanation.clone()));
+    }
+    // A pull is under way, as is to be expected.
+    let short = plan.short.clone().filter(|why| why.reason != Reason::ImagePulling);
+    if let Some(why) = plan.refused.clone().or(plan.unreachable.clone()).or(short)
+        && state.tell(why.reason, now)
+    {
+        publish(Event::short_of_runners(why));
     }
     for backend in state.all_backends() {
         backend.take_news().iter().for_each(|news| publish(Event::housekeeping(backend.name(), news)));

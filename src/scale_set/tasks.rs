@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::handle::ScaleSetHandle;
 use super::registration;
@@ -172,7 +172,11 @@ impl Starter<'_> {
             }
             Some(Err(error)) => {
                 let (why, message) = (error.reason(), error.to_string());
-                warn!(reason = why.as_str(), message, "the host could not be made ready for the runner");
+                debug!(
+                    reason = why.as_str(),
+                    error = message,
+                    "the host could not be made ready for the runner"
+                );
                 state.ledger.host_not_ready(self.name, why, &message, now);
                 Some(Outcome::NotStarted(why))
             }
@@ -230,7 +234,7 @@ impl Starter<'_> {
     }
 
     fn unregistered(&self, why: Reason, message: &str) -> Outcome {
-        warn!(reason = why.as_str(), message, "the runner could not be registered");
+        debug!(reason = why.as_str(), error = message, "the runner could not be registered");
         self.set.state().ledger.registration_failed(self.name, why, message, self.shared.now());
         Outcome::NotStarted(why)
     }
@@ -238,13 +242,13 @@ impl Starter<'_> {
     /// It is not waited for any more: another may take its place.
     fn give_up(&self) {
         const MESSAGE: &str = "it was not up within timeouts.start";
-        warn!(reason = Reason::StartTimeout.as_str(), MESSAGE, "the start is not answered");
+        debug!(reason = Reason::StartTimeout.as_str(), error = MESSAGE, "the start is not answered");
         self.set.state().ledger.start_given_up(self.name, MESSAGE, self.shared.now());
         self.shared.registry.requeue(&self.set.uid);
     }
 
     fn fail(&self, why: Reason, message: &str) -> Outcome {
-        warn!(reason = why.as_str(), message, "the runner could not be started");
+        debug!(reason = why.as_str(), error = message, "the runner could not be started");
         self.set.state().ledger.start_failed(self.name, why, message, self.shared.now());
         Outcome::NotStarted(why)
     }

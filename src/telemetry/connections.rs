@@ -13,6 +13,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::cause;
+
 /// Connections at once. Probes and a scraper or two need a handful.
 const MOST: usize = 64;
 /// A connection that has not sent the head of a request within this is closed; so is one that is idle for so long.
@@ -46,7 +48,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
             Err(error) => {
-                warn!(%error, "a connection cannot be accepted");
+                warn!(error = cause::innermost(&error), "a connection cannot be accepted");
                 sleep(ACCEPT_AGAIN).await;
             }
         }

@@ -19,6 +19,8 @@ pub struct Health(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     ready: AtomicBool,
+    /// What keeps it from its work although it was ready before.
+    obstacle: Mutex<Option<String>>,
     /// By UID of the scale set.
     loops: Mutex<BTreeMap<String, Pulse>>,
 }
@@ -49,9 +51,16 @@ impl Health {
         self.0.ready.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the watch caches are filled.
-    pub fn is_ready(&self) -> bool {
-        self.0.ready.load(Ordering::Relaxed)
+    /// Says what keeps the controller from its work, whatever its caches hold; none: nothing does. Returns what was said before.
+    pub fn set_obstacle(&self, obstacle: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *lock(&self.0.obstacle), obstacle)
+    }
+
+    /// Returns why the controller is not ready, in words; none: it is.
+    pub fn not_ready(&self) -> Option<String> {
+        let unfilled = !self.0.ready.load(Ordering::Relaxed);
+        let obstacle = lock(&self.0.obstacle).clone();
+        obstacle.or_else(|| unfilled.then(|| "the watch caches are not filled yet".to_owned()))
     }
 
     /// Watches the listen loop of a scale set from now on; `set` is `namespace/name`, for people.
@@ -127,10 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn ready_once_said_so() {
+    fn ready_once_said_so_and_while_nothing_is_in_the_way() {
         let health = Health::new();
-        assert!(!health.is_ready());
+        assert_eq!(health.not_ready().as_deref(), Some("the watch caches are not filled yet"));
         health.clone().ready();
-        assert!(health.is_ready());
+        assert_eq!(health.not_ready(), None);
+        health.set_obstacle(Some("the definition is gone".to_owned()));
+        assert_eq!(health.not_ready().as_deref(), Some("the definition is gone"));
+        health.set_obstacle(None);
+        assert_eq!(health.not_ready(), None);
     }
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Health, Metrics, connections};
+use crate::cause;
 
 /// How long open connections may delay the end.
 const GRACE: Duration = Duration::from_secs(1);
@@ -91,7 +92,7 @@ impl Shown {
         let wanted = match tokio::fs::read_to_string(file).await {
             Ok(token) => format!("Bearer {}", token.trim()),
             Err(error) => {
-                warn!(file = %file.display(), %error, "the token of /metrics cannot be read");
+                warn!(file = %file.display(), error = cause::innermost(&error), "the token of /metrics cannot be read");
                 return false;
             }
         };
@@ -110,11 +111,10 @@ async fn healthz(State(health): State<Health>) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
 }
 
-async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
-    if health.is_ready() {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the watch caches are not filled yet\n")
+async fn readyz(State(health): State<Health>) -> (StatusCode, String) {
+    match health.not_ready() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 

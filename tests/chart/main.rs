@@ -6,6 +6,7 @@
 mod admission;
 mod combinations;
 mod helm;
+mod least;
 mod lifecycle;
 mod monitoring;
 mod rights;

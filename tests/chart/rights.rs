@@ -15,16 +15,24 @@ use crate::helm;
 /// The manifests of these kinds.
 const RIGHTS: [&str; 5] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
 
-async fn apply_rights(release: &str, namespace: &str, values: &Value) -> Vec<Value> {
+/// The account and the roles of a release, not applied.
+pub async fn rendered(release: &str, namespace: &str, values: &Value) -> Vec<Value> {
     let objects = helm::objects(release, namespace, values).await;
-    let rights: Vec<Value> =
-        objects.into_iter().filter(|object| RIGHTS.contains(&object["kind"].as_str().unwrap())).collect();
+    objects.into_iter().filter(|object| RIGHTS.contains(&object["kind"].as_str().unwrap())).collect()
+}
+
+pub async fn apply(rights: &[Value]) {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": rights}).to_string();
     helm::kubectl(&api_server::kubeconfig(), &["apply", "--filename", "-"], &list).await.unwrap();
+}
+
+async fn apply_rights(release: &str, namespace: &str, values: &Value) -> Vec<Value> {
+    let rights = rendered(release, namespace, values).await;
+    apply(&rights).await;
     rights
 }
 
-async fn remove(rights: Vec<Value>) {
+pub async fn remove(rights: Vec<Value>) {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": rights}).to_string();
     helm::kubectl(&api_server::kubeconfig(), &["delete", "--filename", "-"], &list).await.unwrap();
 }
@@ -183,9 +191,14 @@ async fn the_account_may_do_what_the_controller_does_and_nothing_else() {
 async fn become_the_charts_account(lab: &Lab) {
     let values = json!({"watchNamespaces": [lab.namespace], "clusterId": lab.cluster});
     apply_rights("paddock", &lab.namespace, &values).await;
+    run_as(lab, "paddock").await;
+}
+
+/// Has the lab's controllers run as an account of the lab's namespace.
+pub async fn run_as(lab: &Lab, account: &str) {
     let accounts: Api<ServiceAccount> = Api::namespaced(lab.client.clone(), &lab.namespace);
     let request = TokenRequest::default();
-    let answer = accounts.create_token_request("paddock", &PostParams::default(), &request).await.unwrap();
+    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap();
     let kubeconfig = lab.folder().join("kubeconfig");
     let text = fs::read_to_string(&kubeconfig).unwrap();
     fs::write(kubeconfig, text.replace(&lab.token, &answer.status.unwrap().token)).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{Lab, Manifest, PATIENCE, github, is, lab, signal};
+use harness::{Lab, Manifest, PATIENCE, condition, github, is, lab, signal};
 use jiff::Timestamp;
 use serde_json::json;
 use testkit::github::{Endpoint, Fault, JobResult, JobSpec, JobStatus, SimGithub};
@@ -35,6 +35,10 @@ async fn the_busy_runner_finishes_and_nothing_remains() {
         assert_eq!(left.keys().collect::<Vec<_>>(), [&busy]);
         let set = lab.until_is("linux", "Ready", "False", Some("Draining")).await;
         assert!(is(&set, "Reconciling", "True", Some("Draining")));
+        // What it waits for can be read though its controller may go.
+        let finalizer = &set.metadata.finalizers.as_ref().unwrap()[0];
+        let said = [condition(&set, "Ready").unwrap().message.clone(), lab.event("linux", "Draining").await];
+        assert!(said.iter().all(|said| said.contains(finalizer)), "{said:?}");
         lab.until_phases("linux", (0, 0, 1)).await;
 
         let job = github.look(|s| s.jobs().next().unwrap().id);

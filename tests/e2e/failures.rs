@@ -55,6 +55,33 @@ async fn a_runner_that_crashes_is_tried_ever_more_slowly_until_it_is_mended() {
 }
 
 #[tokio::test]
+async fn a_start_that_fails_is_one_line_of_the_log_and_one_event() {
+    lab("one-line", async |lab| {
+        let github = github(lab).await;
+        let controller = lab.start();
+        github.inject(Fault::status(Endpoint::JitConfig, 500));
+        lab.apply(&Manifest::sample(&github.config_url("acme"))).await;
+        github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(Duration::ZERO));
+        let set = lab
+            .until("linux", "two starts failed and the demand says so", |set| {
+                set.status.as_ref().is_some_and(|s| s.recent_failures.len() == 2)
+                    && is(set, "DemandMet", "False", Some("StartFailures"))
+            })
+            .await;
+        let log = controller.log();
+        let warned: Vec<&str> = log.lines().filter(|line| line.contains(" WARN ")).collect();
+        let names = set.status.iter().flat_map(|s| &s.recent_failures).map(|failure| &failure.runner);
+        assert!(names.clone().all(|name| warned.iter().any(|line| line.contains(name))), "{warned:#?}");
+        assert_eq!(warned.len(), 2, "{warned:#?}");
+        lab.event("linux", "StartFailed").await;
+        let warnings: Vec<_> =
+            lab.events("linux").await.into_iter().filter(|e| e.type_.as_deref() == Some("Warning")).collect();
+        assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_runner_that_ends_well_without_a_job_is_told_with_what_it_printed() {
     lab("idle-end", async |lab| {
         let github = github(lab).await;

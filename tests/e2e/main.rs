@@ -6,6 +6,7 @@
 mod changes;
 mod deletion;
 mod draining;
+mod early_exit;
 mod ecs;
 mod engines;
 mod failures;

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{IMAGE, Lab, Manifest, PATIENCE, github, is, lab};
+use harness::{IMAGE, Lab, Manifest, PATIENCE, condition, github, is, lab};
 use serde_json::json;
 use testkit::github::{DEFAULT_TOKEN, Endpoint, Fault, SimGithub};
 use tokio::time::Instant;
@@ -95,6 +95,39 @@ async fn spares_that_cannot_be_started_are_told_of_though_no_job_waits() {
         lab.until_is("no-memory", "Stalled", "False", None).await;
         lab.until_phases("no-memory", (0, 1, 0)).await;
         lab.until_is("no-memory", "Reconciling", "False", None).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_set_none_of_whose_hosts_answers_says_so_in_ready_and_why() {
+    lab("no-socket", async |lab| {
+        let github = github(lab).await;
+        let _controller = lab.start();
+        let socket = lab.folder().join("docker.sock");
+        let host =
+            json!({"name": "local", "endpoint": format!("unix://{}", socket.display()), "maxRunners": 4});
+        lab.apply(&Manifest::sample(&github.config_url("acme")).docker(json!({"hosts": [host]}))).await;
+        let set = lab
+            .until("linux", "it is ready, but no host answers", |set| {
+                let told = |condition| is(set, condition, "True", Some("HostUnreachable"));
+                told("Ready") && told("Reconciling")
+            })
+            .await;
+        let cause = format!("{}: no such file or directory", socket.display());
+        for message in [
+            &condition(&set, "Ready").unwrap().message,
+            &condition(&set, "Reconciling").unwrap().message,
+            &lab.event("linux", "HostUnreachable").await,
+        ] {
+            assert!(message.starts_with("no host answers: docker/local: "), "{message}");
+            assert!(message.ends_with(&cause), "{message}");
+        }
+        std::os::unix::fs::symlink("/var/run/docker.sock", socket).unwrap();
+        lab.until_within(NEXT_TRY, "linux", "healed", |set| {
+            is(set, "Ready", "True", Some("AsExpected")) && is(set, "Reconciling", "False", None)
+        })
+        .await;
     })
     .await;
 }

@@ -8,6 +8,7 @@
 
 mod account;
 mod apiserver;
+mod definition;
 mod deletion;
 mod engines;
 mod hosts;

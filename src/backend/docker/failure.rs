@@ -9,6 +9,7 @@ use bollard::errors::Error as EngineError;
 use super::tls;
 use crate::api::Reason;
 use crate::backend::Error;
+use crate::cause;
 
 /// Waits for a call of the engine no longer than `deadline`, and says what its error means.
 pub(super) async fn call<T>(
@@ -46,7 +47,7 @@ pub(super) fn meaning(error: &EngineError) -> Error {
         | EngineError::APIVersionParseError {} => {
             Error::no_capacity(Reason::EngineError, format!("the engine's answer is not understood: {error}"))
         }
-        _ => Error::Unreachable(with_causes(error)),
+        _ => Error::Unreachable(obstacle(error)),
     }
 }
 
@@ -76,26 +77,19 @@ fn refusal(status: u16, message: &str) -> Error {
     }
 }
 
-/// The HTTP client keeps the reason, such as a refused connection, in the error below the error.
-fn with_causes(error: &EngineError) -> String {
-    if let EngineError::IOError { err } = error
-        && let Some(why) = tls::explain(err)
-    {
-        return why;
+/// What keeps one from the engine, in plain words.
+fn obstacle(error: &EngineError) -> String {
+    if let EngineError::IOError { err } = error {
+        return tls::explain(err).unwrap_or_else(|| cause::innermost(err));
     }
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(why) = tls::explain(error) {
+    let mut below = error.source();
+    while let Some(cause) = below {
+        if let Some(why) = tls::explain(cause) {
             return why;
         }
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
+        below = cause.source();
     }
-    text
+    cause::innermost(error)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::ssh;
 use super::tls::TlsLogin;
 use crate::backend::Error;
 use crate::backend::remote::{Remote, Stream};
+use crate::cause;
 
 /// The way to an engine.
 #[derive(Debug)]
@@ -71,7 +72,9 @@ impl Route {
         match self {
             Route::Unix(path) => match UnixStream::connect(path).await {
                 Ok(stream) => Ok(Box::new(stream)),
-                Err(error) => Err(io::Error::new(error.kind(), format!("{path}: {error}"))),
+                Err(error) => {
+                    Err(io::Error::new(error.kind(), format!("{path}: {}", cause::innermost(&error))))
+                }
             },
             Route::Tcp(host, port, login) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;

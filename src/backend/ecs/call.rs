@@ -11,6 +11,7 @@ use super::account::Account;
 use super::classify::{Meaning, Source, classify};
 use crate::api::Reason;
 use crate::backend::Error;
+use crate::cause;
 
 /// So much of what AWS says is kept.
 const LONGEST: usize = 300;
@@ -75,13 +76,10 @@ impl<E: ProvideErrorMetadata + StdError + Send + Sync + 'static> From<SdkError<E
                     message: shortened(answer.err().message().unwrap_or_default()),
                 }
             }
-            _ => {
-                let told = causes(&error);
-                match lacks_credentials(&error) {
-                    true => CallError::NoCredentials(told),
-                    false => CallError::Lost(told),
-                }
-            }
+            _ => match lacks_credentials(&error) {
+                true => CallError::NoCredentials(causes(&error)),
+                false => CallError::Lost(shortened(&cause::innermost(&error))),
+            },
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Why a command has no result.
 
+use crate::cause;
+
 /// Why a command has no result. Each means that nothing is known of what the host did.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -38,6 +40,6 @@ pub enum Failure {
 
 impl From<russh::Error> for Failure {
     fn from(error: russh::Error) -> Failure {
-        Failure::Disconnected(error.to_string())
+        Failure::Disconnected(cause::innermost(&error))
     }
 }

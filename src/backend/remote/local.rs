@@ -8,6 +8,7 @@ use tokio::process::{Child, Command};
 
 use super::failure::Failure;
 use super::script::{Part, Script};
+use crate::cause;
 
 /// What is read at once.
 const BUFFER: usize = 16 << 10;
@@ -22,7 +23,7 @@ pub(super) struct LocalProcess {
 
 /// Begins to run a script.
 pub(super) async fn begin(script: &Script) -> Result<LocalProcess, Failure> {
-    let refused = |error: std::io::Error| Failure::Refused(error.to_string());
+    let refused = |error: std::io::Error| Failure::Refused(cause::innermost(&error));
     let words = script.words();
     let (program, arguments) =
         words.split_first().ok_or_else(|| Failure::Refused("no program".to_owned()))?;
@@ -44,7 +45,7 @@ pub(super) async fn begin(script: &Script) -> Result<LocalProcess, Failure> {
 
 impl LocalProcess {
     pub(super) async fn next(&mut self) -> Result<Part, Failure> {
-        let lost = |error: std::io::Error| Failure::Disconnected(error.to_string());
+        let lost = |error: std::io::Error| Failure::Disconnected(cause::innermost(&error));
         loop {
             let (mut output, mut errors) = ([0; BUFFER], [0; BUFFER]);
             tokio::select! {

@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
+use crate::cause;
 use crate::time::Plus;
 use process::Process;
 use ssh::Ssh;
@@ -130,7 +131,7 @@ impl Remote {
         match &self.form {
             Form::Local => {
                 let socket = tokio::net::UnixStream::connect(path).await;
-                Ok(Box::new(socket.map_err(|error| Failure::Refused(error.to_string()))?))
+                Ok(Box::new(socket.map_err(|error| Failure::Refused(cause::innermost(&error)))?))
             }
             Form::Ssh(ssh) => Ok(Box::new(ssh.open_socket(path).await?)),
         }

@@ -198,3 +198,46 @@ fn a_set_waits_for_slots_where_it_could_start_and_for_no_more_than_it_may_have()
     scenario.policy.suspend = true;
     assert_eq!(waiting(&scenario), [0, 0, 0]);
 }
+
+#[test]
+fn that_no_host_of_any_backend_answers_is_told_though_no_job_waits() {
+    let mut scenario = Scenario::new(serde_json::json!({"maxRunners": 20}));
+    scenario.backends = vec![backend("rack", &[("a", 2), ("b", 3)]), backend("cloud", &[("c", 100)])];
+    scenario.assigned(0);
+    let hosts = |scenario: &mut Scenario, count: usize| {
+        let hosts = scenario.backends.iter_mut().flat_map(|backend| backend.hosts.iter_mut());
+        hosts.take(count).for_each(|host| host.availability = Availability::Unreachable);
+    };
+    hosts(&mut scenario, 2);
+    assert_eq!(scenario.plan().unreachable, None, "one answers");
+    hosts(&mut scenario, 3);
+    scenario.backends[0].hosts[1].message = "permission denied".to_owned();
+    let why = scenario.plan().unreachable.unwrap();
+    let said =
+        "no host answers: rack/a: it does not answer; rack/b: permission denied; cloud/c: it does not answer";
+    assert_eq!((why.reason, why.message.as_str()), (Reason::HostUnreachable, said));
+    let starting = Explanation::new(Reason::Starting, "they had no time to");
+    scenario.start_gate = StartGate::Closed(starting);
+    assert_eq!(scenario.plan().unreachable, None, "they were not looked at yet");
+}
+
+/// A host may have nothing to say of itself.
+#[test]
+fn no_explanation_ends_before_it_has_said_why() {
+    let all = [
+        Availability::Unprepared,
+        Availability::Preparing { since: at(0) },
+        Availability::BackOff { until: at(60), reason: Reason::EngineError },
+        Availability::Unreachable,
+        Availability::Refused,
+    ];
+    for availability in all {
+        let mut scenario = Scenario::new(serde_json::json!({}));
+        scenario.assigned(1);
+        scenario.backends[0].hosts[0].free_slots = 0;
+        scenario.backends[0].hosts[0].availability = availability.clone();
+        scenario.backends[0].hosts[0].message = String::new();
+        let said = scenario.plan().demand_status.explanation.message;
+        assert!(said.contains("rack/rack-1: it "), "{availability:?}: {said}");
+    }
+}

@@ -47,28 +47,40 @@ impl Lab {
         self.run(owner, &format!("--lease-namespace={}", self.namespace), "debug")
     }
 
+    /// The same, with the cluster's own identity in place of the lab's.
+    pub fn start_candidate_of_the_cluster(&self, owner: &str) -> Controller {
+        self.spawn(owner, self.command(owner, &format!("--lease-namespace={}", self.namespace), "debug"))
+    }
+
     fn run(&self, owner: &str, leadership: &str, level: &str) -> Controller {
         self.run_with(owner, leadership, level, &[])
     }
 
     fn run_with(&self, owner: &str, leadership: &str, level: &str, variables: &[(&str, &str)]) -> Controller {
-        let started_at = Timestamp::now();
-        let log = self.folder.join(format!("controller-{}-{owner}.log", started_at.as_millisecond()));
+        let mut command = self.command(owner, leadership, level);
+        command.arg(format!("--cluster-id={}", self.cluster)).envs(variables.iter().copied());
+        self.spawn(owner, command)
+    }
+
+    fn command(&self, owner: &str, leadership: &str, level: &str) -> Command {
         let mut command = Command::new(program());
         command
             .args(["run", "--listen=127.0.0.1:0", leadership])
             .arg(format!("--kubeconfig={}", self.folder.join("kubeconfig").display()))
             .arg(format!("--policy={}", self.folder.join(POLICY).display()))
             .arg(format!("--watch-namespace={}", self.namespace))
-            .arg(format!("--cluster-id={}", self.cluster))
             .arg(format!("--log-level={level}"))
             .env("HOSTNAME", owner)
-            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
             .kill_on_drop(true);
-        let child = command.spawn().unwrap();
+        command
+    }
+
+    fn spawn(&self, owner: &str, mut command: Command) -> Controller {
+        let started_at = Timestamp::now();
+        let log = self.folder.join(format!("controller-{}-{owner}.log", started_at.as_millisecond()));
+        let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
         Controller { child, log, started_at }
     }
 }
