@@ -1,6 +1,7 @@
 //! The way to an engine: a stream of bytes to its API, however far it is.
 
 use std::io;
+use std::path::PathBuf;
 
 use bollard::BollardRequest;
 use bollard::errors::Error as EngineError;
@@ -11,7 +12,7 @@ use hyper::{Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, found_at};
 use super::login::Login;
 use super::ssh;
 use super::tls::TlsLogin;
@@ -22,7 +23,7 @@ use crate::backend::remote::{Remote, Stream};
 #[derive(Debug)]
 pub(super) enum Route {
     /// A socket on this machine.
-    Unix(String),
+    Unix(PathBuf),
     /// A port of a host, in the clear or with TLS.
     Tcp(String, u16, Option<TlsLogin>),
     /// A socket on a host with sshd.
@@ -36,7 +37,7 @@ impl Route {
     pub(super) fn new(endpoint: &Endpoint, login: Login) -> Route {
         match (endpoint, login) {
             (_, Login::Unusable(why)) => Route::Closed(why),
-            (Endpoint::Unix(path), _) => Route::Unix(path.clone()),
+            (Endpoint::Unix(path), _) => Route::Unix(found_at(path)),
             (Endpoint::Tcp(host, port), Login::Tls(login)) => Route::Tcp(host.clone(), *port, Some(login)),
             (Endpoint::Tcp(host, port), _) => Route::Tcp(host.clone(), *port, None),
             (Endpoint::Ssh(at), login) => {
@@ -71,7 +72,7 @@ impl Route {
         match self {
             Route::Unix(path) => match UnixStream::connect(path).await {
                 Ok(stream) => Ok(Box::new(stream)),
-                Err(error) => Err(io::Error::new(error.kind(), format!("{path}: {error}"))),
+                Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
             },
             Route::Tcp(host, port, login) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
