@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export RUSTDOCFLAGS := -D warnings
 MODEL := cargo test --quiet --workspace --test model
 
-.PHONY: help build check test test-one demo demo-mac demo-ecs bench soak fuzz crd cluster cluster-node cluster-node-down
+.PHONY: help build check test test-one test-node demo demo-mac demo-ecs bench soak fuzz crd cluster cluster-node cluster-node-down
 .PHONY: docker image up down clean run-tests run-parts run-model
 .PHONY: check-fmt check-clippy check-crd check-chart check-deny check-doc check-shell
 
@@ -23,6 +23,9 @@ test: ## The checks and every test, with the real parts brought up before and en
 
 test-one: ## The tests whose name contains T=name, with the parts that they need (fast after `make up`)
 	@tests/one '$(T)'
+
+test-node: ## The chart and the image in a whole cluster with pods (as root; T=name: those tests alone)
+	@tests/node/run $(T)
 
 demo: ## Paddock at work on a simulated GitHub, with real runners in Docker (CLUSTER=current: on your own cluster)
 	@tests/demo/run
@@ -80,7 +83,7 @@ check-fmt:
 # --all-targets leaves out what `cargo test` does not run by itself.
 check-clippy:
 	@tests/step 'cargo clippy' cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
-	@tests/step 'cargo clippy of the model' cargo clippy --locked --quiet --workspace --test model -- -D warnings
+	@tests/step 'cargo clippy of the model and the node' cargo clippy --locked --quiet --workspace --test model --test node -- -D warnings
 
 # With the tests' own build of the program: another would compile most dependencies once more.
 check-crd:
