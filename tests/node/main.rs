@@ -5,5 +5,6 @@
 
 mod newcomer;
 mod release;
+mod restricted;
 mod site;
 mod socket;

@@ -1,12 +1,15 @@
 //! The node that `make test-node` brings up, with a simulated GitHub beside it, for one test after the other.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use harness::{IMAGE, Manifest, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::github::{DEFAULT_TOKEN, JobId, JobSpec, JobStatus, SimGithub};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -87,6 +90,22 @@ impl Site {
         self.node.join("root/run/docker.sock")
     }
 
+    /// The engine by a port of this machine, which pods reach.
+    pub async fn engine_by_a_port(&self) -> SocketAddr {
+        let listener = TcpListener::bind(OUTSIDE).await.unwrap();
+        let (address, socket) = (listener.local_addr().unwrap(), self.socket());
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let socket = socket.clone();
+                tokio::spawn(async move {
+                    let mut engine = UnixStream::connect(socket).await?;
+                    copy_bidirectional(&mut client, &mut engine).await
+                });
+            }
+        });
+        address
+    }
+
     /// Runs a command on the node.
     pub async fn on_node(&self, command: &str) -> String {
         let first = std::fs::read_link(self.node.join("root")).unwrap();
@@ -118,20 +137,29 @@ impl Site {
 
     /// Declares the sample, with what it needs.
     pub async fn declare(&self) {
+        self.declare_file(&self.sample()).await;
+    }
+
+    /// Declares the scale set of a file, with what it needs.
+    pub async fn declare_file(&self, manifest: &Path) {
         self.sh("kubectl create namespace ci").await;
         self.sh(&format!(
             "kubectl -n ci create secret generic github --from-literal=github_token={DEFAULT_TOKEN}"
         ))
         .await;
-        let sample = self.sample();
-        self.sh(&format!("kubectl -n ci apply -f {}", sample.display())).await;
+        self.sh(&format!("kubectl -n ci apply -f {}", manifest.display())).await;
         self.sh("kubectl -n ci wait --for=condition=Ready rss/linux --timeout=120s").await;
     }
 
     /// The sample for this GitHub, as a file: with the tests' runners, on the engine's own bridge.
     pub fn sample(&self) -> PathBuf {
+        self.sample_with(json!({}))
+    }
+
+    /// The same, with something else in its Docker backend.
+    pub fn sample_with(&self, docker: Value) -> PathBuf {
         let sample = Manifest::sample(&self.github.config_url("acme"));
-        let sample = sample.docker(json!({"image": IMAGE, "network": "bridge"}));
+        let sample = sample.docker(json!({"image": IMAGE, "network": "bridge"})).docker(docker);
         let file = std::env::temp_dir().join("sample.json");
         std::fs::write(&file, sample.0.to_string()).unwrap();
         file
