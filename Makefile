@@ -6,11 +6,12 @@ MAKEFLAGS += --no-print-directory
 export RUSTDOCFLAGS := -D warnings
 MODEL := cargo test --quiet --workspace --test model
 
-.PHONY: help build check test test-one demo demo-mac demo-ecs bench soak fuzz crd cluster docker image up down clean run-tests run-parts run-model
+.PHONY: help build check test test-one test-node demo demo-mac demo-ecs bench soak fuzz crd cluster cluster-node cluster-node-down
+.PHONY: docker image up down clean run-tests run-parts run-model
 .PHONY: check-fmt check-clippy check-crd check-chart check-deny check-doc check-shell
 
 help: ## List what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## The release binary, target/release/paddock
 	cargo build --release
@@ -22,6 +23,9 @@ test: ## The checks and every test, with the real parts brought up before and en
 
 test-one: ## The tests whose name contains T=name, with the parts that they need (fast after `make up`)
 	@tests/one '$(T)'
+
+test-node: ## The chart and the image in a whole cluster with pods (as root; T=name: those tests alone)
+	@tests/node/run $(T)
 
 demo: ## Paddock at work on a simulated GitHub, with real runners in Docker (CLUSTER=current: on your own cluster)
 	@tests/demo/run
@@ -50,6 +54,12 @@ crd: ## Write crds/runnerscaleset.yaml, and the chart's copy of it, from the typ
 cluster: ## etcd, kube-apiserver and kubectl in .cache/bin: found, or built (8 minutes, once)
 	@tests/cluster/build
 
+cluster-node: ## A whole cluster of one node, in namespaces of its own, as root; prints its kubeconfig
+	@tests/node/up
+
+cluster-node-down: ## End what `make cluster-node` started
+	@tests/node/down
+
 docker: ## A Docker engine: the one that answers, else one started here
 	@tests/docker/up
 
@@ -60,7 +70,7 @@ image: docker ## The tests' images: paddock.test/runner:1, and paddock.test/engi
 up: docker image ## Docker and an API server to work with; prints what to export for `cargo test`
 	@kubeconfig=$$(tests/cluster/up .cache/run/dev) && echo "export PADDOCK_TEST_KUBECONFIG=$$kubeconfig"
 
-down: ## End what `make up` and `make docker` started
+down: cluster-node-down ## End what `make up`, `make cluster-node` and `make docker` started
 	@tests/cluster/down .cache/run/dev
 	@tests/docker/down
 
@@ -70,10 +80,10 @@ clean: down ## Remove all that was built and cached
 check-fmt:
 	@tests/step 'cargo fmt' cargo fmt --all --check
 
-# --all-targets leaves the model out, which `cargo test` does not run by itself.
+# --all-targets leaves out what `cargo test` does not run by itself.
 check-clippy:
 	@tests/step 'cargo clippy' cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
-	@tests/step 'cargo clippy of the model' cargo clippy --locked --quiet --workspace --test model -- -D warnings
+	@tests/step 'cargo clippy of the model and the node' cargo clippy --locked --quiet --workspace --test model --test node -- -D warnings
 
 # With the tests' own build of the program: another would compile most dependencies once more.
 check-crd:

@@ -24,7 +24,7 @@ func main() {
 	name := filepath.Base(os.Args[0])
 	run, ok := parts[name]
 	if !ok {
-		fmt.Fprintf(os.Stderr, "%s: no such part; link this program as etcd, kube-apiserver or kubectl\n", name)
+		fmt.Fprintf(os.Stderr, "%s: no such part of this program; start it by a link of the name of one, such as kubectl\n", name)
 		os.Exit(2)
 	}
 	run()

@@ -1,12 +1,16 @@
 //! Where an engine is reached.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::backend::remote;
 
 /// The engine's socket on a host with sshd, and on any that is reached over the network.
 const SOCKET: &str = "/var/run/docker.sock";
+
+/// Where the controller's container has the machine's own `/run`. A socket that is mounted by itself is lost when the engine makes
+/// another one in its place, and the machine's `/run` in place of the container's would hide the ServiceAccount's token.
+const MACHINE_RUN: &str = "/host/run";
 
 /// Where an engine is reached, in the one spelling that it has here.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,6 +52,19 @@ impl Endpoint {
             Endpoint::Unix(path) => path,
             Endpoint::Tcp(..) | Endpoint::Ssh(_) => SOCKET,
         }
+    }
+}
+
+/// Where this process finds a socket of the machine that it runs on: in the machine's `/run`, where it has that by a mount.
+pub(super) fn found_at(socket: &str) -> PathBuf {
+    found_by(socket, Path::new(MACHINE_RUN))
+}
+
+fn found_by(socket: &str, machine_run: &Path) -> PathBuf {
+    let in_run = socket.strip_prefix("/run/").or_else(|| socket.strip_prefix("/var/run/"));
+    match in_run {
+        Some(name) if machine_run.is_dir() => machine_run.join(name),
+        _ => PathBuf::from(socket),
     }
 }
 
@@ -113,6 +130,19 @@ mod tests {
         ] {
             let error = Endpoint::parse(endpoint).unwrap_err();
             assert!(error.contains("is no endpoint"), "{endpoint}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_socket_is_found_in_the_machines_run_where_that_is_mounted() {
+        let mounted = std::env::temp_dir();
+        for (socket, found) in [
+            ("/var/run/docker.sock", mounted.join("docker.sock")),
+            ("/run/docker/d.sock", mounted.join("docker/d.sock")),
+            ("/running/d.sock", PathBuf::from("/running/d.sock")),
+        ] {
+            assert_eq!(found_by(socket, &mounted), found);
+            assert_eq!(found_by(socket, Path::new("/nowhere")), Path::new(socket));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The way to an engine: a stream of bytes to its API, however far it is.
 
 use std::io;
+use std::path::PathBuf;
 
 use bollard::BollardRequest;
 use bollard::errors::Error as EngineError;
@@ -11,7 +12,7 @@ use hyper::{Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, found_at};
 use super::login::Login;
 use super::ssh;
 use super::tls::TlsLogin;
@@ -23,7 +24,7 @@ use crate::cause;
 #[derive(Debug)]
 pub(super) enum Route {
     /// A socket on this machine.
-    Unix(String),
+    Unix(PathBuf),
     /// A port of a host, in the clear or with TLS.
     Tcp(String, u16, Option<TlsLogin>),
     /// A socket on a host with sshd.
@@ -37,7 +38,7 @@ impl Route {
     pub(super) fn new(endpoint: &Endpoint, login: Login) -> Route {
         match (endpoint, login) {
             (_, Login::Unusable(why)) => Route::Closed(why),
-            (Endpoint::Unix(path), _) => Route::Unix(path.clone()),
+            (Endpoint::Unix(path), _) => Route::Unix(found_at(path)),
             (Endpoint::Tcp(host, port), Login::Tls(login)) => Route::Tcp(host.clone(), *port, Some(login)),
             (Endpoint::Tcp(host, port), _) => Route::Tcp(host.clone(), *port, None),
             (Endpoint::Ssh(at), login) => {
@@ -73,7 +74,8 @@ impl Route {
             Route::Unix(path) => match UnixStream::connect(path).await {
                 Ok(stream) => Ok(Box::new(stream)),
                 Err(error) => {
-                    Err(io::Error::new(error.kind(), format!("{path}: {}", cause::innermost(&error))))
+                    let told = format!("{}: {}", path.display(), cause::innermost(&error));
+                    Err(io::Error::new(error.kind(), told))
                 }
             },
             Route::Tcp(host, port, login) => {

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use tracing::warn;
 
 use super::destroy::destroy;
+use super::endpoint::found_at;
 use super::engine::Engine;
 use super::failure::call;
 use super::launch::{Launch, limits};
@@ -36,7 +37,7 @@ pub(super) fn mount(engine: &Engine) -> Mount {
 /// all the same.
 pub(super) async fn group(engine: &Engine, docker: &Docker, launch: &Launch) -> Option<String> {
     if engine.endpoint.is_local() {
-        let metadata = tokio::fs::metadata(engine.endpoint.socket()).await.ok()?;
+        let metadata = tokio::fs::metadata(found_at(engine.endpoint.socket())).await.ok()?;
         return Some(metadata.gid().to_string());
     }
     let looked = engine.socket_group.get_or_try_init(|| look(engine, docker, launch)).await;
