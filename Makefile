@@ -4,11 +4,12 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 export RUSTDOCFLAGS := -D warnings
+BAD_WORKFLOW := tests/support/workflow.yml
 MODEL := cargo test --quiet --workspace --test model
 
-.PHONY: help build check test test-one test-node demo demo-mac demo-ecs bench soak fuzz crd cluster cluster-node cluster-node-down
+.PHONY: help build check test test-one test-node demo demo-mac demo-ecs bench soak fuzz crd metrics cluster cluster-node cluster-node-down
 .PHONY: docker image up down clean run-tests run-parts run-model
-.PHONY: check-fmt check-clippy check-crd check-chart check-deny check-doc check-shell
+.PHONY: check-fmt check-clippy check-crd check-chart check-deny check-doc check-shell check-workflows
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +17,7 @@ help: ## List what there is
 build: ## The release binary, target/release/paddock
 	cargo build --release
 
-check: check-fmt check-clippy check-crd check-chart check-deny check-doc check-shell ## Format, lints, CRD drift, chart, dependencies, docs, scripts
+check: check-fmt check-clippy check-crd check-chart check-deny check-doc check-shell check-workflows ## Format, lints, CRD drift, chart, dependencies, docs, scripts, workflows
 
 test: ## The checks and every test, with the real parts brought up before and ended after
 	@tests/step 'make test' $(MAKE) check run-tests
@@ -50,6 +51,9 @@ crd: ## Write crds/runnerscaleset.yaml, and the chart's copy of it, from the typ
 	@cargo run --quiet -- crd >target/crd.yaml
 	@mv target/crd.yaml crds/runnerscaleset.yaml
 	@cp crds/runnerscaleset.yaml charts/paddock/files/
+
+metrics: ## Write the table of docs/metrics.md from the code
+	@PADDOCK_WRITE_METRICS=1 cargo test --quiet --workspace --test docs the_table_of_metrics
 
 cluster: ## etcd, kube-apiserver and kubectl in .cache/bin: found, or built (8 minutes, once)
 	@tests/cluster/build
@@ -108,6 +112,14 @@ check-shell:
 	@tests/tool shellcheck
 	@tests/step shellcheck .cache/bin/shellcheck --external-sources --source-path=SCRIPTDIR \
 	  $$(grep -rlI --exclude-dir=target --exclude-dir=node_modules '^#!/usr/bin/env bash' tests .ci) tests/lib.sh
+
+# What the linters are for is in a workflow that both must refuse.
+check-workflows:
+	@tests/tool shellcheck actionlint zizmor
+	@tests/step actionlint .cache/bin/actionlint -shellcheck .cache/bin/shellcheck
+	@tests/step zizmor .cache/bin/zizmor --offline --quiet .github
+	@tests/step 'a bad workflow is refused' bash -c '! .cache/bin/actionlint $(BAD_WORKFLOW) >/dev/null && \
+	  ! .cache/bin/zizmor --offline --quiet $(BAD_WORKFLOW) >/dev/null'
 
 # The tests are compiled before the parts come up, so that those do not idle. The model, which is optimized, takes what
 # the other tests leave of the machine: they wait more than they work.

@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use paddock::api::Reason;
+use paddock::runner::{JobOutcome, Statistics};
+use paddock::telemetry::{Metrics, SetGauges, SetLabels, StartPhase};
 use serde_json::Value;
 
 const REFERENCE: &str = include_str!("../docs/reference.md");
@@ -95,17 +99,13 @@ fn every_field_is_in_the_table_of_its_section() {
 }
 
 #[test]
-fn every_reason_metric_and_flag_is_in_the_reference() {
+fn every_reason_and_flag_is_in_the_reference() {
     let program = read("src/main.rs");
     let reasons = Reason::ALL.iter().map(|reason| format!("`{reason}`"));
-    let metrics = read("src/telemetry/metrics.rs");
-    let metrics = metrics.split("#[cfg(test)]").next().unwrap().split('"');
-    let metrics = metrics.filter(|text| text.starts_with("gha_") || text.starts_with("paddock_"));
-    let metrics = metrics.map(|name| format!("`{name}"));
     let flags = between(&program, "env = \"PADDOCK_", "\"");
     let flags = flags.map(|name| format!("`--{}", name.to_lowercase().replace('_', "-")));
-    let all: Vec<String> = reasons.chain(metrics).chain(flags).collect();
-    assert!(all.len() > 80, "{all:?}");
+    let all: Vec<String> = reasons.chain(flags).collect();
+    assert!(all.len() > 50, "{all:?}");
     let missing: Vec<_> = all.iter().filter(|name| !REFERENCE.contains(name.as_str())).collect();
     assert!(missing.is_empty(), "not in docs/reference.md: {missing:?}");
 }
@@ -132,5 +132,123 @@ fn every_reason_has_its_row_in_troubleshooting() {
                 "the code gives no reason {word}"
             );
         }
+    }
+}
+
+/// Everything measured once, in the text format.
+fn everything() -> String {
+    let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
+    let set = SetLabels::default();
+    metrics.set(&set, &SetGauges { statistics: Some(Statistics::default()), ..SetGauges::default() });
+    metrics.job_started(&set, Some(second));
+    metrics.job_completed(&set, JobOutcome::Succeeded, Some(second));
+    metrics.reconcile(second, Some("kube"));
+    metrics.poll_completed("", "");
+    metrics.backoff("", "", second);
+    metrics.github_request("poll", "ok", second);
+    metrics.backend_request("docker", "start", "ok", second);
+    metrics.runner_start("docker", "started");
+    metrics.start_latency(StartPhase::DemandToPlaced, second);
+    metrics.removal("Surplus");
+    metrics.orphan("instance");
+    metrics.runner_failure("JobLost");
+    metrics.host_slots_from(|| vec![(String::new(), 1, Some(1))]);
+    metrics.freed_bytes_from(|| vec![(String::new(), "images", 1)]);
+    metrics.render().unwrap()
+}
+
+/// The rows of the table of all metrics, of what the program shows.
+fn rows(shown: &str) -> String {
+    let mut rows = String::from("| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n");
+    for metric in shown.split("# HELP ").skip(1) {
+        let (help, rest) = metric.split_once('\n').unwrap();
+        let (name, help) = help.split_once(' ').unwrap();
+        let (kind, _) = rest.split_once('\n').unwrap();
+        let kind = kind.strip_prefix(&format!("# TYPE {name} ")).unwrap();
+        let series = rest.lines().nth(1).unwrap();
+        let labels: Vec<String> = between(series, "{", "}")
+            .flat_map(|labels| labels.split(','))
+            .filter_map(|label| Some(label.split_once('=')?.0))
+            .filter(|label| *label != "le")
+            .map(|label| format!("`{label}`"))
+            .collect();
+        let total = if kind == "counter" { "_total" } else { "" };
+        rows += &format!("| `{name}{total}` | {kind} | {} | {help} |\n", labels.join(", "));
+    }
+    rows
+}
+
+#[test]
+fn the_table_of_metrics_is_what_the_program_shows() {
+    const PATH: &str = "docs/metrics.md";
+    let (title, shown) = ("## All metrics\n\n", everything());
+    let text = read(PATH);
+    let (before, rest) = text.split_once(title).unwrap();
+    let (_, after) = rest.split_once("## ").unwrap();
+    let written = format!("{before}{title}{}\n## {after}", rows(&shown));
+    if std::env::var_os("PADDOCK_WRITE_METRICS").is_some() {
+        fs::write(format!("{}/{PATH}", env!("CARGO_MANIFEST_DIR")), &written).unwrap();
+    } else {
+        assert!(text == written, "{PATH} is not what the code says: run `make metrics`");
+    }
+    let code = read("src/telemetry/metrics.rs");
+    let names = code.split('"').filter(|text| text.starts_with("gha_") || text.starts_with("paddock_"));
+    // Those of ARC, as the contract has them.
+    let contract = [
+        "assigned_jobs",
+        "running_jobs",
+        "registered_runners",
+        "busy_runners",
+        "idle_runners",
+        "min_runners",
+        "max_runners",
+        "desired_runners",
+        "started_jobs_total",
+        "completed_jobs_total",
+        "job_startup_duration_seconds",
+        "job_execution_duration_seconds",
+    ];
+    for name in names.map(str::to_owned).chain(contract.map(|name| format!("gha_{name}"))) {
+        assert!(written.contains(&format!("\n| `{name}")), "no row for {name}");
+    }
+    let labels = rows(&shown);
+    let labels = labels.lines().skip(2).filter_map(|row| row.split('|').nth(3));
+    for label in labels.flat_map(|labels| labels.split(", ")).map(str::trim).filter(|label| !label.is_empty())
+    {
+        assert!(before.contains(label) || after.contains(label), "nothing is said of the label {label}");
+    }
+}
+
+/// A folder with the three files that name a version, and a changelog.
+fn release(name: &str, chart: &str, changelog: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(folder.join("charts/paddock")).unwrap();
+    fs::write(folder.join("Cargo.toml"), "[workspace.package]\nversion = \"1.2.0\"\n").unwrap();
+    let chart = format!("name: paddock\nversion: {chart}\nappVersion: \"1.2.0\"\n");
+    fs::write(folder.join("charts/paddock/Chart.yaml"), chart).unwrap();
+    fs::write(folder.join("CHANGELOG.md"), changelog).unwrap();
+    folder
+}
+
+#[test]
+fn the_notes_of_a_release_are_its_section_of_the_changelog() {
+    const CHANGELOG: &str = "# Changelog\n\n## [Unreleased]\n\n- Next.\n\n## [1.2.0] - 2026-11-29\n\n### Added\n\n- A.\n\n\
+        ## [1.2.0-rc.1] - 2026-11-28\n\n- B.\n";
+    let notes = |folder: PathBuf, tag: &str| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/release-notes");
+        let output = Command::new(script).arg(tag).current_dir(folder).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        if output.status.success() { Ok(String::from_utf8(output.stdout).unwrap()) } else { Err(said) }
+    };
+    let good = || release("release", "1.2.0", CHANGELOG);
+    assert_eq!(notes(good(), "v1.2.0").unwrap().trim(), "### Added\n\n- A.");
+    for (folder, tag, says) in [
+        (good(), "v1.2.1", "Cargo.toml has version 1.2.0"),
+        (good(), "1.2.0", "no tag"),
+        (release("release-chart", "1.1.0", CHANGELOG), "v1.2.0", "Chart.yaml has version 1.1.0"),
+        (release("release-changelog", "1.2.0", "# Changelog\n\n## [Unreleased]\n"), "v1.2.0", "no section"),
+    ] {
+        let said = notes(folder, tag).unwrap_err();
+        assert!(said.contains(says), "{tag}: {said}");
     }
 }

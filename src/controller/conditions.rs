@@ -50,7 +50,7 @@ pub(super) fn conditions(facts: &Facts<'_>) -> Vec<Condition> {
     let listening = listening(facts.state.github.listening.as_ref());
     let registered = registered(&facts.state.github.registration, facts.wanted, &listening);
     let stalled = stalled(facts);
-    let reconciling = reconciling(facts, &registered);
+    let reconciling = reconciling(facts, &registered, &stalled);
     let ready = ready(facts, &registered, &listening, &stalled);
     let demand = demand(facts.plan.map(|p| &p.demand_status));
     [
@@ -162,7 +162,8 @@ fn needs_a_change(reason: Reason) -> bool {
     matches!(reason, AuthRejected | Forbidden | GroupNotFound | NameTaken | InvalidSpec)
 }
 
-fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
+/// False while the set is stalled: kstatus takes what is both for one that goes on, and would wait for it.
+fn reconciling(facts: &Facts<'_>, registered: &Finding, stalled: &Finding) -> Finding {
     if let Some(until) = facts.state.deletion.until {
         return Finding::new(true, Reason::Draining, draining(facts, until));
     }
@@ -173,8 +174,8 @@ fn reconciling(facts: &Facts<'_>, registered: &Finding) -> Finding {
     if facts.state.spec.generation != facts.generation {
         return Finding::new(true, Reason::Progressing, "the latest spec is being applied");
     }
-    if let Some(why) = facts.state.spec.refusal() {
-        return Finding { holds: Some(false), why: why.clone() };
+    if stalled.holds == Some(true) {
+        return Finding { holds: Some(false), why: stalled.why.clone() };
     }
     if registered.holds != Some(true) && registered.why.reason != Reason::LabelsDropped {
         return Finding::new(true, Reason::Progressing, "the set is being registered at GitHub");

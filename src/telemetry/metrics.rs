@@ -121,8 +121,8 @@ const SIZES: [(&str, &str, SizeOf); 8] = [
     ("gha_registered_runners", "Runners registered at GitHub", |s| Some(s.registered_runners)),
     ("gha_busy_runners", "Registered runners with a job", |s| Some(s.busy_runners)),
     ("gha_idle_runners", "Registered runners without a job", |s| Some(s.idle_runners)),
-    ("gha_min_runners", "Idle runners kept on top of the jobs in hand", |s| Some(s.min_runners)),
-    ("gha_max_runners", "Ceiling of the scale set", |s| Some(s.max_runners)),
+    ("gha_min_runners", "Idle runners kept on top of the jobs in hand, schedule applied", |s| Some(s.min_runners)),
+    ("gha_max_runners", "Ceiling of the scale set, schedule applied", |s| Some(s.max_runners)),
     ("gha_desired_runners", "Runners wanted by the last decision", |s| Some(s.desired_runners)),
 ];
 
@@ -163,6 +163,16 @@ fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metri
     metric
 }
 
+/// A counter whose values of a label are known before the first of them is counted: with a 0 to begin with, its rate has the
+/// first one too.
+fn known<const N: usize>(label: &'static str, values: [&'static str; N]) -> Family<[Word; 1], Counter> {
+    let family = Family::default();
+    for value in values {
+        drop(family.get_or_create_owned(&[(label, value)]));
+    }
+    family
+}
+
 /// What is in force at the start could be used.
 fn valid() -> Gauge {
     let gauge = Gauge::default();
@@ -197,24 +207,25 @@ impl Families {
                 "From a runner taking a job to its end", || Histogram::new(JOB)),
             reconcile: add(r, "paddock_reconcile_duration_seconds",
                 "Time to reconcile a scale set", Histogram::new(RECONCILE)),
-            reconcile_errors: add(r, "paddock_reconcile_errors", "Reconciles that failed", Family::default()),
-            github_requests: add(r, "paddock_github_requests", "Calls of GitHub's scale-set service", Family::default()),
+            reconcile_errors: add(r, "paddock_reconcile_errors", "Reconciles of a scale set that failed", known("category", ["kube"])),
+            github_requests: add(r, "paddock_github_requests", "Calls of GitHub", Family::default()),
             github_latency: histograms(r, "paddock_github_request_duration_seconds",
-                "Time of a call of GitHub's scale-set service, tries included", || Histogram::new(REQUEST)),
-            backend_requests: add(r, "paddock_backend_requests", "Calls of a backend", Family::default()),
+                "Time of a call of GitHub, tries included; a quiet poll takes 50 s", || Histogram::new(REQUEST)),
+            backend_requests: add(r, "paddock_backend_requests", "Calls of a backend's hosts", Family::default()),
             backend_latency: histograms(r, "paddock_backend_request_duration_seconds",
-                "Time of a call of a backend", || Histogram::new(START)),
+                "Time of a call of a backend's hosts", || Histogram::new(START)),
             unreadable: add(r, "paddock_unreadable_messages",
                 "Entries of GitHub's messages that could not be read", Counter::default()),
             starts: add(r, "paddock_runner_starts", "Starts of runners", Family::default()),
             start_latency: histograms(r, "paddock_start_latency_seconds",
                 "Stretches of the way from demand to a running job", || Histogram::new(START)),
-            removals: add(r, "paddock_runner_removals", "Runners removed", Family::default()),
-            orphans: add(r, "paddock_orphans_found", "What nobody spoke for any more", Family::default()),
+            removals: add(r, "paddock_runner_removals", "Runners removed; those that end by themselves are not counted", Family::default()),
+            orphans: add(r, "paddock_orphans_found", "What was found that no scale set speaks for, and removed",
+                known("kind", ["instance", "registration"])),
             failures: add(r, "paddock_runner_failures", "Runners that failed", Family::default()),
-            status_writes: add(r, "paddock_status_writes", "Writes of a scale set's status", Counter::default()),
+            status_writes: add(r, "paddock_status_writes", "Writes of a scale set's status to the API server", Counter::default()),
             policy_valid: add(r, "paddock_policy_valid",
-                "1 while the operator's policy in force is what its file has, 0 while that cannot be used", valid()),
+                "1 while the operator's policy in force is what its file has, 0 while that cannot be used and the last good one holds", valid()),
             polls: Mutex::default(),
             slots: Mutex::new(Box::new(Vec::new)),
             freed: Mutex::new(Box::new(Vec::new)),
@@ -226,18 +237,30 @@ impl Families {
     /// The metrics whose values change with time alone, and those of hosts, which come and go; as they are now.
     fn moving(&self, now: Instant) -> Registry {
         let mut registry = Registry::default();
-        let ages = gauge(&mut registry, "paddock_poll_age_seconds", "Time since the last poll came back");
+        let ages = gauge(
+            &mut registry,
+            "paddock_poll_age_seconds",
+            "Time since the last poll of a scale set came back",
+        );
         for (set, at) in lock(&self.polls).iter() {
             let age = now.saturating_duration_since(*at);
             ages.get_or_create(&set_labels(set)).set(age.as_secs_f64());
         }
-        let waits = gauge(&mut registry, "paddock_backoff_seconds", "How long starts are still held back");
+        let waits = gauge(
+            &mut registry,
+            "paddock_backoff_seconds",
+            "How long the starts of a scale set are held back yet because GitHub registers no runners",
+        );
         for (set, (at, wait)) in lock(&self.backoffs).iter() {
             let remaining = wait.saturating_sub(now.saturating_duration_since(*at));
             waits.get_or_create(&set_labels(set)).set(remaining.as_secs_f64());
         }
         let slots = Family::<[(&str, String); 2], Gauge>::default();
-        registry.register("paddock_host_slots", "Slots of a host", slots.clone());
+        registry.register(
+            "paddock_host_slots",
+            "Slots of a host, the free ones where there is a limit",
+            slots.clone(),
+        );
         let freed = Family::<[(&str, String); 2], Counter>::default();
         registry.register("paddock_housekeeping_freed_bytes", "Bytes that housekeeping freed", freed.clone());
         for (host, store, bytes) in lock(&self.freed)() {

@@ -5,6 +5,7 @@
 
 mod admission;
 mod combinations;
+mod dashboard;
 mod helm;
 mod least;
 mod lifecycle;
