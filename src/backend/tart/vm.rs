@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::failure::{meaning, told};
@@ -27,11 +27,10 @@ const MOMENT: Duration = Duration::from_secs(60);
 const START: Duration = Duration::from_secs(90);
 /// Stopping a VM takes Tart up to 5 s, and its removal waits for a lock.
 const REMOVE: Duration = Duration::from_secs(120);
-/// The first time that a probe of the guest agent has, in seconds: more each time, as a slow host needs more.
-const PROBE: u32 = 1;
-const LONGEST_PROBE: u32 = 5;
-/// Between two probes.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How many attempts to reach a guest agent may wait at a time, so that each has a second: more with each probe, up to 5 s, as a
+/// slow host needs more.
+const ATTEMPTS: u32 = 7;
+const MOST_ATTEMPTS: u32 = 33;
 
 /// Makes a VM and boots it. After an error nothing is left of it, as far as the host answers; what is left in spite of that
 /// carries its record.
@@ -101,10 +100,10 @@ async fn succeed(mac: &Mac, script: Script, what: &str) -> Result<(), Error> {
 /// Waits until the guest agent of a VM answers.
 pub(super) async fn await_agent(mac: &Mac, name: &str, within: Duration) -> Result<(), Error> {
     let deadline = Instant::now().plus(within);
-    let mut seconds = PROBE;
+    let mut attempts = ATTEMPTS;
     loop {
         let probe = mac.script("asking the guest agent", scripts::PROBE, MOMENT);
-        let output = mac.run(&probe.arg(name).arg(seconds.to_string())).await?;
+        let output = mac.run(&probe.arg(name).arg(attempts.to_string())).await?;
         match output.code {
             Some(0) => return Ok(()),
             Some(scripts::NOT_YET) if Instant::now() < deadline => {}
@@ -122,8 +121,7 @@ pub(super) async fn await_agent(mac: &Mac, name: &str, within: Duration) -> Resu
             Some(scripts::RAN) => return Err(meaning("the VM ended while it booted", &output)),
             _ => return Err(meaning("the guest agent cannot be asked", &output)),
         }
-        sleep(PAUSE).await;
-        seconds = (seconds + 1).min(LONGEST_PROBE);
+        attempts = (attempts + 1).min(MOST_ATTEMPTS);
     }
 }
 
