@@ -202,8 +202,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error)
-            if error.use_stderr()
-                && logs_json(std::env::args(), std::env::var("PADDOCK_LOG_FORMAT").ok()) =>
+            if error.use_stderr() && logs_json(arguments(), std::env::var("PADDOCK_LOG_FORMAT").ok()) =>
         {
             log_as_json(&error);
             return ExitCode::from(2);
@@ -236,6 +235,11 @@ fn ended(done: Result<bool, Box<dyn Error>>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line, as far as it is text.
+fn arguments() -> impl Iterator<Item = String> {
+    std::env::args_os().map(|argument| argument.to_string_lossy().into_owned())
 }
 
 /// Whether a command line is of a controller that logs JSON: asked where it cannot be parsed.

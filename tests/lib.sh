@@ -83,3 +83,14 @@ debian_file() {
   fi
   echo "$dir$path"
 }
+
+# installed PROGRAM PACKAGE: sees to it that the program of a Debian package is there.
+installed() {
+  [[ ! -x $1 ]] || return 0
+  if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+    die "no $1: install it (Debian: apt-get install $2)"
+  fi
+  local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$2")
+  say "installing $2"
+  "${install[@]}" >&2 || { apt-get -qq update >&2 && "${install[@]}" >&2; }
+}

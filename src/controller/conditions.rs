@@ -167,15 +167,16 @@ fn reconciling(facts: &Facts<'_>, registered: &Finding, stalled: &Finding) -> Fi
     if let Some(until) = facts.state.deletion.until {
         return Finding::new(true, Reason::Draining, draining(facts, until));
     }
+    let current = facts.state.spec.generation == facts.generation;
+    if current && stalled.holds == Some(true) {
+        return Finding { holds: Some(false), why: stalled.why.clone() };
+    }
     if let Some(why) = &facts.state.spec.unread {
         let message = format!("what the spec refers to could not be read; it is tried again: {why}");
         return Finding::new(true, Reason::Progressing, message);
     }
-    if facts.state.spec.generation != facts.generation {
+    if !current {
         return Finding::new(true, Reason::Progressing, "the latest spec is being applied");
-    }
-    if stalled.holds == Some(true) {
-        return Finding { holds: Some(false), why: stalled.why.clone() };
     }
     if registered.holds != Some(true) && registered.why.reason != Reason::LabelsDropped {
         return Finding::new(true, Reason::Progressing, "the set is being registered at GitHub");

@@ -12,12 +12,15 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::answer::{api_message, is_unserved, with_timeout};
+use super::answer::{is_unserved, with_timeout};
 use crate::api::RunnerScaleSet;
 use crate::telemetry::Health;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(3);
+/// What is told while it is not there.
+const OBSTACLE: &str = "the definition of RunnerScaleSet is not installed: apply crds/, or upgrade the chart; until then no scale set \
+                        is served, and runners that run are left alone";
 
 /// The definition, looked for again and again: whether it is there is a part of the controller's readiness.
 #[derive(Clone)]
@@ -39,7 +42,7 @@ impl Definition {
     /// The API server does not answer, or does not permit it.
     pub async fn expect(&self) -> Result<(), kube::Error> {
         match self.list().await {
-            Err(error) if is_unserved(&error) => self.note(Some(obstacle(&error))),
+            Err(error) if is_unserved(&error) => self.note(Some(OBSTACLE.to_owned())),
             answer => answer?,
         }
         Ok(())
@@ -50,8 +53,8 @@ impl Definition {
         while stopping.run_until_cancelled(sleep(LOOK)).await.is_some() {
             match self.list().await {
                 Ok(()) => self.note(None),
-                Err(error @ kube::Error::Api(_)) => self.note(Some(obstacle(&error))),
-                // An API server that does not answer says nothing of it.
+                Err(error) if is_unserved(&error) => self.note(Some(OBSTACLE.to_owned())),
+                // An API server that does not answer, or refuses to, says nothing of it.
                 Err(_) => {}
             }
         }
@@ -77,14 +80,5 @@ impl Definition {
             }
             _ => {}
         }
-    }
-}
-
-fn obstacle(error: &kube::Error) -> String {
-    match is_unserved(error) {
-        true => "the definition of RunnerScaleSet is not installed: apply crds/, or upgrade the chart; until then no scale set is \
-                 served, and runners that run are left alone"
-            .to_owned(),
-        false => format!("RunnerScaleSets cannot be listed: {}", api_message(error)),
     }
 }

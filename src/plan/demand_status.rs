@@ -86,11 +86,11 @@ pub(super) fn refused(input: &Input<'_>) -> Option<Explanation> {
     Some(Explanation::new(Reason::BackendRefused, said))
 }
 
-/// What keeps one from the hosts, where none of any backend answers; not before they had the time to.
-pub(super) fn unreachable(input: &Input<'_>) -> Option<Explanation> {
+/// What keeps one from the hosts, where none of any backend answers and a runner may be wanted.
+pub(super) fn unreachable(input: &Input<'_>, bounds: &Bounds) -> Option<Explanation> {
     let said = said_where_all_are(input, &Availability::Unreachable)?;
-    let why = || Explanation::new(Reason::HostUnreachable, format!("no host answers: {said}"));
-    (input.start_gate == StartGate::Open).then(why)
+    let may_start = input.start_gate == StartGate::Open && !input.policy.stands_down() && bounds.max > 0;
+    may_start.then(|| Explanation::new(Reason::HostUnreachable, format!("no host answers: {said}")))
 }
 
 fn said_where_all_are(input: &Input<'_>, availability: &Availability) -> Option<String> {

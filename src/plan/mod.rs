@@ -72,6 +72,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let waiting = waiting::waiting(input, &placement, headroom, capacity.jobs);
     let demand_status = demand_status::status(input, &bounds, assigned, &counts, &placement);
     let short = demand_status::short(input, &bounds, &counts, &placement);
+    let unreachable = demand_status::unreachable(input, &bounds);
 
     let mut requeue_at = scale_down.requeue_at;
     requeue_at.extend(placement.requeue_at);
@@ -92,7 +93,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         demand_status,
         short,
         refused: demand_status::refused(input),
-        unreachable: demand_status::unreachable(input),
+        unreachable,
         requeue_at: requeue_at.into_iter().filter(|at| *at > input.now).min(),
     }
 }

@@ -63,17 +63,34 @@ pub fn decide(
     state.ledger.mark_lost(&lost, now);
     drain(state, set, shared, now);
     let (mut plan, views) = preview(state, set, now)?;
+    let silent = bear_silence(state, &mut plan, now);
     let listed = (!observed(state, set, now)).then(|| set.since.plus(HOSTS_ANSWER));
     state.ledger.mark_surplus(&plan.surplus, now);
     let mut tasks = begin(state, set, &plan, now);
     tasks.extend(begin_reruns(state, now));
     let rerun = state.ledger.reruns().due_at().filter(|at| *at > now);
-    plan.requeue_at = [plan.requeue_at, listed, limited_until(state, now), rerun].into_iter().flatten().min();
+    plan.requeue_at =
+        [plan.requeue_at, listed, silent, limited_until(state, now), rerun].into_iter().flatten().min();
     keep_warm(state, set, now);
     let starts = tasks.iter().filter(|task| matches!(task, Task::Start { .. })).count();
     report(state, set, shared, &plan, starts, now);
     let left = left(state, set, now);
     Some((Decision { plan, views, left }, tasks))
+}
+
+/// Takes out of a plan that no host answers while they still have the time to: an engine restarts, or the way to a host was
+/// changed. Answers when that is over.
+fn bear_silence(state: &mut ScaleSetState, plan: &mut Plan, now: Timestamp) -> Option<Timestamp> {
+    if plan.unreachable.is_none() {
+        state.silent_since = None;
+        return None;
+    }
+    let until = state.silent_since.get_or_insert(now).plus(HOSTS_ANSWER);
+    let bears = until > now;
+    if bears {
+        plan.unreachable = None;
+    }
+    bears.then_some(until)
 }
 
 fn left(state: &ScaleSetState, set: &ScaleSetHandle, now: Timestamp) -> Left {

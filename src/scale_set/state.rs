@@ -50,6 +50,8 @@ pub struct ScaleSetState {
     pub ledger: Ledger,
     /// Gives up the starts that wait for their host to be ready, by runner.
     pub preparing: HashMap<String, CancellationToken>,
+    /// Since when no host answers, as far as that is more than a moment's matter.
+    pub silent_since: Option<Timestamp>,
     /// What was told of it.
     pub told: Told,
 }
@@ -176,6 +178,7 @@ impl ScaleSetState {
             },
             ledger,
             preparing: HashMap::new(),
+            silent_since: None,
             told: Told {
                 failures_before: status.recent_failures,
                 conditions: status.conditions,

@@ -248,8 +248,11 @@ impl Starter<'_> {
     }
 
     fn fail(&self, why: Reason, message: &str) -> Outcome {
-        debug!(reason = why.as_str(), error = message, "the runner could not be started");
-        self.set.state().ledger.start_failed(self.name, why, message, self.shared.now());
+        let now = self.shared.now();
+        // Of one that was given up before, that is all that is told.
+        if !self.set.state().ledger.start_failed(self.name, why, message, now) {
+            warn!(reason = why.as_str(), error = message, "a start that was given up has failed");
+        }
         Outcome::NotStarted(why)
     }
 }

@@ -107,20 +107,21 @@ async fn whole_life(lab: &Lab, github: &SimGithub) {
     let job = github.queue_job(JobSpec::new("acme/app", ["linux"]).lasting(std::time::Duration::ZERO));
     github.wait_until(PATIENCE, |s| s.job(job).unwrap().status == JobStatus::Completed).await.unwrap();
     lab.delete("linux").await;
-    for count in 0.. {
-        if github.look(|s| s.scale_sets().count()) == 0 {
-            break;
-        }
+    let mut count = 0;
+    harness::eventually("it is gone, while others write to it", PATIENCE, async || {
+        count += 1;
         let change = Patch::Merge(json!({"metadata": {"annotations": {"tests/count": count.to_string()}}}));
         let _ = lab.sets().patch_metadata("linux", &PatchParams::default(), &change).await;
-    }
-    lab.until_gone("linux", PATIENCE).await;
+        lab.sets().get_opt("linux").await.unwrap().is_none().then_some(())
+    })
+    .await;
 }
 
 /// Waits until it is told where it should be that the account may not do that.
 async fn until_told(lab: &Lab, controller: &Controller, verb: &str, resource: &str, told: &Told) -> bool {
     let refusal = format!("cannot {verb} resource \"{resource}\"");
-    let is_told = found(PATIENCE, async || {
+    // A whole life may pass before.
+    let is_told = found(5 * PATIENCE, async || {
         let said = match told {
             Log(words) => controller
                 .log()

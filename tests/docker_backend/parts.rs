@@ -187,7 +187,7 @@ impl Podman {
         // Its own limits of open files and processes are more than it may set where it is in a container itself.
         let own = concat!(
             "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n",
-            "[engine]\ninit_path = \"/usr/bin/docker-init\"\nevents_logger = \"file\"\n",
+            "[engine]\ninit_path = \"/usr/bin/docker-init\"\nevents_logger = \"file\"\nlock_type = \"file\"\n",
         );
         std::fs::write(file("containers.conf"), own).unwrap();
         let endpoint = format!("unix://{}", file("p.sock"));

@@ -112,7 +112,9 @@ impl Scene {
                 };
                 self.show(name, InstanceState::Exited(exit));
             }
-            ["fails", name, reason] => self.ledger.start_failed(name, known(reason), "it said no", self.now),
+            ["fails", name, reason] => {
+                self.ledger.start_failed(name, known(reason), "it said no", self.now);
+            }
             ["refused", name] => self.ledger.found_busy(name, self.now),
             ["removed", name] => self.ledger.retire(name, self.now),
             ["look"] => return self.look(),

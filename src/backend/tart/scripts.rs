@@ -122,9 +122,8 @@ pub(super) const PROBE: &str = script!(
     r#"dir=$notes/$1
 [ -f "$dir/record" ] || exit 80
 name=$1 most=$2 asked=0
-rm -f "$dir/probe"
-mkfifo "$dir/probe" && exec 3<>"$dir/probe" || exit
-rm -f "$dir/probe"
+fifo=$(mktemp -d) && mkfifo "$fifo/up" && exec 3<>"$fifo/up" || exit
+rm -r "$fifo"
 (
   ticks=0
   while [ $ticks -le $((2 * most)) ]; do

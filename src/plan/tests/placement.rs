@@ -219,6 +219,9 @@ fn that_no_host_of_any_backend_answers_is_told_though_no_job_waits() {
     let starting = Explanation::new(Reason::Starting, "they had no time to");
     scenario.start_gate = StartGate::Closed(starting);
     assert_eq!(scenario.plan().unreachable, None, "they were not looked at yet");
+    scenario.start_gate = StartGate::Open;
+    scenario.policy.suspend = true;
+    assert_eq!(scenario.plan().unreachable, None, "a rack may be off while nothing is wanted of it");
 }
 
 /// A host may have nothing to say of itself.

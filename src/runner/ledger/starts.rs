@@ -66,10 +66,11 @@ impl Ledger {
         self.begin_removal(name);
     }
 
-    /// Its start failed, for the reason given; nothing of it is left on the backend.
-    pub fn start_failed(&mut self, name: &str, reason: Reason, message: &str, now: Timestamp) {
+    /// Its start failed, for the reason given; nothing of it is left on the backend. Answers whether that is noted as its
+    /// failure: one that was given up has another.
+    pub fn start_failed(&mut self, name: &str, reason: Reason, message: &str, now: Timestamp) -> bool {
         let Some(runner) = self.runners.get_mut(name) else {
-            return;
+            return false;
         };
         let given_up = runner.operation.take() == Some(Operation::Removing);
         runner.enter(Phase::Failed, now);
@@ -77,6 +78,7 @@ impl Ledger {
             let failure = Failure::start(runner, reason, message, now);
             self.failures.note(failure);
         }
+        !given_up
     }
 
     /// Forgets a runner whose registration was not even tried, and which another will take the place of later.
