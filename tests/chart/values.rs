@@ -119,7 +119,8 @@ async fn what_is_extra_reaches_the_pod() {
     assert_eq!(container["resources"], json!({"limits": {"memory": "1Gi"}}));
     assert_eq!(
         container["volumeMounts"][1],
-        json!({"name": "docker-socket", "mountPath": "/host/run", "readOnly": true})
+        json!({"name": "docker-socket", "mountPath": "/host/run", "readOnly": true,
+            "recursiveReadOnly": "IfPossible"})
     );
     assert_eq!(container["volumeMounts"][2], values["extraVolumeMounts"][0]);
     assert_eq!(pod["volumes"][2], values["extraVolumes"][0]);
