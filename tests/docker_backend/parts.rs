@@ -182,7 +182,9 @@ pub struct Podman {
 
 impl Podman {
     pub async fn start(name: &str) -> Self {
-        let folder = Folder::new(name);
+        // The path of its runroot may have 50 characters, and that of the run's own folder has them already.
+        let folder = Folder(PathBuf::from(format!("/tmp/{}-{name}", std::process::id())));
+        std::fs::create_dir(folder.path()).unwrap();
         let file = |name: &str| folder.path().join(name).display().to_string();
         // Its own limits of open files and processes are more than it may set where it is in a container itself.
         let own = concat!(
