@@ -26,6 +26,11 @@ pub fn report(
     if starts > 0 && state.tell(Reason::ScaledUp, now) {
         publish(Event::scaled_up(starts, plan.desired));
     }
+    if let Some(why) = &plan.refused
+        && state.tell(why.reason, now)
+    {
+        publish(Event::short_of_runners(why.clone()));
+    }
     for failure in state.unreported_failures() {
         warn!(
             scale_set = set.identity.scale_set,
@@ -43,15 +48,17 @@ pub fn report(
         }
     }
     let demand_status = &plan.demand_status;
-    if demand_status.met == Some(false) && state.tell(demand_status.explanation.reason, now) {
+    // A controller has just begun, as is to be expected.
+    let unmet = demand_status.met == Some(false) && demand_status.explanation.reason != Reason::Starting;
+    if unmet && state.tell(demand_status.explanation.reason, now) {
         publish(Event::demand_unmet(demand_status.explanation.clone()));
     }
     // A pull is under way, as is to be expected.
-    let short = plan.short.clone().filter(|why| why.reason != Reason::ImagePulling);
-    if let Some(why) = plan.refused.clone().or(plan.unreachable.clone()).or(short)
+    let short = plan.short.as_ref().filter(|why| why.reason != Reason::ImagePulling);
+    if let Some(why) = plan.unreachable.as_ref().or(short).filter(|_| plan.refused.is_none())
         && state.tell(why.reason, now)
     {
-        publish(Event::short_of_runners(why));
+        publish(Event::short_of_runners(why.clone()));
     }
     for backend in state.all_backends() {
         backend.take_news().iter().for_each(|news| publish(Event::housekeeping(backend.name(), news)));

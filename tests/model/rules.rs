@@ -460,10 +460,12 @@ fn overdue(state: &mut State, set: usize) {
     let Some(object) = state.cluster.objects[set].clone() else { return };
     // A start that is under way is waited for: what comes of it would be nobody's.
     let starting = state.lives.iter().any(|life| life.alive && life.places.values().any(|p| p.set == set));
+    // So is a VM that boots, whoever wanted it: it takes up to 150 s, and is removed then.
+    let boots = state.hosts.iter().any(|host| host.mac.spares.values().any(|vm| vm.set == set && !vm.up));
     // What an earlier controller started on ECS, and nobody is shown, is waited for.
     let deletion = if state.setup.kind == Kind::Ecs { DELETION + ecs::SETTLES } else { DELETION };
     let over = drained_at(&object).is_some_and(|at| at + deletion < now);
-    if starting {
+    if starting || boots {
         state.watch.starting[set] = now;
     }
     if over && [state.watch.starting[set], state.watch.fair].iter().all(|at| between(*at, now) > deletion) {
