@@ -149,7 +149,7 @@ async fn bursts(stage: &Stage, measured: &Burst, figures: &mut Figures) -> Resul
     }
     let median = median(&mut ours);
     let engines = stage.engines().count();
-    let label = format!("{jobs} jobs on {engines} engines, from queueing to the last start, p50 of {rounds}");
+    let label = format!("{jobs} jobs, engines {engines}: from queueing to the last start, p50 of {rounds}");
     figures.note(&label, "s", median, None);
     figures.note("ratio of the two", "", median / best.0, Some(goal));
     figures.note("ratio of the fastest of each", "", ours[0] / best.1, None);
