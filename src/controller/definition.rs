@@ -36,27 +36,23 @@ impl Definition {
         Definition { scale_sets, health, returned: Arc::default() }
     }
 
-    /// Looks for the first time. A definition that is not there is waited for.
+    /// Looks whether it is there, and tells of a change. One that is not there is waited for.
     ///
     /// # Errors
-    /// The API server does not answer, or does not permit it.
-    pub async fn expect(&self) -> Result<(), kube::Error> {
-        match self.list().await {
-            Err(error) if is_unserved(&error) => self.note(Some(OBSTACLE.to_owned())),
-            answer => answer?,
+    /// The API server does not answer, or does not permit it: that says nothing of it.
+    pub async fn look(&self) -> Result<(), kube::Error> {
+        match with_timeout(self.scale_sets.list_metadata(&ListParams::default().limit(1))).await {
+            Ok(_) => self.note(None),
+            Err(error) if is_unserved(&error) => self.note(Some(OBSTACLE)),
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Looks until the process stops, and tells once of each change.
+    /// Looks until the process stops.
     pub async fn follow(self, stopping: CancellationToken) {
         while stopping.run_until_cancelled(sleep(LOOK)).await.is_some() {
-            match self.list().await {
-                Ok(()) => self.note(None),
-                Err(error) if is_unserved(&error) => self.note(Some(OBSTACLE.to_owned())),
-                // An API server that does not answer, or refuses to, says nothing of it.
-                Err(_) => {}
-            }
+            let _ = self.look().await;
         }
     }
 
@@ -66,15 +62,10 @@ impl Definition {
         stream::repeat_with(move || watch().take_until(returned.clone().notified_owned())).flatten()
     }
 
-    async fn list(&self) -> Result<(), kube::Error> {
-        with_timeout(self.scale_sets.list_metadata(&ListParams::default().limit(1))).await.map(drop)
-    }
-
-    fn note(&self, obstacle: Option<String>) {
-        let before = self.health.set_obstacle(obstacle.clone());
-        match obstacle {
-            Some(why) if before.as_ref() != Some(&why) => error!("{why}"),
-            None if before.is_some() => {
+    fn note(&self, obstacle: Option<&'static str>) {
+        match (self.health.set_obstacle(obstacle), obstacle) {
+            (None, Some(why)) => error!("{why}"),
+            (Some(_), None) => {
                 info!("RunnerScaleSets can be listed again");
                 self.returned.notify_waiters();
             }

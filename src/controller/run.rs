@@ -89,7 +89,7 @@ pub async fn run(
     let ctx = Arc::new(context(client, &options, leadership, policy, stopping.clone()).await?);
     let scale_sets = api(&ctx.client, options.namespaces.first().map(String::as_str));
     let definition = Definition::new(scale_sets, ctx.shared.health.clone());
-    definition.expect().await.map_err(StartError::NoScaleSets)?;
+    definition.look().await.map_err(StartError::NoScaleSets)?;
     tokio::spawn(definition.clone().follow(stopping.clone()));
     if let Some(file) = file {
         tokio::spawn(file.follow(ctx.clone()));

@@ -20,7 +20,7 @@ pub struct Health(Arc<State>);
 struct State {
     ready: AtomicBool,
     /// What keeps it from its work although it was ready before.
-    obstacle: Mutex<Option<String>>,
+    obstacle: Mutex<Option<&'static str>>,
     /// By UID of the scale set.
     loops: Mutex<BTreeMap<String, Pulse>>,
 }
@@ -52,15 +52,15 @@ impl Health {
     }
 
     /// Says what keeps the controller from its work, whatever its caches hold; none: nothing does. Returns what was said before.
-    pub fn set_obstacle(&self, obstacle: Option<String>) -> Option<String> {
+    pub fn set_obstacle(&self, obstacle: Option<&'static str>) -> Option<&'static str> {
         std::mem::replace(&mut *lock(&self.0.obstacle), obstacle)
     }
 
     /// Returns why the controller is not ready, in words; none: it is.
-    pub fn not_ready(&self) -> Option<String> {
+    pub fn not_ready(&self) -> Option<&'static str> {
         let unfilled = !self.0.ready.load(Ordering::Relaxed);
-        let obstacle = lock(&self.0.obstacle).clone();
-        obstacle.or_else(|| unfilled.then(|| "the watch caches are not filled yet".to_owned()))
+        let obstacle = *lock(&self.0.obstacle);
+        obstacle.or(unfilled.then_some("the watch caches are not filled yet"))
     }
 
     /// Watches the listen loop of a scale set from now on; `set` is `namespace/name`, for people.
@@ -138,11 +138,11 @@ mod tests {
     #[test]
     fn ready_once_said_so_and_while_nothing_is_in_the_way() {
         let health = Health::new();
-        assert_eq!(health.not_ready().as_deref(), Some("the watch caches are not filled yet"));
+        assert_eq!(health.not_ready(), Some("the watch caches are not filled yet"));
         health.clone().ready();
         assert_eq!(health.not_ready(), None);
-        health.set_obstacle(Some("the definition is gone".to_owned()));
-        assert_eq!(health.not_ready().as_deref(), Some("the definition is gone"));
+        health.set_obstacle(Some("the definition is gone"));
+        assert_eq!(health.not_ready(), Some("the definition is gone"));
         health.set_obstacle(None);
         assert_eq!(health.not_ready(), None);
     }
