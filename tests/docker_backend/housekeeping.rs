@@ -403,9 +403,11 @@ async fn a_helper_takes_no_slot_and_is_no_orphan() {
     remove(&stage.docker, &helper).await;
 }
 
-/// An image in which the first program of a helper tells what it is let do.
+/// An image in which the first program of a helper tells what it is let do, in one write: runners and other helpers
+/// are there meanwhile.
 async fn telling_image(docker: &Docker) {
-    let telling = "#!/bin/sh\nexec >/paddock-shared/seen 2>&1\ngrep CapEff /proc/self/status\nls /sys/class/net\ntouch /x\nexit 0\n";
+    let telling = "#!/bin/sh\nseen=$(grep CapEff /proc/self/status; ls /sys/class/net; touch /x 2>&1)\n\
+                   echo \"$seen\" >/paddock-shared/seen\n";
     let script = format!("rm /bin/timeout; printf '%s' '{telling}' >/bin/timeout; chmod 755 /bin/timeout");
     let body = ContainerCreateBody {
         image: Some(IMAGE.to_owned()),
