@@ -6,9 +6,8 @@ use tracing::warn;
 
 use super::context::Context;
 use super::inputs::{self, READ_AGAIN, READING};
-use crate::api::{Explanation, OperatorPolicy, Reason, RunnerScaleSet};
+use crate::api::{self, Explanation, OperatorPolicy, Reason, RunnerScaleSet};
 use crate::backend::Providers;
-use crate::plan;
 use crate::scale_set::{self, ScaleSetHandle};
 use crate::time::Plus;
 
@@ -25,7 +24,7 @@ pub fn judge(
     providers: &Providers,
 ) -> Result<(), Explanation> {
     let spelling = |kind, endpoint: &str| providers.spelling(kind, endpoint);
-    let violations = plan::violations(policy, namespace(object), &object.spec, &spelling);
+    let violations = api::violations(policy, namespace(object), &object.spec, &spelling);
     if violations.is_empty() {
         return Ok(());
     }
@@ -39,13 +38,13 @@ pub fn judge(
 /// The object as strict as the policy wants it.
 pub fn enforced(object: &RunnerScaleSet, policy: &OperatorPolicy) -> RunnerScaleSet {
     let mut strict = object.clone();
-    plan::enforce(policy, namespace(object), &mut strict.spec);
+    api::enforce(policy, namespace(object), &mut strict.spec);
     strict
 }
 
 /// Whether the scale set may be at its GitHub, reached as the spec says.
 pub(super) fn permits_github(object: &RunnerScaleSet, ctx: &Context) -> bool {
-    plan::permits_github(&ctx.policy(), namespace(object), &object.spec.github)
+    api::permits_github(&ctx.policy(), namespace(object), &object.spec.github)
 }
 
 /// The object without the hosts that its status names and its namespace may not have: a status that someone else wrote makes
@@ -58,7 +57,7 @@ pub(super) fn without_refused_hosts(object: &RunnerScaleSet, ctx: &Context) -> R
         let kind = backend.kind;
         backend.hosts.retain(|host| {
             let endpoint = host.endpoint.as_deref();
-            endpoint.is_none_or(|at| plan::permits_host(&policy, &namespace, (kind, at), &spelling))
+            endpoint.is_none_or(|at| api::permits_host(&policy, &namespace, (kind, at), &spelling))
         });
     }
     object
@@ -81,7 +80,7 @@ pub(super) async fn refuse(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &
     let providers = ctx.shared.providers();
     let spelling = |kind, endpoint: &str| providers.spelling(kind, endpoint);
     let mut permitted = object.clone();
-    permitted.spec = plan::only_permitted_hosts(&ctx.policy(), namespace(object), &object.spec, &spelling);
+    permitted.spec = api::only_permitted_hosts(&ctx.policy(), namespace(object), &object.spec, &spelling);
     scale_set::refuse(&mut set.state(), &permitted, set, &ctx.shared, why);
 }
 

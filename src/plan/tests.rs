@@ -17,7 +17,6 @@ mod capacity;
 mod demand;
 mod draining;
 mod ends;
-mod permission;
 mod persisted;
 mod placement;
 mod random;

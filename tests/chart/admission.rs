@@ -8,9 +8,8 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use paddock::api::{OperatorPolicy, RunnerScaleSet};
+use paddock::api::{OperatorPolicy, RunnerScaleSet, violations};
 use paddock::backend::{self, Requeuer};
-use paddock::plan;
 use serde_json::{Value, json};
 
 use crate::helm;
@@ -288,7 +287,7 @@ impl Installed {
         let set: RunnerScaleSet = serde_json::from_value(manifest.clone()).unwrap();
         let providers = backend::providers("tests", &Requeuer::new(|_| {}));
         let spelling = |kind, endpoint: &str| providers.spelling(kind, endpoint);
-        let violations = plan::violations(&self.policy, &self.namespace, &set.spec, &spelling);
+        let violations = violations(&self.policy, &self.namespace, &set.spec, &spelling);
         violations.into_iter().map(|why| why.message).collect()
     }
 

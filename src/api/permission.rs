@@ -1,10 +1,13 @@
 //! What of a spec the operator's policy does not permit. No IO: whoever asks knows how endpoints are spelt.
 
+#[cfg(test)]
+mod tests;
+
 use reqwest::Url;
 
-use crate::api::{
-    self, BackendType, DockerAccess, EcsDockerAccess, Explanation, Globs, OperatorPolicy, PolicyRule,
-    PullPolicy, Reason, RunnerScaleSetSpec, glob_matches,
+use super::{
+    BackendType, Docker, DockerAccess, DockerHost, Ecs, EcsDockerAccess, Explanation, GitHub, Globs,
+    OperatorPolicy, PolicyRule, PullPolicy, Reason, RunnerScaleSetSpec, Tart, TartHost, glob_matches,
 };
 
 /// Tells the one spelling that an endpoint has among the hosts of a kind; none where it can be none of them.
@@ -28,15 +31,15 @@ pub fn violations(
         );
         return vec![Explanation::new(Reason::NotPermitted, message)];
     };
-    let mut judgement = Judgement { namespace, number, rule, spelling, violations: Vec::new() };
-    judgement.github(&spec.github);
+    let mut compared = Compared { namespace, number, rule, spelling, violations: Vec::new() };
+    compared.github(&spec.github);
     for backend in &spec.backends {
         let field = format!("spec.backends[{}]", backend.name);
-        backend.docker.iter().for_each(|docker| judgement.docker(&format!("{field}.docker"), docker));
-        backend.tart.iter().for_each(|tart| judgement.tart(&format!("{field}.tart"), tart));
-        backend.ecs.iter().for_each(|ecs| judgement.ecs(&format!("{field}.ecs"), ecs));
+        backend.docker.iter().for_each(|docker| compared.docker(&format!("{field}.docker"), docker));
+        backend.tart.iter().for_each(|tart| compared.tart(&format!("{field}.tart"), tart));
+        backend.ecs.iter().for_each(|ecs| compared.ecs(&format!("{field}.ecs"), ecs));
     }
-    judgement.violations
+    compared.violations
 }
 
 /// Makes a spec as strict as the policy wants it where nothing is refused.
@@ -59,7 +62,7 @@ pub fn permits_host(
 ) -> bool {
     rule_of(policy, namespace).is_some_and(|(_, rule)| match kind {
         BackendType::Ecs => rule.controller_aws_identity,
-        kind => judge_endpoint(&rule.endpoints, kind, endpoint, spelling) == Verdict::Permitted,
+        kind => compare_endpoint(&rule.endpoints, kind, endpoint, spelling) == Standing::Permitted,
     })
 }
 
@@ -82,9 +85,9 @@ pub fn only_permitted_hosts(
     spec.backends.retain(|backend| {
         backend.ecs.as_ref().is_none_or(|ecs| {
             rule.is_some_and(|(number, rule)| {
-                let mut judgement = Judgement { namespace, number, rule, spelling, violations: Vec::new() };
-                judgement.ecs("", ecs);
-                judgement.violations.is_empty()
+                let mut compared = Compared { namespace, number, rule, spelling, violations: Vec::new() };
+                compared.ecs("", ecs);
+                compared.violations.is_empty()
             })
         })
     });
@@ -92,21 +95,21 @@ pub fn only_permitted_hosts(
 }
 
 /// Tells whether a namespace may have its sets at that GitHub, over that proxy and in that way.
-pub fn permits_github(policy: &OperatorPolicy, namespace: &str, github: &api::GitHub) -> bool {
+pub fn permits_github(policy: &OperatorPolicy, namespace: &str, github: &GitHub) -> bool {
     let Some((number, rule)) = rule_of(policy, namespace) else { return false };
-    let mut judgement = Judgement { namespace, number, rule, spelling: &|_, _| None, violations: Vec::new() };
-    judgement.github(github);
-    judgement.violations.is_empty()
+    let mut compared = Compared { namespace, number, rule, spelling: &|_, _| None, violations: Vec::new() };
+    compared.github(github);
+    compared.violations.is_empty()
 }
 
 fn rule_of<'a>(policy: &'a OperatorPolicy, namespace: &str) -> Option<(usize, &'a PolicyRule)> {
-    let holds = |rule: &PolicyRule| judge(&rule.namespaces, namespace, &[namespace]) == Verdict::Permitted;
+    let holds = |rule: &PolicyRule| compare(&rule.namespaces, namespace, &[namespace]) == Standing::Permitted;
     policy.rules.iter().enumerate().find(|(_, rule)| holds(rule))
 }
 
 /// What a list of patterns says of a text.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum Standing {
     Permitted,
     /// No pattern lets it in.
     Unlisted,
@@ -114,18 +117,18 @@ enum Verdict {
     Excluded(String),
 }
 
-/// Judges what has one `canonical` spelling and perhaps others: the canonical one must be let in, and none may be taken away.
-fn judge(globs: &Globs, canonical: &str, spellings: &[&str]) -> Verdict {
-    judge_by(globs, canonical, spellings, |pattern| vec![pattern.to_owned()])
+/// Compares what has one `canonical` spelling and perhaps others: the canonical one must be let in, and none may be taken away.
+fn compare(globs: &Globs, canonical: &str, spellings: &[&str]) -> Standing {
+    compare_by(globs, canonical, spellings, |pattern| vec![pattern.to_owned()])
 }
 
 /// The same, of patterns that have further spellings themselves.
-fn judge_by(
+fn compare_by(
     globs: &Globs,
     canonical: &str,
     spellings: &[&str],
     respell: impl Fn(&str) -> Vec<String>,
-) -> Verdict {
+) -> Standing {
     // What is taken away is so in upper case too.
     let excludes = |pattern: &&str| {
         let matches = |pattern: &String, text: &str| {
@@ -135,15 +138,15 @@ fn judge_by(
         respell(pattern).iter().any(|pattern| texts().any(|text| matches(pattern, text)))
     };
     if let Some(pattern) = globs.excluding().find(excludes) {
-        return Verdict::Excluded(pattern.to_owned());
+        return Standing::Excluded(pattern.to_owned());
     }
     let permits = |pattern: &str| respell(pattern).iter().any(|pattern| glob_matches(pattern, canonical));
-    if globs.permitting().any(permits) { Verdict::Permitted } else { Verdict::Unlisted }
+    if globs.permitting().any(permits) { Standing::Permitted } else { Standing::Unlisted }
 }
 
-fn judge_endpoint(globs: &Globs, kind: BackendType, endpoint: &str, spelling: Spelling<'_>) -> Verdict {
+fn compare_endpoint(globs: &Globs, kind: BackendType, endpoint: &str, spelling: Spelling<'_>) -> Standing {
     let canonical = spelling(kind, endpoint).unwrap_or_else(|| endpoint.to_ascii_lowercase());
-    judge_by(globs, &canonical, &[endpoint], |pattern| {
+    compare_by(globs, &canonical, &[endpoint], |pattern| {
         let respelled = respell(pattern, |text| spelling(kind, text));
         std::iter::once(pattern.to_owned()).chain(respelled).collect()
     })
@@ -158,8 +161,8 @@ fn respell(pattern: &str, spell: impl Fn(&str) -> Option<String>) -> Option<Stri
     Some(format!("{}{}", spelt.strip_suffix(ANY)?, &pattern[folder..]))
 }
 
-/// What is found in one spec.
-struct Judgement<'a> {
+/// One spec beside the rule for its namespace, and what the rule does not permit of it.
+struct Compared<'a> {
     namespace: &'a str,
     number: usize,
     rule: &'a PolicyRule,
@@ -167,8 +170,8 @@ struct Judgement<'a> {
     violations: Vec<Explanation>,
 }
 
-impl Judgement<'_> {
-    fn github(&mut self, github: &api::GitHub) {
+impl Compared<'_> {
+    fn github(&mut self, github: &GitHub) {
         let rule = self.rule;
         self.github_host("spec.github.url", &github.url);
         if github.allow_insecure && !rule.insecure_http {
@@ -182,13 +185,13 @@ impl Judgement<'_> {
     fn github_host(&mut self, field: &str, url: &str) {
         let host = host_of(url);
         let globs = &self.rule.github_hosts;
-        let verdict =
-            judge_by(globs, &host, &[], |pattern| vec![pattern.trim_end_matches('.').to_ascii_lowercase()]);
-        self.note(field, &host, "githubHosts", verdict);
+        let standing =
+            compare_by(globs, &host, &[], |pattern| vec![pattern.trim_end_matches('.').to_ascii_lowercase()]);
+        self.note(field, &host, "githubHosts", standing);
     }
 
-    fn docker(&mut self, field: &str, docker: &api::Docker) {
-        let default = docker.hosts.is_empty().then(api::DockerHost::local);
+    fn docker(&mut self, field: &str, docker: &Docker) {
+        let default = docker.hosts.is_empty().then(DockerHost::local);
         for host in docker.hosts.iter().chain(&default) {
             self.endpoint(field, BackendType::Docker, (&host.name, &host.endpoint));
         }
@@ -197,8 +200,8 @@ impl Judgement<'_> {
             "" | "default" => "bridge",
             network => network,
         };
-        let verdict = judge(&self.rule.networks, network, &[&docker.network]);
-        self.note(&format!("{field}.network"), network, "networks", verdict);
+        let standing = compare(&self.rule.networks, network, &[&docker.network]);
+        self.note(&format!("{field}.network"), network, "networks", standing);
         let field = format!("{field}.dockerAccess");
         match docker.docker_access {
             DockerAccess::HostSocket if !self.rule.host_socket => {
@@ -211,19 +214,19 @@ impl Judgement<'_> {
         }
     }
 
-    fn tart(&mut self, field: &str, tart: &api::Tart) {
-        let default = tart.hosts.is_empty().then(api::TartHost::local);
+    fn tart(&mut self, field: &str, tart: &Tart) {
+        let default = tart.hosts.is_empty().then(TartHost::local);
         for host in tart.hosts.iter().chain(&default) {
             self.endpoint(field, BackendType::Tart, (&host.name, &host.endpoint));
         }
     }
 
     fn endpoint(&mut self, field: &str, kind: BackendType, (name, endpoint): (&str, &str)) {
-        let verdict = judge_endpoint(&self.rule.endpoints, kind, endpoint, self.spelling);
-        self.note(&format!("{field}.hosts[{name}].endpoint"), endpoint, "endpoints", verdict);
+        let standing = compare_endpoint(&self.rule.endpoints, kind, endpoint, self.spelling);
+        self.note(&format!("{field}.hosts[{name}].endpoint"), endpoint, "endpoints", standing);
     }
 
-    fn ecs(&mut self, field: &str, ecs: &api::Ecs) {
+    fn ecs(&mut self, field: &str, ecs: &Ecs) {
         let endpoint = format!("{field}.endpointUrl");
         if ecs.endpoint_url.to_ascii_lowercase().starts_with("http://") && !self.rule.insecure_http {
             self.needs(&endpoint, "plain http", "insecureHttp");
@@ -247,14 +250,14 @@ impl Judgement<'_> {
         }
     }
 
-    fn note(&mut self, field: &str, what: &str, list: &str, verdict: Verdict) {
+    fn note(&mut self, field: &str, what: &str, list: &str, standing: Standing) {
         let rule = format!("rules[{}].{list}", self.number);
-        match verdict {
-            Verdict::Permitted => {}
-            Verdict::Unlisted => {
+        match standing {
+            Standing::Permitted => {}
+            Standing::Unlisted => {
                 self.refuse(field, what, &format!("{rule} with \"{what}\" would permit it"));
             }
-            Verdict::Excluded(pattern) => {
+            Standing::Excluded(pattern) => {
                 self.refuse(field, what, &format!("{rule} without \"!{pattern}\" would permit it"));
             }
         }

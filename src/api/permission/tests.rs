@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::api::{BackendType, OperatorPolicy, PullPolicy, Reason, RunnerScaleSetSpec};
-use crate::plan::{enforce, only_permitted_hosts, permits_github, permits_host, violations};
+use crate::api::{
+    BackendType, OperatorPolicy, PullPolicy, Reason, RunnerScaleSetSpec, enforce, only_permitted_hosts,
+    permits_github, permits_host, violations,
+};
 
 /// Spells endpoints as a machine does on which `/var/run` is a link to `/run`.
 fn spelling(kind: BackendType, endpoint: &str) -> Option<String> {
