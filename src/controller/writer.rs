@@ -4,11 +4,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::http::HeaderValue;
+use axum::http::header::ACCEPT;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{PartialObjectMeta, Patch, PatchParams, Request};
 use kube::core::response::reason;
+use serde_json::json;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +39,9 @@ const QUIET: Duration = BUSY_INTERVAL.saturating_mul(2);
 const QUICK_WRITES: u32 = 3;
 /// After a write that failed.
 const PAUSE: Duration = Duration::from_secs(3);
+/// Asks for the metadata of an object alone, as kube does for `Api::patch_metadata`.
+const METADATA_ALONE: HeaderValue =
+    HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// Writes to the object of one scale set, while this process leads.
 pub(super) struct Writer {
@@ -154,13 +160,8 @@ impl Writer {
         if over || same(&written.status, &status) || !self.leadership.is_held() {
             return Ok(());
         }
-        let patch = serde_json::json!({
-            "apiVersion": "paddock.dev/v1alpha1", "kind": "RunnerScaleSet", "status": &status,
-        });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let patch = Patch::Apply(&patch);
-        match with_timeout(self.api.patch_status(&self.name, &params, &patch)).await {
-            Ok(_) => {}
+        match with_timeout(self.patch_status(&status)).await {
+            Ok(()) => {}
             Err(kube::Error::Api(status)) if status.reason == reason::NOT_FOUND => {
                 debug!("the object is gone, its status with it");
             }
@@ -168,6 +169,22 @@ impl Writer {
         }
         self.metrics.status_write();
         written.note(status);
+        Ok(())
+    }
+
+    /// As `Api::patch_status`, but the object, which may have a MiB and more, does not come back with the answer: a thousand
+    /// connections would keep room for it.
+    async fn patch_status(&self, status: &RunnerScaleSetStatus) -> Result<(), kube::Error> {
+        let patch = Patch::Apply(json!({
+            "apiVersion": "paddock.dev/v1alpha1", "kind": "RunnerScaleSet", "status": status,
+        }));
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let request = Request::new(self.api.resource_url());
+        let request = request.patch_subresource("status", &self.name, &params, &patch);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        request.headers_mut().insert(ACCEPT, METADATA_ALONE);
+        let client = self.api.clone().into_client();
+        client.request::<PartialObjectMeta<RunnerScaleSet>>(request).await?;
         Ok(())
     }
 }

@@ -61,11 +61,18 @@ pub(super) fn found_at(socket: &str) -> PathBuf {
 }
 
 fn found_by(socket: &str, machine_run: &Path) -> PathBuf {
-    let in_run = socket.strip_prefix("/run/").or_else(|| socket.strip_prefix("/var/run/"));
-    match in_run {
-        Some(name) if machine_run.is_dir() => machine_run.join(name),
-        _ => PathBuf::from(socket),
-    }
+    let Some(at) = in_run(socket).filter(|_| machine_run.is_dir()).map(|name| machine_run.join(name)) else {
+        return PathBuf::from(socket);
+    };
+    // Podman's package has a link there, and it says where on the machine.
+    let target = at.read_link().ok();
+    let linked = target.and_then(|target| in_run(target.to_str()?).map(|name| machine_run.join(name)));
+    linked.unwrap_or(at)
+}
+
+/// What a path is called in the machine's `/run`, if it is there.
+fn in_run(path: &str) -> Option<&str> {
+    path.strip_prefix("/run/").or_else(|| path.strip_prefix("/var/run/"))
 }
 
 impl fmt::Display for Endpoint {
@@ -139,15 +146,24 @@ mod tests {
 
     #[test]
     fn a_socket_is_found_in_the_machines_run_where_that_is_mounted() {
-        let mounted = std::env::temp_dir();
+        let mounted = std::env::temp_dir().join(format!("run-{}", std::process::id()));
+        std::fs::create_dir(&mounted).unwrap();
+        for (link, target) in
+            [("podman-docker.sock", "/run/podman/podman.sock"), ("near.sock", "docker/d.sock")]
+        {
+            std::os::unix::fs::symlink(target, mounted.join(link)).unwrap();
+        }
         for (socket, found) in [
             ("/var/run/docker.sock", mounted.join("docker.sock")),
             ("/run/docker/d.sock", mounted.join("docker/d.sock")),
+            ("/run/podman-docker.sock", mounted.join("podman/podman.sock")),
+            ("/run/near.sock", mounted.join("near.sock")),
             ("/running/d.sock", PathBuf::from("/running/d.sock")),
         ] {
             assert_eq!(found_by(socket, &mounted), found);
             assert_eq!(found_by(socket, Path::new("/nowhere")), Path::new(socket));
         }
+        std::fs::remove_dir_all(&mounted).unwrap();
     }
 
     #[test]
