@@ -13,6 +13,17 @@ use serde::{Deserialize, Serialize};
 const ENDPOINT: &str = "^(unix:///\\S+|tcp://([A-Za-z0-9._-]+|[[][0-9A-Fa-f:.]+[]]):[0-9]{1,5}|\
     ssh://([A-Za-z0-9._-]+@)?([A-Za-z0-9._-]+|[[][0-9A-Fa-f:.]+[]])(:[0-9]{1,5})?)$";
 
+/// Begins the names of networks and volumes that are of one scale set: no spec may name such a network.
+pub(super) const NAMES_OF_SETS: &str = "paddock-";
+
+/// Stands in [`Docker::network`] for a network of the scale set alone. The operator's policy puts it there.
+pub const NETWORK_OF_SET: &str = "paddock-scale-set";
+
+/// Tells whether Docker takes a network's name for its default network.
+pub fn is_default_network(name: &str) -> bool {
+    matches!(name, "" | "default" | "bridge")
+}
+
 /// Runners in containers on Docker hosts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
@@ -50,7 +61,8 @@ pub struct Docker {
     /// What one runner may use. Default: no limit but that of processes.
     pub resources: Resources,
 
-    /// The Docker network of the container, as the host knows it. Default: bridge.
+    /// The Docker network of the container, as the host knows it. Default: bridge, or one of the scale set alone where the
+    /// operator's policy says so.
     #[schemars(length(min = 1, max = 128), regex(pattern = NO_SPACE))]
     pub network: String,
 

@@ -26,7 +26,9 @@ mod validation;
 
 pub use backend::{Backend, BackendType};
 pub use condition::{Explanation, Reason};
-pub use docker::{Docker, DockerAccess, DockerHost, Resources, SharedVolume};
+pub use docker::{
+    Docker, DockerAccess, DockerHost, NETWORK_OF_SET, Resources, SharedVolume, is_default_network,
+};
 pub use docker_housekeeping::{
     BuildCacheHousekeeping, BuildxHousekeeping, DiskGuard, DockerHousekeeping, ImageHousekeeping,
 };

@@ -41,6 +41,9 @@ pub struct PolicyRule {
     /// Images are pulled before every start, whatever `pullPolicy` says: one that a host has from another tenant's pull is
     /// run for nobody whose own credentials the registry does not take. Kubernetes has an admission plugin of that name.
     pub always_pull_images: bool,
+    /// Docker runners whose spec leaves them on Docker's default network are on a network of their scale set alone, so that
+    /// other sets do not reach what they listen on.
+    pub network_per_scale_set: bool,
 }
 
 /// What all scale sets together may have on a host.
@@ -91,6 +94,7 @@ impl Default for PolicyRule {
             networks: Globs::new(["*", "!host", "!container:*"]),
             controller_aws_identity: true,
             always_pull_images: false,
+            network_per_scale_set: false,
         }
     }
 }

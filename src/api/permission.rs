@@ -5,9 +5,11 @@ mod tests;
 
 use reqwest::Url;
 
+use super::docker::NAMES_OF_SETS;
 use super::{
     BackendType, Docker, DockerAccess, DockerHost, Ecs, EcsDockerAccess, Explanation, GitHub, Globs,
-    OperatorPolicy, PolicyRule, PullPolicy, Reason, RunnerScaleSetSpec, Tart, TartHost, glob_matches,
+    NETWORK_OF_SET, OperatorPolicy, PolicyRule, PullPolicy, Reason, RunnerScaleSetSpec, Tart, TartHost,
+    glob_matches, is_default_network,
 };
 
 /// Tells the one spelling that an endpoint has among the hosts of a kind; none where it can be none of them.
@@ -24,14 +26,13 @@ pub fn violations(
     spec: &RunnerScaleSetSpec,
     spelling: Spelling<'_>,
 ) -> Vec<Explanation> {
-    let Some((number, rule)) = rule_of(policy, namespace) else {
+    let Some(mut compared) = Compared::new(policy, namespace, spelling) else {
         let message = format!(
             "metadata.namespace: no rule of the operator's policy is for namespace {namespace}: \
              rules[].namespaces with \"{namespace}\" would permit it"
         );
         return vec![Explanation::new(Reason::NotPermitted, message)];
     };
-    let mut compared = Compared { namespace, number, rule, spelling, violations: Vec::new() };
     compared.github(&spec.github);
     for backend in &spec.backends {
         let field = format!("spec.backends[{}]", backend.name);
@@ -44,12 +45,20 @@ pub fn violations(
 
 /// Makes a spec as strict as the policy wants it where nothing is refused.
 pub fn enforce(policy: &OperatorPolicy, namespace: &str, spec: &mut RunnerScaleSetSpec) {
-    if !rule_of(policy, namespace).is_some_and(|(_, rule)| rule.always_pull_images) {
-        return;
-    }
+    let Some((_, rule)) = rule_of(policy, namespace) else { return };
     for backend in &mut spec.backends {
-        backend.docker.iter_mut().for_each(|docker| docker.pull_policy = PullPolicy::Always);
-        backend.tart.iter_mut().for_each(|tart| tart.pull_policy = PullPolicy::Always);
+        if rule.always_pull_images {
+            backend.docker.iter_mut().for_each(|docker| docker.pull_policy = PullPolicy::Always);
+            backend.tart.iter_mut().for_each(|tart| tart.pull_policy = PullPolicy::Always);
+        }
+        // Beside a private engine a runner has a network of its own there already.
+        let shares = |docker: &&mut Docker| {
+            is_default_network(&docker.network) && docker.docker_access != DockerAccess::Sidecar
+        };
+        if rule.network_per_scale_set {
+            let sharing = backend.docker.iter_mut().filter(shares);
+            sharing.for_each(|docker| NETWORK_OF_SET.clone_into(&mut docker.network));
+        }
     }
 }
 
@@ -81,11 +90,9 @@ pub fn only_permitted_hosts(
         let tart = backend.tart.iter_mut();
         tart.for_each(|tart| tart.hosts.retain(|host| permits(BackendType::Tart, &host.endpoint)));
     }
-    let rule = rule_of(policy, namespace);
     spec.backends.retain(|backend| {
         backend.ecs.as_ref().is_none_or(|ecs| {
-            rule.is_some_and(|(number, rule)| {
-                let mut compared = Compared { namespace, number, rule, spelling, violations: Vec::new() };
+            Compared::new(policy, namespace, spelling).is_some_and(|mut compared| {
                 compared.ecs("", ecs);
                 compared.violations.is_empty()
             })
@@ -96,8 +103,7 @@ pub fn only_permitted_hosts(
 
 /// Tells whether a namespace may have its sets at that GitHub, over that proxy and in that way.
 pub fn permits_github(policy: &OperatorPolicy, namespace: &str, github: &GitHub) -> bool {
-    let Some((number, rule)) = rule_of(policy, namespace) else { return false };
-    let mut compared = Compared { namespace, number, rule, spelling: &|_, _| None, violations: Vec::new() };
+    let Some(mut compared) = Compared::new(policy, namespace, &|_, _| None) else { return false };
     compared.github(github);
     compared.violations.is_empty()
 }
@@ -166,11 +172,20 @@ struct Compared<'a> {
     namespace: &'a str,
     number: usize,
     rule: &'a PolicyRule,
+    /// The first rule of all that gives scale sets networks of their own.
+    networks_of_sets: Option<usize>,
     spelling: Spelling<'a>,
     violations: Vec<Explanation>,
 }
 
-impl Compared<'_> {
+impl<'a> Compared<'a> {
+    /// None where no rule is for the namespace.
+    fn new(policy: &'a OperatorPolicy, namespace: &'a str, spelling: Spelling<'a>) -> Option<Self> {
+        let (number, rule) = rule_of(policy, namespace)?;
+        let networks_of_sets = policy.rules.iter().position(|rule| rule.network_per_scale_set);
+        Some(Compared { namespace, number, rule, networks_of_sets, spelling, violations: Vec::new() })
+    }
+
     fn github(&mut self, github: &GitHub) {
         let rule = self.rule;
         self.github_host("spec.github.url", &github.url);
@@ -195,13 +210,7 @@ impl Compared<'_> {
         for host in docker.hosts.iter().chain(&default) {
             self.endpoint(field, BackendType::Docker, (&host.name, &host.endpoint));
         }
-        // What Docker takes for its default network, it takes by these names too.
-        let network = match docker.network.as_str() {
-            "" | "default" => "bridge",
-            network => network,
-        };
-        let standing = compare(&self.rule.networks, network, &[&docker.network]);
-        self.note(&format!("{field}.network"), network, "networks", standing);
+        self.network(&format!("{field}.network"), &docker.network);
         let field = format!("{field}.dockerAccess");
         match docker.docker_access {
             DockerAccess::HostSocket if !self.rule.host_socket => {
@@ -211,6 +220,25 @@ impl Compared<'_> {
                 self.needs(&field, "Sidecar", "privilegedSidecar");
             }
             _ => {}
+        }
+    }
+
+    /// Whatever else is permitted, nothing leads to the network of another scale set: not its name, and where sets have such
+    /// networks no id, of which Docker takes a part for the whole, and no `container:`.
+    fn network(&mut self, field: &str, named: &str) {
+        let network = if is_default_network(named) { "bridge" } else { named };
+        let standing = compare(&self.rule.networks, network, &[named]);
+        self.note(field, network, "networks", standing);
+        if network.starts_with(NAMES_OF_SETS) {
+            let remedy = format!("what begins with {NAMES_OF_SETS} is a scale set's own");
+            self.refuse(field, network, &remedy);
+        }
+        let is_id = network.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        if let Some(number) = self.networks_of_sets.filter(|_| is_id || network.contains(':')) {
+            let remedy = format!(
+                "it may lead to the network of another scale set, which rules[{number}].networkPerScaleSet keeps apart"
+            );
+            self.refuse(field, network, &remedy);
         }
     }
 

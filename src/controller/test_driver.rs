@@ -83,6 +83,7 @@ fn everything() -> OperatorPolicy {
         networks: any(),
         controller_aws_identity: true,
         always_pull_images: false,
+        network_per_scale_set: false,
     };
     OperatorPolicy { rules: vec![rule], hosts: Vec::new() }
 }

@@ -109,6 +109,7 @@ fn switches() -> Vec<Row> {
 
 fn networks() -> Vec<Row> {
     let network = |name: &str| docker(json!({"network": name}));
+    let apart = || json!([{"networks": ["*"]}, {"namespaces": ["another"], "networkPerScaleSet": true}]);
     vec![
         row(json!([{}]), network("builds"), Permitted),
         row(json!([{}]), network("host"), Refused),
@@ -121,6 +122,13 @@ fn networks() -> Vec<Row> {
         row(json!([{"networks": ["a.c"]}]), network("abc"), Refused),
         row(json!([{"networks": ["a*c*e"]}]), network("abcde"), Permitted),
         row(json!([{"networks": ["!host"]}]), network("builds"), Refused),
+        row(json!([{"networks": ["*"]}]), network("paddock-ci.linux-0a1b2c3d"), Refused),
+        row(json!([{"networks": ["*"]}]), network("cafe"), Permitted),
+        row(json!([{"networks": ["*"]}]), network("container:db"), Permitted),
+        row(apart(), network("cafe"), Refused),
+        row(apart(), network("container:db"), Refused),
+        row(apart(), network("cafe-1"), Permitted),
+        row(apart(), network("bridge"), Permitted),
         row(json!([{"networks": ["it's \"odd\"", "a+(b)"]}]), network("a+(b)"), Permitted),
     ]
 }

@@ -9,6 +9,7 @@ mod fleet;
 mod housekeeping;
 mod images;
 mod lives;
+mod network;
 mod outages;
 mod parts;
 mod podman;

@@ -11,6 +11,7 @@ use bollard::{Docker, body_full};
 use futures::{StreamExt, TryStreamExt};
 use harness::door::{self, Door};
 use harness::{Authority, engine, found, found_blocking};
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 use crate::stage::{IMAGE, PATIENCE, connect};
@@ -102,6 +103,18 @@ impl Engine {
         engine
     }
 
+    /// One that has addresses for one network.
+    pub async fn with_room_for_one_network(name: &str) -> Self {
+        let mut engine = Engine::start(name).await;
+        engine.down();
+        let file = engine.folder.path().join("daemon.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        config["default-address-pools"] = json!([{"base": "10.213.0.0/24", "size": 24}]);
+        std::fs::write(file, config.to_string()).unwrap();
+        engine.up().await;
+        engine
+    }
+
     /// One that listens with TLS as well, for whomever an authority certified.
     pub async fn with_tls(name: &str, authority: &Authority) -> Self {
         let mut engine = Engine::start(name).await;
@@ -187,9 +200,11 @@ impl Podman {
         std::fs::create_dir(folder.path()).unwrap();
         let file = |name: &str| folder.path().join(name).display().to_string();
         // Its own limits of open files and processes are more than it may set where it is in a container itself.
-        let own = concat!(
-            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n",
-            "[engine]\ninit_path = \"/usr/bin/docker-init\"\nevents_logger = \"file\"\nlock_type = \"file\"\n",
+        let own = format!(
+            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
+             [engine]\ninit_path = \"/usr/bin/docker-init\"\nevents_logger = \"file\"\nlock_type = \"file\"\n\
+             [network]\nnetwork_config_dir = \"{}\"\n",
+            file("networks"),
         );
         std::fs::write(file("containers.conf"), own).unwrap();
         let endpoint = format!("unix://{}", file("p.sock"));

@@ -2,6 +2,7 @@
 
 use bollard::query_parameters::KillContainerOptionsBuilder;
 use harness::eventually;
+use paddock::api::NETWORK_OF_SET;
 use paddock::backend::docker::DockerBackend;
 use paddock::backend::{Backend, Error};
 use paddock::runner::InstanceState;
@@ -17,6 +18,7 @@ async fn a_runner_lives_on_podman_as_on_docker() {
     let stage = Stage::at("podman", podman.endpoint()).await;
     let mut template = stage.template(WAITS);
     template.limits.memory_bytes = Some(64 << 20);
+    template.network = Some(NETWORK_OF_SET.to_owned());
     let backend = stage.backend("set", template.clone());
     let instance = started(&backend).await;
     assert_eq!(instance.state, InstanceState::Running);
@@ -39,4 +41,9 @@ async fn a_runner_lives_on_podman_as_on_docker() {
     backend.remove(HOST, &instance.id).await.unwrap();
     assert!(matches!(backend.remove(HOST, &instance.id).await, Err(Error::Gone)));
     assert_eq!(stage.count().await, 0);
+
+    let networks = async || stage.docker.list_networks(None).await.unwrap().len();
+    let with_the_sets = networks().await;
+    assert_eq!(backend.discard_shared().await, [""; 0]);
+    assert_eq!(networks().await, with_the_sets - 1);
 }

@@ -12,3 +12,4 @@ mod liar;
 mod lies;
 mod lines;
 mod memory;
+mod network;

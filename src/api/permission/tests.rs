@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::api::{
-    BackendType, OperatorPolicy, PullPolicy, Reason, RunnerScaleSetSpec, enforce, only_permitted_hosts,
-    permits_github, permits_host, violations,
+    BackendType, NETWORK_OF_SET, OperatorPolicy, PullPolicy, Reason, RunnerScaleSetSpec, enforce,
+    only_permitted_hosts, permits_github, permits_host, violations,
 };
 
 /// Spells endpoints as a machine does on which `/var/run` is a link to `/run`.
@@ -299,4 +299,57 @@ fn images_are_pulled_always_where_the_policy_wants_it() {
     let yaml = "rules: [{namespaces: [ci], alwaysPullImages: true}, {}]";
     assert_eq!(pulls(yaml, "ci"), (PullPolicy::Always, PullPolicy::Always));
     assert_eq!(pulls(yaml, "other"), (PullPolicy::Never, PullPolicy::IfNotPresent));
+}
+
+#[test]
+fn who_names_no_network_has_one_of_the_set_alone_where_the_policy_wants_it() {
+    let network = |yaml: &str, docker_: Value| {
+        let mut spec = docker(docker_);
+        enforce(&policy(yaml), "ci", &mut spec);
+        spec.backends[0].docker.as_ref().unwrap().network.clone()
+    };
+    let yaml = "rules: [{networkPerScaleSet: true}]";
+    for default in ["", "default", "bridge"] {
+        assert_eq!(network(yaml, json!({"network": default})), NETWORK_OF_SET, "{default:?}");
+        assert_eq!(network("", json!({"network": default})), default);
+        assert_eq!(
+            network(
+                &format!("rules: [{{namespaces: [other]}}, {{}}]\n# {yaml}"),
+                json!({"network": default})
+            ),
+            default
+        );
+    }
+    assert_eq!(network(yaml, json!({})), NETWORK_OF_SET);
+    assert_eq!(network(yaml, json!({"dockerAccess": "HostSocket"})), NETWORK_OF_SET);
+    for named in ["builds", "none", "host", "container:db"] {
+        assert_eq!(network(yaml, json!({"network": named})), named);
+    }
+    assert_eq!(network(yaml, json!({"dockerAccess": "Sidecar"})), "bridge", "it is on one of its own");
+}
+
+#[test]
+fn nothing_leads_to_the_network_of_another_set() {
+    let network = |name: &str| docker(json!({"network": name}));
+    for name in ["paddock-ci.linux-0a1b2c3d", NETWORK_OF_SET] {
+        for yaml in ["", "rules: [{networks: ['*']}]"] {
+            let words = format!(
+                "spec.backends[rack].docker.network: {name} is not permitted in namespace ci: what begins with paddock- is a \
+                 scale set's own"
+            );
+            assert_eq!(of(yaml, &network(name)), [words]);
+        }
+    }
+    // An engine takes the beginning of an id for the whole; another's rule is enough.
+    let apart = "rules: [{networks: ['*'], namespaces: [ci]}, {networkPerScaleSet: true}]";
+    for name in ["0", "cafe", "9f3c0a1b2c3d", "container:linux-a1b2c3d4", "container:9f", "ns:/proc/1/ns/net"]
+    {
+        let found = of(apart, &network(name));
+        let said = "of another scale set, which rules[1].networkPerScaleSet keeps apart";
+        assert!(found.len() == 1 && found[0].ends_with(said), "{name}: {found:?}");
+        assert_eq!(of("rules: [{networks: ['*']}]", &network(name)), [""; 0]);
+    }
+    for name in ["", "default", "bridge", "none", "host", "builds", "CAFE", "cafe-1"] {
+        assert_eq!(of(apart, &network(name)), [""; 0], "{name}");
+    }
 }

@@ -9,10 +9,11 @@ use super::engines::{Engines, Followed};
 use super::housekeeping::{HelperImage, Opened, Volume, Wish, Wishing, not_ready};
 use super::image::{Image, Wanted};
 use super::membership::Membership;
+use super::network::Network;
 use super::slots::User;
 use super::template::{DockerTemplate, HostSpec};
 use super::view::Link;
-use crate::api::Reason;
+use crate::api::{NETWORK_OF_SET, Reason};
 use crate::backend::host_failure::HostFailure;
 use crate::backend::{Availability, Error};
 use crate::runner::Identity;
@@ -30,6 +31,9 @@ pub(super) struct HostBinding {
     pub(super) wishing: Option<Wishing>,
     /// What its scale set's runners share.
     pub(super) volume: Option<Volume>,
+    network: Network,
+    /// Whether its runners are on that network.
+    on_network: bool,
     opened: Opened,
 }
 
@@ -72,6 +76,8 @@ impl HostBinding {
         Ok(HostBinding {
             wishing: wish.map(|wish| Wishing::new(followed.wishes(), wish)),
             volume,
+            network: Network::of(identity),
+            on_network: template.network.as_deref() == Some(NETWORK_OF_SET),
             opened: Opened::default(),
             images: [&template.images.runner]
                 .into_iter()
@@ -117,6 +123,23 @@ impl HostBinding {
     pub(super) async fn discard_volume(&self) -> Result<(), Error> {
         let Some(volume) = &self.volume else { return Ok(()) };
         volume.discard(&self.followed.engine.client()?.docker).await
+    }
+
+    /// Sees to it that the scale set's network is there, if its runners are to be on it, and returns its id.
+    pub(super) async fn ready_network(&self) -> Result<Option<String>, Error> {
+        match self.on_network {
+            true => self.network.ready(&self.followed.engine).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Removes the scale set's network, if it is there. Where its runners are not on it, it may be there by an earlier policy: a
+    /// host that does not answer is not waited for then.
+    pub(super) async fn discard_network(&self) -> Result<(), Error> {
+        match self.network.discard(&self.followed.engine).await {
+            Err(Error::Unreachable(_)) if !self.on_network => Ok(()),
+            discarded => discarded,
+        }
     }
 
     /// What the host is for the first image that is not ready there, and why, in words.

@@ -190,7 +190,10 @@ async fn host_config(
         // With raw sockets a job could pass for its neighbours on the bridge. Engines let ping do without.
         cap_drop: Some(vec!["NET_RAW".to_owned()]),
         security_opt: template.limits.no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
-        network_mode: shared.map(|id| format!("container:{id}")).or(template.network.clone()),
+        network_mode: shared
+            .map(|id| format!("container:{id}"))
+            .or(launch.network.clone())
+            .or(template.network.clone()),
         init: client.init.then_some(true),
         mounts: Some(mounts.into_iter().flatten().chain(launch.volume.clone()).collect()),
         group_add,

@@ -1,4 +1,4 @@
-//! The removal of a container.
+//! The removal of a container, and of what is beside it.
 
 use std::time::Duration;
 
@@ -12,6 +12,16 @@ use crate::backend::Error;
 
 /// On a host that swaps, it takes its time.
 pub(super) const REMOVE: Duration = Duration::from_secs(60);
+
+/// What a removal comes to: that it is gone already is as good.
+pub(super) async fn unless_gone(
+    removal: impl Future<Output = Result<(), EngineError>>,
+) -> Result<(), EngineError> {
+    match within(REMOVE, removal).await {
+        Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+        removed => removed,
+    }
+}
 
 /// Removes a container, running or not, with its anonymous volumes, and waits until it is gone.
 pub(super) async fn destroy(docker: &Docker, id: &str) -> Result<(), Error> {

@@ -65,6 +65,11 @@ fn refusal(status: u16, message: &str) -> Error {
     let has = |words: &str| message.to_ascii_lowercase().contains(words);
     match status {
         404 if has("no such container") => Error::Gone,
+        // It has no addresses for another network now, and will when one goes.
+        _ if has("address pool") || has("subnet pools") => {
+            let remedy = "`default-address-pools` in its daemon.json gives the engine room for more networks";
+            Error::no_capacity(Reason::EngineError, format!("{message}: {remedy}"))
+        }
         404 if has("network") && has("not found") => Error::no_capacity(Reason::NetworkMissing, message),
         404 if has("image") => Error::no_capacity(Reason::ImageMissing, message),
         _ if has("unable to find user") || has("no matching entries in passwd file") => {
@@ -126,6 +131,12 @@ mod tests {
                 Reason::ImageMissing.as_str(),
             ),
             (404, "network image-net not found", Reason::NetworkMissing.as_str()),
+            (
+                404,
+                "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+                Reason::EngineError.as_str(),
+            ),
+            (400, "all predefined address pools have been fully subnetted", Reason::EngineError.as_str()),
             (404, "No such container: 9f3c", "gone"),
             (400, "Minimum memory limit allowed is 6MB", "refused"),
             (

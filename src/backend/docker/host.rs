@@ -24,11 +24,13 @@ pub(super) struct Host {
     turn_began: Notify,
     requeuer: Requeuer,
     state: Mutex<State>,
+    /// The turn to make a network: one at a time.
+    pub(super) networks: Turn,
     /// Whose turn it is to pull each image that is being pulled.
     pulls: Mutex<HashMap<String, Weak<Turn>>>,
 }
 
-/// The turn to pull an image: one pull at a time.
+/// The turn to do something of which one at a time is done.
 pub(super) type Turn = tokio::sync::Mutex<()>;
 
 /// Everything that is known of a host.
@@ -45,6 +47,7 @@ impl Host {
             turn_began: Notify::new(),
             requeuer,
             state: Mutex::default(),
+            networks: Turn::default(),
             pulls: Mutex::default(),
         }
     }

@@ -19,6 +19,8 @@ pub(super) struct Launch {
     pub(super) labels: HashMap<String, String>,
     /// The volume that it shares with the runners of its scale set.
     pub(super) volume: Option<Mount>,
+    /// The network of its scale set, if it is to be on that.
+    pub(super) network: Option<String>,
 }
 
 /// What a container of a runner may use, and that it ends for good.

@@ -21,6 +21,8 @@ mod index;
 mod launch;
 mod login;
 mod membership;
+mod network;
+mod owned;
 mod printed;
 mod provider;
 mod reservation;
@@ -224,6 +226,7 @@ impl Backend for DockerBackend {
             slot,
             template: Arc::clone(&self.template),
             labels: self.labels(),
+            network: None,
         }))
     }
 
@@ -255,10 +258,14 @@ impl Backend for DockerBackend {
     async fn discard_shared(&self) -> Vec<String> {
         let mut left = Vec::new();
         for host in &self.hosts {
-            if let Ok(binding) = &host.binding
-                && let Err(error) = binding.discard_volume().await
-            {
-                left.push(format!("the shared volume on {}/{} ({error})", self.name, host.name));
+            let Ok(binding) = &host.binding else { continue };
+            for (what, discarded) in [
+                ("the shared volume", binding.discard_volume().await),
+                ("the network", binding.discard_network().await),
+            ] {
+                if let Err(error) = discarded {
+                    left.push(format!("{what} on {}/{} ({error})", self.name, host.name));
+                }
             }
         }
         left

@@ -22,6 +22,8 @@ pub(super) struct DockerReservation {
     pub(super) template: Arc<DockerTemplate>,
     /// Without the runner's name.
     pub(super) labels: HashMap<String, String>,
+    /// The network of its scale set, once that is ready.
+    pub(super) network: Option<String>,
 }
 
 #[async_trait]
@@ -30,26 +32,39 @@ impl Reservation for DockerReservation {
         &self.host
     }
 
-    /// Refreshes the images where `pullPolicy` is `Always`, and makes the shared volume.
+    /// Refreshes the images where `pullPolicy` is `Always`, and makes the shared volume and the set's network.
     async fn ready(&mut self) -> Result<(), Error> {
-        let ready = match self.binding.refresh().await {
-            Ok(()) => self.binding.ready_volume().await,
-            refused => refused,
+        let ready = async {
+            self.binding.refresh().await?;
+            self.binding.ready_volume().await?;
+            self.binding.ready_network().await
         };
-        if let Err(error) = &ready {
-            self.binding.note_failure(error);
+        match ready.await {
+            Ok(network) => {
+                self.network = network;
+                Ok(())
+            }
+            Err(error) => {
+                self.binding.note_failure(&error);
+                Err(error)
+            }
         }
-        ready
     }
 
     async fn start(self: Box<Self>, runner: &NewRunner<'_>) -> Result<Instance, Error> {
-        let DockerReservation { host, binding, slot, template, mut labels } = *self;
+        let DockerReservation { host, binding, slot, template, mut labels, network } = *self;
         slot.bind(runner.name);
         labels.insert(Identity::RUNNER.to_owned(), runner.name.to_owned());
         let shared = binding.volume.as_ref().zip(template.shared_volume.as_ref());
         let volume = shared.map(|(volume, shared)| volume.mount(&shared.mount_path, shared.read_only));
-        let launch =
-            Launch { runner: runner.name.to_owned(), jit: runner.jit.clone(), template, labels, volume };
+        let launch = Launch {
+            runner: runner.name.to_owned(),
+            jit: runner.jit.clone(),
+            template,
+            labels,
+            volume,
+            network,
+        };
         let started = tokio::spawn(async move {
             let started = container::start(&binding.followed.engine, &launch).await;
             // The slot is the container's own by now, or free again.

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::errors::Error as EngineError;
 use bollard::exec::StartExecOptions;
 use bollard::models::{
     ContainerCreateBody, ExecConfig, HostConfig, Mount, MountType, MountVolumeOptions, NetworkCreateRequest,
@@ -17,9 +16,9 @@ use bollard::query_parameters::{
 
 use tracing::debug;
 
-use super::destroy::{REMOVE, destroy};
+use super::destroy::{REMOVE, destroy, unless_gone};
 use super::engine::Engine;
-use super::failure::{call, within};
+use super::failure::call;
 use super::launch::{Launch, limits};
 use super::printed;
 use crate::api::Reason;
@@ -209,12 +208,4 @@ pub(super) async fn remove(
         call("removing a volume", REMOVE, unless_gone(removal)).await?;
     }
     Ok(())
-}
-
-/// That it is gone already is as good.
-async fn unless_gone(removal: impl Future<Output = Result<(), EngineError>>) -> Result<(), EngineError> {
-    match within(REMOVE, removal).await {
-        Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-        removed => removed,
-    }
 }

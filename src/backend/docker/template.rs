@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::credentials::RegistryCredentials;
 use super::housekeeping::{Rules, SharedVolume};
 use super::login::Login;
-use crate::api::{DockerAccess, PullPolicy};
+use crate::api::{DockerAccess, PullPolicy, is_default_network};
 
 /// Characters of a template's hash that are kept: 64 bits tell the templates of a scale set apart.
 const HASH_LENGTH: usize = 16;
@@ -38,7 +38,8 @@ pub struct DockerTemplate {
     pub env: Vec<(String, String)>,
     /// What one runner may use and do.
     pub limits: Limits,
-    /// The Docker network. None: the engine's default.
+    /// The Docker network. None: the engine's default. [`NETWORK_OF_SET`](crate::api::NETWORK_OF_SET): one of the scale set
+    /// alone.
     pub network: Option<String>,
     /// What the runner sees of Docker.
     pub docker_access: DockerAccess,
@@ -111,7 +112,7 @@ impl DockerTemplate {
     /// engine is a part too, so that a job comes no further by it than without.
     pub(super) fn network_of_engine(&self) -> Option<&str> {
         let network = self.network.as_deref()?;
-        let own = matches!(network, "" | "default" | "bridge") || !self.shares_network_of_engine();
+        let own = is_default_network(network) || !self.shares_network_of_engine();
         (!own).then_some(network)
     }
 
@@ -211,6 +212,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::api::NETWORK_OF_SET;
 
     fn template() -> DockerTemplate {
         DockerTemplate {
@@ -267,7 +269,7 @@ mod tests {
             template.hash()
         };
         assert_eq!(shared(1, false), shared(2, false), "how long files are kept");
-        let changes: [fn(&mut DockerTemplate); 13] = [
+        let changes: [fn(&mut DockerTemplate); 14] = [
             |t| t.images.runner = "runner:2".into(),
             |t| t.images.platform = Some("linux/arm64".into()),
             |t| t.command.push("x".into()),
@@ -278,6 +280,7 @@ mod tests {
             |t| t.limits.no_new_privileges = true,
             |t| t.limits.memory_bytes = Some(1),
             |t| t.network = Some("none".into()),
+            |t| t.network = Some(NETWORK_OF_SET.into()),
             |t| t.docker_access = DockerAccess::HostSocket,
             |t| t.docker_access = DockerAccess::Sidecar,
             |t| (t.docker_access, t.images.engine) = (DockerAccess::Sidecar, "docker:1".into()),
@@ -286,7 +289,7 @@ mod tests {
         hashes.extend([same, shared(1, false), shared(1, true)]);
         hashes.sort();
         hashes.dedup();
-        assert_eq!(hashes.len(), 16);
+        assert_eq!(hashes.len(), 17);
     }
 
     #[test]

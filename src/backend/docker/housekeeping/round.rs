@@ -146,11 +146,11 @@ impl Round<'_> {
             match volume.sweep(self.docker).await {
                 Ok(0) => {}
                 Ok(bytes) => {
-                    let volume = Some(volume.name.clone());
+                    let volume = Some(volume.name().to_owned());
                     report.freed.push(Freed { store: Store::SharedFiles, bytes, volume });
                 }
                 Err(error) if lacks_image(&error) => {}
-                Err(error) => warn!(volume = volume.name, %error, "a shared volume cannot be swept"),
+                Err(error) => warn!(volume = volume.name(), %error, "a shared volume cannot be swept"),
             }
         }
     }

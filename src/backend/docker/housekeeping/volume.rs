@@ -1,27 +1,26 @@
 //! The volume that the runners of a scale set share on a host: made, swept by the last use of its files, removed with its set.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
-use bollard::models::{self, Mount, MountType, MountVolumeOptions, VolumeCreateRequest};
+use bollard::models::{Mount, MountType, MountVolumeOptions, VolumeCreateRequest};
 use bollard::query_parameters::RemoveVolumeOptions;
-use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use super::helper::{Helper, HelperImage};
 use crate::api::Reason;
 use crate::backend::Error;
+use crate::backend::docker::destroy::unless_gone;
 use crate::backend::docker::failure::{call, meaning, within};
+use crate::backend::docker::owned::Owned;
 use crate::runner::Identity;
 
 /// For a call about a volume.
 const CALL: Duration = Duration::from_secs(60);
 /// Where a helper sees it.
 const INSIDE: &str = "/paddock-shared";
-/// What is kept of a scale set's name in the volume's: a file's name may have 255 bytes.
-const MOST_NAME: usize = 200;
 /// Relatime notes a file's reading if it is the first since a change, or the first in this time.
 const RELATIME: Duration = Duration::from_secs(24 * 3600);
 
@@ -79,48 +78,36 @@ pub struct SharedVolume {
 /// The shared volume of one scale set on an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Volume {
-    pub(super) name: String,
+    pub(super) owned: Owned,
     pub(super) ttl: Duration,
     pub(super) image: HelperImage,
     cluster: String,
-    labels: HashMap<String, String>,
 }
 
 /// The volumes whose root was opened since this process began, by name and time of creation.
 pub(crate) type Opened = Mutex<HashSet<(String, Option<String>)>>;
 
 impl Volume {
-    /// The volume of a scale set. Its name has namespace and name, for who lists volumes, and a hash of what tells objects
-    /// and clusters apart.
+    /// The volume of a scale set.
     pub(crate) fn of(owner: &Identity, ttl: Duration, image: HelperImage) -> Volume {
-        let digest = Sha256::digest(format!("{}/{}", owner.cluster, owner.scale_set_uid));
-        let hash: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        let set: String = owner.scale_set.replace('/', ".").chars().take(MOST_NAME).collect();
-        let labels = [
-            (Identity::CLUSTER, &owner.cluster),
-            (Identity::SCALE_SET_UID, &owner.scale_set_uid),
-            (Identity::SCALE_SET, &owner.scale_set),
-        ];
-        Volume {
-            name: format!("paddock-{set}-{hash}"),
-            ttl,
-            image,
-            cluster: owner.cluster.clone(),
-            labels: labels.map(|(key, value)| (key.to_owned(), value.clone())).into(),
-        }
+        Volume { owned: Owned::by(owner), ttl, image, cluster: owner.cluster.clone() }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.owned.name
     }
 
     /// The mount of it in a container.
     pub(crate) fn mount(&self, path: &str, read_only: bool) -> Mount {
         Mount {
             typ: Some(MountType::VOLUME),
-            source: Some(self.name.clone()),
+            source: Some(self.owned.name.clone()),
             target: Some(path.to_owned()),
             read_only: Some(read_only),
             volume_options: Some(MountVolumeOptions {
                 // What an image has at that path is no part of a cache that outlives the image.
                 no_copy: Some(true),
-                labels: Some(self.labels.clone()),
+                labels: Some(self.owned.labels.clone()),
                 ..MountVolumeOptions::default()
             }),
             ..Mount::default()
@@ -131,14 +118,14 @@ impl Volume {
     pub(crate) async fn ready(&self, docker: &Docker, opened: &Opened) -> Result<(), Error> {
         let mut opened = opened.lock().await;
         let request = VolumeCreateRequest {
-            name: Some(self.name.clone()),
-            labels: Some(self.labels.clone()),
+            name: Some(self.owned.name.clone()),
+            labels: Some(self.owned.labels.clone()),
             ..VolumeCreateRequest::default()
         };
         // One of that name is answered as it is.
         let found = call("making a volume", CALL, docker.create_volume(request)).await?;
-        if !self.is(&found) {
-            return Err(Error::Refused(format!("volume {} is there and not this scale set's", self.name)));
+        if !self.owned.is(&found.labels) {
+            return Err(Error::Refused(format!("volume {} is there and not this scale set's", self.name())));
         }
         let known = (found.name, found.created_at.map(|at| at.to_string()));
         if !opened.contains(&known) {
@@ -164,21 +151,15 @@ impl Volume {
         if !self.exists(docker).await? {
             return Ok(());
         }
-        match within(CALL, docker.remove_volume(&self.name, None::<RemoveVolumeOptions>)).await {
-            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-            removed => removed.map_err(|error| meaning(&error)),
-        }
+        let removal = docker.remove_volume(self.name(), None::<RemoveVolumeOptions>);
+        call("removing a volume", CALL, unless_gone(removal)).await
     }
 
     async fn exists(&self, docker: &Docker) -> Result<bool, Error> {
-        match within(CALL, docker.inspect_volume(&self.name)).await {
+        match within(CALL, docker.inspect_volume(self.name())).await {
             Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
-            found => found.map(|volume| self.is(&volume)).map_err(|error| meaning(&error)),
+            found => found.map(|volume| self.owned.is(&volume.labels)).map_err(|error| meaning(&error)),
         }
-    }
-
-    fn is(&self, found: &models::Volume) -> bool {
-        self.labels.iter().all(|(key, value)| found.labels.get(key) == Some(value))
     }
 
     fn helper<'a>(&'a self, script: &'a str, more: Vec<String>, capabilities: &'a [&'a str]) -> Helper<'a> {
@@ -200,7 +181,7 @@ pub(super) fn to_sweep<'a>(wished: impl Iterator<Item = &'a Volume>) -> Vec<Volu
     let longer =
         |a: Duration, b: Duration| if a.is_zero() || b.is_zero() { Duration::ZERO } else { a.max(b) };
     for volume in wished {
-        match volumes.iter_mut().find(|known| known.name == volume.name) {
+        match volumes.iter_mut().find(|known| known.owned == volume.owned) {
             Some(known) => known.ttl = longer(known.ttl, volume.ttl),
             None => volumes.push(volume.clone()),
         }
@@ -231,17 +212,6 @@ mod tests {
     fn volume(owner: &Identity, hours: u64) -> Volume {
         let image = HelperImage { reference: "runner:1".into(), platform: None };
         Volume::of(owner, Duration::from_secs(hours * 3600), image)
-    }
-
-    #[test]
-    fn a_volume_is_of_one_object_of_one_cluster_and_its_name_says_which() {
-        let name = |cluster, uid, set| volume(&owner(cluster, uid, set), 1).name;
-        let one = name("c", "u", "ci/linux");
-        assert!(one.starts_with("paddock-ci.linux-"), "{one}");
-        assert_ne!(one, name("c", "v", "ci/linux"), "made anew");
-        assert_ne!(one, name("d", "u", "ci/linux"), "of another cluster");
-        assert_eq!(one, name("c", "u", "ci/linux"));
-        assert!(name("c", "u", &format!("ci/{}", "x".repeat(253))).len() < 255);
     }
 
     #[test]

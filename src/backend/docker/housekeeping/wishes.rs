@@ -96,7 +96,7 @@ impl Wishes {
         let mut told = known.low != report.low;
         known.low.clone_from(&report.low);
         for user in known.users.values_mut() {
-            let volume = user.wish.volume.as_ref().map(|volume| volume.name.as_str());
+            let volume = user.wish.volume.as_ref().map(Volume::name);
             if let Some(text) = report.tell(volume) {
                 user.last = format!("{text}; at {}", now.strftime("%F %H:%MZ"));
                 user.news.push((false, text));
