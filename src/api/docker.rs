@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 const ENDPOINT: &str = "^(unix:///\\S+|tcp://([A-Za-z0-9._-]+|[[][0-9A-Fa-f:.]+[]]):[0-9]{1,5}|\
     ssh://([A-Za-z0-9._-]+@)?([A-Za-z0-9._-]+|[[][0-9A-Fa-f:.]+[]])(:[0-9]{1,5})?)$";
 
-/// Begins the names of networks and volumes that are of one scale set: no spec may name such a network.
+/// Begins the names of networks and volumes that are of one scale set.
 pub(super) const NAMES_OF_SETS: &str = "paddock-";
 
 /// Stands in [`Docker::network`] for a network of the scale set alone. The operator's policy puts it there.

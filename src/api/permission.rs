@@ -223,18 +223,15 @@ impl<'a> Compared<'a> {
         }
     }
 
-    /// Whatever else is permitted, nothing leads to the network of another scale set: not its name, and where sets have such
-    /// networks no id, of which Docker takes a part for the whole, and no `container:`.
+    /// Where scale sets have networks of their own, nothing leads to another's, whatever else is permitted: not its name, no id,
+    /// of which Docker takes a part for the whole, and no `container:`.
     fn network(&mut self, field: &str, named: &str) {
         let network = if is_default_network(named) { "bridge" } else { named };
         let standing = compare(&self.rule.networks, network, &[named]);
         self.note(field, network, "networks", standing);
-        if network.starts_with(NAMES_OF_SETS) {
-            let remedy = format!("what begins with {NAMES_OF_SETS} is a scale set's own");
-            self.refuse(field, network, &remedy);
-        }
         let is_id = network.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-        if let Some(number) = self.networks_of_sets.filter(|_| is_id || network.contains(':')) {
+        let leads_there = is_id || network.contains(':') || network.starts_with(NAMES_OF_SETS);
+        if let Some(number) = self.networks_of_sets.filter(|_| leads_there) {
             let remedy = format!(
                 "it may lead to the network of another scale set, which rules[{number}].networkPerScaleSet keeps apart"
             );

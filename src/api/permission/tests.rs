@@ -331,19 +331,10 @@ fn who_names_no_network_has_one_of_the_set_alone_where_the_policy_wants_it() {
 #[test]
 fn nothing_leads_to_the_network_of_another_set() {
     let network = |name: &str| docker(json!({"network": name}));
-    for name in ["paddock-ci.linux-0a1b2c3d", NETWORK_OF_SET] {
-        for yaml in ["", "rules: [{networks: ['*']}]"] {
-            let words = format!(
-                "spec.backends[rack].docker.network: {name} is not permitted in namespace ci: what begins with paddock- is a \
-                 scale set's own"
-            );
-            assert_eq!(of(yaml, &network(name)), [words]);
-        }
-    }
+    let ids = ["0", "cafe", "9f3c0a1b2c3d", "container:linux-a1b2c3d4", "container:9f", "ns:/proc/1/ns/net"];
     // An engine takes the beginning of an id for the whole; another's rule is enough.
     let apart = "rules: [{networks: ['*'], namespaces: [ci]}, {networkPerScaleSet: true}]";
-    for name in ["0", "cafe", "9f3c0a1b2c3d", "container:linux-a1b2c3d4", "container:9f", "ns:/proc/1/ns/net"]
-    {
+    for name in ids.into_iter().chain(["paddock-ci.linux-0a1b2c3d", NETWORK_OF_SET]) {
         let found = of(apart, &network(name));
         let said = "of another scale set, which rules[1].networkPerScaleSet keeps apart";
         assert!(found.len() == 1 && found[0].ends_with(said), "{name}: {found:?}");
