@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::memory;
 
-/// How many lies are told where `PADDOCK_LIES` does not say. Who is lied to asks again after a pause, so a lie takes a second:
-/// of thousands, several runs of different `PADDOCK_LIES_SEED` have their share at once.
+/// How many lies are told where `PADDOCK_LIES` does not say. Who is lied to asks again after a pause, so that a lie takes some
+/// seconds: thousands are for more scale sets (`PADDOCK_LIED_TO`) at once.
 const LIES: usize = 25;
 /// Polls of the liar come this often.
 const POLL: Duration = Duration::from_millis(50);
@@ -21,15 +21,18 @@ const MEMORY: usize = 128 << 20;
 async fn nine_scale_sets_do_not_notice_that_the_github_of_a_tenth_lies() {
     lab("lies", async |lab| {
         let github = github(lab).await;
-        let seed = std::env::var("PADDOCK_LIES_SEED").map_or(1, |seed| seed.parse().unwrap());
-        let lying = LyingGithub::start(SimGithub::builder().small_jit().long_poll(POLL), seed).await.unwrap();
+        let lying = LyingGithub::start(SimGithub::builder().small_jit().long_poll(POLL), 1).await.unwrap();
         let controller = lab.start_at_level("info");
         for n in 1..10 {
             lab.apply(&Manifest::sample(&github.config_url("acme")).named(&format!("honest-{n}"))).await;
         }
-        lab.apply(&Manifest::sample(&lying.github.config_url("acme")).named("lied-to")).await;
+        let liars = number("PADDOCK_LIED_TO", 1);
+        for n in 0..liars {
+            lab.apply(&Manifest::sample(&lying.github.config_url("acme")).named(&format!("lied-to-{n}")))
+                .await;
+        }
         github.wait_until(PATIENCE, |state| state.scale_sets().count() == 9).await.unwrap();
-        let lies = std::env::var("PADDOCK_LIES").map_or(LIES, |lies| lies.parse().unwrap());
+        let lies = number("PADDOCK_LIES", LIES);
         let began = Instant::now();
         let (mut rounds, mut worst) = (0, Duration::ZERO);
         while rounds < 9 || lying.told() < lies {
@@ -37,7 +40,10 @@ async fn nine_scale_sets_do_not_notice_that_the_github_of_a_tenth_lies() {
             let patience = PATIENCE / 4 * u32::try_from(lies).unwrap();
             assert!(began.elapsed() < patience, "{} lies are told", lying.told());
             if lying.github.look(|state| state.jobs().all(|job| job.status == JobStatus::Completed)) {
-                lying.github.queue_job(JobSpec::new("acme/app", ["lied-to"]).lasting(Duration::ZERO));
+                for n in 0..liars {
+                    let label = format!("lied-to-{n}");
+                    lying.github.queue_job(JobSpec::new("acme/app", [&label]).lasting(Duration::ZERO));
+                }
             }
             let (label, asked_at) = (format!("honest-{}", rounds % 9 + 1), Instant::now());
             let job = github.queue_job(JobSpec::new("acme/app", [&label]).lasting(Duration::ZERO));
@@ -55,4 +61,9 @@ async fn nine_scale_sets_do_not_notice_that_the_github_of_a_tenth_lies() {
         assert!(peak < MEMORY, "{} MiB", peak >> 20);
     })
     .await;
+}
+
+/// What a variable of the environment says.
+fn number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |number| number.parse().unwrap())
 }
