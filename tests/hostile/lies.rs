@@ -26,8 +26,8 @@ async fn nine_scale_sets_do_not_notice_that_the_github_of_a_tenth_lies() {
         for n in 1..10 {
             lab.apply(&Manifest::sample(&github.config_url("acme")).named(&format!("honest-{n}"))).await;
         }
-        let liars = number("PADDOCK_LIED_TO", 1);
-        for n in 0..liars {
+        let lied_to = number("PADDOCK_LIED_TO", 1);
+        for n in 0..lied_to {
             lab.apply(&Manifest::sample(&lying.github.config_url("acme")).named(&format!("lied-to-{n}")))
                 .await;
         }
@@ -40,7 +40,7 @@ async fn nine_scale_sets_do_not_notice_that_the_github_of_a_tenth_lies() {
             let patience = PATIENCE / 4 * u32::try_from(lies).unwrap();
             assert!(began.elapsed() < patience, "{} lies are told", lying.told());
             if lying.github.look(|state| state.jobs().all(|job| job.status == JobStatus::Completed)) {
-                for n in 0..liars {
+                for n in 0..lied_to {
                     let label = format!("lied-to-{n}");
                     lying.github.queue_job(JobSpec::new("acme/app", [&label]).lasting(Duration::ZERO));
                 }
