@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tracing::debug;
 
 use super::endpoint::Endpoint;
 use super::engines::{Engines, Followed};
@@ -133,11 +134,14 @@ impl HostBinding {
         }
     }
 
-    /// Removes the scale set's network, if it is there. Where its runners are not on it, it may be there by an earlier policy: a
-    /// host that does not answer is not waited for then.
+    /// Removes the scale set's network, if it is there. Where its runners are not on it, it may be there by an earlier policy: no
+    /// deletion waits then for a host that does not tell.
     pub(super) async fn discard_network(&self) -> Result<(), Error> {
         match self.network.discard(&self.followed.engine).await {
-            Err(Error::Unreachable(_)) if !self.on_network => Ok(()),
+            Err(error) if !self.on_network => {
+                debug!(%error, "whether there is a network of the scale set is not known");
+                Ok(())
+            }
             discarded => discarded,
         }
     }
