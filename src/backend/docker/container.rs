@@ -1,7 +1,6 @@
 //! What is done to a runner's container: made and started, removed, its last words read.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
@@ -13,7 +12,7 @@ use jiff::Timestamp;
 use tracing::{debug, warn};
 
 use super::engine::Engine;
-use super::failure::{call, meaning, within};
+use super::failure::{ANSWER, CREATE, START, call, meaning, within};
 use super::index::Container;
 use super::launch::{Launch, limits};
 use super::template::{JIT_CONFIGURATION, RETURN_VERSION_DEPRECATED};
@@ -23,11 +22,6 @@ use crate::api::DockerAccess;
 use crate::api::Reason;
 use crate::backend::{Error, private_engine};
 use crate::runner::{Identity, Instance, InstanceState};
-
-/// Deadlines of the calls that make the engine work. On a host that swaps, these take their time.
-const CREATE: Duration = Duration::from_secs(60);
-const START: Duration = Duration::from_secs(120);
-const ANSWER: Duration = Duration::from_secs(15);
 
 /// Makes and starts a container. After an error nothing is left of it, as far as the engine answers; what it makes
 /// in spite of that carries its identity.

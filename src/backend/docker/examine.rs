@@ -1,15 +1,12 @@
 //! What an engine is like, for people who ask.
 
-use std::time::Duration;
-
 use rustix::fs::statvfs;
 
 use super::endpoint::Endpoint;
 use super::engine::Engine;
-use super::failure::call;
+use super::failure::{ANSWER, call};
 use crate::backend::{Error, Examination, Lack};
 
-const ANSWER: Duration = Duration::from_secs(15);
 /// The API of the oldest engine that is supported, 20.10.
 const OLDEST_API: (u32, u32) = (1, 41);
 

@@ -11,6 +11,13 @@ use crate::api::Reason;
 use crate::backend::Error;
 use crate::cause;
 
+/// For making a container, a network or a volume. On a host that swaps, what makes the engine work takes its time.
+pub(super) const CREATE: Duration = Duration::from_secs(60);
+/// For starting a container.
+pub(super) const START: Duration = Duration::from_secs(120);
+/// For an answer that needs no work.
+pub(super) const ANSWER: Duration = Duration::from_secs(15);
+
 /// Waits for a call of the engine no longer than `deadline`, and says what its error means.
 pub(super) async fn call<T>(
     what: &str,

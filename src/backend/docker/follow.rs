@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::beside::PrivateEngines;
 use super::endpoint::Endpoint;
 use super::engine::Engine;
-use super::failure::{call, meaning};
+use super::failure::{ANSWER, call, meaning};
 use super::index::{Change, Container};
 use super::sidecar;
 use super::view::{Client, Link};
@@ -30,8 +30,6 @@ use crate::time::{Backoff, Plus, past};
 
 /// The longest that the engine may take to begin any answer. Calls have closer deadlines of their own.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(300);
-/// For an answer that needs no work.
-const ANSWER: Duration = Duration::from_secs(15);
 /// For a whole listing of a busy engine.
 const LISTING: Duration = Duration::from_secs(30);
 /// How often the events are checked against a listing.

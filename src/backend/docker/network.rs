@@ -1,7 +1,6 @@
 //! The network that is a scale set's alone on an engine: made at the first start there, removed with its set.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::{self, NetworkCreateRequest};
@@ -9,14 +8,11 @@ use bollard::query_parameters::ListNetworksOptionsBuilder;
 
 use super::destroy::{REMOVE, unless_gone};
 use super::engine::Engine;
-use super::failure::call;
+use super::failure::{ANSWER, CREATE, call};
 use super::owned::Owned;
 use crate::api::Reason;
 use crate::backend::Error;
 use crate::runner::Identity;
-
-const CREATE: Duration = Duration::from_secs(60);
-const ANSWER: Duration = Duration::from_secs(15);
 
 /// The network of one scale set on an engine.
 #[derive(Debug)]

@@ -1,15 +1,11 @@
 //! The end of what a container printed.
 
-use std::time::Duration;
-
 use bollard::Docker;
 use bollard::query_parameters::LogsOptionsBuilder;
 use futures::TryStreamExt;
 
-use super::failure::call;
+use super::failure::{ANSWER, call};
 use crate::backend::Error;
-
-const ANSWER: Duration = Duration::from_secs(15);
 
 /// How much of a container's output a report of a failure shows.
 const TAIL_LINES: &str = "20";

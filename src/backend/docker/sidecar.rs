@@ -18,7 +18,7 @@ use tracing::debug;
 
 use super::destroy::{REMOVE, destroy, unless_gone};
 use super::engine::Engine;
-use super::failure::call;
+use super::failure::{ANSWER, CREATE, START, call};
 use super::launch::{Launch, limits};
 use super::printed;
 use crate::api::Reason;
@@ -26,9 +26,6 @@ use crate::backend::Error;
 use crate::backend::private_engine::{CHECK, SHARED, WORK, command};
 use crate::runner::Identity;
 
-const CREATE: Duration = Duration::from_secs(60);
-const START: Duration = Duration::from_secs(120);
-const ANSWER: Duration = Duration::from_secs(15);
 /// A private engine that does not answer for so long after its start has failed.
 const READY: Duration = Duration::from_secs(120);
 /// Between two questions whether it answers.

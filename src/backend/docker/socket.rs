@@ -1,7 +1,6 @@
 //! The host's own engine for a runner (`dockerAccess: HostSocket`): its socket as a mount, and the group that may use it.
 
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
@@ -12,13 +11,10 @@ use tracing::warn;
 use super::destroy::destroy;
 use super::endpoint::found_at;
 use super::engine::Engine;
-use super::failure::call;
+use super::failure::{CREATE, START, call};
 use super::launch::{Launch, limits};
 use super::{printed, sidecar};
 use crate::backend::Error;
-
-const CREATE: Duration = Duration::from_secs(60);
-const START: Duration = Duration::from_secs(120);
 
 /// Where a runner looks for Docker.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";

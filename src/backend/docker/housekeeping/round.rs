@@ -14,11 +14,9 @@ use super::wishes::Agreed;
 use super::{builders, helper, stores};
 use crate::api::Reason;
 use crate::backend::Error;
-use crate::backend::docker::failure::call;
+use crate::backend::docker::failure::{ANSWER, call};
 use crate::backend::docker::host::Host;
 
-/// For an answer that needs no work.
-const ANSWER: Duration = Duration::from_secs(15);
 /// Where a helper sees the engine's disk.
 const INSIDE: &str = "/paddock-disk";
 /// Build cache goes by how long it was not used: a week, a day, an hour, and what no build uses now.
