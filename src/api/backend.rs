@@ -15,7 +15,8 @@ use std::fmt;
 #[schemars(extend("x-kubernetes-validations" = [
     Rule::new("[has(self.docker), has(self.tart), has(self.ecs)].filter(given, given).size() == 1")
         .message("exactly one of docker, tart and ecs must be given for each of spec.backends"),
-    Rule::new("!has(self.tart) || !has(self.maxRunners) || self.tart.warmPool.size <= self.maxRunners")
+    Rule::new("!has(self.tart) || !has(self.tart.warmPool) || !has(self.tart.warmPool.size) || !has(self.maxRunners) || \
+               self.tart.warmPool.size <= self.maxRunners")
         .message("tart.warmPool.size must not be greater than the backend's maxRunners")
         .field_path(".tart.warmPool.size"),
 ]))]

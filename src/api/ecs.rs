@@ -10,6 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// CPU units of a task that says none.
+const CPU: i32 = 1024;
+/// Memory of a task that says none, in MiB.
+const MEMORY: i32 = 2048;
+
 /// Runners in tasks on Amazon ECS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -122,46 +127,45 @@ fn runner_container() -> String {
     "runner".into()
 }
 
-/// What holds between the fields of [`Ecs`].
+/// What holds between the fields of [`Ecs`]. None has a default in the schema: what is left out is not there.
 fn rules() -> Vec<Rule> {
-    let fargate = "((has(self.launchType) && self.launchType == 'FARGATE') || \
-                   self.capacityProviders.exists(p, p.name in ['FARGATE', 'FARGATE_SPOT']))";
-    let external = "(has(self.launchType) && self.launchType == 'EXTERNAL')";
+    let launched = |kind: &str| format!("(has(self.launchType) && self.launchType == '{kind}')");
+    let given = |list: &str| format!("(has(self.{list}) && self.{list}.size() > 0)");
+    let (external, providers, subnets) = (launched("EXTERNAL"), given("capacityProviders"), given("subnets"));
+    let fargate = format!(
+        "({} || (has(self.capacityProviders) && self.capacityProviders.exists(p, p.name in ['FARGATE', 'FARGATE_SPOT'])))",
+        launched("FARGATE")
+    );
     let managed = "has(self.managedTaskDefinition)";
-    let mode = "self.managedTaskDefinition.networkMode";
+    let (access, mode) =
+        ("self.managedTaskDefinition.dockerAccess", "self.managedTaskDefinition.networkMode");
     let rule = |rule: String, field: &str, message: &str| Rule::new(rule).message(message).field_path(field);
     vec![
         Rule::new("has(self.taskDefinition) != has(self.managedTaskDefinition)")
             .message("exactly one of ecs.taskDefinition and ecs.managedTaskDefinition must be given"),
         rule(
-            "!has(self.launchType) || self.capacityProviders.size() == 0".into(),
+            format!("!has(self.launchType) || !{providers}"),
             ".capacityProviders",
             "ecs.launchType and ecs.capacityProviders exclude each other",
         ),
         rule(
-            format!("!{external} || self.subnets.size() == 0"),
+            format!("!{external} || !{subnets}"),
             ".subnets",
             "ecs.subnets cannot be used with launchType EXTERNAL",
         ),
+        rule(format!("!{fargate} || {subnets}"), ".subnets", "ecs.subnets is required on Fargate"),
         rule(
-            format!("!{fargate} || self.subnets.size() > 0"),
-            ".subnets",
-            "ecs.subnets is required on Fargate",
-        ),
-        rule(
-            "self.securityGroups.size() == 0 || self.subnets.size() > 0".into(),
+            format!("!{} || {subnets}", given("securityGroups")),
             ".securityGroups",
             "ecs.securityGroups needs ecs.subnets",
         ),
         rule(
-            "!self.assignPublicIp || self.subnets.size() > 0".into(),
+            format!("!(has(self.assignPublicIp) && self.assignPublicIp) || {subnets}"),
             ".assignPublicIp",
             "ecs.assignPublicIp needs ecs.subnets",
         ),
         rule(
-            format!(
-                "!has(self.platformVersion) || {fargate} || (!has(self.launchType) && self.capacityProviders.size() == 0)"
-            ),
+            format!("!has(self.platformVersion) || {fargate} || (!has(self.launchType) && !{providers})"),
             ".platformVersion",
             "ecs.platformVersion is for Fargate only",
         ),
@@ -173,7 +177,7 @@ fn rules() -> Vec<Rule> {
              1024), 8192 with 16384 to 61440 by 4096, 16384 with 32768 to 122880 by 8192",
         ),
         rule(
-            format!("!({fargate} && {managed}) || self.managedTaskDefinition.dockerAccess != 'Sidecar'"),
+            format!("!({fargate} && {managed}) || !has({access}) || {access} != 'Sidecar'"),
             ".managedTaskDefinition.dockerAccess",
             "ecs.managedTaskDefinition.dockerAccess: Fargate does not run the privileged container that Sidecar needs",
         ),
@@ -188,9 +192,7 @@ fn rules() -> Vec<Rule> {
             "ecs.managedTaskDefinition.networkMode cannot be awsvpc with launchType EXTERNAL",
         ),
         rule(
-            format!(
-                "!{managed} || {external} || (has({mode}) && {mode} != 'awsvpc') || self.subnets.size() > 0"
-            ),
+            format!("!{managed} || {external} || (has({mode}) && {mode} != 'awsvpc') || {subnets}"),
             ".subnets",
             "ecs.subnets is required where managedTaskDefinition.networkMode is awsvpc",
         ),
@@ -208,22 +210,29 @@ fn fargate_sizes() -> String {
         (8192, 16384, 61440, 4096),
         (16384, 32768, 122_880, 8192),
     ];
-    let (cpu, memory) = ("self.managedTaskDefinition.cpu", "self.managedTaskDefinition.memory");
     let steps: String = sizes
         .iter()
-        .map(|(units, least, most, step)| {
-            format!(" || ({cpu} == {units} && {memory} >= {least} && {memory} <= {most} && {memory} % {step} == 0)")
+        .map(|(cpu, least, most, step)| {
+            format!(" || (s[0] == {cpu} && s[1] >= {least} && s[1] <= {most} && s[1] % {step} == 0)")
         })
         .collect();
-    format!("(({cpu} == 256 && {memory} in [512, 1024, 2048]){steps})")
+    let size = |field: &str, default: i32| {
+        let field = format!("self.managedTaskDefinition.{field}");
+        format!("has({field}) ? {field} : {default}")
+    };
+    format!(
+        "[[{}, {}]].exists(s, (s[0] == 256 && s[1] in [512, 1024, 2048]){steps})",
+        size("cpu", CPU),
+        size("memory", MEMORY)
+    )
 }
 
 /// What ECS demands of a capacity provider strategy.
 fn provider_rules() -> Vec<Rule> {
     vec![
-        Rule::new("self.size() == 0 || self.exists(p, p.weight > 0)")
+        Rule::new("self.size() == 0 || self.exists(p, !has(p.weight) || p.weight > 0)")
             .message("ecs.capacityProviders: at least one must have a weight above 0"),
-        Rule::new("self.filter(p, p.base > 0).size() <= 1")
+        Rule::new("self.filter(p, has(p.base) && p.base > 0).size() <= 1")
             .message("ecs.capacityProviders: only one may have a base above 0"),
         Rule::new("self.all(p, p.name in ['FARGATE', 'FARGATE_SPOT']) || !self.exists(p, p.name in ['FARGATE', 'FARGATE_SPOT'])")
             .message("ecs.capacityProviders: Fargate and other providers cannot be mixed"),
@@ -343,8 +352,8 @@ impl Default for ManagedTaskDefinition {
         Self {
             family: None,
             image: runner_image(),
-            cpu: 1024,
-            memory: 2048,
+            cpu: CPU,
+            memory: MEMORY,
             architecture: Architecture::default(),
             operating_system: "LINUX".into(),
             network_mode: None,

@@ -159,9 +159,12 @@ fn rules() -> Vec<Rule> {
             "spec.schedules: a window's minRunners must not be greater than its maxRunners, and what it leaves out is the spec's",
         )
         .field_path(".schedules"),
-        Rule::new("self.backends.map(b, has(b.tart) ? b.tart.warmPool.size : 0).sum() <= self.maxRunners")
-            .message("spec.backends: the warmPool.size of all tart backends together must not be greater than spec.maxRunners")
-            .field_path(".backends"),
+        Rule::new(
+            "self.backends.map(b, has(b.tart) && has(b.tart.warmPool) && has(b.tart.warmPool.size) ? \
+             b.tart.warmPool.size : 0).sum() <= self.maxRunners",
+        )
+        .message("spec.backends: the warmPool.size of all tart backends together must not be greater than spec.maxRunners")
+        .field_path(".backends"),
     ]
 }
 

@@ -42,8 +42,7 @@ pub(super) fn named_list(schema: &mut Schema) {
     schema.insert("x-kubernetes-list-map-keys".into(), Value::from(vec!["name"]));
 }
 
-/// Gives an object one owner as a whole. Two defects of server-side apply need it, as nobody owns what a default filled in: an
-/// empty `docker: {}` vanishes when it is applied again, and a default list is merged into one that is given later.
+/// Gives an object one owner as a whole, so that what one does not give any more goes, whoever filled it in.
 pub(super) fn one_owner(schema: &mut Schema) {
     schema.insert("x-kubernetes-map-type".into(), "atomic".into());
 }
@@ -55,11 +54,14 @@ pub(super) fn host_rules() -> [Rule; 1] {
 }
 
 /// Gives a schema and all below it the shape that Kubernetes' own types have: an optional field can be left out but is
-/// not nullable, so that the API server drops a `null` before defaults are filled in and rules run; and a
-/// description is one paragraph to a line.
+/// not nullable, so that the API server drops a `null` before defaults are filled in and rules run; the items of lists
+/// have no defaults; and a description is one paragraph to a line.
 pub(super) fn kubernetes_style(schema: &mut Schema) {
     transform_subschemas(&mut (kubernetes_style as fn(&mut Schema)), schema);
     not_nullable(schema);
+    if let Some(items) = schema.get_mut("items").and_then(|items| items.try_into().ok()) {
+        no_default(items);
+    }
     if let Some(Value::String(description)) = schema.get_mut("description") {
         *description = description
             .split("\n\n")
@@ -76,6 +78,14 @@ pub(super) fn say_no_default(schema: &mut JSONSchemaProps) {
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
         say_no_default(items);
     }
+}
+
+/// Takes the defaults away, which reading the object fills in then. The API server's would make the items of a list others than
+/// those in the manifest, and lists are compared whole: `kubectl apply` would call the object configured, and Argo CD out of sync,
+/// for ever.
+fn no_default(schema: &mut Schema) {
+    schema.remove("default");
+    transform_subschemas(&mut (no_default as fn(&mut Schema)), schema);
 }
 
 fn not_nullable(schema: &mut Schema) {
