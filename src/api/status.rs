@@ -1,5 +1,4 @@
-//! What the controller saw, and what it makes of it. The controller alone writes this, by server-side apply: what is absent is
-//! left out, since a null would claim the field.
+//! What the controller saw, and what it makes of it. The controller alone writes this, as a whole.
 
 use super::{BackendType, schema::kubernetes_style};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

@@ -1,5 +1,5 @@
-//! Writes to the object of one scale set. Its status by server-side apply, when it changed, and at most once a second; and the
-//! record of the scale set at GitHub that is its own.
+//! Writes to the object of one scale set. Its status as a whole, when it changed, and at most once a second; and the record of the
+//! scale set at GitHub that is its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::scale_set::ScaleSetHandle;
 use crate::telemetry::Metrics;
 use crate::time::Plus;
 
-/// Who owns the status, for server-side apply.
+/// Who owns the status, in `metadata.managedFields`.
 pub(super) const FIELD_MANAGER: &str = "paddock";
 /// Changes that come together are written together.
 const GATHER: Duration = Duration::from_millis(400);
@@ -174,11 +174,13 @@ impl Writer {
 
     /// As `Api::patch_status`, but the object, which may have a MiB and more, does not come back with the answer: a thousand
     /// connections would keep room for it.
+    ///
+    /// The status is replaced and not applied: the API server keeps those who apply in the order of time, so that whoever applies
+    /// an unchanged spec after this would change the object by the order alone.
     async fn patch_status(&self, status: &RunnerScaleSetStatus) -> Result<(), kube::Error> {
-        let patch = Patch::Apply(json!({
-            "apiVersion": "paddock.dev/v1alpha1", "kind": "RunnerScaleSet", "status": status,
-        }));
-        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let whole = json!([{"op": "add", "path": "/status", "value": status}]);
+        let patch = Patch::Json::<()>(serde_json::from_value(whole).map_err(kube::Error::SerdeError)?);
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let request = Request::new(self.api.resource_url());
         let request = request.patch_subresource("status", &self.name, &params, &patch);
         let mut request = request.map_err(kube::Error::BuildRequest)?;

@@ -49,7 +49,7 @@ seccompProfile:
 - apiGroups: [paddock.dev]
   resources: [runnerscalesets]
   verbs: [get, list, watch, patch]
-# Status is written by server-side apply on an object that is there, which is a patch and nothing else.
+# Status is written to an object that is there, by a patch and nothing else.
 - apiGroups: [paddock.dev]
   resources: [runnerscalesets/status]
   verbs: [patch]
