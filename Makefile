@@ -7,8 +7,8 @@ export RUSTDOCFLAGS := -D warnings
 BAD_WORKFLOW := tests/support/workflow.yml
 MODEL := cargo test --quiet --workspace --test model
 
-.PHONY: help build check test test-one test-node demo demo-mac demo-ecs bench soak fuzz crd metrics cluster cluster-node cluster-node-down
-.PHONY: docker image up down clean run-tests run-parts run-model
+.PHONY: help build check test test-one test-node demo demo-mac demo-ecs bench soak fuzz crd metrics picture
+.PHONY: cluster cluster-node cluster-node-down docker image up down clean run-tests run-parts run-model
 .PHONY: check-fmt check-clippy check-crd check-chart check-deny check-doc check-shell check-workflows
 
 help: ## List what there is
@@ -54,6 +54,11 @@ crd: ## Write crds/runnerscaleset.yaml, and the chart's copy of it, from the typ
 
 metrics: ## Write the table of docs/metrics.md from the code
 	@PADDOCK_WRITE_METRICS=1 cargo test --quiet --workspace --test docs the_table_of_metrics
+
+picture: ## Draw docs/picture/dashboard.png: the dashboard's JSON with what a test's Prometheus has (not Grafana itself)
+	@tests/chart/picture/draw
+	@PADDOCK_DASHBOARD_PICTURE=$(CURDIR)/docs/picture/dashboard.png tests/step 'make picture' tests/with-parts \
+	  cargo test --quiet --workspace --test chart no_panel_of_the_dashboard_is_empty
 
 cluster: ## etcd, kube-apiserver and kubectl in .cache/bin: found, or built (8 minutes, once)
 	@tests/cluster/build

@@ -1,5 +1,6 @@
 //! The dashboard before a Prometheus that scrapes the program at work: no panel is empty.
 
+use std::env;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,7 +26,17 @@ impl Prometheus {
     async fn start(folder: &Path, target: SocketAddr) -> Prometheus {
         let config = json!({
             "global": {"scrape_interval": "1s"},
-            "scrape_configs": [{"job_name": "paddock", "static_configs": [{"targets": [target.to_string()]}]}],
+            "scrape_configs": [{
+                "job_name": "paddock",
+                "static_configs": [{"targets": [target.to_string()]}],
+                // In place of the socket in the folder of this run.
+                "metric_relabel_configs": [{
+                    "source_labels": ["host"],
+                    "regex": "unix://.*",
+                    "target_label": "host",
+                    "replacement": "unix:///var/run/docker.sock",
+                }],
+            }],
         });
         fs::write(folder.join("prometheus.yml"), config.to_string()).unwrap();
         let mut server = Command::new(format!("{ROOT}/.cache/bin/prometheus"))
@@ -46,13 +57,13 @@ impl Prometheus {
         };
         // Read on, lest it blocks on what it has to say.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Prometheus { _server: server, url: format!("http://{address}/api/v1/query") }
+        Prometheus { _server: server, url: format!("http://{address}") }
     }
 
     /// Whether a panel shows something for this expression.
     async fn shows(&self, expression: &str) -> bool {
         let question = reqwest::Client::new()
-            .post(&self.url)
+            .post(format!("{}/api/v1/query", self.url))
             .header("Content-Type", "application/x-www-form-urlencoded");
         let escaped: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let answer = question.body(format!("query={escaped}")).send().await.unwrap().text().await.unwrap();
@@ -77,20 +88,18 @@ fn expressions() -> Vec<String> {
     targets.map(asked).collect()
 }
 
-/// An engine with something to clean up.
-async fn engine(lab: &Lab, github: &SimGithub) -> Engine {
-    let engine = Engine::start("dashboard-host", github.address()).await;
+/// Gives the engine something to clean up: an image that nobody uses.
+async fn import_image(lab: &Lab, engine: &Engine) {
     let archive = lab.folder().join("image.tar");
-    let tar = Command::new("tar").args(["-C", "/etc", "-cf"]).arg(&archive).arg("hostname").status();
+    let tar = Command::new("tar").args(["-C", "/bin", "-chf"]).arg(&archive).arg("bash").status();
     assert!(tar.await.unwrap().success());
     let import = Command::new("docker").args(["--host", engine.endpoint(), "import"]).arg(&archive).output();
     assert!(import.await.unwrap().status.success());
-    engine
 }
 
-async fn run_jobs(github: &SimGithub, count: usize) {
+async fn run_jobs(github: &SimGithub, count: usize, each: Duration) {
     let done = github.look(|s| s.jobs_in(JobStatus::Completed)) + count;
-    github.queue_jobs(count, &JobSpec::new("acme/app", ["linux"]).lasting(Duration::from_millis(500)));
+    github.queue_jobs(count, &JobSpec::new("acme/app", ["linux"]).lasting(each));
     github.wait_until(PATIENCE * 2, |s| s.jobs_in(JobStatus::Completed) == done).await.unwrap();
 }
 
@@ -98,7 +107,8 @@ async fn run_jobs(github: &SimGithub, count: usize) {
 async fn no_panel_of_the_dashboard_is_empty() {
     lab("dashboard", async |lab| {
         let github = github(lab).await;
-        let engine = engine(lab, &github).await;
+        let engine = Engine::start("dashboard-host", github.address()).await;
+        import_image(lab, &engine).await;
         let controller = lab.start();
         let prometheus = Prometheus::start(lab.folder(), controller.address().await).await;
         let manifest = Manifest::sample(&github.config_url("acme"))
@@ -110,12 +120,12 @@ async fn no_panel_of_the_dashboard_is_empty() {
         lab.apply(&manifest).await;
         lab.until_phases("linux", (0, 1, 0)).await;
         // A rate needs a count and a higher one: the second jobs come once the first were seen.
-        run_jobs(&github, 3).await;
+        run_jobs(&github, 3, Duration::from_millis(500)).await;
         eventually("the first jobs are seen", PATIENCE, async || {
             prometheus.shows("sum(gha_completed_jobs_total) == 3").await.then_some(())
         })
         .await;
-        run_jobs(&github, 3).await;
+        run_jobs(&github, 3, Duration::from_millis(500)).await;
         lab.scale("linux", 0).await;
         let broken = json!({"command": ["/bin/sh", "-c", "exit 1"]});
         lab.apply(&manifest.clone().named("broken").docker(broken)).await;
@@ -136,6 +146,19 @@ async fn no_panel_of_the_dashboard_is_empty() {
             empty.is_empty().then_some(())
         })
         .await;
+
+        // `make picture` asks for this.
+        if let Ok(picture) = env::var("PADDOCK_DASHBOARD_PICTURE") {
+            let rounds =
+                [(7, 4, 3), (1, 6, 0), (12, 3, 2), (5, 6, 2), (1, 4, 0), (14, 2, 4), (1, 8, 0), (6, 5, 1)];
+            for (jobs, seconds, idle) in rounds {
+                import_image(lab, &engine).await;
+                lab.scale("linux", idle).await;
+                run_jobs(&github, jobs, Duration::from_secs(seconds)).await;
+            }
+            let mut draw = Command::new(format!("{ROOT}/tests/chart/picture/draw"));
+            assert!(draw.args([&prometheus.url, &picture]).status().await.unwrap().success());
+        }
     })
     .await;
 }
