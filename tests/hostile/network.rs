@@ -1,7 +1,7 @@
 //! Runners of two tenants on one engine: what a job of one listens on, and a job of the other that looks for it.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bollard::models::ContainerSummary;
@@ -20,8 +20,11 @@ async fn github(lab: &Lab) -> SimGithub {
     lab.secret("github", [("github_token", DEFAULT_TOKEN)]).await;
     let bridge = lab.docker.inspect_network("bridge", None).await.unwrap();
     let ipam = bridge.ipam.unwrap().config.unwrap();
-    let gateway: IpAddr = ipam.into_iter().find_map(|config| config.gateway).unwrap().parse().unwrap();
-    SimGithub::builder().small_jit().bind(SocketAddr::new(gateway, 0)).start().await.unwrap()
+    // The machine has the first address. An engine that made the bridge itself does not tell it as the gateway.
+    let subnet = ipam.into_iter().find_map(|config| config.subnet).unwrap();
+    let base: Ipv4Addr = subnet.split_once('/').unwrap().0.parse().unwrap();
+    let gateway = Ipv4Addr::from_bits(base.to_bits() + 1);
+    SimGithub::builder().small_jit().bind((gateway, 0).into()).start().await.unwrap()
 }
 
 fn set(github: &SimGithub, name: &str, docker: Value) -> Manifest {
