@@ -4,17 +4,12 @@ use std::future::Future;
 use std::time::Duration;
 
 use kube::core::response::reason;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::cause;
 
 /// How long the API server may take for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// So many answers are waited for at a time. Of a thousand that the sets want at once, as when a controller begins, an API server
-/// with little CPU would give none in time.
-static TURNS: Semaphore = Semaphore::const_new(16);
 
 /// What the API server said, in short, or what keeps one from it: kube's own text has the whole answer in it.
 pub(super) fn api_message(error: &kube::Error) -> String {
@@ -24,11 +19,10 @@ pub(super) fn api_message(error: &kube::Error) -> String {
     }
 }
 
-/// Waits for its turn, and then for an answer of the API server, not for ever: kube itself sets no limit.
+/// Waits for an answer of the API server, not for ever: kube itself sets no limit.
 pub(super) async fn with_timeout<T>(
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, kube::Error> {
-    let _turn = TURNS.acquire().await;
     within(ANSWER, call).await
 }
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Leadership;
 use super::reporter::ApiReporter;
+use super::turns::Turns;
 use crate::api::{OperatorPolicy, RunnerScaleSet};
 use crate::backend::Requeuer;
 use crate::scale_set::{Environment, ObjectName, Registry, ScaleSetHandle, Shared};
@@ -26,6 +27,12 @@ pub(super) struct Context {
     pub shared: Arc<Shared>,
     /// Tells of scale sets at the API server.
     pub reporter: Arc<ApiReporter>,
+    /// Turns at writing to the API server: of a thousand answers that are waited for at once, one with little CPU would give
+    /// none in time.
+    pub writes: Turns,
+    /// Turns at reading specs, as long as that keeps none waiting for longer than they take: each is copied for it, and may have a
+    /// MiB and more.
+    pub reads: Turns,
     /// The process is stopping.
     pub stopping: CancellationToken,
     /// What tenants may do.
@@ -48,8 +55,10 @@ impl Context {
         let requeue = registry.clone();
         let environment = environment(Requeuer::new(move |uid| requeue.requeue(uid)));
         let metrics = Metrics::new();
+        let (writes, reads) = (Turns::default(), Turns::default());
         let reporter = Arc::new(ApiReporter::new(
             client.clone(),
+            writes.clone(),
             &owner,
             environment.clone(),
             metrics.clone(),
@@ -66,7 +75,7 @@ impl Context {
         );
         shared.providers().limit_hosts(&policy.hosts);
         let policy = RwLock::new(Arc::new(policy));
-        Context { client, leadership, shared: Arc::new(shared), reporter, stopping, policy }
+        Context { client, leadership, shared: Arc::new(shared), reporter, writes, reads, stopping, policy }
     }
 
     /// The operator's policy that is in force.

@@ -82,6 +82,7 @@ async fn set_finalizers(
     }});
     let api = ctx.scale_sets(&object.namespace().unwrap_or_default());
     let (name, params) = (object.name_any(), PatchParams::default());
+    let _turn = ctx.writes.wait().await;
     with_timeout(api.patch_metadata(&name, &params, &Patch::Merge(patch))).await?;
     Ok(())
 }

@@ -24,6 +24,7 @@ mod resolve;
 mod run;
 mod status;
 mod test_driver;
+mod turns;
 mod writer;
 
 pub use client::client;

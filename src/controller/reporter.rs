@@ -11,6 +11,7 @@ use super::answer::api_message;
 use super::events::Events;
 use super::lease::Leadership;
 use super::status;
+use super::turns::Turns;
 use super::writer::Writer;
 use crate::api::RunnerScaleSetStatus;
 use crate::scale_set::{Environment, Event, Reporter, ScaleSetHandle};
@@ -19,6 +20,7 @@ use crate::telemetry::Metrics;
 /// Writes to the API server.
 pub(super) struct ApiReporter {
     client: Client,
+    turns: Turns,
     events: Events,
     environment: Arc<dyn Environment>,
     metrics: Metrics,
@@ -28,16 +30,17 @@ pub(super) struct ApiReporter {
 }
 
 impl ApiReporter {
-    /// Writes as `owner`, while `leadership` is held.
+    /// Writes as `owner`, in turn, while `leadership` is held.
     pub fn new(
         client: Client,
+        turns: Turns,
         owner: &str,
         environment: Arc<dyn Environment>,
         metrics: Metrics,
         leadership: Leadership,
     ) -> ApiReporter {
         let events = Events::new(client.clone(), owner.to_owned());
-        ApiReporter { client, events, environment, metrics, leadership, writers: Mutex::default() }
+        ApiReporter { client, turns, events, environment, metrics, leadership, writers: Mutex::default() }
     }
 
     /// Kubernetes events.
@@ -48,8 +51,9 @@ impl ApiReporter {
     /// Makes what writes to the object of a set, whose status is `current`.
     pub fn load(&self, set: &ScaleSetHandle, current: RunnerScaleSetStatus) -> Arc<Writer> {
         let api = Api::namespaced(self.client.clone(), &set.object.namespace);
-        let (metrics, leadership) = (self.metrics.clone(), self.leadership.clone());
-        let writer = Arc::new(Writer::new(api, &set.object.name, current, metrics, leadership));
+        let (turns, metrics, leadership) =
+            (self.turns.clone(), self.metrics.clone(), self.leadership.clone());
+        let writer = Arc::new(Writer::new(api, turns, &set.object.name, current, metrics, leadership));
         self.writers().insert(set.uid.clone(), writer.clone());
         writer
     }

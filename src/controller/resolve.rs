@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -12,10 +11,6 @@ use super::{inputs, permission};
 use crate::api::{OperatorPolicy, RunnerScaleSet};
 use crate::scale_set::{Claim, Event, ScaleSetHandle, adopt, leave_github, place_offline, stall};
 use crate::time::Plus;
-
-/// So many specs are read at a time, as long as that keeps none waiting for longer than [`READING`]: each is copied for it, and may
-/// have a MiB and more.
-static TURNS: Semaphore = Semaphore::const_new(16);
 
 /// Takes over the object as it is now: its generation, its deletion, and what it refers to, where that may have changed.
 pub(super) async fn refresh(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
@@ -62,7 +57,7 @@ pub(super) async fn refresh(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: 
 
 /// Reads what the spec refers to, if the operator's policy permits the spec.
 async fn judge_and_read(object: &RunnerScaleSet, set: &ScaleSetHandle, ctx: &Context) {
-    let _turn = timeout(READING, TURNS.acquire()).await;
+    let _turn = timeout(READING, ctx.reads.wait()).await;
     let refused_before = set.state().spec.refusal().is_some();
     let policy = ctx.policy();
     match permission::judge(object, &policy, ctx.shared.providers()) {

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::answer::{api_message, is_unserved, with_timeout};
 use super::lease::Leadership;
 use super::record;
+use super::turns::Turns;
 use crate::api::{RunnerScaleSet, RunnerScaleSetStatus};
 use crate::scale_set::ScaleSetHandle;
 use crate::telemetry::Metrics;
@@ -46,6 +47,7 @@ const METADATA_ALONE: HeaderValue =
 /// Writes to the object of one scale set, while this process leads.
 pub(super) struct Writer {
     api: Api<RunnerScaleSet>,
+    turns: Turns,
     name: String,
     wanted: watch::Sender<Option<RunnerScaleSetStatus>>,
     written: Mutex<Written>,
@@ -66,6 +68,7 @@ impl Writer {
     /// Writes what differs from `current`, the object's status as it is.
     pub fn new(
         api: Api<RunnerScaleSet>,
+        turns: Turns,
         name: &str,
         current: RunnerScaleSetStatus,
         metrics: Metrics,
@@ -75,6 +78,7 @@ impl Writer {
         let (wanted, over) = (watch::Sender::new(None), AtomicBool::new(false));
         Writer {
             api,
+            turns,
             name: name.to_owned(),
             wanted,
             written,
@@ -95,7 +99,8 @@ impl Writer {
     /// # Errors
     /// Those of the API server; what was not recorded is due again.
     pub async fn record_ownership(&self, set: &ScaleSetHandle) -> Result<(), kube::Error> {
-        let _turn = self.recording.lock().await;
+        let _alone = self.recording.lock().await;
+        let _turn = self.turns.wait().await;
         let own = {
             let state = set.state();
             if !state.github.registration.is_unrecorded() || !self.leadership.is_held() {
@@ -156,8 +161,11 @@ impl Writer {
     }
 
     async fn apply(&self, written: &mut Written, status: RunnerScaleSetStatus) -> Result<(), kube::Error> {
-        let over = self.over.load(Ordering::Relaxed);
-        if over || same(&written.status, &status) || !self.leadership.is_held() {
+        if same(&written.status, &status) {
+            return Ok(());
+        }
+        let _turn = self.turns.wait().await;
+        if self.over.load(Ordering::Relaxed) || !self.leadership.is_held() {
             return Ok(());
         }
         match with_timeout(self.patch_status(&status)).await {

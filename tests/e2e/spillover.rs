@@ -16,6 +16,11 @@ fn spread(set: &RunnerScaleSet) -> Vec<i32> {
     set.status.iter().flat_map(|status| &status.backends).map(|backend| backend.current_runners).collect()
 }
 
+/// How many slots are free on the host of a backend.
+fn free_slots(set: &RunnerScaleSet, backend: usize) -> Option<i32> {
+    set.status.as_ref()?.backends[backend].hosts[0].free_slots
+}
+
 /// Docker with two slots, then a Mac with two, then ECS.
 fn manifest(github: &SimGithub, macs: &[Mac], ecs: &SimEcs) -> Manifest {
     let url = github.config_url("acme");
@@ -72,7 +77,11 @@ async fn ten_jobs_fill_docker_then_the_mac_then_ecs_and_new_demand_goes_to_the_f
         for job in &by_backend["docker"] {
             github.finish_job(*job, JobResult::Succeeded).unwrap();
         }
-        lab.until("linux", "the first has room", |set| spread(set) == [0, 2, 6]).await;
+        // A runner whose job is over keeps its slot until its container has ended.
+        lab.until("linux", "the first has room", |set| {
+            spread(set) == [0, 2, 6] && free_slots(set, 0) == Some(2)
+        })
+        .await;
         github.queue_jobs(2, &job);
         running(&github, 10).await;
         lab.until("linux", "it takes what is new", |set| spread(set) == [2, 2, 6]).await;

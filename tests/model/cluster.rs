@@ -105,7 +105,7 @@ impl Cluster {
             ) => {
                 let set = (0..self.objects.len()).find(|set| self::name(*set) == **name);
                 match set.filter(|set| self.objects[*set].is_some()) {
-                    Some(set) if rest.first() == Some(&"status") => self.apply_status(set, body),
+                    Some(set) if rest.first() == Some(&"status") => self.replace_status(set, body),
                     Some(set) => self.patch_metadata(set, body),
                     None => refused(StatusCode::NOT_FOUND, "NotFound"),
                 }
@@ -115,13 +115,17 @@ impl Cluster {
         }
     }
 
-    /// One manager applies the whole status: it is replaced. Nobody reads the answer.
-    fn apply_status(&mut self, set: usize, body: &[u8]) -> (StatusCode, Vec<u8>) {
+    /// The whole status is replaced, by a JSON patch of one operation. Nobody reads the answer.
+    fn replace_status(&mut self, set: usize, body: &[u8]) -> (StatusCode, Vec<u8>) {
         #[derive(Deserialize)]
-        struct Applied {
-            status: RunnerScaleSetStatus,
+        struct Operation {
+            op: String,
+            path: String,
+            value: RunnerScaleSetStatus,
         }
-        let Applied { status } = serde_json::from_slice(body).expect("a status is one");
+        let [Operation { op, path, value: status }]: [Operation; 1] =
+            serde_json::from_slice(body).expect("one operation with a status");
+        assert_eq!((&*op, &*path), ("add", "/status"));
         let object = Arc::make_mut(self.objects[set].as_mut().expect("it was looked for"));
         if object.status.as_ref() != Some(&status) {
             object.status = Some(status);
