@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 const SCALE_SET: &str = "bench";
 /// A burst of jobs on the machine's own engine, and one on three engines.
 const BURST: Burst = Burst { scale_set: SCALE_SET, jobs: 30, rounds: 11, concurrency: [4, 8], goal: 1.15 };
-const FLEET: Burst = Burst { scale_set: "fleet", jobs: 60, rounds: 7, concurrency: [6, 12], goal: 1.05 };
+const FLEET: Burst = Burst { scale_set: "fleet", jobs: 60, rounds: 11, concurrency: [6, 12], goal: 1.05 };
 /// How long each of them would take, in seconds, were it not cancelled once all runners are up.
 const BURST_JOB: u64 = 60;
 /// How often a job that comes alone is measured.
@@ -284,7 +284,7 @@ async fn connected_spare(stage: &Stage) -> Result<String> {
     name.ok_or_else(|| "no spare".into())
 }
 
-/// Creates a scale set, with further fields of its backend.
+/// Creates a scale set, with further fields of its backend. Runners that are left from one round go before the next.
 async fn create(stage: &Stage, name: &str, min_runners: u32, further: Value) -> Result<()> {
     let mut docker = json!({
         "image": "paddock.test/runner:1", "network": "host", "housekeeping": {"diskGuard": {"enabled": false}},
@@ -297,7 +297,7 @@ async fn create(stage: &Stage, name: &str, min_runners: u32, further: Value) -> 
                 "url": format!("{}/acme", stage.github.url), "allowInsecure": true,
                 "credentialsSecretRef": {"name": "github"},
             },
-            "minRunners": min_runners, "maxRunners": 60,
+            "minRunners": min_runners, "maxRunners": 60, "scaleDown": {"delay": "0s"},
             "backends": [{"name": "docker", "docker": docker}],
         },
     }))?;
