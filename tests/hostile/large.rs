@@ -10,9 +10,7 @@ use serde_json::json;
 use crate::memory;
 
 const CONFIG_MAPS: usize = 500;
-/// How many scale sets there are where `PADDOCK_LARGE_SETS` does not say: of a thousand, an API server on two cores has enough
-/// for minutes.
-const SCALE_SETS: usize = 100;
+const SCALE_SETS: usize = 1_000;
 /// Annotations may have 256 KiB in all.
 const ANNOTATION: usize = 250_000;
 /// The value of a variable may have 32 KiB.
@@ -25,16 +23,15 @@ const AT_A_TIME: usize = 16;
 async fn large_objects_fit_in_the_shipped_memory_limit() {
     lab_on_own_server("large", async |lab| {
         lab.secret("github", [("github_token", "t")]).await;
-        let count = std::env::var("PADDOCK_LARGE_SETS").map_or(SCALE_SETS, |count| count.parse().unwrap());
         let maps = stream::iter(0..CONFIG_MAPS).map(|n| fill(lab, n));
         maps.buffer_unordered(AT_A_TIME).collect::<()>().await;
-        let sets = stream::iter(0..count).map(|n| declare(lab, n));
+        let sets = stream::iter(0..SCALE_SETS).map(|n| declare(lab, n));
         sets.buffer_unordered(AT_A_TIME).collect::<()>().await;
         let controller = lab.start_at_level("info");
         let all_known = async || {
             let (_, metrics) = controller.get("/metrics").await;
             let known = metrics.lines().filter(|line| line.starts_with("gha_max_runners{")).count();
-            (known == count).then_some(())
+            (known == SCALE_SETS).then_some(())
         };
         eventually("the controller knows all scale sets", 5 * PATIENCE, all_known).await;
         let (peak, limit) = (memory::peak(&controller), memory::shipped_limit());
