@@ -67,9 +67,13 @@ supervise() {
 # engine_answers: whether a Docker engine does, on the default socket.
 engine_answers() { DOCKER_HOST=unix:///var/run/docker.sock docker version >/dev/null 2>&1; }
 
-# engine_works: whether the engine of DOCKER_HOST answers, and has not locked up. One before 20.10.27 can
+# engine_works: whether the engine of DOCKER_HOST answers, and has not locked up; says so if not. One before 20.10.27 can
 # (https://github.com/moby/moby/issues/46661), and then neither lists networks nor removes a container.
-engine_works() { timeout 30 docker network ls >/dev/null 2>&1; }
+engine_works() {
+  timeout 30 docker network ls >/dev/null 2>&1 && return
+  say "the Docker engine does not answer, or has locked up: what the tests made there stays"
+  return 1
+}
 
 # debian_file PACKAGE PATH: a file of a Debian package, taken out of it without installing it; prints where it is.
 debian_file() {
